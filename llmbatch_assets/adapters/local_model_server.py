@@ -1,0 +1,72 @@
+"""The embedded model's server: a process of its own, which lives as long as whoever holds its standard input open.
+
+It prints one line of JSON, ``{"port": ...}``, once it listens. Everything else goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from typing import TextIO
+
+
+def take_stdout() -> TextIO:
+    """Standard output for our one line; what the native library prints there goes to standard error instead.
+
+    Nobody reads the pipe after that line: a chatty library would fill it and stop.
+    """
+    ours = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return ours
+
+
+def thread_count() -> int:
+    """Half of the processors, at most four.
+
+    The threads wait for each other at every layer. Where one of them has to share its processor, a token takes 25 times
+    as long (measured: two threads on two processors beside another busy process, against one thread).
+    """
+    return max(1, min(4, (os.cpu_count() or 1) // 2))
+
+
+def start_server(model: str) -> tuple[object, int]:
+    """Load the model and listen on a free port of 127.0.0.1; the server runs while the returned object is held."""
+    import xllamacpp  # type: ignore[import-untyped]  # the wheel ships no types
+
+    params = xllamacpp.CommonParams()
+    params.model.path = model
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.n_parallel = 1  # the prefix cache is per slot
+    params.n_ctx = 8192  # what SmolLM2 was trained on
+    params.cache_ram_mib = 512  # the default is 8192
+    params.cors_origins = "http://127.0.0.1"  # the default, "*", lets any web page use the server
+    params.endpoint_slots = False  # it would show everyone's prompts
+    params.ui = False
+    params.warmup = True
+    params.verbosity = 1  # errors
+    for threads in (params.cpuparams, params.cpuparams_batch):
+        threads.n_threads = thread_count()
+    server = xllamacpp.Server(params)
+    return server, int(server.listening_address.rstrip("/").rpartition(":")[2])
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="path of the GGUF file")
+    model = parser.parse_args().model
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's to answer
+    ready = take_stdout()
+    _server, port = start_server(model)
+    print(json.dumps({"port": port}), file=ready, flush=True)
+    sys.stdin.buffer.read()
+    # An ordinary exit would destroy `_server`, which can wait for its threads without end.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

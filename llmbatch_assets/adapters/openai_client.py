@@ -1,0 +1,151 @@
+"""Any server that speaks OpenAI's chat-completions API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import openai
+
+from llmbatch_assets.adapters.provider_faults import fault_of_status, read_completion
+from llmbatch_assets.domain.outcome import Completion
+from llmbatch_assets.domain.parameters import Llm
+from llmbatch_assets.domain.prompt import Message
+from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.errors import RunPermanentError, TransientError
+
+log = logging.getLogger(__name__)
+
+GEMINI_BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
+OPENAI_BASE_URL = "https://api.openai.com/v1"
+
+# What a server may be asked for, strictest first.
+_STEPS = ("json_schema", "json_object", "prompt")
+
+
+def endpoint(llm: Llm) -> tuple[str, str]:
+    """Base URL and name of the key's environment variable; a server of one's own has no key unless one is named."""
+    if llm.base_url:
+        return llm.base_url, llm.api_key_env
+    if llm.model_name.startswith("gemini-"):
+        return GEMINI_BASE_URL, llm.api_key_env or "GEMINI_API_KEY"
+    return OPENAI_BASE_URL, llm.api_key_env or "OPENAI_API_KEY"
+
+
+class OpenAIClient:
+    """One server and model. Asks for JSON in the strictest way that the server takes."""
+
+    def __init__(self, llm: Llm, base_url: str, read_key: Callable[[], str]) -> None:
+        self._llm = llm
+        self._base_url = base_url
+        self._sdk = _open_sdk(llm, base_url, read_key)
+        self._steps = list(_STEPS if llm.structured_output == "auto" else (llm.structured_output,))
+        self._reached = False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._sdk.close()
+
+    @property
+    def structured_output(self) -> str:
+        """How JSON is asked for at present."""
+        return self._steps[0]
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Answer one call. Raises a ``ProviderError``."""
+        started = time.perf_counter()
+        content = await self._send(request)
+        self._reached = True
+        return read_completion(content, time.perf_counter() - started)
+
+    async def _send(self, request: ChatRequest) -> bytes:
+        while True:
+            step = self._steps[0]
+            try:
+                return await self._post(_body(self._llm, self._base_url, request, step))
+            except openai.APIStatusError as refused:
+                if not self._steps_down(refused, step):
+                    raise fault_of_status(refused) from None
+
+    async def _post(self, body: dict[str, Any]) -> bytes:
+        try:
+            async with asyncio.timeout(self._llm.timeout_sec):
+                raw = await self._sdk.chat.completions.with_raw_response.create(**body)
+        except (TimeoutError, openai.APITimeoutError):
+            raise TransientError("timeout", f"no answer within {self._llm.timeout_sec:g} s") from None
+        except openai.APIConnectionError as fault:
+            raise self._connection_fault(fault) from None
+        except (json.JSONDecodeError, UnicodeDecodeError, openai.APIResponseValidationError):
+            raise TransientError("broken_body", "the answer's body is not whole") from None
+        return bytes(raw.content)
+
+    def _connection_fault(self, fault: openai.APIConnectionError) -> TransientError | RunPermanentError:
+        reason = str(fault.__cause__ or fault)
+        if self._reached:
+            return TransientError("connection", f"connection to {self._base_url} failed: {reason}")
+        return RunPermanentError(
+            "nothing_listening",
+            f"no connection to {self._base_url} ({reason}); start the server or correct llm.base_url",
+        )
+
+    def _steps_down(self, refused: openai.APIStatusError, step: str) -> bool:
+        """Whether the server refused the way of asking, and there is another one left."""
+        if refused.status_code not in (400, 422) or "response_format" not in refused.response.text:
+            return False
+        if self._steps[0] == step and len(self._steps) > 1:
+            del self._steps[0]
+            log.warning("%s does not take structured_output %s; using %s", self._base_url, step, self._steps[0])
+        return self._steps[0] != step
+
+
+def _open_sdk(llm: Llm, base_url: str, read_key: Callable[[], str]) -> openai.AsyncOpenAI:
+    async def key() -> str:
+        return read_key()
+
+    # Redirects are not followed: the key must reach no other host.
+    http = openai.DefaultAioHttpClient(timeout=llm.timeout_sec, follow_redirects=False)
+    return openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http, timeout=llm.timeout_sec)
+
+
+def _body(llm: Llm, base_url: str, request: ChatRequest, step: str) -> dict[str, Any]:
+    messages = request.messages if step == "json_schema" else request.with_schema_in_prompt()
+    # OpenAI's newer models know only the second name, most other servers only the first.
+    longest = "max_completion_tokens" if base_url == OPENAI_BASE_URL else "max_tokens"
+    settings = {
+        "temperature": llm.temperature,
+        "top_p": llm.top_p,
+        "seed": llm.seed,
+        longest: llm.max_output_tokens,
+        "response_format": _response_format(request, step),
+        "extra_body": llm.extra_body or None,
+    }
+    sent = {name: value for name, value in settings.items() if value is not None}
+    return {"model": llm.model_name, "messages": [_turn(message) for message in messages], **sent}
+
+
+def _turn(message: Message) -> dict[str, str]:
+    return {"role": message.role, "content": message.content}
+
+
+def _response_format(request: ChatRequest, step: str) -> dict[str, Any] | None:
+    if step == "prompt":
+        return None
+    if step == "json_object":
+        return {"type": "json_object"}
+    schema = request.contract.json_schema
+    named = {"name": request.contract.name, "schema": schema, "strict": _all_required(schema)}
+    return {"type": "json_schema", "json_schema": named}
+
+
+def _all_required(schema: Any) -> bool:
+    """Whether every object of the schema requires all its properties, as OpenAI's strict form demands."""
+    if isinstance(schema, list):
+        return all(_all_required(part) for part in schema)
+    if not isinstance(schema, dict):
+        return True
+    whole = set(schema.get("required", [])) == set(schema.get("properties", {}))
+    return whole and all(_all_required(part) for part in schema.values())

@@ -1,0 +1,167 @@
+"""A batch as it lies on disk: its configuration file, and everything that this file leads to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from llmbatch_assets.adapters.readers import read_table
+from llmbatch_assets.adapters.schema_module import load_schema
+from llmbatch_assets.adapters.yaml_files import load_parameters, load_prompt
+from llmbatch_assets.domain.canonical import sha1_named
+from llmbatch_assets.domain.identity import BatchIdentity, asking_parts
+from llmbatch_assets.domain.layout import Layout
+from llmbatch_assets.domain.outcome import Source
+from llmbatch_assets.domain.parameters import Llm, Parameters
+from llmbatch_assets.domain.prompt import PromptTemplate
+from llmbatch_assets.domain.request import Conversations
+from llmbatch_assets.domain.schema import SchemaModels
+from llmbatch_assets.domain.table import Snapshot, take_snapshot
+from llmbatch_assets.errors import ConfigError
+
+CONFIG_ENV = "LLMBATCH_PARAMETERS"
+DEFAULT_CONFIG = PurePosixPath("configs/parameters.yaml")
+
+
+def find_config(given: str | None, environment: Mapping[str, str], start: Path) -> Path:
+    """The configuration file: as given, else as the environment says, else the nearest one upwards from ``start``.
+
+    Raises ``ConfigError`` saying where was looked.
+    """
+    named = given or environment.get(CONFIG_ENV)
+    if named:
+        path = (start / named).resolve()
+        if not path.is_file():
+            raise ConfigError(f"{named} does not exist (named by {'--config' if given else CONFIG_ENV})")
+        return path
+    for folder in (start, *start.parents):
+        if (folder / DEFAULT_CONFIG).is_file():
+            return (folder / DEFAULT_CONFIG).resolve()
+    raise ConfigError(f"no {DEFAULT_CONFIG} in {start} or above; go to your project, or name a file with --config")
+
+
+@dataclass(frozen=True)
+class BatchFile:
+    """Names one batch: its configuration file, and whether its provider is replaced by the offline one."""
+
+    path: Path
+    offline: bool = False
+
+    @property
+    def root(self) -> Path:
+        """The project: the folder that holds ``configs/``; for a file kept elsewhere, its own folder."""
+        folder = self.path.parent
+        return folder.parent if folder.name == "configs" else folder
+
+    def load(self) -> Batch:
+        """The batch as its file describes it now. Raises ``ConfigError``."""
+        parameters = load_parameters(self.path)
+        if self.offline:
+            llm = parameters.llm.model_copy(update={"provider": "offline", "base_url": ""})
+            parameters = parameters.model_copy(update={"llm": llm})
+        return Batch(self.root, Layout(self.path.stem, parameters))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: parameters, paths, and the user's files that they name."""
+
+    root: Path
+    layout: Layout
+
+    @property
+    def name(self) -> str:
+        return self.layout.batch
+
+    @property
+    def title(self) -> str:
+        return self.parameters.run.name or (self.name if self.name != "parameters" else self.root.name)
+
+    @property
+    def parameters(self) -> Parameters:
+        return self.layout.parameters
+
+    def path(self, relative: PurePosixPath | str) -> Path:
+        """A file of the project."""
+        return self.root / relative
+
+    def shown(self, path: Path) -> str:
+        """The file's name in artifacts and messages: relative to the project where it lies inside."""
+        return Path(os.path.relpath(path, self.root)).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+
+    def read_snapshot(self) -> Snapshot:
+        """The input table, cleaned. Raises ``TableError``."""
+        settings = self.parameters.input
+        return take_snapshot(read_table(self.path(settings.path), settings), settings.path, settings)
+
+    @cached_property
+    def generation_prompt(self) -> PromptTemplate:
+        path = self.parameters.prompts.generation.path
+        return load_prompt(self.path(path), path)
+
+    @cached_property
+    def judge_prompt(self) -> PromptTemplate | None:
+        judge = self.parameters.prompts.judge
+        return load_prompt(self.path(judge.path), judge.path) if judge.enabled else None
+
+    @cached_property
+    def schema(self) -> SchemaModels:
+        """The models of the schema module, vetted. Raises ``SchemaError``."""
+        return load_schema(self.path(self.layout.schema_py), str(self.layout.schema_py))
+
+    @cached_property
+    def conversations(self) -> Conversations:
+        """Prompts and contracts together. Raises ``PromptError`` or ``SchemaError``."""
+        judge_contract = self.schema.judge() if self.judge_prompt else None
+        return Conversations.of(
+            self.generation_prompt, self.judge_prompt, self.schema.output(), judge_contract, self.schema.text()
+        )
+
+    @cached_property
+    def source(self) -> Source:
+        """What the artifacts of this batch say about where they come from."""
+        prompts, llm = self.parameters.prompts, self.parameters.llm
+        return Source(
+            identity=self._identity(),
+            provider=llm.provider,
+            generation_prompt_path=prompts.generation.path,
+            judge_prompt_path=prompts.judge.path if prompts.judge.enabled else None,
+        )
+
+    def _identity(self) -> BatchIdentity:
+        llm = self.parameters.llm
+        judge = self.judge_prompt
+        return BatchIdentity(
+            prompt_sha=self.generation_prompt.sha,
+            schema_sha=self.schema.output().sha,
+            model_name=llm.model_name,
+            temperature=llm.temperature,
+            settings=asking_parts(llm),
+            judge_enabled=judge is not None,
+            judge_prompt_sha=judge.sha if judge else None,
+            judge=self._judge_parts(self.parameters.judge_llm()) if judge else None,
+        )
+
+    def _judge_parts(self, llm: Llm) -> dict[str, object]:
+        return {
+            "schema_sha": self.schema.judge().sha,
+            "model_name": llm.model_name,
+            "temperature": llm.temperature,
+            "min_score": self.parameters.judge.min_score,
+            **asking_parts(llm),
+        }
+
+    def provenance(self) -> dict[str, object]:
+        """Every text that identities of this batch refer to, by its sha."""
+        texts: dict[str, object] = {self.generation_prompt.sha: self.generation_prompt.model_dump(mode="json")}
+        if self.judge_prompt:
+            texts[self.judge_prompt.sha] = self.judge_prompt.model_dump(mode="json")
+            texts[self.schema.judge().sha] = self.schema.judge().json_schema
+        return texts | {self.schema.output().sha: self.schema.output().json_schema}
+
+    def config_sha(self) -> str:
+        """Fingerprint of the parameters."""
+        return sha1_named(parameters=self.parameters.model_dump(mode="json"))

@@ -1,0 +1,79 @@
+"""Providers by name: each opens a client for some settings and closes it at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from llmbatch_assets.adapters.credentials import NO_KEY, key_reader
+from llmbatch_assets.adapters.local_model import LocalServer
+from llmbatch_assets.adapters.offline_client import OfflineClient
+from llmbatch_assets.adapters.openai_client import OpenAIClient, endpoint
+from llmbatch_assets.domain.outcome import Completion
+from llmbatch_assets.domain.parameters import Llm
+from llmbatch_assets.domain.request import ChatRequest
+
+
+class Client(Protocol):
+    """What a provider opens."""
+
+    async def complete(self, request: ChatRequest) -> Completion: ...
+
+
+Opener = Callable[[Llm, Path], AbstractAsyncContextManager[Client]]
+
+
+class LocalClient:
+    """The embedded model. Finds or starts its server anew where the one it used is gone."""
+
+    def __init__(self, llm: Llm, server: LocalServer) -> None:
+        self._llm = llm
+        self._server = server
+        self._clients: dict[str, OpenAIClient] = {}
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Answer one call. Raises a ``ProviderError``, or ``LocalModelError`` where there can be no server."""
+        url = await asyncio.to_thread(self._server.url)
+        if url not in self._clients:
+            self._clients[url] = OpenAIClient(self._llm, url, lambda: NO_KEY)
+        return await self._clients[url].complete(request)
+
+    async def close(self) -> None:
+        """Close the connections and, where this process started it, the server."""
+        for client in self._clients.values():
+            await client.close()
+        await asyncio.to_thread(self._server.close)
+
+
+@asynccontextmanager
+async def open_openai(llm: Llm, root: Path) -> AsyncIterator[Client]:
+    """An OpenAI-compatible server. Raises ``RunPermanentError`` where its key is not set."""
+    base_url, key_name = endpoint(llm)
+    key_reader(key_name, root)
+    client = OpenAIClient(llm, base_url, lambda: key_reader(key_name, root))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def open_local(llm: Llm, root: Path) -> AsyncIterator[Client]:
+    """The embedded model."""
+    client = LocalClient(llm, LocalServer())
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def open_offline(llm: Llm, root: Path) -> AsyncIterator[Client]:
+    """No model at all."""
+    yield OfflineClient()
+
+
+PROVIDERS: dict[str, Opener] = {"openai": open_openai, "local": open_local, "offline": open_offline}

@@ -1,0 +1,72 @@
+"""Configuration and prompt files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from llmbatch_assets.domain.parameter_errors import explain
+from llmbatch_assets.domain.parameters import Parameters, read_parameters
+from llmbatch_assets.domain.prompt import PromptTemplate
+from llmbatch_assets.domain.text import harden
+from llmbatch_assets.errors import ConfigError, InputError, PromptError
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice, of which plain YAML drops the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                line = node.value[place][0].start_mark.line + 1
+                raise yaml.YAMLError(f"line {line}: the key {key!r} is written twice")
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_parameters(path: Path) -> Parameters:
+    """The parameters of a configuration file. Raises ``ConfigError`` with all its mistakes."""
+    mapping = _mapping(path, ConfigError)
+    try:
+        return read_parameters(mapping)
+    except ValidationError as problem:
+        raise ConfigError("\n".join(explain(problem, str(path)))) from None
+
+
+def load_prompt(path: Path, shown_as: str) -> PromptTemplate:
+    """A prompt file; ``shown_as`` is its path in messages and artifacts. Raises ``PromptError``."""
+    mapping = _mapping(path, PromptError)
+    try:
+        return PromptTemplate.model_validate({**mapping, "path": shown_as})
+    except ValidationError as problem:
+        lines = [f"{path}: {'.'.join(map(str, error['loc']))}: {error['msg']}" for error in problem.errors()]
+        raise PromptError(
+            "\n".join([*lines, "known keys: name, version, purpose, system, user, assistant_prefix, examples"])
+        ) from None
+
+
+def read_text(path: Path, error: type[InputError]) -> str:
+    """A text file of the user's, hardened. Raises ``error`` with what is wrong and where."""
+    try:
+        return harden(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path} does not exist") from None
+    except UnicodeDecodeError as broken:
+        raise error(f"{path}: not UTF-8 at byte {broken.start}; save the file as UTF-8") from None
+    except OSError as broken:
+        raise error(f"{path}: {broken.strerror}") from broken
+
+
+def _mapping(path: Path, error: type[InputError]) -> dict[str, Any]:
+    try:
+        content = yaml.load(read_text(path, error), Loader=_UniqueKeyLoader)  # noqa: S506  # derives from SafeLoader
+    except yaml.YAMLError as broken:
+        raise error(f"{path}: not valid YAML: {broken}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise error(f"{path}: must be a mapping of keys to values, found {type(content).__name__}")
+    return {str(key): value for key, value in content.items()}

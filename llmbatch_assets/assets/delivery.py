@@ -1,0 +1,67 @@
+"""``export`` and ``report``: what leaves the house."""
+
+from typing import Any
+
+import dagster as dg
+
+from llmbatch_assets.adapters.output_reader import OutputReader
+from llmbatch_assets.adapters.project import BatchFile
+from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.domain.table import Snapshot
+from llmbatch_assets.resources.delivery import deliver_exports, deliver_report
+
+
+def delivery_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition]:
+    """The last two stages."""
+
+    @dg.asset(
+        key=names.key("export"),
+        group_name=names.group,
+        ins={
+            "llm_outputs": dg.AssetIn(key=names.key("llm_outputs"), partition_mapping=dg.AllPartitionMapping()),
+            "input_snapshot": dg.AssetIn(key=names.key("input_snapshot")),
+        },
+        deps=[names.key("work_items")],
+        io_manager_key=names.io_manager,
+        kinds={"table"},
+        description="The accepted outputs joined back to their rows, as files.",
+    )
+    def export(
+        context: dg.AssetExecutionContext, llm_outputs: OutputReader, input_snapshot: Snapshot
+    ) -> dg.Output[dict[str, Any]]:
+        batch = batch_file.load()
+        manifest = deliver_exports(batch, llm_outputs, input_snapshot)
+        counts = manifest["counts"]
+        if counts["n_failed"] or counts["n_missing"]:
+            context.log.warning(f"not exported: {counts['n_failed']} failed items, {counts['n_missing']} not attempted")
+        files = {f"{name} file": dg.MetadataValue.path(path) for name, path in manifest["files"].items()}
+        return dg.Output(manifest, metadata={**counts, **files})
+
+    @dg.asset(
+        key=names.key("report"),
+        group_name=names.group,
+        ins={
+            "export": dg.AssetIn(key=names.key("export")),
+            "llm_outputs": dg.AssetIn(key=names.key("llm_outputs"), partition_mapping=dg.AllPartitionMapping()),
+        },
+        deps=[names.key("work_items"), names.key("group_contexts"), names.key("llm_schema_txt")],
+        io_manager_key=names.io_manager,
+        kinds={"markdown"},
+        output_required=False,
+        description="What ran, how it ended, samples to look at, and where everything is.",
+    )
+    def report(context: dg.AssetExecutionContext, export: dict[str, Any], llm_outputs: OutputReader) -> Any:
+        batch = batch_file.load()
+        if not batch.parameters.report.enabled:
+            context.log.info("report.enabled is false; nothing to do")
+            return
+        manifest = deliver_report(batch, llm_outputs, export)
+        yield dg.Output(
+            manifest,
+            metadata={
+                **manifest["counts"],
+                **{f"{name} file": dg.MetadataValue.path(path) for name, path in manifest["files"].items()},
+            },
+        )
+
+    return [export, report]

@@ -1,0 +1,5 @@
+"""``python -m llmbatch_assets.cli`` is ``llmbatch``."""
+
+from llmbatch_assets.cli import main
+
+main()

@@ -1,0 +1,84 @@
+"""``llmbatch run``: the stages of a batch in order, in this process, on the project's Dagster instance."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+
+import click
+
+from llmbatch_assets.cli.session import config_option, open_batch_file, telling_mistakes
+
+ASSETS = (
+    *("llm_schema_py", "llm_schema_txt", "input_snapshot", "group_contexts", "work_items"),
+    *("llm_outputs", "export", "report"),
+)
+# One computation makes both.
+_TOGETHER = {"group_contexts", "work_items"}
+
+
+def selected_assets(_context: click.Context, _option: click.Parameter, names: str) -> tuple[str, ...]:
+    """The assets of a comma-separated list, in the order in which they run; an empty list is all of them."""
+    wanted = {name.strip() for name in names.split(",") if name.strip()}
+    for name in sorted(wanted - set(ASSETS)):
+        near = difflib.get_close_matches(name, ASSETS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(ASSETS)}"
+        raise click.BadParameter(f"no asset is named {name!r}; {hint}")
+    if wanted & _TOGETHER:
+        wanted |= _TOGETHER
+    return tuple(name for name in ASSETS if name in wanted or not wanted)
+
+
+@click.command()
+@config_option
+@click.option(
+    "--select",
+    default="",
+    metavar="ASSET,...",
+    callback=selected_assets,
+    help="Only these, on the artifacts there are.",
+)
+@click.option("--force", is_flag=True, help="Make again what is there; an output stays until a new one is accepted.")
+@click.option("--limit", default=0, metavar="N", type=click.IntRange(min=0), help="Generate at most so many items.")
+@click.option(
+    "--sample",
+    default=0,
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="So many items over all groups, always the same.",
+)
+@click.option("--retry-failed", is_flag=True, help="Also try again what the provider refused for good.")
+@click.option("--offline", is_flag=True, help="Made-up answers instead of a model: a dry run without a call.")
+def run(
+    config: str | None,
+    select: tuple[str, ...],
+    force: bool,
+    limit: int,
+    sample: int,
+    retry_failed: bool,
+    offline: bool,
+) -> None:
+    """Run the batch: schema, snapshot, work items, outputs, export, report.
+
+    An item that has an accepted output is not generated again.
+
+    Exit codes: 0 all accepted, 1 stopped, 2 wrong usage, configuration or input, 3 finished with failed items,
+    130 or 143 interrupted.
+    """
+    if force and "llm_schema_py" in select and select != ASSETS:
+        raise click.UsageError("--force does not apply to llm_schema_py: the schema module is written by hand")
+    with telling_mistakes():
+        batch_file = open_batch_file(config, offline=offline)
+        # Importing Dagster takes seconds, which a wrong option or file should not.
+        batch = batch_file.load()
+        from llmbatch_assets.cli.preflight import preflight
+        from llmbatch_assets.cli.stages import StageRunner
+
+        preflight(batch, select)
+        generate = {
+            "limit": limit,
+            "sample": sample,
+            "retry_failed": retry_failed,
+            "force": force and "llm_outputs" in select,
+        }
+        sys.exit(StageRunner(batch_file, batch).run(select, generate, force_txt=force and "llm_outputs" not in select))

@@ -1,0 +1,60 @@
+"""What the commands share: the project, its Dagster instance, and how mistakes are told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import NoReturn
+
+import click
+from rich.console import Console
+
+from llmbatch_assets.adapters.files import write_atomically
+from llmbatch_assets.adapters.project import BatchFile, find_config
+from llmbatch_assets.errors import InputError, LlmBatchError
+
+EXIT_STOPPED = 1
+EXIT_INPUT = 2
+EXIT_FAILED_ITEMS = 3
+
+console = Console(highlight=False, soft_wrap=True)
+
+config_option = click.option(
+    "--config", "config", metavar="FILE", help="Configuration file; default: the nearest configs/parameters.yaml."
+)
+
+
+def complain(message: str, code: int) -> NoReturn:
+    """Tell what is wrong on standard error and end with ``code``."""
+    click.echo(f"llmbatch: {message}", err=True)
+    sys.exit(code)
+
+
+@contextmanager
+def telling_mistakes() -> Iterator[None]:
+    """End with the message of an error that was raised on purpose, without a traceback."""
+    try:
+        yield
+    except InputError as mistake:
+        complain(str(mistake), EXIT_INPUT)
+    except LlmBatchError as trouble:
+        complain(str(trouble), EXIT_STOPPED)
+
+
+def open_batch_file(config: str | None, *, offline: bool = False) -> BatchFile:
+    """The batch that the command line, the environment or the working directory names."""
+    return BatchFile(find_config(config, os.environ, Path.cwd()), offline)
+
+
+def use_project_instance(root: Path) -> Path:
+    """Point Dagster at the project's own instance, unless the environment names another; gives its folder."""
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(root / "dagster_home")))
+    settings = home / "dagster.yaml"
+    if not settings.exists():
+        template = resources.files("llmbatch_assets.cli").joinpath("dagster.yaml").read_bytes()
+        write_atomically(settings, template)
+    return home

@@ -1,0 +1,89 @@
+"""The stages of a run, each one Dagster run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+
+from llmbatch_assets.adapters.project import Batch, BatchFile
+from llmbatch_assets.assets.batch import STAGES, build_batch
+from llmbatch_assets.cli.progress import TerminalReporter
+from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, console, use_project_instance
+from llmbatch_assets.resources.generation import Outcome
+
+_QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
+
+
+class StageRunner:
+    """Runs stages of one batch and tells how they went."""
+
+    def __init__(self, batch_file: BatchFile, batch: Batch) -> None:
+        self._batch = batch
+        self._reporter = TerminalReporter(console, batch.parameters.cache.verbose)
+        self._built = build_batch(batch_file, reporter=lambda _context, _batch: self._reporter)
+        self._definitions = self._built.definitions()
+
+    def run(self, assets: Sequence[str], generate: Mapping[str, object], *, force_txt: bool) -> int:
+        """Run the assets stage by stage; gives the exit code."""
+        use_project_instance(self._batch.root)
+        config: dict[str, Mapping[str, object]] = {"llm_outputs": generate, "llm_schema_txt": {"force": force_txt}}
+        with dg.DagsterInstance.get() as instance:
+            for stage, members in STAGES.items():
+                chosen = [asset for asset in members if asset in assets]
+                if chosen:
+                    self._stage(instance, stage, chosen, {name: config[name] for name in chosen if name in config})
+        self._summary(assets)
+        return _exit_code(self._reporter.outcome)
+
+    def _stage(
+        self,
+        instance: dg.DagsterInstance,
+        stage: str,
+        assets: Sequence[str],
+        config: Mapping[str, Mapping[str, object]],
+    ) -> None:
+        names = self._built.names
+        console.print(f"[bold]{stage}[/]: {', '.join(assets)}")
+        job = self._definitions.resolve_job_def(names.own(stage))
+        try:
+            job.execute_in_process(
+                instance=instance,
+                asset_selection=[names.key(asset) for asset in assets],
+                run_config={
+                    "loggers": _QUIET,
+                    "ops": {names.own(asset): {"config": dict(values)} for asset, values in config.items()},
+                },
+            )
+        except dg.Failure as failure:
+            console.print(f"[red]{failure.description}[/]")
+        finally:
+            self._reporter.close()
+
+    def _summary(self, assets: Sequence[str]) -> None:
+        layout, parameters = self._batch.layout, self._batch.parameters
+        if self._reporter.outcome is not None:
+            console.print(_counted(self._reporter.outcome))
+            console.print(f"  outputs   {layout.llm_outputs}/")
+            console.print(f"  failures  {layout.llm_failures}/") if self._reporter.outcome.failed else None
+        if "export" in assets:
+            console.print(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
+        if "report" in assets and parameters.report.enabled:
+            console.print(f"  report    {layout.report('html' if parameters.report.write_html else 'md')}")
+        console.print("  in Dagster: llmbatch ui")
+
+
+def _counted(outcome: Outcome) -> str:
+    counts = outcome.manifest["counts"]
+    return (
+        f"[bold]{counts['n_success']} of {counts['n_total']} items accepted[/] ({outcome.tally.accepted} new, "
+        f"{counts['n_cache_skipped']} from cache), {counts['n_fail']} failed, {counts['n_not_attempted']} not attempted"
+    )
+
+
+def _exit_code(outcome: Outcome | None) -> int:
+    if outcome is None:
+        return 0
+    if outcome.fault is not None:
+        return EXIT_STOPPED
+    return EXIT_FAILED_ITEMS if outcome.manifest["counts"]["n_fail"] else 0

@@ -1,0 +1,23 @@
+"""The code location: every ``configs/*.yaml`` of the project is one batch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from llmbatch_assets.adapters.project import find_config
+from llmbatch_assets.assets.batch import build_batch
+
+
+def config_files(config: Path) -> list[Path]:
+    """The batches beside a configuration file: it, and where it lies in ``configs/`` its neighbours."""
+    return sorted(config.parent.glob("*.yaml")) if config.parent.name == "configs" else [config]
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """All batches of the nearest project."""
+    config = find_config(None, os.environ, Path.cwd())
+    return dg.Definitions.merge(*(build_batch(path).definitions() for path in config_files(config)))

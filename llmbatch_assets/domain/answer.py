@@ -1,0 +1,69 @@
+"""From what a model said to the one JSON object in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+from llmbatch_assets.errors import AnswerError
+
+_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+_OBJECT_START = re.compile(r'[{\[]\s*["{\[]')
+ONE_OBJECT = "Answer with exactly one JSON object and nothing else."
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """The one JSON object of an answer; thoughts, fences and prose around it are passed over.
+
+    Raises ``AnswerError``: none, more than one, a list, a repeated key, NaN. Nothing is repaired.
+    """
+    spoken = _THOUGHTS.sub("", text)
+    found = _objects(spoken)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise AnswerError("not_json", f"The answer holds no complete JSON object. {ONE_OBJECT}")
+    raise AnswerError("not_json", f"The answer holds {len(found)} JSON objects. {ONE_OBJECT}")
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    place = _next_bracket(text, 0)
+    while place < len(text):
+        try:
+            value, place = _DECODER.raw_decode(text, place)
+        except json.JSONDecodeError as broken:
+            if _OBJECT_START.match(text, place):
+                # Looking further would find a part of it and take that for the whole.
+                raise AnswerError("not_json", f"The JSON object is broken: {broken.msg}. {ONE_OBJECT}") from None
+            place = _next_bracket(text, place + 1)
+            continue
+        except RecursionError:
+            raise AnswerError("not_json", f"The answer is nested too deeply. {ONE_OBJECT}") from None
+        if isinstance(value, dict):
+            found.append(value)
+        elif value and any(isinstance(item, dict) for item in value):
+            raise AnswerError("not_json", f"The answer is a list. {ONE_OBJECT}")
+        place = _next_bracket(text, place)
+    return found
+
+
+def _next_bracket(text: str, start: int) -> int:
+    places = [place for place in (text.find("{", start), text.find("[", start)) if place >= 0]
+    return min(places, default=len(text))
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        repeated = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise AnswerError("not_json", f"The key {repeated!r} occurs twice in one object. {ONE_OBJECT}")
+    return mapping
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise AnswerError("not_json", f"{name} is not JSON. {ONE_OBJECT}")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant)

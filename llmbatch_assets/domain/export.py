@@ -1,0 +1,91 @@
+"""Outputs joined back to the rows that they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from llmbatch_assets.domain.canonical import canonical_json
+from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.domain.table import Row, Snapshot
+from llmbatch_assets.domain.work import WorkItem
+
+Record = dict[str, Any]
+
+_KEYS = ("work_id", "row_index", "group_key", "group_context_id")
+_REST = ("cache_id", "model", "temperature", "created_at_utc")
+
+
+class Column(NamedTuple):
+    """One column of the export: its name, and where a record holds its value."""
+
+    name: str
+    part: str
+    key: str
+
+
+def export_columns(input_columns: Iterable[str], output_fields: Iterable[str]) -> list[Column]:
+    """Columns in their fixed order: input, keys, output fields in schema order, judge, the rest of meta.
+
+    An output field that is named like an input column gets the prefix ``parsed_``: nothing overwrites anything.
+    """
+    columns = [Column(name, "input", name) for name in input_columns]
+    columns += [Column(f"meta_{key}", "meta", key) for key in _KEYS]
+    taken = {column.name for column in columns}
+    columns += [Column(f"parsed_{name}" if name in taken else name, "parsed", name) for name in output_fields]
+    columns += [Column(f"judge_{key}", "judge", key) for key in ("verdict", "score")]
+    columns.append(Column("judge_reasons_json", "judge", "reasons"))
+    return columns + [Column(f"meta_{key}", "meta", key) for key in _REST]
+
+
+def records(
+    snapshot: Snapshot, grouping_column: str | None, pairs: Iterable[tuple[WorkItem, AcceptedOutput]]
+) -> Iterator[Record]:
+    """One record per row that an output was made for; for the output of a group, one per group."""
+    for item, output in pairs:
+        if item.row_index is None:
+            yield _group_record(snapshot, grouping_column or "", item, output)
+            continue
+        for index in (item.row_index, *item.meta.get("shared_row_indices", ())):
+            yield _record(snapshot.rows[index], index, item, output)
+
+
+def _record(row: Row, index: int | None, item: WorkItem, output: AcceptedOutput) -> Record:
+    # Positions come from the plan: those in a cached artifact are of the day on which it was made.
+    current = {"row_index": index, "group_key": item.group_key, "partition_key": item.partition_key}
+    return {"input": row, "parsed": output.parsed, "judge": output.judge, "meta": {**output.meta, **current}}
+
+
+def _group_record(snapshot: Snapshot, column: str, item: WorkItem, output: AcceptedOutput) -> Record:
+    indices: list[int] = item.meta["row_indices"]
+    return {
+        **_record({column: item.group_key or ""}, None, item, output),
+        "input_group_rows": [snapshot.rows[index] for index in indices],
+        "input_group_row_indices": indices,
+        "grouping_column": column,
+        "group_context": item.context,
+    }
+
+
+def cells(record: Record, columns: Iterable[Column]) -> list[str]:
+    """The record as one line of a table."""
+    return [cell_text((record[column.part] or {}).get(column.key)) for column in columns]
+
+
+def cell_text(value: Any) -> str:
+    """A value as a cell: texts as they are, nothing as "", lists and objects as JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else canonical_json(value)
+
+
+def export_manifest(
+    columns: Iterable[Column], files: Mapping[str, str], n_records: int, counts: Mapping[str, int], now: str
+) -> dict[str, Any]:
+    """``pipeline5_manifest.json``: what was written, with which columns, and what is not in it."""
+    return {
+        "meta": {"pipeline": 5, "generated_at_utc": now},
+        "columns": [{"name": column.name, "from": f"{column.part}.{column.key}"} for column in columns],
+        "counts": {"n_records": n_records, **counts},
+        "files": dict(files),
+    }

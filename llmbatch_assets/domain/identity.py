@@ -1,0 +1,95 @@
+"""Ids: who an item is, and what was asked about it. SHA-1 of named parts, so that equal things share one id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from llmbatch_assets.domain.canonical import sha1_named, sha1_text
+from llmbatch_assets.domain.parameters import Llm
+from llmbatch_assets.domain.text import slug
+
+IDENTITY_VERSION = 1
+
+# Settings that change what is asked and are part of an identity only where they are set, so that a later
+# version can add one without giving every existing output a new id.
+_OPTIONAL_SETTINGS = ("max_output_tokens", "top_p", "seed", "extra_body")
+
+
+def group_context_id(text: str) -> str:
+    """SHA-1 of a group context's text alone."""
+    return sha1_text(text)
+
+
+def work_id(mode: str, group_key: str | None, context: str, context_id: str | None, ordinal: int) -> str:
+    """Id of an item by its content; ``ordinal`` counts identical items from 0. Its place in the table is no part."""
+    return sha1_named(
+        scheme=IDENTITY_VERSION,
+        mode=mode,
+        group_key=group_key,
+        context=context,
+        group_context_id=context_id,
+        ordinal=ordinal,
+    )
+
+
+def partition_key(label: str, item_id: str) -> str:
+    """The item's name in Dagster: a readable label and 16 digits of its id; without a label the whole id."""
+    readable = slug(label)
+    return f"{readable}-{item_id[:16]}" if readable else item_id
+
+
+def asking_parts(llm: Llm) -> dict[str, Any]:
+    """The settings of ``llm`` that change what is asked, beyond model and temperature."""
+    parts = {name: getattr(llm, name) for name in _OPTIONAL_SETTINGS if getattr(llm, name) not in (None, {})}
+    if llm.provider != "openai":
+        parts["provider"] = llm.provider
+    elif llm.base_url:
+        parts["base_url"] = llm.base_url
+    if llm.structured_output != "auto":
+        parts["structured_output"] = llm.structured_output
+    return parts
+
+
+class BatchIdentity(BaseModel):
+    """What is asked about every item of a batch: the parts of a cache id without the item's own."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompt_sha: str
+    schema_sha: str
+    model_name: str
+    temperature: float | None
+    settings: dict[str, Any]
+    judge_enabled: bool
+    judge_prompt_sha: str | None = None
+    judge: dict[str, Any] | None = None
+
+    def generation_parts(self, item_id: str) -> dict[str, Any]:
+        """Named parts of what the generation of an item depends on."""
+        own = self.model_dump(include={"prompt_sha", "schema_sha", "model_name", "temperature"})
+        return {"scheme": IDENTITY_VERSION, "work_id": item_id, **own, **self.settings}
+
+    def parts(self, item_id: str) -> dict[str, Any]:
+        """All named parts of an item's cache id."""
+        judge = {} if self.judge is None else {"judge": self.judge}
+        return {
+            **self.generation_parts(item_id),
+            "judge_enabled": self.judge_enabled,
+            "judge_prompt_sha": self.judge_prompt_sha,
+            **judge,
+        }
+
+    def cache_id(self, item_id: str) -> str:
+        """Name of the item's output: another id is another question."""
+        return sha1_named(**self.parts(item_id))
+
+    def generation_id(self, item_id: str) -> str:
+        """The same without the judge: outputs that share it differ only in who judged them."""
+        return sha1_named(**self.generation_parts(item_id))
+
+    @property
+    def code_version(self) -> str:
+        """Fingerprint of everything but the items."""
+        return sha1_named(**self.parts(""))

@@ -1,0 +1,80 @@
+"""Where a batch keeps its files, as paths relative to the project root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Parameters
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one batch. The default batch has the plain ones, every other its own folders by its name."""
+
+    batch: str
+    parameters: Parameters
+
+    def _own(self, folder: str) -> PurePosixPath:
+        return PurePosixPath(folder) if self.batch == DEFAULT_BATCH else PurePosixPath(folder, self.batch)
+
+    @property
+    def artifacts(self) -> PurePosixPath:
+        return PurePosixPath(self.parameters.artifacts.dir or self._own("artifacts"))
+
+    @property
+    def cache(self) -> PurePosixPath:
+        return PurePosixPath(self.parameters.cache.dir or self.artifacts / "cache")
+
+    @property
+    def schema_py(self) -> PurePosixPath:
+        return PurePosixPath(self.parameters.llm_schema.py_path or self._own("schema") / "llm_schema.py")
+
+    @property
+    def schema_txt(self) -> PurePosixPath:
+        return PurePosixPath(self.parameters.llm_schema.txt_path or self.schema_py.with_suffix(".txt"))
+
+    @property
+    def archive(self) -> PurePosixPath:
+        return PurePosixPath(self.parameters.llm_schema.archive_dir or self._own("archived"))
+
+    @property
+    def snapshot(self) -> PurePosixPath:
+        return self.cache / "pipeline2_input.json"
+
+    @property
+    def group_contexts(self) -> PurePosixPath:
+        return self.cache / "pipeline3_group_contexts.json"
+
+    @property
+    def work_items(self) -> PurePosixPath:
+        return self.cache / "pipeline3_work_items.json"
+
+    @property
+    def llm_outputs(self) -> PurePosixPath:
+        return self.cache / "llm_outputs"
+
+    @property
+    def llm_failures(self) -> PurePosixPath:
+        return self.cache / "llm_failures"
+
+    @property
+    def forced(self) -> PurePosixPath:
+        return self.cache / "forced"
+
+    @property
+    def provenance(self) -> PurePosixPath:
+        return self.cache / "provenance"
+
+    def manifest(self, pipeline: int) -> PurePosixPath:
+        return self.cache / f"pipeline{pipeline}_manifest.json"
+
+    def export(self, file_format: str) -> PurePosixPath:
+        configured: str = getattr(self.parameters.outputs, f"{file_format}_path")
+        folder = self.parameters.artifacts.outputs_dir or self.artifacts / "outputs"
+        return PurePosixPath(configured or PurePosixPath(folder) / f"output.{file_format}")
+
+    def report(self, file_format: str) -> PurePosixPath:
+        configured: str = getattr(self.parameters.report, f"{file_format}_path")
+        folder = self.parameters.artifacts.reports_dir or self.artifacts / "reports"
+        return PurePosixPath(configured or PurePosixPath(folder) / f"report.{file_format}")

@@ -1,0 +1,114 @@
+"""How the work on an item ended, in the shapes that are kept on disk."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmbatch_assets.domain.identity import BatchIdentity
+from llmbatch_assets.domain.verdict import Verdict
+from llmbatch_assets.domain.work import WorkItem
+
+FailureClass = Literal["answer", "transient", "item_permanent", "run_permanent"]
+
+
+class Stored(BaseModel):
+    """A value that is kept on disk."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class TokenUsage(Stored):
+    """Tokens and requests of one or several calls."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(**{name: getattr(self, name) + getattr(other, name) for name in TokenUsage.model_fields})
+
+
+class Completion(Stored):
+    """What a provider answered to one call."""
+
+    text: str
+    finish_reason: str = "stop"
+    usage: TokenUsage = TokenUsage(requests=1)
+    request_id: str | None = None
+    latency_sec: float = 0.0
+
+
+class Source(Stored):
+    """Where the outputs of a batch come from, as every artifact of it says."""
+
+    identity: BatchIdentity
+    provider: str
+    generation_prompt_path: str
+    judge_prompt_path: str | None
+
+    def meta(self, item: WorkItem, attempt: int, now: str) -> dict[str, Any]:
+        """The ``meta`` of an item's artifact."""
+        return {
+            "cache_id": self.identity.cache_id(item.work_id),
+            "work_id": item.work_id,
+            "partition_key": item.partition_key,
+            "group_key": item.group_key,
+            "row_index": item.row_index,
+            "group_context_id": item.group_context_id,
+            "model": self.identity.model_name,
+            "temperature": self.identity.temperature,
+            "provider": self.provider,
+            "generation_prompt_path": self.generation_prompt_path,
+            "judge_enabled": self.identity.judge_enabled,
+            "judge_prompt_path": self.judge_prompt_path,
+            "generation_id": self.identity.generation_id(item.work_id),
+            "identity": self.identity.parts(item.work_id),
+            "attempt_outer": attempt,
+            "created_at_utc": now,
+        }
+
+
+class AcceptedOutput(Stored):
+    """A validated and, where a judge is enabled, approved output: ``llm_outputs/{cache_id}.json``."""
+
+    meta: dict[str, Any]
+    parsed: dict[str, Any]
+    judge: dict[str, Any] | None
+    usage: TokenUsage
+    latency_sec: float
+
+
+class FailedAttempt(Stored):
+    """An attempt that gave nothing to keep: ``llm_failures/{cache_id}__a{attempt}.json``."""
+
+    meta: dict[str, Any]
+    error: dict[str, str]
+    failure_class: FailureClass = Field(alias="class")
+    cause: str
+    raw_text: str | None
+    feedback: str | None
+    judge: dict[str, Any] | None
+    usage: TokenUsage
+    latency_sec: float
+
+    @property
+    def item_permanent(self) -> bool:
+        """Whether asking again is pointless until something is changed."""
+        return self.failure_class == "item_permanent"
+
+
+class Attempt(Stored):
+    """What an attempt has gathered so far, whichever way it ends."""
+
+    raw_text: str | None = None
+    verdict: Verdict | None = None
+    usage: TokenUsage = TokenUsage()
+    latency_sec: float = 0.0
+
+    def plus(self, completion: Completion) -> Attempt:
+        """The attempt with the cost of one more call."""
+        usage = self.usage + completion.usage
+        return self.model_copy(update={"usage": usage, "latency_sec": self.latency_sec + completion.latency_sec})

@@ -1,0 +1,284 @@
+"""What a ``configs/*.yaml`` file may say. Every key has a default and a description; unknown keys are refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+DEFAULT_BATCH = "parameters"
+NULL_TOKENS = ("none", "nan", "n/a", "na", "null", "nil", "[none]", "[null]", "#n/a", "<na>", "nat")
+
+GroupingMode = Literal["group_output", "row_output_with_group_context"]
+StructuredOutput = Literal["auto", "json_schema", "json_object", "prompt"]
+
+
+class Block(BaseModel):
+    """A block of the file: frozen, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Run(Block):
+    """Name, time zone and logging."""
+
+    name: str = Field("", description="Title of the report and tag of the Dagster runs; empty: the batch's name.")
+    timezone: str = Field("UTC", description="Time zone of the times shown in the report, e.g. Asia/Tokyo.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What the console shows.")
+    run_id: str = Field("", description="A name of your own for the run; becomes a tag of the Dagster runs.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError) as unknown:
+            raise ValueError("no such time zone; use a name like Europe/Paris or UTC") from unknown
+        return name
+
+
+class Input(Block):
+    """The table."""
+
+    path: str = Field("raw_data/input.csv", description="The table, relative to the project root.")
+    format: Literal["auto", "csv", "psv", "tsv"] = Field(
+        "auto", description="Table format; auto: by the file's suffix."
+    )
+    encoding: str = Field("utf-8", description="Encoding of a delimited file; a byte order mark is accepted.")
+    required_columns: tuple[str, ...] = Field((), description="Columns without which the run does not start.")
+    null_tokens: tuple[str, ...] = Field(NULL_TOKENS, description="Cells that mean nothing, compared without case.")
+    collapse_whitespace: bool = Field(True, description="Line breaks and tabs inside a cell become one space.")
+    records_alias: bool = Field(True, description="Repeat the snapshot's rows under the key records.")
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            "".encode(name)
+        except LookupError as unknown:
+            raise ValueError("no such encoding; use a name like utf-8, cp1252 or shift_jis") from unknown
+        return name
+
+
+class Grouping(Block):
+    """Which rows belong together, and what comes of it."""
+
+    enabled: bool = Field(False, description="false: every row is an item of its own.")
+    column: str = Field("", description="The column whose equal values make a group.")
+    mode: GroupingMode = Field(
+        "row_output_with_group_context",
+        description="group_output: one item per group; row_output_with_group_context: one item per row that also "
+        "sees its group.",
+    )
+    max_rows_per_group: int = Field(0, ge=0, description="Rows shown in a group's context; 0: all.")
+
+    @model_validator(mode="after")
+    def _has_column(self) -> Grouping:
+        if self.enabled and not self.column:
+            raise ValueError("grouping.enabled is true, so grouping.column must name a column")
+        return self
+
+    @property
+    def effective_mode(self) -> str:
+        """The name of the grouping in force, a key of ``GROUPINGS``."""
+        return self.mode if self.enabled else "row_wise"
+
+
+class Columns(Block):
+    """Column selection."""
+
+    mode: Literal["all", "include", "exclude"] = Field("all", description="Which columns the model sees.")
+    include: tuple[str, ...] = Field((), description="The columns, in this order, for mode include.")
+    exclude: tuple[str, ...] = Field((), description="Columns that the model never sees, in every mode.")
+
+    @model_validator(mode="after")
+    def _has_columns(self) -> Columns:
+        if self.mode == "include" and not self.include:
+            raise ValueError("columns.mode is include, so columns.include must name at least one column")
+        return self
+
+
+class Context(Block):
+    """What the model sees of a row and of a group."""
+
+    columns: Columns = Field(default_factory=Columns, description="Column selection.")
+    row_template: str = Field(
+        "{__ROW_KV_BLOCK__}", description="A row as text: {__ROW_KV_BLOCK__} is its `column: value` lines."
+    )
+    auto_kv_block: bool = Field(True, description="Append the lines where row_template leaves them out.")
+    kv_order: Literal["input_order", "alpha"] = Field("input_order", description="Order of the lines.")
+    max_context_chars: int = Field(0, ge=0, description="Longest context; the rest is cut and marked. 0: no limit.")
+    truncate_field_chars: int = Field(0, ge=0, description="Longest value; the rest is cut and marked. 0: no limit.")
+    group_header_template: str = Field(
+        "{group_key} ({n_rows} rows)", description="First line of a group's context: {group_key}, {n_rows}."
+    )
+    group_footer_template: str = Field("", description="Last line of a group's context; empty: none.")
+
+
+class WorkItemsBlock(Block):
+    """Names of items, and what identical ones mean."""
+
+    label_column: str = Field("", description="Column whose value begins the partition key; empty: the group key.")
+    duplicates: Literal["separate", "share"] = Field(
+        "separate", description="Identical items: separate outputs, or one call that serves them all."
+    )
+
+
+class GenerationPrompt(Block):
+    """The prompt that asks for an output."""
+
+    path: str = Field("prompts/generation.yaml", description="The prompt file, relative to the project root.")
+
+
+class JudgePrompt(Block):
+    """The prompt that asks for a verdict."""
+
+    enabled: bool = Field(False, description="Judge every valid output; only what passes is kept.")
+    path: str = Field("prompts/judge.yaml", description="The judge's prompt file.")
+
+
+class Prompts(Block):
+    """Prompt files."""
+
+    generation: GenerationPrompt = Field(default_factory=GenerationPrompt, description="What asks for an output.")
+    judge: JudgePrompt = Field(default_factory=JudgePrompt, description="What asks for a verdict.")
+
+
+class LlmSchema(Block):
+    """The contract of the outputs."""
+
+    py_path: str = Field(
+        "", validation_alias=AliasChoices("py_path", "path"), description="The Pydantic module with LLMOutput."
+    )
+    txt_path: str = Field("", description="Its JSON schema as text, written from the module.")
+    archive_dir: str = Field("", description="Where replaced schema files go.")
+
+
+class Llm(Block):
+    """Provider, model, sampling and patience."""
+
+    provider: Literal["openai", "local", "offline"] = Field(
+        "openai",
+        description="openai: any OpenAI-compatible server; local: the embedded model; offline: made-up answers, no call.",
+    )
+    model_name: str = Field("gpt-4o-mini", min_length=1, description="The model.")
+    base_url: str = Field("", description="The server, e.g. http://127.0.0.1:8000/v1; empty: by the model's name.")
+    api_key_env: str = Field("", description="Name of the environment variable that holds the key.")
+    temperature: float | None = Field(1.0, ge=0, le=2, description="Sampling temperature; null: not sent.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling; null: not sent.")
+    seed: int | None = Field(None, description="Sampling seed; null: not sent.")
+    max_output_tokens: int | None = Field(None, ge=1, description="Longest answer in tokens; null: not sent.")
+    structured_output: StructuredOutput = Field(
+        "auto", description="How JSON is asked for; auto: the strictest way that the server takes."
+    )
+    max_retries: int = Field(3, ge=1, description="Generations per item and run, the first included.")
+    runner_max_retries: int = Field(3, ge=1, description="Tries to get a readable verdict from the judge.")
+    transport_retries: int = Field(4, ge=0, description="Further tries of a call that failed in transit.")
+    timeout_sec: float = Field(120, gt=0, description="Longest time for one call, in seconds.")
+    max_workers: int = Field(8, ge=1, le=4096, description="Calls in flight.")
+    extra_body: dict[str, Any] = Field(default_factory=dict, description="Further fields of the request's body.")
+    silence_client_lv_logs: bool = Field(True, description="Keep the HTTP client's own log lines out.")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if name and (not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or re.match(r"(sk|AIza|gsk|key)[-_]?", name)):
+            raise ValueError("must be the NAME of an environment variable, e.g. OPENAI_API_KEY, never the key itself")
+        return name
+
+
+class Judge(Block):
+    """Where the judge differs from ``llm``."""
+
+    min_score: int = Field(0, ge=0, le=100, description="A verdict below this score is a rejection.")
+    model_name: str | None = Field(None, description="The judge's model; null: llm.model_name.")
+    base_url: str | None = Field(None, description="The judge's server; null: llm.base_url.")
+    api_key_env: str | None = Field(None, description="The judge's key variable; null: llm.api_key_env.")
+    temperature: float | None = Field(None, ge=0, le=2, description="The judge's temperature; null: llm.temperature.")
+    top_p: float | None = Field(None, gt=0, le=1, description="null: llm.top_p.")
+    seed: int | None = Field(None, description="null: llm.seed.")
+    max_output_tokens: int | None = Field(None, ge=1, description="null: llm.max_output_tokens.")
+
+
+class Cache(Block):
+    """The cache of accepted outputs."""
+
+    enabled: bool = Field(True, description="false: every selected item is generated again.")
+    force: bool = Field(False, description="true: every run generates its items again and overwrites their outputs.")
+    dir: str = Field(
+        "", validation_alias=AliasChoices("dir", "artifact_dir"), description="Cache folder; empty: artifacts/cache."
+    )
+    dump_failures: bool = Field(True, description="Keep a file of every failed attempt.")
+    verbose: int = Field(3, ge=0, le=10, description="0: silent; 10: a log line per item.")
+
+
+class Artifacts(Block):
+    """Where files go."""
+
+    dir: str = Field("", description="Folder of everything that is written; empty: artifacts (or artifacts/<batch>).")
+    outputs_dir: str = Field("", description="Folder of the exports; empty: <dir>/outputs.")
+    reports_dir: str = Field("", description="Folder of the reports; empty: <dir>/reports.")
+
+
+class Outputs(Block):
+    """The export."""
+
+    formats: tuple[Literal["csv", "psv", "tsv", "jsonl"], ...] = Field(
+        ("psv", "jsonl"), description="The files that the export writes."
+    )
+    csv_path: str = Field("", description="empty: <outputs_dir>/output.csv")
+    psv_path: str = Field("", description="empty: <outputs_dir>/output.psv")
+    tsv_path: str = Field("", description="empty: <outputs_dir>/output.tsv")
+    jsonl_path: str = Field("", description="empty: <outputs_dir>/output.jsonl")
+
+
+class Report(Block):
+    """The report."""
+
+    enabled: bool = Field(True, description="false: no report is written.")
+    md_path: str = Field("", description="empty: <reports_dir>/report.md")
+    html_path: str = Field("", description="empty: <reports_dir>/report.html")
+    write_html: bool = Field(True, description="false: Markdown only.")
+    sample_per_group: int = Field(
+        2,
+        ge=0,
+        validation_alias=AliasChoices("sample_per_group", "sample_per_role"),
+        description="Outputs shown per group.",
+    )
+    include_full_examples: bool = Field(True, description="Show whole outputs, not only their first characters.")
+    max_reason_examples: int = Field(5, ge=0, description="Examples shown per cause of failure.")
+
+
+class Parameters(Block):
+    """One batch: everything that its user decides."""
+
+    run: Run = Field(default_factory=Run, description="Name and logging.")
+    input: Input = Field(default_factory=Input, description="The table.")
+    grouping: Grouping = Field(default_factory=Grouping, description="Which rows belong together.")
+    context: Context = Field(default_factory=Context, description="What the model sees of a row.")
+    work_items: WorkItemsBlock = Field(default_factory=WorkItemsBlock, description="Names and duplicates of items.")
+    prompts: Prompts = Field(default_factory=Prompts, description="Prompt files.")
+    llm_schema: LlmSchema = Field(default_factory=LlmSchema, description="The contract of the outputs.")
+    llm: Llm = Field(default_factory=Llm, description="Provider, model and sampling.")
+    judge: Judge = Field(default_factory=Judge, description="Where the judge differs from llm.")
+    cache: Cache = Field(default_factory=Cache, description="The cache of accepted outputs.")
+    artifacts: Artifacts = Field(default_factory=Artifacts, description="Where files go.")
+    outputs: Outputs = Field(default_factory=Outputs, description="The export.")
+    report: Report = Field(default_factory=Report, description="The report.")
+
+    def judge_llm(self) -> Llm:
+        """The settings of the judge's calls: those of ``llm`` but for what ``judge`` sets."""
+        own = self.judge.model_dump(exclude={"min_score"}, exclude_none=True)
+        if "base_url" in own and "api_key_env" not in own:
+            own["api_key_env"] = ""
+        return self.llm.model_copy(update=own)
+
+
+def read_parameters(mapping: dict[str, Any]) -> Parameters:
+    """Parameters from a parsed file, types taken strictly. Raises ``pydantic.ValidationError``."""
+    # A block whose keys are all commented out is None in YAML.
+    blocks = {name: block for name, block in mapping.items() if block is not None}
+    return Parameters.model_validate_json(json.dumps(blocks, default=str), strict=True)

@@ -1,0 +1,117 @@
+"""Prompt files: templates with named blanks, rendered in one pass into chat messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmbatch_assets.domain.canonical import sha1_named
+from llmbatch_assets.errors import PromptError
+
+GENERATION_NAMES = frozenset({"context", "llm_schema", "llm_schema_txt", "judge_schema", "row", "group_context"})
+JUDGE_NAMES = GENERATION_NAMES | {"output_json"}
+SCHEMA_NAMES = frozenset({"context", "task"})
+
+_TOKEN = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+
+
+class Message(NamedTuple):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Example(BaseModel):
+    """A few-shot pair: what a user might say, and the answer wanted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user: str
+    assistant: str
+
+
+class PromptTemplate(BaseModel):
+    """A parsed prompt file. Only the messages identify it; name, version and purpose are for people."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(exclude=True)
+    name: str = ""
+    version: str | int | float = ""
+    purpose: str = ""
+    system: str | None = None
+    user: str = Field(min_length=1)
+    assistant_prefix: str | None = None
+    examples: tuple[Example, ...] = ()
+
+    def _texts(self) -> list[tuple[Literal["system", "user", "assistant"], str]]:
+        pairs = [turn for shown in self.examples for turn in (("user", shown.user), ("assistant", shown.assistant))]
+        turns = [("system", self.system), *pairs, ("user", self.user), ("assistant", self.assistant_prefix)]
+        return [(role, text) for role, text in turns if text]  # type: ignore[misc]  # roles are literals above
+
+    @property
+    def sha(self) -> str:
+        """Fingerprint of the messages: a comment or an indentation changes nothing."""
+        return sha1_named(messages=self._texts())
+
+    @property
+    def placeholders(self) -> frozenset[str]:
+        """Names of all blanks in all messages."""
+        return frozenset(name for _, text in self._texts() for name in blanks(text))
+
+    def check(self, known: Iterable[str]) -> None:
+        """Raise ``PromptError`` naming all blanks that nothing fills."""
+        unknown = sorted(self.placeholders - set(known))
+        if unknown:
+            names = ", ".join(f"{{{name}}}" for name in unknown)
+            offered = ", ".join(f"{{{name}}}" for name in sorted(known))
+            raise PromptError(
+                f"{self.path}: nothing fills {names}. Known here: {offered}. Literal braces around a word are "
+                f"written double: {{{{{unknown[0]}}}}}"
+            )
+
+    def with_appended(self, headings: Mapping[str, str]) -> PromptTemplate:
+        """The template with each named blank that no message uses added to the user's, under its heading."""
+        absent = [f"\n\n{heading}\n{{{name}}}" for name, heading in headings.items() if name not in self.placeholders]
+        return self.model_copy(update={"user": self.user.rstrip() + "".join(absent)}) if absent else self
+
+    def render(self, values: Mapping[str, str | None]) -> tuple[Message, ...]:
+        """The messages with every blank filled. Raises ``PromptError`` naming all blanks without a value."""
+        self.check(values)
+        return tuple(Message(role, fill(text, values)) for role, text in self._texts())
+
+
+def blanks(text: str) -> list[str]:
+    """Names of the blanks of a text, in order."""
+    return [found.group(1) for found in _live_tokens(text) if found.group(1)]
+
+
+def fill(text: str, values: Mapping[str, str | None]) -> str:
+    """The text with its blanks filled in one pass: what is put in is never read as a blank. None is nothing."""
+    pieces, end = [], 0
+    for found in _live_tokens(text):
+        pieces += [text[end : found.start()], _value(found, values)]
+        end = found.end()
+    return "".join([*pieces, text[end:]])
+
+
+def _value(found: re.Match[str], values: Mapping[str, str | None]) -> str:
+    return (values[found.group(1)] or "") if found.group(1) else found.group()[0]
+
+
+def _live_tokens(text: str) -> list[re.Match[str]]:
+    """Blanks, and doubled braces that come in pairs. A lone ``}}`` is the end of somebody's nested JSON example."""
+    live: list[re.Match[str]] = []
+    opened: list[re.Match[str]] = []
+    for found in _TOKEN.finditer(text):
+        if found.group() == "{{":
+            opened.append(found)
+        elif found.group() != "}}":
+            live.append(found)
+        elif opened:
+            live += [opened.pop(), found]
+    return sorted(live, key=re.Match.start)

@@ -1,0 +1,84 @@
+"""What is asked of a model about one item: the conversation of a generation and of a judgement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llmbatch_assets.domain.canonical import readable_json
+from llmbatch_assets.domain.prompt import GENERATION_NAMES, JUDGE_NAMES, Message, PromptTemplate
+from llmbatch_assets.domain.schema import Contract
+from llmbatch_assets.domain.work import WorkItem
+
+OWN_ROW_HEADING = "This item's own row:"
+
+Purpose = Literal["generate", "judge"]
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """One call: the conversation so far, and the contract that its answer is to keep."""
+
+    purpose: Purpose
+    messages: tuple[Message, ...]
+    contract: Contract
+
+    def with_schema_in_prompt(self) -> tuple[Message, ...]:
+        """The messages with the contract's JSON schema in them, for servers that cannot be handed one."""
+        if any(self.contract.text in message.content for message in self.messages):
+            return self.messages
+        rule = f"Answer with one JSON object that matches this JSON schema:\n{self.contract.text}"
+        first = self.messages[0]
+        if first.role == "system":
+            return (Message("system", f"{first.content}\n\n{rule}"), *self.messages[1:])
+        return (Message("system", rule), *self.messages)
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """The prompts of a batch with everything filled in that all its items share."""
+
+    generation: PromptTemplate
+    judge: PromptTemplate | None
+    output_contract: Contract
+    judge_contract: Contract | None
+    schema_txt: str
+
+    @classmethod
+    def of(
+        cls,
+        generation: PromptTemplate,
+        judge: PromptTemplate | None,
+        output_contract: Contract,
+        judge_contract: Contract | None,
+        schema_txt: str,
+    ) -> Conversations:
+        """Conversations whose prompts have no blank that nothing fills. Raises ``PromptError``."""
+        generation.check(GENERATION_NAMES)
+        if judge is not None:
+            judge = judge.with_appended({"context": "The input:", "output_json": "The answer to judge:"})
+            judge.check(JUDGE_NAMES)
+        return cls(generation, judge, output_contract, judge_contract, schema_txt)
+
+    def _shared_values(self) -> dict[str, str | None]:
+        return {
+            "llm_schema": self.output_contract.text,
+            "llm_schema_txt": self.schema_txt,
+            "judge_schema": self.judge_contract.text if self.judge_contract else None,
+        }
+
+    def generate(self, item: WorkItem, group_context: str | None) -> tuple[Message, ...]:
+        """The messages that ask for an item's output."""
+        return self.generation.render(self._shared_values() | item_values(item, group_context))
+
+    def judge_output(self, item: WorkItem, group_context: str | None, parsed: dict[str, Any]) -> tuple[Message, ...]:
+        """The messages that ask what an output is worth."""
+        assert self.judge is not None
+        values = self._shared_values() | item_values(item, group_context) | {"output_json": readable_json(parsed)}
+        return self.judge.render(values)
+
+
+def item_values(item: WorkItem, group_context: str | None) -> dict[str, str | None]:
+    """The blanks that an item fills. What its group shares comes first: servers cache common beginnings."""
+    own = item.context if item.group_context_id is None else f"{group_context}\n\n{OWN_ROW_HEADING}\n{item.context}"
+    return {"context": own, "row": item.context, "group_context": group_context}

@@ -1,0 +1,36 @@
+"""Texts as people and spreadsheets leave them, made plain."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Spaces that look like a space and are not, and marks without width that editors leave behind. The joiners U+200C and
+# U+200D stay: Persian, Indic scripts and emoji are written with them.
+_LOOKALIKES = {0x00A0: " ", 0x202F: " ", 0xFEFF: None, 0x200B: None, 0x2060: None}
+_LINE_BREAKS = re.compile(r"\s*[\r\n\t\v\f\x85\u2028\u2029]+\s*")
+CUT_MARK = " …[cut]"
+
+
+def harden(text: str) -> str:
+    """The text with no-break spaces as spaces and without byte order marks and zero-width spaces."""
+    return text.translate(_LOOKALIKES)
+
+
+def flatten(text: str) -> str:
+    """The text on one line: line breaks and tabs, with the blanks around them, become one space."""
+    return _LINE_BREAKS.sub(" ", text)
+
+
+def cut(text: str, limit: int) -> tuple[str, bool]:
+    """At most ``limit`` characters of the text and a visible mark where it was cut; 0 means no limit."""
+    if limit <= 0 or len(text) <= limit:
+        return text, False
+    return text[:limit].rstrip() + CUT_MARK, True
+
+
+def slug(text: str, limit: int = 32) -> str:
+    """Letters (of any script) and digits of the text in lower case, joined by hyphens; empty where it has none."""
+    plain = unicodedata.normalize("NFKC", text).lower()
+    words = re.findall(r"[^\W_]+", plain)
+    return "-".join(words)[:limit].strip("-")

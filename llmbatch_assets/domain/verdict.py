@@ -1,0 +1,40 @@
+"""What a judge said of an output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+_TRUE_WORDS = ("pass", "passed", "is_pass", "ok", "success")
+
+
+class Verdict(BaseModel):
+    """A judge's answer, read the one way that counts: accepted or not, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accepted: bool
+    score: int | None
+    reasons: list[str]
+    answer: dict[str, Any]
+
+
+def read_verdict(answer: dict[str, Any], min_score: int) -> Verdict:
+    """Accepted means PASS (or a true ``pass``, ``passed``, ``is_pass``, ``ok``, ``success``) and the score reached."""
+    said = answer.get("verdict")
+    passed = said.upper() == "PASS" if isinstance(said, str) else any(answer.get(word) is True for word in _TRUE_WORDS)
+    score = answer.get("score")
+    reached = min_score <= 0 or (isinstance(score, int) and score >= min_score)
+    reasons = [str(reason) for reason in answer.get("reasons") or []]
+    if passed and not reached:
+        reasons = [*reasons, f"The score {score} is below {min_score}."]
+    return Verdict(
+        accepted=passed and reached, score=score if isinstance(score, int) else None, reasons=reasons, answer=answer
+    )
+
+
+def feedback(verdict: Verdict) -> str:
+    """What the generating model is told about a rejection."""
+    reasons = "\n".join(f"- {reason}" for reason in verdict.reasons) or "- no reason was given"
+    return f"A reviewer rejected the answer:\n{reasons}"

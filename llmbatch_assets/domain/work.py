@@ -1,0 +1,73 @@
+"""Work items: the units of LLM work, and the contexts that groups of them share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from llmbatch_assets.domain.parameters import Parameters
+
+
+class Value(BaseModel):
+    """Frozen, as all that crosses a floor."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class GroupContext(Value):
+    """What the rows of one group say together, stored once however many items refer to it."""
+
+    group_context_id: str
+    group_key: str
+    context: str
+    meta: dict[str, Any]
+
+
+class WorkItem(Value):
+    """One output to be made. ``context`` is the item's own part, without its group's."""
+
+    work_id: str
+    partition_key: str
+    group_key: str | None
+    row_index: int | None
+    group_context_id: str | None
+    context: str
+    meta: dict[str, Any]
+
+
+class WorkItems(Value):
+    """The shape of ``pipeline3_work_items.json``."""
+
+    meta: dict[str, Any]
+    n_items: int
+    n_group_contexts: int
+    group_contexts_artifact: str | None
+    items: list[WorkItem]
+
+
+class WorkPlan(Value):
+    """All work of a batch: the items in output order, and the contexts that they refer to."""
+
+    items: list[WorkItem]
+    contexts: list[GroupContext]
+
+
+def work_items_of(plan: WorkPlan, parameters: Parameters, contexts_artifact: str) -> WorkItems:
+    """The items of a plan in the shape in which they are kept; ``contexts_artifact`` is the contexts' file name."""
+    grouping = parameters.grouping
+    meta = {
+        "grouping": {
+            "enabled": grouping.enabled,
+            "mode": grouping.effective_mode,
+            "column": grouping.column if grouping.enabled else None,
+            "dedupe_group_context": bool(plan.contexts),
+        }
+    }
+    return WorkItems(
+        meta=meta,
+        n_items=len(plan.items),
+        n_group_contexts=len(plan.contexts),
+        group_contexts_artifact=contexts_artifact if plan.contexts else None,
+        items=plan.items,
+    )

@@ -1,0 +1,224 @@
+"""One item: generate, validate, judge; and again with what was wrong, until it is accepted or given up."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from llmbatch_assets.domain.answer import read_object
+from llmbatch_assets.domain.outcome import (
+    AcceptedOutput,
+    Attempt,
+    Completion,
+    FailedAttempt,
+    FailureClass,
+    Source,
+    TokenUsage,
+)
+from llmbatch_assets.domain.prompt import Message
+from llmbatch_assets.domain.request import ChatRequest, Conversations, Purpose
+from llmbatch_assets.domain.schema import Contract
+from llmbatch_assets.domain.verdict import Verdict, feedback, read_verdict
+from llmbatch_assets.domain.work import WorkItem
+from llmbatch_assets.engine.patience import patiently
+from llmbatch_assets.engine.ports import ChatClient, Clock, OutputStore
+from llmbatch_assets.errors import (
+    AnswerError,
+    ItemPermanentError,
+    LlmBatchError,
+    ProviderError,
+    RunPermanentError,
+    TransientError,
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How often things are tried."""
+
+    generations: int
+    judge_tries: int
+    transport_retries: int
+    min_score: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One item to work on, with what its group shares."""
+
+    item: WorkItem
+    group_context: str | None
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """How one item ended: exactly one of ``accepted`` and ``failed`` is set. ``usage`` counts all its attempts."""
+
+    item: WorkItem
+    attempts: int
+    usage: TokenUsage
+    accepted: AcceptedOutput | None = None
+    failed: FailedAttempt | None = None
+
+
+class RejectedError(AnswerError):
+    """A valid output that the judge does not let pass."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__("judge_rejected", feedback(verdict))
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Everything that work on an item needs; the same for all items of a run."""
+
+    generator: ChatClient
+    judge: ChatClient | None
+    store: OutputStore
+    conversations: Conversations
+    source: Source
+    limits: Limits
+    now: Clock
+    stopped: asyncio.Event
+
+    async def work_on(self, job: Job) -> ItemResult:
+        """Try until the item is accepted or its generations are used up. Raises ``RunPermanentError``."""
+        first = self.store.next_attempt(self.source.identity.cache_id(job.item.work_id))
+        opening = self.conversations.generate(job.item, job.group_context)
+        turns: tuple[Message, ...] = ()
+        spent = TokenUsage()
+        for tried in range(1, self.limits.generations + 1):
+            attempt = _Attempt(self, job, opening + turns, first + tried - 1)
+            result = await attempt.run()
+            spent += attempt.so_far.usage
+            if isinstance(result, AcceptedOutput):
+                return ItemResult(job.item, tried, spent, accepted=result)
+            if tried == self.limits.generations or not attempt.worth_repeating(result):
+                return ItemResult(job.item, tried, spent, failed=result)
+            turns += attempt.correction(result)
+        raise AssertionError("there is at least one generation")
+
+    async def ask(
+        self, client: ChatClient, purpose: Purpose, messages: tuple[Message, ...], contract: Contract
+    ) -> Completion:
+        """One call, tried again while that can help. No call begins once the run is stopped."""
+
+        async def call() -> Completion:
+            if self.stopped.is_set():
+                raise RunPermanentError("stopped", "the run was stopped")
+            return await client.complete(ChatRequest(purpose, messages, contract))
+
+        return await patiently(call, self.limits.transport_retries)
+
+
+class _Attempt:
+    """One generation and what became of it."""
+
+    def __init__(self, bench: Workbench, job: Job, messages: tuple[Message, ...], number: int) -> None:
+        self.bench = bench
+        self.job = job
+        self.messages = messages
+        self.number = number
+        self.so_far = Attempt()
+        self.judging = False
+
+    async def run(self) -> AcceptedOutput | FailedAttempt:
+        """The saved outcome. A fault of the whole run is saved as this item's failure and raised."""
+        try:
+            output = await self._generate()
+        except RunPermanentError as fault:
+            if fault.cause != "stopped":
+                await self.bench.store.save_failure(self._failure(fault))
+            raise
+        except (AnswerError, ProviderError) as fault:
+            failure = self._failure(fault)
+            await self.bench.store.save_failure(failure)
+            return failure
+        await self.bench.store.save_accepted(output)
+        return output
+
+    async def _generate(self) -> AcceptedOutput:
+        contract = self.bench.conversations.output_contract
+        completion = await self.bench.ask(self.bench.generator, "generate", self.messages, contract)
+        self.so_far = self.so_far.plus(completion).model_copy(update={"raw_text": completion.text})
+        parsed = contract.validate(read_object(_whole(completion)))
+        self.judging = self.bench.judge is not None
+        verdict = await self._judge(parsed) if self.judging else None
+        if verdict is not None and not verdict.accepted:
+            raise RejectedError(verdict)
+        return AcceptedOutput(
+            meta=self._meta(),
+            parsed=parsed,
+            judge=verdict.answer if verdict else None,
+            usage=self.so_far.usage,
+            latency_sec=self.so_far.latency_sec,
+        )
+
+    async def _judge(self, parsed: dict[str, object]) -> Verdict:
+        conversations = self.bench.conversations
+        contract = conversations.judge_contract
+        assert self.bench.judge is not None
+        assert contract is not None
+        messages = conversations.judge_output(self.job.item, self.job.group_context, parsed)
+        for remaining in reversed(range(self.bench.limits.judge_tries)):
+            completion = await self.bench.ask(self.bench.judge, "judge", messages, contract)
+            self.so_far = self.so_far.plus(completion)
+            try:
+                answer = contract.validate(read_object(_whole(completion)))
+                break
+            except AnswerError as unreadable:
+                if not remaining:
+                    raise TransientError("judge_unreadable", f"the judge gave no verdict: {unreadable}") from unreadable
+                messages += _turns(completion.text, str(unreadable))
+        verdict = read_verdict(answer, self.bench.limits.min_score)
+        self.so_far = self.so_far.model_copy(update={"verdict": verdict})
+        return verdict
+
+    def worth_repeating(self, failure: FailedAttempt) -> bool:
+        """Whether another generation can help: not where the judge, or the item itself, is what failed."""
+        return failure.failure_class == "answer" or (failure.failure_class == "transient" and not self.judging)
+
+    def correction(self, failure: FailedAttempt) -> tuple[Message, ...]:
+        """The two turns that show the model its answer and what was wrong with it."""
+        return _turns(failure.raw_text, failure.feedback) if failure.raw_text and failure.feedback else ()
+
+    def _meta(self) -> dict[str, object]:
+        return self.bench.source.meta(self.job.item, self.number, self.bench.now())
+
+    def _failure(self, fault: AnswerError | ProviderError) -> FailedAttempt:
+        verdict = self.so_far.verdict
+        return FailedAttempt.model_validate(
+            {
+                "meta": self._meta(),
+                "error": {"type": type(fault).__name__, "message": str(fault)},
+                "class": failure_class(fault),
+                "cause": fault.cause,
+                "raw_text": self.so_far.raw_text,
+                "feedback": str(fault) if isinstance(fault, AnswerError) else None,
+                "judge": verdict.answer if verdict else None,
+                "usage": self.so_far.usage,
+                "latency_sec": self.so_far.latency_sec,
+            }
+        )
+
+
+def failure_class(fault: LlmBatchError) -> FailureClass:
+    """Who has to do something about a fault: the model, time, the item's author, or the user of the run."""
+    if isinstance(fault, AnswerError):
+        return "answer"
+    if isinstance(fault, ItemPermanentError):
+        return "item_permanent"
+    return "run_permanent" if isinstance(fault, RunPermanentError) else "transient"
+
+
+def _whole(completion: Completion) -> str:
+    if completion.finish_reason == "length":
+        raise AnswerError("cut_off", "The answer was cut off at the length limit. Give a shorter one.")
+    return completion.text
+
+
+def _turns(answer: str, problem: str) -> tuple[Message, ...]:
+    return (
+        Message("assistant", answer),
+        Message("user", f"{problem}\n\nGive the corrected answer as one JSON object and nothing else."),
+    )

@@ -1,0 +1,1 @@
+"""Dagster glue: what the assets are handed."""

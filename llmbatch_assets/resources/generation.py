@@ -1,0 +1,250 @@
+"""The generate stage of one batch: introduces the engine to files and providers."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+from llmbatch_assets.adapters.files import write_json
+from llmbatch_assets.adapters.output_store import FileStore, keep_provenance
+from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.domain.manifest import RunFacts, execution_mode, generation_manifest, progress_every_n
+from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
+from llmbatch_assets.domain.plan import Choice, Selection, State, by_group, choose
+from llmbatch_assets.domain.work import GroupContext, WorkItem
+from llmbatch_assets.engine.attempt import ItemResult, Job, Limits, Workbench
+from llmbatch_assets.engine.batch import BatchRun, Tally
+from llmbatch_assets.errors import ArtifactError, LlmBatchError, LocalModelError, RunPermanentError
+from llmbatch_assets.resources.json_io_manager import artifact_path, output_store
+from llmbatch_assets.resources.llm import LlmResource
+
+
+class Outcome(NamedTuple):
+    """How a run of the generate stage ended. ``failed`` are the items of this run that have no output now."""
+
+    tally: Tally
+    failed: list[WorkItem]
+    fault: LlmBatchError | None
+    manifest: dict[str, Any]
+
+
+class Reporter(Protocol):
+    """Whoever watches a run."""
+
+    def say(self, line: str) -> None:
+        """A line for people."""
+
+    def advanced(self, tally: Tally) -> None:
+        """The counts have changed."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """The run is over."""
+
+
+def utc_now() -> str:
+    """The time of day as artifacts write it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass
+class Generation:
+    """One run of the generate stage over some of the items of a batch."""
+
+    batch: Batch
+    items: Sequence[WorkItem]
+    contexts: Sequence[GroupContext]
+    llm: LlmResource
+    reporter: Reporter
+
+    @cached_property
+    def store(self) -> FileStore:
+        return output_store(self.batch)
+
+    @cached_property
+    def states(self) -> dict[str, State]:
+        """How every item of the batch stood at the start, by partition key."""
+        return {item.partition_key: self.store.state(self.cache_id(item)) for item in self.items}
+
+    def cache_id(self, item: WorkItem) -> str:
+        return self.batch.source.identity.cache_id(item.work_id)
+
+    def choose(self, selection: Selection, force: bool) -> Choice:
+        """The items to run. ``force`` marks the selected ones for regeneration, which outlives this run."""
+        if force:
+            everything = selection._replace(select="all") if selection.select == "pending" else selection
+            choice = choose(self.items, self.states, everything, lambda item: True)
+            self.store.force(self.cache_id(item) for item in choice.to_run)
+        else:
+            choice = choose(self.items, self.states, selection, self._is_forced)
+        self._tell_pre_scan(choice)
+        return choice
+
+    def _is_forced(self, item: WorkItem) -> bool:
+        cache = self.batch.parameters.cache
+        return cache.force or not cache.enabled or self.store.is_forced(self.cache_id(item))
+
+    def _tell_pre_scan(self, choice: Choice) -> None:
+        parameters, total = self.batch.parameters, len(self.items)
+        llm, cache, judge = parameters.llm, parameters.cache, parameters.prompts.judge
+        self.reporter.say(
+            f"Start: n_items={total} judge={judge.enabled} cache={cache.enabled} force={cache.force} "
+            f"model={llm.model_name} temp={llm.temperature} retries={llm.max_retries} workers={llm.max_workers} "
+            f"verbose={cache.verbose}"
+        )
+        self.reporter.say(
+            f"Pre-scan: cache_skips={len(self.accepted_items)} will_run={len(choice.to_run)}/{total} "
+            f"(mode={execution_mode(llm.max_workers)})"
+        )
+
+    @cached_property
+    def accepted_items(self) -> list[WorkItem]:
+        """The items that had an accepted output at the start."""
+        return [item for item in self.items if self.states[item.partition_key] == "accepted"]
+
+    def output(self, item: WorkItem) -> AcceptedOutput:
+        """The accepted output of an item that has one."""
+        output = self.store.accepted(self.cache_id(item))
+        if output is None:
+            raise ArtifactError(f"{self.store.accepted_path(self.cache_id(item))} has gone since it was looked at")
+        return output
+
+    def run(self, choice: Choice, on_accepted: Callable[[WorkItem, AcceptedOutput], None]) -> Outcome:
+        """Work on the chosen items. ``on_accepted`` is called for each accepted one, after its file is on disk."""
+        keep_provenance(self.batch.path(self.batch.layout.provenance), self.batch.provenance())
+        tally, ended, started = Tally(len(choice.to_run)), dict[str, ItemResult](), time.monotonic()
+
+        def on_result(result: ItemResult) -> None:
+            ended[result.item.partition_key] = ItemResult(
+                result.item, result.attempts, result.usage, failed=result.failed
+            )
+            if result.accepted is not None:
+                on_accepted(result.item, result.accepted)
+            self.reporter.advanced(tally)
+
+        fault: LlmBatchError | None = None
+        try:
+            if choice.to_run:
+                fault = asyncio.run(self._run(choice, tally, on_result))
+        except* (RunPermanentError, LocalModelError) as faults:
+            fault = _first(faults)
+        finally:
+            elapsed = round(time.monotonic() - started, 2)
+            manifest = self._write_manifest(choice, ended, tally, elapsed, fault)
+        failed = [result.item for key, result in ended.items() if _state(result, self.states[key]).startswith("failed")]
+        outcome = Outcome(tally, failed, fault, manifest)
+        self._tell_end(outcome)
+        return outcome
+
+    def _tell_end(self, outcome: Outcome) -> None:
+        counts, meta = outcome.manifest["counts"], outcome.manifest["meta"]
+        self.reporter.say(
+            f"Completion: ok={counts['n_success']} fresh_ok={outcome.tally.accepted} fail={counts['n_fail']} "
+            f"cache_skips={counts['n_cache_skipped']} elapsed={meta['elapsed_sec']:.2f}s workers={meta['max_workers']}"
+        )
+        self.reporter.ended(outcome)
+
+    async def _run(
+        self, choice: Choice, tally: Tally, on_result: Callable[[ItemResult], None]
+    ) -> RunPermanentError | None:
+        parameters, stopped = self.batch.parameters, asyncio.Event()
+        async with self.llm.clients(parameters, self.batch.root) as (generator, judge):
+            llm = parameters.llm
+            bench = Workbench(
+                generator=generator,
+                judge=judge,
+                store=self.store,
+                conversations=self.batch.conversations,
+                source=self.batch.source,
+                limits=Limits(
+                    llm.max_retries, llm.runner_max_retries, llm.transport_retries, parameters.judge.min_score
+                ),
+                now=utc_now,
+                stopped=stopped,
+            )
+            run = BatchRun(bench.work_on, llm.max_workers, tally, stopped, on_result)
+            return await run.run(self._jobs(choice.to_run))
+
+    def _jobs(self, items: Sequence[WorkItem]) -> Iterator[Job]:
+        texts = {context.group_context_id: context.context for context in self.contexts}
+        for item in by_group(items):
+            yield Job(item, None if item.group_context_id is None else texts[item.group_context_id])
+
+    def _write_manifest(
+        self,
+        choice: Choice,
+        ended: dict[str, ItemResult],
+        tally: Tally,
+        elapsed: float,
+        fault: LlmBatchError | None,
+    ) -> dict[str, Any]:
+        states = self.states | {key: _state(result, self.states[key]) for key, result in ended.items()}
+        facts = RunFacts(
+            generated_at_utc=utc_now(),
+            elapsed_sec=elapsed,
+            n_cache_skipped=len(self.accepted_items),
+            n_to_run=len(choice.to_run),
+            usage=tally.usage,
+            causes=tally.causes,
+            stopped_by=getattr(fault, "cause", None),
+        )
+        manifest = generation_manifest(self.batch.parameters, self.batch.source, states, facts, self._files(states))
+        write_json(artifact_path(self.batch, "llm_outputs"), manifest)
+        return manifest
+
+    def _files(self, states: dict[str, State]) -> dict[str, Any]:
+        succeeded = [self.cache_id(item) for item in self.items if states[item.partition_key] == "accepted"]
+        failed = [self.cache_id(item) for item in self.items if states[item.partition_key].startswith("failed")]
+        last = [self.store.failure_path(cache_id, self.store.next_attempt(cache_id) - 1).name for cache_id in failed]
+        return {
+            "outputs_dir": str(self.batch.layout.llm_outputs),
+            "failures_dir": str(self.batch.layout.llm_failures),
+            "success_files": [f"{cache_id}.json" for cache_id in succeeded],
+            "failure_files": last if self.store.keep_failures else [],
+        }
+
+
+def _state(result: ItemResult, before: State) -> State:
+    if result.failed is None:
+        return "accepted"
+    if before == "accepted":
+        # A forced regeneration that failed: the earlier output still stands.
+        return before
+    return "failed_permanently" if result.failed.item_permanent else "failed"
+
+
+def _first(faults: BaseExceptionGroup[LlmBatchError]) -> LlmBatchError:
+    inner = faults.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+class LogReporter:
+    """Tells a log about a run, at the rate of ``cache.verbose``."""
+
+    def __init__(self, say: Callable[[str], None], verbose: int) -> None:
+        self._say = say
+        self._verbose = verbose
+
+    def say(self, line: str) -> None:
+        if self._verbose:
+            self._say(line)
+
+    def advanced(self, tally: Tally) -> None:
+        every = progress_every_n(self._verbose, tally.total)
+        if every and (tally.done % every == 0 or tally.done == tally.total):
+            self._say(progress_line(tally))
+
+    def ended(self, outcome: Outcome) -> None:
+        for cause, count in sorted(outcome.tally.causes.items()):
+            self._say(f"failed: {count} {cause}")
+
+
+def progress_line(tally: Tally) -> str:
+    """The counts of a run on one line."""
+    usage: TokenUsage = tally.usage
+    return (
+        f"{tally.done}/{tally.total} done, {tally.accepted} accepted, {tally.failed} failed, "
+        f"{usage.input_tokens + usage.output_tokens} tokens"
+    )

@@ -1,0 +1,83 @@
+"""What Dagster is told about single work items: one partition each."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import dagster as dg
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
+
+from llmbatch_assets.domain.canonical import readable_json, sha1_named
+from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.domain.work import WorkItem
+
+PREVIEW_CHARS = 2000
+
+
+class PartitionEvents:
+    """Events of one run of ``llm_outputs``. An event follows its file and never goes ahead of it."""
+
+    def __init__(
+        self, context: dg.AssetExecutionContext, partitions: dg.DynamicPartitionsDefinition, folder: PurePosixPath
+    ) -> None:
+        self._context = context
+        self._partitions = partitions
+        self._folder = folder
+
+    def materialized(self, item: WorkItem, output: AcceptedOutput, *, hit: bool) -> None:
+        """The item has an accepted output, made now or found."""
+        self._context.log_event(
+            dg.AssetMaterialization(
+                asset_key=self._context.asset_key,
+                partition=item.partition_key,
+                metadata=_metadata(item, output, str(self._folder / f"{output.meta['cache_id']}.json"), hit),
+                tags={"dagster/data_version": sha1_named(parsed=output.parsed)},
+            )
+        )
+
+    def lagging(self, items: Sequence[WorkItem]) -> list[WorkItem]:
+        """Those of the items that Dagster does not show as materialized: after a crash, or a deleted run."""
+        keys = [item.partition_key for item in items]
+        status = self._context.instance.get_status_by_partition(self._context.asset_key, keys, self._partitions) or {}
+        return [item for item in items if status.get(item.partition_key) is not AssetPartitionStatus.MATERIALIZED]
+
+    def failed(self, keys: Iterable[str]) -> None:
+        """Show the keys as failed once the run has ended in failure.
+
+        Dagster paints a partition FAILED that was planned by a failed run and not materialized since. A run that
+        chose its items itself has planned none.
+        """
+        step_key = self._context.op_execution_context.get_step_execution_context().step.key
+        for key in keys:
+            planned = AssetMaterializationPlannedData(self._context.asset_key, partition=key, partitions_subset=None)
+            event = DagsterEvent.build_asset_materialization_planned_event(self._context.job_name, step_key, planned)
+            self._context.instance.report_dagster_event(event, self._context.run_id, logging.DEBUG)
+
+
+def _metadata(item: WorkItem, output: AcceptedOutput, path: str, hit: bool) -> dict[str, Any]:
+    judge = output.judge or {}
+    facts = {
+        "path": dg.MetadataValue.path(path),
+        "cache_id": output.meta["cache_id"],
+        "row_index": item.row_index,
+        "group_key": item.group_key,
+        "attempt": output.meta["attempt_outer"],
+        "model": output.meta["model"],
+        "verdict": judge.get("verdict"),
+        "judge_score": judge.get("score"),
+        "input_tokens": output.usage.input_tokens,
+        "output_tokens": output.usage.output_tokens,
+        "latency_sec": output.latency_sec,
+        "source": "cache" if hit else "fresh",
+        "preview": dg.MetadataValue.md(_preview(output.parsed)),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _preview(parsed: dict[str, Any]) -> str:
+    # A text with a fence in it must not close ours.
+    text = readable_json(parsed)[:PREVIEW_CHARS]
+    fence = "`" * 12 if "```" in text else "```"
+    return f"{fence}json\n{text}\n{fence}"
