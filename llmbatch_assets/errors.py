@@ -10,6 +10,7 @@
     │   └── MissingArtifactError  an asset's input has not been made yet
     ├── ArtifactError             a file that we wrote can no longer be read
     ├── LocalModelError           the embedded model cannot be had or started
+    ├── RunInterruptedError       a signal ended the run
     ├── AnswerError               the model's answer cannot be used; it is told why and asked again
     └── ProviderError             a call gave no answer
         ├── TransientError        trying again later can help
@@ -63,6 +64,14 @@ class ArtifactError(LlmBatchError):
 
 class LocalModelError(LlmBatchError):
     """The embedded model cannot be fetched or its server cannot be started."""
+
+
+class RunInterruptedError(LlmBatchError):
+    """The process was told to end; ``signal_number`` says how."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("interrupted; what was accepted is kept, and the next run goes on from there")
+        self.signal_number = signal_number
 
 
 class AnswerError(LlmBatchError):

@@ -1,15 +1,17 @@
 """``llm_outputs``: one partition per work item, any number of them in one run."""
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, NoReturn
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 from pydantic import Field
 
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.work import GroupContext, WorkItems
+from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.generation import Generation, LogReporter, Outcome, Reporter
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.partition_events import PartitionEvents
@@ -72,7 +74,9 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
         outcome = generation.run(choice, lambda item, output: events.materialized(item, output, hit=False))
         if not by_key:
             events.failed(item.partition_key for item in outcome.failed)
-        _raise_for(outcome)
+        elif outcome.fault is not None:
+            _cancel(context)
+        _raise_for(context, outcome)
         # A generator that yields nothing materializes nothing by itself: the events were logged one by one.
         yield from ()
 
@@ -83,7 +87,15 @@ def _selection(config: GenerateConfig) -> Selection:
     return Selection(config.select, config.keys, config.limit, config.sample, config.retry_failed)
 
 
-def _raise_for(outcome: Outcome) -> None:
+def _cancel(context: dg.AssetExecutionContext) -> NoReturn:
+    """End the run as CANCELED. Ended as FAILURE, it would show every partition that it did not reach as failed."""
+    context.instance.report_run_canceling(context.run)
+    raise DagsterExecutionInterruptedError
+
+
+def _raise_for(context: dg.AssetExecutionContext, outcome: Outcome) -> None:
+    if isinstance(outcome.fault, RunInterruptedError):
+        _cancel(context)
     causes = ", ".join(f"{count} {cause}" for cause, count in sorted(outcome.tally.causes.items()))
     metadata: dict[str, int | str] = {
         "accepted": outcome.tally.accepted,

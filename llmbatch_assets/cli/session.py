@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ def telling_mistakes() -> Iterator[None]:
         complain(str(mistake), EXIT_INPUT)
     except LlmBatchError as trouble:
         complain(str(trouble), EXIT_STOPPED)
+    except KeyboardInterrupt:
+        complain("interrupted", 128 + signal.SIGINT)
 
 
 def open_batch_file(config: str | None, *, offline: bool = False) -> BatchFile:

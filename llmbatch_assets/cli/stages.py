@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.batch import STAGES, build_batch
 from llmbatch_assets.cli.progress import TerminalReporter
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, console, use_project_instance
+from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
 
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
@@ -23,6 +26,7 @@ class StageRunner:
         self._reporter = TerminalReporter(console, batch.parameters.cache.verbose)
         self._built = build_batch(batch_file, reporter=lambda _context, _batch: self._reporter)
         self._definitions = self._built.definitions()
+        self._interrupted = False
 
     def run(self, assets: Sequence[str], generate: Mapping[str, object], *, force_txt: bool) -> int:
         """Run the assets stage by stage; gives the exit code."""
@@ -33,8 +37,10 @@ class StageRunner:
                 chosen = [asset for asset in members if asset in assets]
                 if chosen:
                     self._stage(instance, stage, chosen, {name: config[name] for name in chosen if name in config})
+                if self._interrupted:
+                    break
         self._summary(assets)
-        return _exit_code(self._reporter.outcome)
+        return _exit_code(self._reporter.outcome, interrupted=self._interrupted)
 
     def _stage(
         self,
@@ -56,7 +62,10 @@ class StageRunner:
                 },
             )
         except dg.Failure as failure:
-            console.print(f"[red]{failure.description}[/]")
+            console.print(failure.description, style="red", markup=False)
+        except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+            self._interrupted = True
+            console.print("interrupted; what was accepted is kept, and the next run goes on from there", style="red")
         finally:
             self._reporter.close()
 
@@ -66,6 +75,8 @@ class StageRunner:
             console.print(_counted(self._reporter.outcome))
             console.print(f"  outputs   {layout.llm_outputs}/")
             console.print(f"  failures  {layout.llm_failures}/") if self._reporter.outcome.failed else None
+        if self._interrupted:
+            return
         if "export" in assets:
             console.print(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
         if "report" in assets and parameters.report.enabled:
@@ -81,9 +92,12 @@ def _counted(outcome: Outcome) -> str:
     )
 
 
-def _exit_code(outcome: Outcome | None) -> int:
+def _exit_code(outcome: Outcome | None, *, interrupted: bool) -> int:
+    fault = outcome.fault if outcome else None
+    if interrupted:
+        return 128 + (fault.signal_number if isinstance(fault, RunInterruptedError) else signal.SIGINT)
     if outcome is None:
         return 0
-    if outcome.fault is not None:
+    if fault is not None:
         return EXIT_STOPPED
     return EXIT_FAILED_ITEMS if outcome.manifest["counts"]["n_fail"] else 0

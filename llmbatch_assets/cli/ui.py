@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import click
@@ -24,5 +25,7 @@ def ui(config: str | None, host: str, port: int) -> None:
     os.environ[CONFIG_ENV] = str(batch_file.path)
     console.print(f"Dagster on http://{host}:{port} (instance: {home})")
     where = ["-m", "llmbatch_assets.definitions", "-d", str(batch_file.root), "-h", host, "-p", str(port)]
-    # Dagster takes this process over, so that a signal meant for us ends webserver and daemon, too.
+    # Dagster takes this process over, so that a signal meant for us ends webserver and daemon, too. It ends on SIGTERM
+    # as on SIGINT, and the latter is ignored in what a shell script has started in the background.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev", *where])

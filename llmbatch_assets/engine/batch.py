@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.engine.attempt import ItemResult, Job
-from llmbatch_assets.errors import RunPermanentError
+from llmbatch_assets.errors import LlmBatchError, RunPermanentError
 
 
 @dataclass
@@ -49,9 +49,9 @@ class BatchRun:
     tally: Tally
     stopped: asyncio.Event
     on_result: Callable[[ItemResult], None]
-    fault: RunPermanentError | None = None
+    fault: LlmBatchError | None = None
 
-    async def run(self, jobs: Iterable[Job]) -> RunPermanentError | None:
+    async def run(self, jobs: Iterable[Job]) -> LlmBatchError | None:
         """Work through the jobs. Returns what stopped the run before its end, if anything did."""
         queue = iter(jobs)
         async with asyncio.TaskGroup() as workers:
@@ -69,11 +69,17 @@ class BatchRun:
         self.tally.in_flight += 1
         try:
             result = await self.work_on(job)
-        except RunPermanentError as fault:
-            self.fault = self.fault or fault
-            self.stopped.set()
+        except LlmBatchError as fault:
+            self._stop(fault)
+            return
+        except OSError as fault:
+            self._stop(RunPermanentError("disk", f"an artifact cannot be written: {fault}"))
             return
         finally:
             self.tally.in_flight -= 1
         self.tally.count(result)
         self.on_result(result)
+
+    def _stop(self, fault: LlmBatchError) -> None:
+        self.fault = self.fault or fault
+        self.stopped.set()

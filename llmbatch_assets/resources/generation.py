@@ -17,7 +17,9 @@ from llmbatch_assets.domain.plan import Choice, Selection, State, by_group, choo
 from llmbatch_assets.domain.work import GroupContext, WorkItem
 from llmbatch_assets.engine.attempt import ItemResult, Job, Limits, Workbench
 from llmbatch_assets.engine.batch import BatchRun, Tally
-from llmbatch_assets.errors import ArtifactError, LlmBatchError, LocalModelError, RunPermanentError
+from llmbatch_assets.engine.ports import ChatClient
+from llmbatch_assets.errors import ArtifactError, LlmBatchError, LocalModelError, RunInterruptedError, RunPermanentError
+from llmbatch_assets.resources.interruption import interruptible
 from llmbatch_assets.resources.json_io_manager import artifact_path, output_store
 from llmbatch_assets.resources.llm import LlmResource
 
@@ -124,15 +126,9 @@ class Generation:
                 on_accepted(result.item, result.accepted)
             self.reporter.advanced(tally)
 
-        fault: LlmBatchError | None = None
-        try:
-            if choice.to_run:
-                fault = asyncio.run(self._run(choice, tally, on_result))
-        except* (RunPermanentError, LocalModelError) as faults:
-            fault = _first(faults)
-        finally:
-            elapsed = round(time.monotonic() - started, 2)
-            manifest = self._write_manifest(choice, ended, tally, elapsed, fault)
+        fault = asyncio.run(self._run(choice, tally, on_result)) if choice.to_run else None
+        elapsed = round(time.monotonic() - started, 2)
+        manifest = self._write_manifest(choice, ended, tally, elapsed, fault)
         failed = [result.item for key, result in ended.items() if _state(result, self.states[key]).startswith("failed")]
         outcome = Outcome(tally, failed, fault, manifest)
         self._tell_end(outcome)
@@ -146,26 +142,29 @@ class Generation:
         )
         self.reporter.ended(outcome)
 
-    async def _run(
-        self, choice: Choice, tally: Tally, on_result: Callable[[ItemResult], None]
-    ) -> RunPermanentError | None:
-        parameters, stopped = self.batch.parameters, asyncio.Event()
-        async with self.llm.clients(parameters, self.batch.root) as (generator, judge):
-            llm = parameters.llm
-            bench = Workbench(
-                generator=generator,
-                judge=judge,
-                store=self.store,
-                conversations=self.batch.conversations,
-                source=self.batch.source,
-                limits=Limits(
-                    llm.max_retries, llm.runner_max_retries, llm.transport_retries, parameters.judge.min_score
-                ),
-                now=utc_now,
-                stopped=stopped,
-            )
-            run = BatchRun(bench.work_on, llm.max_workers, tally, stopped, on_result)
-            return await run.run(self._jobs(choice.to_run))
+    async def _run(self, choice: Choice, tally: Tally, on_result: Callable[[ItemResult], None]) -> LlmBatchError | None:
+        parameters = self.batch.parameters
+        try:
+            with interruptible() as stopped:
+                async with self.llm.clients(parameters, self.batch.root) as (generator, judge):
+                    bench = self._workbench(generator, judge, stopped)
+                    run = BatchRun(bench.work_on, parameters.llm.max_workers, tally, stopped, on_result)
+                    return await run.run(self._jobs(choice.to_run))
+        except (RunPermanentError, LocalModelError, RunInterruptedError) as fault:
+            return fault
+
+    def _workbench(self, generator: ChatClient, judge: ChatClient | None, stopped: asyncio.Event) -> Workbench:
+        parameters, llm = self.batch.parameters, self.batch.parameters.llm
+        return Workbench(
+            generator=generator,
+            judge=judge,
+            store=self.store,
+            conversations=self.batch.conversations,
+            source=self.batch.source,
+            limits=Limits(llm.max_retries, llm.runner_max_retries, llm.transport_retries, parameters.judge.min_score),
+            now=utc_now,
+            stopped=stopped,
+        )
 
     def _jobs(self, items: Sequence[WorkItem]) -> Iterator[Job]:
         texts = {context.group_context_id: context.context for context in self.contexts}
@@ -213,11 +212,6 @@ def _state(result: ItemResult, before: State) -> State:
         # A forced regeneration that failed: the earlier output still stands.
         return before
     return "failed_permanently" if result.failed.item_permanent else "failed"
-
-
-def _first(faults: BaseExceptionGroup[LlmBatchError]) -> LlmBatchError:
-    inner = faults.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 class LogReporter:
