@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import openai
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 GEMINI_BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
 OPENAI_BASE_URL = "https://api.openai.com/v1"
+
+_CLIENT_LOGGERS = ("openai", "httpx2")
 
 # What a server may be asked for, strictest first.
 _STEPS = ("json_schema", "json_object", "prompt")
@@ -43,6 +46,9 @@ class OpenAIClient:
         self._llm = llm
         self._base_url = base_url
         self._sdk = _open_sdk(llm, base_url, read_key)
+        if llm.silence_client_lv_logs:
+            for name in _CLIENT_LOGGERS:
+                logging.getLogger(name).setLevel(logging.WARNING)
         self._steps = list(_STEPS if llm.structured_output == "auto" else (llm.structured_output,))
         self._reached = False
 
@@ -75,22 +81,29 @@ class OpenAIClient:
         try:
             async with asyncio.timeout(self._llm.timeout_sec):
                 raw = await self._sdk.chat.completions.with_raw_response.create(**body)
-        except (TimeoutError, openai.APITimeoutError):
-            raise TransientError("timeout", f"no answer within {self._llm.timeout_sec:g} s") from None
+        except TimeoutError:
+            raise self._timeout() from None
         except openai.APIConnectionError as fault:
             raise self._connection_fault(fault) from None
         except (json.JSONDecodeError, UnicodeDecodeError, openai.APIResponseValidationError):
             raise TransientError("broken_body", "the answer's body is not whole") from None
         return bytes(raw.content)
 
+    def _timeout(self) -> TransientError:
+        return TransientError("timeout", f"no answer within {self._llm.timeout_sec:g} s")
+
     def _connection_fault(self, fault: openai.APIConnectionError) -> TransientError | RunPermanentError:
-        reason = str(fault.__cause__ or fault)
-        if self._reached:
-            return TransientError("connection", f"connection to {self._base_url} failed: {reason}")
-        return RunPermanentError(
-            "nothing_listening",
-            f"no connection to {self._base_url} ({reason}); start the server or correct llm.base_url",
-        )
+        causes = list(_causes(fault))
+        reason = str(causes[-1] or fault)
+        # The SDK's aiohttp transport calls a refused connection a timeout; what it was stands at the chain's end.
+        if isinstance(causes[-1], ConnectionRefusedError | socket.gaierror) and not self._reached:
+            return RunPermanentError(
+                "nothing_listening",
+                f"no connection to {self._base_url} ({reason}); start the server or correct llm.base_url",
+            )
+        if isinstance(fault, openai.APITimeoutError) and not isinstance(causes[-1], ConnectionError | socket.gaierror):
+            return self._timeout()
+        return TransientError("connection", f"connection to {self._base_url} failed: {reason}")
 
     def _steps_down(self, refused: openai.APIStatusError, step: str) -> bool:
         """Whether the server refused the way of asking, and there is another one left."""
@@ -100,6 +113,13 @@ class OpenAIClient:
             del self._steps[0]
             log.warning("%s does not take structured_output %s; using %s", self._base_url, step, self._steps[0])
         return self._steps[0] != step
+
+
+def _causes(fault: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = fault
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 def _open_sdk(llm: Llm, base_url: str, read_key: Callable[[], str]) -> openai.AsyncOpenAI:

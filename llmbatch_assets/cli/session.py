@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -51,6 +52,13 @@ def telling_mistakes() -> Iterator[None]:
 def open_batch_file(config: str | None, *, offline: bool = False) -> BatchFile:
     """The batch that the command line, the environment or the working directory names."""
     return BatchFile(find_config(config, os.environ, Path.cwd()), offline)
+
+
+def set_up_logging(level: str) -> None:
+    """Show our log lines and those of the HTTP client from ``level`` on, and warnings of everything else."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for name in ("llmbatch_assets", "openai", "httpx2"):
+        logging.getLogger(name).setLevel(level)
 
 
 def use_project_instance(root: Path) -> Path:

@@ -15,8 +15,6 @@ from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, console
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
 
-_QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
-
 
 class StageRunner:
     """Runs stages of one batch and tells how they went."""
@@ -27,6 +25,11 @@ class StageRunner:
         self._built = build_batch(batch_file, reporter=lambda _context, _batch: self._reporter)
         self._definitions = self._built.definitions()
         self._interrupted = False
+
+    @property
+    def _dagster_log_level(self) -> str:
+        # What a user has to know of a run is told by the reporter; Dagster's log has a dozen lines for each.
+        return "DEBUG" if self._batch.parameters.run.log_level == "DEBUG" else "CRITICAL"
 
     def run(self, assets: Sequence[str], generate: Mapping[str, object], *, force_txt: bool) -> int:
         """Run the assets stage by stage; gives the exit code."""
@@ -57,7 +60,7 @@ class StageRunner:
                 instance=instance,
                 asset_selection=[names.key(asset) for asset in assets],
                 run_config={
-                    "loggers": _QUIET,
+                    "loggers": {"console": {"config": {"log_level": self._dagster_log_level}}},
                     "ops": {names.own(asset): {"config": dict(values)} for asset, values in config.items()},
                 },
             )

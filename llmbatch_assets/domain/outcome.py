@@ -10,7 +10,7 @@ from llmbatch_assets.domain.identity import BatchIdentity
 from llmbatch_assets.domain.verdict import Verdict
 from llmbatch_assets.domain.work import WorkItem
 
-FailureClass = Literal["answer", "transient", "item_permanent", "run_permanent"]
+FailureClass = Literal["answer", "transient", "item_permanent"]
 
 
 class Stored(BaseModel):

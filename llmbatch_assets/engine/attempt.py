@@ -25,7 +25,6 @@ from llmbatch_assets.engine.ports import ChatClient, Clock, OutputStore
 from llmbatch_assets.errors import (
     AnswerError,
     ItemPermanentError,
-    LlmBatchError,
     ProviderError,
     RunPermanentError,
     TransientError,
@@ -123,14 +122,10 @@ class _Attempt:
         self.judging = False
 
     async def run(self) -> AcceptedOutput | FailedAttempt:
-        """The saved outcome. A fault of the whole run is saved as this item's failure and raised."""
+        """The saved outcome. Raises ``RunPermanentError``: that is no failure of this item, and leaves no file."""
         try:
             output = await self._generate()
-        except RunPermanentError as fault:
-            if fault.cause != "stopped":
-                await self.bench.store.save_failure(self._failure(fault))
-            raise
-        except (AnswerError, ProviderError) as fault:
+        except (AnswerError, TransientError, ItemPermanentError) as fault:
             failure = self._failure(fault)
             await self.bench.store.save_failure(failure)
             return failure
@@ -202,13 +197,11 @@ class _Attempt:
         )
 
 
-def failure_class(fault: LlmBatchError) -> FailureClass:
-    """Who has to do something about a fault: the model, time, the item's author, or the user of the run."""
+def failure_class(fault: AnswerError | ProviderError) -> FailureClass:
+    """Who has to do something about a fault: the model, the item's author, or time."""
     if isinstance(fault, AnswerError):
         return "answer"
-    if isinstance(fault, ItemPermanentError):
-        return "item_permanent"
-    return "run_permanent" if isinstance(fault, RunPermanentError) else "transient"
+    return "item_permanent" if isinstance(fault, ItemPermanentError) else "transient"
 
 
 def _whole(completion: Completion) -> str:
