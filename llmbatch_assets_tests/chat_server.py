@@ -121,10 +121,11 @@ class ChatServer:
     """Serves from its own thread from `with` to its end; the public attributes may be changed meanwhile.
 
     An unscripted call gets an instance of the JSON schema it asks for, the same for the same messages, or without a
-    schema `fallback_answer`. One that `is_judge` recognises gets a PASS.
+    schema `fallback_answer`. One that `is_judge` recognises gets a PASS. `port` 0 is any free one.
     """
 
-    def __init__(self, keep_calls: bool = True) -> None:
+    def __init__(self, keep_calls: bool = True, port: int = 0) -> None:
+        self.port = port
         self.base_url = ""
         self.delay = 0.0
         self.models = ["test-model"]
@@ -144,8 +145,8 @@ class ChatServer:
         started: Future[tuple[int, Callable[[], object]]] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), daemon=True)
         self._thread.start()
-        port, self._stop = started.result(timeout=30)
-        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self.port, self._stop = started.result(timeout=30)
+        self.base_url = f"http://127.0.0.1:{self.port}/v1"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -185,7 +186,7 @@ class ChatServer:
         # Cancelling keeps `max_in_flight` true when clients hang up. A shutdown timeout of 0 would wait for ever.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.01)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+        await web.TCPSite(runner, "127.0.0.1", self.port, backlog=1024).start()
         started.set_result((runner.addresses[0][1], lambda: loop.call_soon_threadsafe(stopped.set)))
         await stopped.wait()
         await runner.cleanup()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from llmbatch_assets_tests.chat_server import ChatServer
+from llmbatch_assets_tests.memory_storage import kept_in_memory
 from llmbatch_assets_tests.project import Project, make_project
 
 
@@ -20,13 +22,27 @@ def server() -> Iterator[ChatServer]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, server: ChatServer) -> Project:
+def project_with(tmp_path: Path, server: ChatServer) -> Iterator[Callable[..., Project]]:
+    """Makes a project whose model is the scripted server, with further blocks in its configuration.
+
+    Its Dagster instance is in memory, which saves seconds; a process of its own needs one on disk: ``make_project``.
+    """
+
+    def make(**blocks: Any) -> Project:
+        return make_project(tmp_path / "project", server.base_url, **blocks)
+
+    with kept_in_memory(tmp_path / "project/dagster_home"):
+        yield make
+
+
+@pytest.fixture
+def project(project_with: Callable[..., Project]) -> Project:
     """A project whose model is the scripted server."""
-    return make_project(tmp_path / "project", server.base_url)
+    return project_with()
 
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance of the test's own."""
-    with dg.instance_for_test() as made:
+    """A Dagster instance of the test's own, in memory: the storage's code is that of the one on disk."""
+    with dg.DagsterInstance.ephemeral() as made:
         yield made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -12,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
+import pytest
 import yaml
+from click.testing import CliRunner
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
+
+from llmbatch_assets.cli import main
 
 COLUMNS = ("id", "team", "question")
 ROWS = (
@@ -94,11 +101,28 @@ class Project:
         """Write a prompt file."""
         self.write(f"prompts/{name}.yaml", yaml.safe_dump(dict(content)))
 
+    def work_items(self) -> list[dict[str, Any]]:
+        """The planned items, in the order of the table."""
+        return list(self.json("artifacts/cache/pipeline3_work_items.json")["items"])
+
+    def partition_keys(self) -> list[str]:
+        """The items' names in Dagster, in the order of the table."""
+        return [item["partition_key"] for item in self.work_items()]
+
     def outputs(self) -> dict[str, Any]:
-        """Accepted artifacts by the question id in their row... keyed by cache id."""
+        """Accepted artifacts by cache id."""
         return {
             path.stem: json.loads(path.read_bytes()) for path in self.path("artifacts/cache/llm_outputs").glob("*.json")
         }
+
+    def rows_done(self) -> list[int]:
+        """Row indices of the accepted artifacts."""
+        return sorted(output["meta"]["row_index"] for output in self.outputs().values())
+
+    def output_of(self, row: int) -> Path:
+        """The accepted artifact of a row; there must be exactly one."""
+        (cache_id,) = (name for name, output in self.outputs().items() if output["meta"]["row_index"] == row)
+        return self.path(f"artifacts/cache/llm_outputs/{cache_id}.json")
 
     def failures(self) -> dict[str, Any]:
         """Failure artifacts by file name."""
@@ -117,10 +141,42 @@ class Project:
             check=False,
         )
 
+    def llmbatch_here(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The same command line in this process, which saves the seconds that importing Dagster takes."""
+        theirs = self.environment(DAGSTER_HOME=str(self.path("dagster_home")), **environment)
+        ours: dict[str, str | None] = {name: None for name in os.environ if name not in theirs}
+        with contextlib.chdir(self.root):
+            ended = CliRunner().invoke(main, arguments, env={**ours, **theirs})
+        if ended.exception is not None and not isinstance(ended.exception, SystemExit):
+            raise ended.exception
+        return subprocess.CompletedProcess(arguments, ended.exit_code, ended.stdout, ended.stderr)
+
+    def partition_states(self) -> dict[str, AssetPartitionStatus | None]:
+        """How Dagster shows each registered partition of the default batch; None is never attempted."""
+        home = self.path("dagster_home")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DAGSTER_HOME", str(home))
+            with dg.DagsterInstance.from_config(str(home)) as instance:
+                return partition_states(instance)
+
+    def tree(self) -> dict[str, bytes]:
+        """Every file of the project with its content."""
+        files = (path for path in self.root.rglob("*") if path.is_file())
+        return {path.relative_to(self.root).as_posix(): path.read_bytes() for path in sorted(files)}
+
     def environment(self, **extra: str) -> dict[str, str]:
         """The environment of a process in the project: nothing of ours leaks in."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("DAGSTER", "LLMBATCH"))}
         return kept | {"TEST_KEY": "secret-key", "NO_COLOR": "1", "COLUMNS": "200"} | extra
+
+
+def partition_states(instance: dg.DagsterInstance, batch: str = "") -> dict[str, AssetPartitionStatus | None]:
+    """How Dagster shows each registered partition of ``llm_outputs``; None is never attempted."""
+    partitions = dg.DynamicPartitionsDefinition(name=f"{batch}__work_items" if batch else "work_items")
+    key = dg.AssetKey([batch, "llm_outputs"] if batch else ["llm_outputs"])
+    registered = instance.get_dynamic_partitions(str(partitions.name))
+    known = instance.get_status_by_partition(key, registered, partitions) or {}
+    return {partition: known.get(partition) for partition in registered}
 
 
 def make_project(root: Path, base_url: str = "", **blocks: Mapping[str, Any]) -> Project:

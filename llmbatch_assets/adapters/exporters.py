@@ -7,9 +7,8 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import orjson
-
 from llmbatch_assets.adapters.files import write_atomically
+from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.export import Column, Record, cells
 
 Writer = Callable[[Iterable[Record], Sequence[Column]], Iterator[bytes]]
@@ -20,12 +19,12 @@ _PSV_ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": "\\n", "\r": "\\r"
 def _lines(delimiter: str) -> Writer:
     def write(records: Iterable[Record], columns: Sequence[Column]) -> Iterator[bytes]:
         buffer = io.StringIO(newline="")
-        writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
+        writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\r\n")
         writer.writerow([column.name for column in columns])
+        yield _drain(buffer)
         for record in records:
             writer.writerow(cells(record, columns))
             yield _drain(buffer)
-        yield _drain(buffer)
 
     return write
 
@@ -34,7 +33,8 @@ def _drain(buffer: io.StringIO) -> bytes:
     text = buffer.getvalue()
     buffer.seek(0)
     buffer.truncate()
-    return text.encode()
+    # Before Python 3.13 the writer quotes a lone carriage return only if its own line end holds one.
+    return text.removesuffix("\r\n").encode() + b"\n"
 
 
 def _psv(records: Iterable[Record], columns: Sequence[Column]) -> Iterator[bytes]:
@@ -49,7 +49,7 @@ def _psv_line(texts: Iterable[str]) -> bytes:
 
 def _jsonl(records: Iterable[Record], columns: Sequence[Column]) -> Iterator[bytes]:
     for record in records:
-        yield orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+        yield (canonical_json(record) + "\n").encode("utf-8")
 
 
 EXPORTERS: dict[str, Writer] = {"csv": _lines(","), "tsv": _lines("\t"), "psv": _psv, "jsonl": _jsonl}

@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def json_bytes(value: Any) -> bytes:
-    """The one form of every JSON artifact: sorted keys, two spaces, UTF-8, a final newline."""
+    """The one form of every JSON artifact: sorted keys, two spaces, UTF-8, a final newline.
+
+    Numbers are finite: what comes from a model or a file was checked where it came in.
+    """
     try:
         return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
     except TypeError:
@@ -68,5 +71,5 @@ def read_json(path: Path, made_by: str = "") -> Any:
     except FileNotFoundError:
         remedy = f"; make it with: llmbatch run --select {made_by}" if made_by else ""
         raise MissingArtifactError(f"{path} does not exist{remedy}") from None
-    except (ValueError, OSError) as broken:
+    except (ValueError, OSError, RecursionError) as broken:
         raise ArtifactError(f"{path} cannot be read as JSON ({broken}); delete it and make it again") from broken

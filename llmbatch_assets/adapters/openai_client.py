@@ -74,6 +74,7 @@ class OpenAIClient:
             try:
                 return await self._post(_body(self._llm, self._base_url, request, step))
             except openai.APIStatusError as refused:
+                self._reached = True
                 if not self._steps_down(refused, step):
                     raise fault_of_status(refused) from None
 
@@ -124,17 +125,30 @@ def _causes(fault: BaseException) -> Iterator[BaseException]:
 
 def _open_sdk(llm: Llm, base_url: str, read_key: Callable[[], str]) -> openai.AsyncOpenAI:
     async def key() -> str:
-        return read_key()
+        found = read_key()
+        if not (found.isascii() and found.isprintable()):
+            raise RunPermanentError(
+                "bad_key", "the key holds a line break or another character that no key has; copy it again"
+            )
+        return found
 
     # Redirects are not followed: the key must reach no other host.
     http = openai.DefaultAioHttpClient(timeout=llm.timeout_sec, follow_redirects=False)
-    return openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http, timeout=llm.timeout_sec)
+    sdk = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http, timeout=llm.timeout_sec)
+    if not _is_openai(base_url):
+        # The SDK takes both from the environment and would tell them to any server.
+        sdk.organization = sdk.project = None
+    return sdk
+
+
+def _is_openai(base_url: str) -> bool:
+    return base_url.rstrip("/") == OPENAI_BASE_URL
 
 
 def _body(llm: Llm, base_url: str, request: ChatRequest, step: str) -> dict[str, Any]:
     messages = request.messages if step == "json_schema" else request.with_schema_in_prompt()
     # OpenAI's newer models know only the second name, most other servers only the first.
-    longest = "max_completion_tokens" if base_url == OPENAI_BASE_URL else "max_tokens"
+    longest = "max_completion_tokens" if _is_openai(base_url) else "max_tokens"
     settings = {
         "temperature": llm.temperature,
         "top_p": llm.top_p,

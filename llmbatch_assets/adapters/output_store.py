@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from llmbatch_assets.adapters.files import write_json
+from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
 from llmbatch_assets.domain.plan import State
+
+_READ = {"attempt_outer", "model", "generation_id"}
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +48,27 @@ class FileStore:
 
     async def save_failure(self, failure: FailedAttempt) -> None:
         """Keep a failed attempt beside the earlier ones."""
-        if self.keep_failures:
-            path = self.failure_path(failure.meta["cache_id"], failure.meta["attempt_outer"])
-            await asyncio.to_thread(write_json, path, failure.model_dump(mode="json", by_alias=True))
+        if not self.keep_failures:
+            return
+        cache_id, number = failure.meta["cache_id"], failure.meta["attempt_outer"]
+        await asyncio.to_thread(
+            write_json, self.failure_path(cache_id, number), failure.model_dump(mode="json", by_alias=True)
+        )
+        self._last_numbers[cache_id] = number
 
     def next_attempt(self, cache_id: str) -> int:
         """The number that follows the last failed attempt, from 1."""
-        number = 1
-        while self.failure_path(cache_id, number).exists():
-            number += 1
-        return number
+        return self._last_numbers.get(cache_id, 0) + 1
+
+    @cached_property
+    def _last_numbers(self) -> dict[str, int]:
+        """The number of the last failed attempt by cache id. The folder is listed once, not once per item."""
+        last: dict[str, int] = {}
+        for name in os.listdir(self.failures) if self.failures.is_dir() else ():  # noqa: PTH208  # names are enough
+            cache_id, _, number = name.removesuffix(".json").rpartition("__a")
+            if number.isdecimal() and not name.startswith("."):
+                last[cache_id] = max(last.get(cache_id, 0), int(number))
+        return last
 
     def accepted(self, cache_id: str) -> AcceptedOutput | None:
         """The accepted output, if there is a whole one. What cannot be it is set aside, and told."""
@@ -60,11 +77,11 @@ class FileStore:
             output = AcceptedOutput.model_validate(json.loads(path.read_bytes()))
         except FileNotFoundError:
             return None
-        except (ValueError, ValidationError) as broken:
+        except (ValueError, ValidationError, RecursionError) as broken:
             self._quarantine(path, f"it cannot be read: {str(broken).splitlines()[0]}")
             return None
-        if output.meta.get("cache_id") != cache_id:
-            self._quarantine(path, "it says that it belongs to another cache id")
+        if not _agrees(output.meta, cache_id):
+            self._quarantine(path, "its parts are not those of its name")
             return None
         return output
 
@@ -75,15 +92,15 @@ class FileStore:
             return None
         try:
             return FailedAttempt.model_validate(json.loads(self.failure_path(cache_id, number).read_bytes()))
-        except (ValueError, ValidationError):
+        except (ValueError, ValidationError, RecursionError):
             log.warning("%s cannot be read; its item counts as failed", self.failure_path(cache_id, number))
-            return None
+            return _unreadable(cache_id, number)
 
     def state(self, cache_id: str) -> State:
         """How the question of this id stands."""
         if self.accepted(cache_id) is not None:
             return "accepted"
-        if not self.failure_path(cache_id, 1).exists():
+        if cache_id not in self._last_numbers:
             return "missing"
         failure = self.last_failure(cache_id)
         return "failed_permanently" if failure is not None and failure.item_permanent else "failed"
@@ -98,9 +115,34 @@ class FileStore:
         return (self.forced / cache_id).exists()
 
     def _quarantine(self, path: Path, why: str) -> None:
-        aside = path.with_suffix(".json.broken")
+        names = (path.with_suffix(f".json.broken{number or ''}") for number in itertools.count())
+        aside = next(name for name in names if not name.exists())
         path.replace(aside)
         log.warning("%s was set aside as %s because %s; its item will run again", path, aside.name, why)
+
+
+def _unreadable(cache_id: str, attempt: int) -> FailedAttempt:
+    return FailedAttempt.model_validate(
+        {
+            "meta": {"cache_id": cache_id, "attempt_outer": attempt},
+            "error": {"type": "ArtifactError", "message": "the file of this failure cannot be read"},
+            "class": "transient",
+            "cause": "unreadable_failure",
+            "raw_text": None,
+            "feedback": None,
+            "judge": None,
+            "usage": {},
+            "latency_sec": 0.0,
+        }
+    )
+
+
+def _agrees(meta: dict[str, Any], cache_id: str) -> bool:
+    """Whether the meta is one that we wrote for this id."""
+    identity = meta.get("identity")
+    if meta.get("cache_id") != cache_id or not isinstance(identity, dict) or not _READ.issubset(meta):
+        return False
+    return sha1_named(**identity) == cache_id
 
 
 def keep_provenance(folder: Path, texts: dict[str, Any]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import openai
@@ -11,13 +14,16 @@ from llmbatch_assets.domain.outcome import Completion, TokenUsage
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
 _TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+# A placeholder such as "none" is no secret.
+SHORTEST_KEY = 7
 _KEY = {401, 403}
+_PAYMENT = 402
 
 
 def fault_of_status(refused: openai.APIStatusError) -> ProviderError:
     """The error for an HTTP status that is not 200."""
     status, told = refused.status_code, _told(refused)
-    if refused.code == "insufficient_quota" or refused.type == "insufficient_quota":
+    if status == _PAYMENT or refused.code == "insufficient_quota" or refused.type == "insufficient_quota":
         return RunPermanentError("no_quota", f"the provider says that the quota is used up: {told}")
     if status in _TRANSIENT or status >= 500:
         cause = "rate_limited" if status == 429 else "server_error"
@@ -43,14 +49,26 @@ def _cause_of_bad_request(refused: openai.APIStatusError) -> str:
 def _told(refused: openai.APIStatusError) -> str:
     body = refused.body
     message = body.get("message") if isinstance(body, dict) else None
-    return str(message or refused.response.text or "no message")[:500]
+    # Some servers repeat the key that they refuse.
+    key = refused.request.headers.get("authorization", "").removeprefix("Bearer ")
+    told = str(message or refused.response.text or "no message")
+    return (told.replace(key, "[key]") if len(key) > SHORTEST_KEY else told)[:500]
 
 
 def _retry_after(refused: openai.APIStatusError) -> float | None:
+    told = refused.response.headers.get("retry-after", "")
     try:
-        return max(float(refused.response.headers.get("retry-after", "")), 0.0)
+        seconds = float(told)
     except ValueError:
-        return None
+        seconds = _until(told)
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def _until(date: str) -> float:
+    try:
+        return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        return math.nan
 
 
 def read_completion(content: bytes, latency: float) -> Completion:
@@ -67,6 +85,8 @@ def read_completion(content: bytes, latency: float) -> Completion:
     if finish_reason == "content_filter":
         raise ItemPermanentError("content_filter", "the provider's content filter stopped the answer")
     text = message.get("content")
+    if text is None and finish_reason == "length":
+        text = ""
     if not isinstance(text, str):
         raise TransientError("empty_answer", "the answer has no content")
     return Completion(

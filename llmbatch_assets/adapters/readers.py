@@ -43,7 +43,7 @@ def _delimited(file_format: str) -> Callable[[Path, Input], RawTable]:
         header = next(records, None)
         if header is None:
             raise TableError(f"{path}: the file is empty; its first line must name the columns")
-        return RawTable(header, _even_rows(path, records, len(header)), file_format, delimiter)
+        return RawTable(header, _even_rows(path, records, len(header), delimiter), file_format, delimiter)
 
     return read
 
@@ -53,6 +53,8 @@ def _decoded(path: Path, encoding: str) -> str:
         text = path.read_bytes().decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
     except UnicodeDecodeError as broken:
         raise TableError(f"{path}: byte {broken.start} is not {encoding}; set input.encoding") from None
+    except OSError as broken:
+        raise TableError(f"{path}: {broken.strerror}") from None
     if "\0" in text:
         raise TableError(f"{path}: line {text.count(chr(10), 0, text.index(chr(0))) + 1} holds a NUL character")
     return text
@@ -67,11 +69,23 @@ def _records(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:
         raise TableError(f"{path}: line {reader.line_num}: {broken}") from None
 
 
-def _even_rows(path: Path, records: Iterator[list[str]], width: int) -> Iterator[list[str]]:
-    for number, record in enumerate(records, start=1):
+def _even_rows(path: Path, records: Iterator[list[str]], width: int, delimiter: str) -> Iterator[list[str]]:
+    for number, found in enumerate(records, start=1):
+        record = _rejoined(found, delimiter) if len(found) > width else found
         if len(record) != width:
             raise TableError(f"{path}: row {number} has {len(record)} cells, the header has {width}")
         yield record
+
+
+def _rejoined(record: list[str], delimiter: str) -> list[str]:
+    """The cells of a row that is too wide, split no more where a backslash stands before the delimiter."""
+    cells = record[:1]
+    for cell in record[1:]:
+        if cells[-1].endswith("\\"):
+            cells[-1] += delimiter + cell
+        else:
+            cells.append(cell)
+    return cells
 
 
 READERS: dict[str, Callable[[Path, Input], RawTable]] = {name: _delimited(name) for name in _DELIMITERS}

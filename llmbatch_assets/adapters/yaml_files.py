@@ -19,10 +19,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """Safe YAML that refuses a key written twice, of which plain YAML drops the first without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        merge = "tag:yaml.org,2002:merge"
+        own = [(key, value) for key, value in node.value if key.tag != merge]
+        keys = [self.construct_object(key, deep=deep) for key, _ in own]
         for place, key in enumerate(keys):
             if key in keys[:place]:
-                line = node.value[place][0].start_mark.line + 1
+                line = own[place][0].start_mark.line + 1
                 raise yaml.YAMLError(f"line {line}: the key {key!r} is written twice")
         return super().construct_mapping(node, deep=deep)
 
@@ -34,6 +36,8 @@ def load_parameters(path: Path) -> Parameters:
         return read_parameters(mapping)
     except ValidationError as problem:
         raise ConfigError("\n".join(explain(problem, str(path)))) from None
+    except (ValueError, TypeError) as broken:
+        raise ConfigError(f"{path}: holds what JSON cannot say: {broken}") from None
 
 
 def load_prompt(path: Path, shown_as: str) -> PromptTemplate:
@@ -63,7 +67,9 @@ def read_text(path: Path, error: type[InputError]) -> str:
 def _mapping(path: Path, error: type[InputError]) -> dict[str, Any]:
     try:
         content = yaml.load(read_text(path, error), Loader=_UniqueKeyLoader)  # noqa: S506  # derives from SafeLoader
-    except yaml.YAMLError as broken:
+    except RecursionError:
+        raise error(f"{path}: nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as broken:
         raise error(f"{path}: not valid YAML: {broken}") from None
     if content is None:
         content = {}

@@ -39,6 +39,8 @@ def _objects(text: str) -> list[dict[str, Any]]:
                 raise AnswerError("not_json", f"The JSON object is broken: {broken.msg}. {ONE_OBJECT}") from None
             place = _next_bracket(text, place + 1)
             continue
+        except ValueError:
+            raise AnswerError("not_json", f"A number of the answer has too many digits. {ONE_OBJECT}") from None
         except RecursionError:
             raise AnswerError("not_json", f"The answer is nested too deeply. {ONE_OBJECT}") from None
         if isinstance(value, dict):

@@ -281,4 +281,4 @@ def read_parameters(mapping: dict[str, Any]) -> Parameters:
     """Parameters from a parsed file, types taken strictly. Raises ``pydantic.ValidationError``."""
     # A block whose keys are all commented out is None in YAML.
     blocks = {name: block for name, block in mapping.items() if block is not None}
-    return Parameters.model_validate_json(json.dumps(blocks, default=str), strict=True)
+    return Parameters.model_validate_json(json.dumps(blocks, default=str, allow_nan=False), strict=True)

@@ -41,11 +41,16 @@ class Contract:
     def validate(self, answer: dict[str, Any]) -> dict[str, Any]:
         """The answer as the model understands it, JSON-ready. Raises ``AnswerError``; nothing is coerced."""
         try:
-            return self.model.model_validate_json(canonical_json(answer), strict=True).model_dump(
+            kept = self.model.model_validate_json(canonical_json(answer), strict=True).model_dump(
                 mode="json", by_alias=True
             )
+            canonical_json(kept)
         except ValidationError as problem:
             raise AnswerError("schema_mismatch", self._feedback(answer, problem)) from None
+        except ValueError:
+            # 1e999, or an integer that no float holds.
+            raise AnswerError("schema_mismatch", "A number of the answer is too large.") from None
+        return kept
 
     def _feedback(self, answer: dict[str, Any], problem: ValidationError) -> str:
         if set(answer) == {self.name} and isinstance(answer[self.name], dict):

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.errors import TransientError
@@ -13,7 +20,7 @@ FIRST_WAIT_SEC = 0.5
 LONGEST_WAIT_SEC = 30.0
 LONGEST_RETRY_AFTER_SEC = 120.0
 
-_backoff = wait_exponential_jitter(initial=FIRST_WAIT_SEC, max=LONGEST_WAIT_SEC, jitter=FIRST_WAIT_SEC)
+_backoff = wait_exponential(multiplier=FIRST_WAIT_SEC, max=LONGEST_WAIT_SEC) + wait_random(0, FIRST_WAIT_SEC)
 
 
 def _wait(state: RetryCallState) -> float:

@@ -97,7 +97,7 @@ class Generation:
             f"verbose={cache.verbose}"
         )
         self.reporter.say(
-            f"Pre-scan: cache_skips={len(self.accepted_items)} will_run={len(choice.to_run)}/{total} "
+            f"Pre-scan: cache_skips={self._skipped(choice)} will_run={len(choice.to_run)}/{total} "
             f"(mode={execution_mode(llm.max_workers)})"
         )
 
@@ -105,6 +105,10 @@ class Generation:
     def accepted_items(self) -> list[WorkItem]:
         """The items that had an accepted output at the start."""
         return [item for item in self.items if self.states[item.partition_key] == "accepted"]
+
+    def _skipped(self, choice: Choice) -> int:
+        running = {item.partition_key for item in choice.to_run}
+        return sum(item.partition_key not in running for item in self.accepted_items)
 
     def output(self, item: WorkItem) -> AcceptedOutput:
         """The accepted output of an item that has one."""
@@ -183,7 +187,7 @@ class Generation:
         facts = RunFacts(
             generated_at_utc=utc_now(),
             elapsed_sec=elapsed,
-            n_cache_skipped=len(self.accepted_items),
+            n_cache_skipped=self._skipped(choice),
             n_to_run=len(choice.to_run),
             usage=tally.usage,
             causes=tally.causes,
