@@ -20,4 +20,9 @@ def config_files(config: Path) -> list[Path]:
 def defs() -> dg.Definitions:
     """All batches of the nearest project."""
     config = find_config(None, os.environ, Path.cwd())
-    return dg.Definitions.merge(*(build_batch(path).definitions() for path in config_files(config)))
+    batches = [build_batch(path) for path in config_files(config)]
+    return dg.Definitions(
+        assets=[asset for batch in batches for asset in batch.assets],
+        jobs=[job for batch in batches for job in batch.jobs],
+        resources={key: resource for batch in batches for key, resource in batch.resources.items()},
+    )

@@ -44,7 +44,12 @@ def _psv(records: Iterable[Record], columns: Sequence[Column]) -> Iterator[bytes
 
 
 def _psv_line(texts: Iterable[str]) -> bytes:
-    return ("|".join(text.translate(_PSV_ESCAPES) for text in texts) + "\n").encode()
+    return ("|".join(map(_psv_cell, texts)) + "\n").encode()
+
+
+def _psv_cell(text: str) -> str:
+    # A quote at the beginning would be read as the beginning of a quoted cell.
+    return ("\\" if text.startswith('"') else "") + text.translate(_PSV_ESCAPES)
 
 
 def _jsonl(records: Iterable[Record], columns: Sequence[Column]) -> Iterator[bytes]:

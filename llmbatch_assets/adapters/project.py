@@ -15,7 +15,7 @@ from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.identity import BatchIdentity, asking_parts
 from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.outcome import Source
-from llmbatch_assets.domain.parameters import Llm, Parameters
+from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Llm, Parameters
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import Conversations
 from llmbatch_assets.domain.schema import SchemaModels
@@ -23,6 +23,7 @@ from llmbatch_assets.domain.table import Snapshot, take_snapshot
 from llmbatch_assets.errors import ConfigError
 
 CONFIG_ENV = "LLMBATCH_PARAMETERS"
+DEFAULT_TITLE = "LLM batch"
 DEFAULT_CONFIG = PurePosixPath("configs/parameters.yaml")
 
 
@@ -78,7 +79,7 @@ class Batch:
 
     @property
     def title(self) -> str:
-        return self.parameters.run.name or (self.name if self.name != "parameters" else self.root.name)
+        return self.parameters.run.name or (DEFAULT_TITLE if self.name == DEFAULT_BATCH else self.name)
 
     @property
     def parameters(self) -> Parameters:
@@ -100,12 +101,12 @@ class Batch:
     @cached_property
     def generation_prompt(self) -> PromptTemplate:
         path = self.parameters.prompts.generation.path
-        return load_prompt(self.path(path), path)
+        return load_prompt(self.path(path), path, "prompts.generation.path")
 
     @cached_property
     def judge_prompt(self) -> PromptTemplate | None:
         judge = self.parameters.prompts.judge
-        return load_prompt(self.path(judge.path), judge.path) if judge.enabled else None
+        return load_prompt(self.path(judge.path), judge.path, "prompts.judge.path") if judge.enabled else None
 
     @cached_property
     def schema(self) -> SchemaModels:

@@ -1,20 +1,24 @@
-"""Input tables: one function per format."""
+"""Input tables: one function per format, each giving a header and rows of cells."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import python_calamine as calamine
+
+from llmbatch_assets.adapters.delimited import read_delimited
+from llmbatch_assets.adapters.text_files import read_table_text
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.table import RawTable
 from llmbatch_assets.errors import TableError
 
-# The csv module's own limit of 131,072 characters per cell is below what a cell with a document in it holds.
-csv.field_size_limit(2**31 - 1)
-
-_DELIMITERS = {"csv": ",", "psv": "|", "tsv": "\t"}
+BATCH_ROWS = 10_000
 
 
 def read_table(path: Path, settings: Input) -> RawTable:
@@ -29,63 +33,103 @@ def _format_of(path: Path, settings: Input) -> str:
     if settings.format != "auto":
         return settings.format
     suffix = path.suffix.lower().removeprefix(".")
+    suffix = {"txt": "csv", "ndjson": "jsonl", "xlsm": "xlsx", "pq": "parquet"}.get(suffix, suffix)
     if suffix not in READERS:
         raise TableError(f"{path}: the format cannot be told from the suffix; set input.format to {', '.join(READERS)}")
     return suffix
 
 
-def _delimited(file_format: str) -> Callable[[Path, Input], RawTable]:
-    delimiter = _DELIMITERS[file_format]
-
-    def read(path: Path, settings: Input) -> RawTable:
-        text = _decoded(path, settings.encoding)
-        records = _records(path, text, delimiter)
-        header = next(records, None)
-        if header is None:
-            raise TableError(f"{path}: the file is empty; its first line must name the columns")
-        return RawTable(header, _even_rows(path, records, len(header), delimiter), file_format, delimiter)
-
-    return read
+def _delimited(file_format: str, delimiter: str) -> Callable[[Path, Input], RawTable]:
+    return lambda path, settings: read_delimited(path, settings, file_format, settings.delimiter or delimiter)
 
 
-def _decoded(path: Path, encoding: str) -> str:
+def read_xlsx(path: Path, settings: Input) -> RawTable:
+    """A sheet of a workbook. Rows are numbered as the spreadsheet shows them."""
     try:
-        text = path.read_bytes().decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
-    except UnicodeDecodeError as broken:
-        raise TableError(f"{path}: byte {broken.start} is not {encoding}; set input.encoding") from None
-    except OSError as broken:
-        raise TableError(f"{path}: {broken.strerror}") from None
-    if "\0" in text:
-        raise TableError(f"{path}: line {text.count(chr(10), 0, text.index(chr(0))) + 1} holds a NUL character")
-    return text
+        workbook = calamine.CalamineWorkbook.from_path(str(path))
+        name = _sheet_name(path, workbook, settings.sheet)
+        rows = workbook.get_sheet_by_name(name).to_python(skip_empty_area=False)
+    except calamine.PasswordError:
+        raise TableError(f"{path} is protected by a password; save it without one") from None
+    except (calamine.CalamineError, OSError, ValueError) as broken:
+        raise TableError(f"{path} cannot be read as a workbook: {broken}") from None
+    while rows and not any(cell not in ("", None) for cell in rows[-1]):
+        rows.pop()
+    if not rows:
+        raise TableError(f"{path}: sheet {name!r} is empty; its first row must name the columns")
+    width = max(_width(row) for row in rows)
+    header = [str(cell) for cell in rows[0][:width]]
+    return RawTable(header, (row[:width] for row in rows[1:]), "xlsx")
 
 
-def _records(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:
-    # Quotes keep their line breaks only if the text is handed over with them.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        yield from (record for record in reader if record)
-    except csv.Error as broken:
-        raise TableError(f"{path}: line {reader.line_num}: {broken}") from None
+def _width(row: Sequence[Any]) -> int:
+    return max((place for place, cell in enumerate(row, start=1) if cell not in ("", None)), default=0)
 
 
-def _even_rows(path: Path, records: Iterator[list[str]], width: int, delimiter: str) -> Iterator[list[str]]:
-    for number, found in enumerate(records, start=1):
-        record = _rejoined(found, delimiter) if len(found) > width else found
-        if len(record) != width:
-            raise TableError(f"{path}: row {number} has {len(record)} cells, the header has {width}")
+def _sheet_name(path: Path, workbook: calamine.CalamineWorkbook, wanted: str | int | None) -> str:
+    names = workbook.sheet_names
+    listed = ", ".join(repr(name) for name in names)
+    if isinstance(wanted, int):
+        if not 1 <= wanted <= len(names):
+            raise TableError(f"{path}: input.sheet is {wanted}, but the workbook has {len(names)} sheets: {listed}")
+        return names[wanted - 1]
+    if wanted:
+        if wanted not in names:
+            raise TableError(f"{path} has no sheet {wanted!r}; it has: {listed}")
+        return wanted
+    if len(names) != 1:
+        raise TableError(f"{path} has several sheets ({listed}); name one in input.sheet")
+    return names[0]
+
+
+def read_jsonl(path: Path, settings: Input) -> RawTable:
+    """One JSON object per line. Columns in the order in which they are first seen; an absent one is nothing."""
+    records = list(_objects(path, settings.encoding))
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    if not columns:
+        raise TableError(f"{path}: the file holds no record; each line must be a JSON object")
+    return RawTable(columns, ([record.get(name) for name in columns] for record in records), "jsonl")
+
+
+def _objects(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(read_table_text(path, encoding).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, parse_float=Decimal, object_pairs_hook=_once_each)
+        except (ValueError, RecursionError) as broken:
+            raise TableError(f"{path}: line {number} is not JSON: {broken}") from None
+        if not isinstance(record, dict):
+            raise TableError(f"{path}: line {number} holds {type(record).__name__}, not an object")
         yield record
 
 
-def _rejoined(record: list[str], delimiter: str) -> list[str]:
-    """The cells of a row that is too wide, split no more where a backslash stands before the delimiter."""
-    cells = record[:1]
-    for cell in record[1:]:
-        if cells[-1].endswith("\\"):
-            cells[-1] += delimiter + cell
-        else:
-            cells.append(cell)
-    return cells
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError("a key occurs twice in one object")
+    return record
 
 
-READERS: dict[str, Callable[[Path, Input], RawTable]] = {name: _delimited(name) for name in _DELIMITERS}
+def read_parquet(path: Path, settings: Input) -> RawTable:
+    """A Parquet file, read in batches."""
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as broken:
+        raise TableError(f"{path} cannot be read as Parquet: {broken}") from None
+    return RawTable(file.schema_arrow.names, _parquet_rows(file), "parquet")
+
+
+def _parquet_rows(file: pq.ParquetFile) -> Iterator[tuple[Any, ...]]:
+    for batch in file.iter_batches(batch_size=BATCH_ROWS):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+READERS: dict[str, Callable[[Path, Input], RawTable]] = {
+    "csv": _delimited("csv", ","),
+    "psv": _delimited("psv", "|"),
+    "tsv": _delimited("tsv", "\t"),
+    "xlsx": read_xlsx,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+}

@@ -18,7 +18,7 @@ from llmbatch_assets.errors import SchemaError
 
 def load_schema(path: Path, shown_as: str) -> SchemaModels:
     """The models of a schema file. Raises ``SchemaError`` naming file, line and construct."""
-    rendering = render_schema(parse_schema(read_text(path, SchemaError), shown_as))
+    rendering = render_schema(parse_schema(read_text(path, SchemaError, "llm_schema.py_path"), shown_as))
     # The name says what is in it: pydantic looks forward references up in the module of that name.
     name = f"llmbatch_schema_{sha1_text(rendering)[:12]}"
     module = sys.modules.get(name) or _import(rendering, name, shown_as)

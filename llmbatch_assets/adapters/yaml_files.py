@@ -40,9 +40,12 @@ def load_parameters(path: Path) -> Parameters:
         raise ConfigError(f"{path}: holds what JSON cannot say: {broken}") from None
 
 
-def load_prompt(path: Path, shown_as: str) -> PromptTemplate:
-    """A prompt file; ``shown_as`` is its path in messages and artifacts. Raises ``PromptError``."""
-    mapping = _mapping(path, PromptError)
+def load_prompt(path: Path, shown_as: str, named_by: str = "") -> PromptTemplate:
+    """A prompt file. ``shown_as`` is its path in artifacts, ``named_by`` the key that names it.
+
+    Raises ``PromptError``.
+    """
+    mapping = _mapping(path, PromptError, named_by)
     try:
         return PromptTemplate.model_validate({**mapping, "path": shown_as})
     except ValidationError as problem:
@@ -52,21 +55,22 @@ def load_prompt(path: Path, shown_as: str) -> PromptTemplate:
         ) from None
 
 
-def read_text(path: Path, error: type[InputError]) -> str:
+def read_text(path: Path, error: type[InputError], named_by: str = "") -> str:
     """A text file of the user's, hardened. Raises ``error`` with what is wrong and where."""
     try:
         return harden(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
-        raise error(f"{path} does not exist") from None
+        remedy = f"; write it, or name another file in {named_by}" if named_by else ""
+        raise error(f"{path} does not exist{remedy}") from None
     except UnicodeDecodeError as broken:
         raise error(f"{path}: not UTF-8 at byte {broken.start}; save the file as UTF-8") from None
     except OSError as broken:
         raise error(f"{path}: {broken.strerror}") from broken
 
 
-def _mapping(path: Path, error: type[InputError]) -> dict[str, Any]:
+def _mapping(path: Path, error: type[InputError], named_by: str = "") -> dict[str, Any]:
     try:
-        content = yaml.load(read_text(path, error), Loader=_UniqueKeyLoader)  # noqa: S506  # derives from SafeLoader
+        content = yaml.load(read_text(path, error, named_by), Loader=_UniqueKeyLoader)  # noqa: S506  # derives from SafeLoader
     except RecursionError:
         raise error(f"{path}: nested too deeply") from None
     except (yaml.YAMLError, ValueError) as broken:

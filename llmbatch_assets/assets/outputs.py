@@ -76,6 +76,8 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
             events.failed(item.partition_key for item in outcome.failed)
         elif outcome.fault is not None:
             _cancel(context)
+        for item in outcome.standing if by_key else ():
+            events.materialized(item, generation.output(item), hit=True)
         _raise_for(context, outcome)
         # A generator that yields nothing materializes nothing by itself: the events were logged one by one.
         yield from ()

@@ -103,4 +103,4 @@ def _exit_code(outcome: Outcome | None, *, interrupted: bool) -> int:
         return 0
     if fault is not None:
         return EXIT_STOPPED
-    return EXIT_FAILED_ITEMS if outcome.manifest["counts"]["n_fail"] else 0
+    return EXIT_FAILED_ITEMS if outcome.tally.failed or outcome.manifest["counts"]["n_fail"] else 0

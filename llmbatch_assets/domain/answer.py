@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NoReturn
 
@@ -19,6 +20,8 @@ def read_object(text: str) -> dict[str, Any]:
     Raises ``AnswerError``: none, more than one, a list, a repeated key, NaN. Nothing is repaired.
     """
     spoken = _THOUGHTS.sub("", text)
+    if spoken.lstrip().startswith("<think>"):
+        raise AnswerError("not_json", f"The answer ends before its thoughts do. {ONE_OBJECT}")
     found = _objects(spoken)
     if len(found) == 1:
         return found[0]
@@ -34,10 +37,11 @@ def _objects(text: str) -> list[dict[str, Any]]:
         try:
             value, place = _DECODER.raw_decode(text, place)
         except json.JSONDecodeError as broken:
-            if _OBJECT_START.match(text, place):
+            following = _next_bracket(text, place + 1)
+            if _OBJECT_START.match(text, place) or (following < len(text) and _is_open(text[place:following])):
                 # Looking further would find a part of it and take that for the whole.
                 raise AnswerError("not_json", f"The JSON object is broken: {broken.msg}. {ONE_OBJECT}") from None
-            place = _next_bracket(text, place + 1)
+            place = following
             continue
         except ValueError:
             raise AnswerError("not_json", f"A number of the answer has too many digits. {ONE_OBJECT}") from None
@@ -49,6 +53,11 @@ def _objects(text: str) -> list[dict[str, Any]]:
             raise AnswerError("not_json", f"The answer is a list. {ONE_OBJECT}")
         place = _next_bracket(text, place)
     return found
+
+
+def _is_open(text: str) -> bool:
+    """Whether the first bracket of the text is not closed in it. Braces in prose are: ``{name}``."""
+    return sum(text.count(bracket) for bracket in "{[") > sum(text.count(bracket) for bracket in "}]")
 
 
 def _next_bracket(text: str, start: int) -> int:
@@ -64,8 +73,15 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise AnswerError("not_json", f"The number {digits[:20]} is too large. {ONE_OBJECT}")
+    return number
+
+
 def _no_constant(name: str) -> NoReturn:
     raise AnswerError("not_json", f"{name} is not JSON. {ONE_OBJECT}")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant, parse_float=_finite)

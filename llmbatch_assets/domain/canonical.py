@@ -6,10 +6,13 @@ import hashlib
 import json
 from typing import Any
 
+# Made once: making an encoder costs more than encoding an id's parts.
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal texts. NaN and infinities raise ``ValueError``."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def readable_json(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.canonical import canonical_json
@@ -27,39 +28,64 @@ class Column(NamedTuple):
 def export_columns(input_columns: Iterable[str], output_fields: Iterable[str]) -> list[Column]:
     """Columns in their fixed order: input, keys, output fields in schema order, judge, the rest of meta.
 
-    An output field that is named like an input column gets the prefix ``parsed_``: nothing overwrites anything.
+    An output field that is named like an input column gets the prefix ``parsed_``, an input column that is named like
+    one of ours ``input_``: nothing overwrites anything.
     """
-    columns = [Column(name, "input", name) for name in input_columns]
-    columns += [Column(f"meta_{key}", "meta", key) for key in _KEYS]
-    taken = {column.name for column in columns}
-    columns += [Column(f"parsed_{name}" if name in taken else name, "parsed", name) for name in output_fields]
-    columns += [Column(f"judge_{key}", "judge", key) for key in ("verdict", "score")]
-    columns.append(Column("judge_reasons_json", "judge", "reasons"))
-    return columns + [Column(f"meta_{key}", "meta", key) for key in _REST]
+    given = [Column(name, "input", name) for name in input_columns]
+    keys = [Column(f"meta_{key}", "meta", key) for key in _KEYS]
+    judged = [Column(f"judge_{key}", "judge", key) for key in ("verdict", "score")]
+    judged.append(Column("judge_reasons_json", "judge", "reasons"))
+    rest = [Column(f"meta_{key}", "meta", key) for key in _REST]
+    ours = {column.name for column in (*keys, *judged, *rest)}
+    taken = ours | {column.name for column in given}
+    columns = [_apart(column, "input_", ours) for column in given] + keys
+    for name in output_fields:
+        columns.append(_apart(Column(name, "parsed", name), "parsed_", taken))
+        taken.add(columns[-1].name)
+    return columns + judged + rest
+
+
+def _apart(column: Column, prefix: str, taken: set[str]) -> Column:
+    """The column under a name that none of ``taken`` has."""
+    while column.name in taken:
+        column = column._replace(name=prefix + column.name)
+    return column
 
 
 def records(
     snapshot: Snapshot, grouping_column: str | None, pairs: Iterable[tuple[WorkItem, AcceptedOutput]]
 ) -> Iterator[Record]:
-    """One record per row that an output was made for; for the output of a group, one per group."""
+    """One record per row that an output was made for, in the table's order; for an output of a group, one per group."""
+    waiting: list[tuple[int, WorkItem, AcceptedOutput]] = []
     for item, output in pairs:
         if item.row_index is None:
             yield _group_record(snapshot, grouping_column or "", item, output)
             continue
-        for index in (item.row_index, *item.meta.get("shared_row_indices", ())):
-            yield _record(snapshot.rows[index], index, item, output)
+        # Rows that share an output wait for their place; there are none unless duplicates are shared.
+        while waiting and waiting[0][0] < item.row_index:
+            yield _record(snapshot.rows, *heapq.heappop(waiting))
+        yield _record(snapshot.rows, item.row_index, item, output)
+        for index in item.meta.get("shared_row_indices", ()):
+            heapq.heappush(waiting, (index, item, output))
+    while waiting:
+        yield _record(snapshot.rows, *heapq.heappop(waiting))
 
 
-def _record(row: Row, index: int | None, item: WorkItem, output: AcceptedOutput) -> Record:
+def _record(rows: Sequence[Row], index: int, item: WorkItem, output: AcceptedOutput) -> Record:
+    return {"input": rows[index], **_made(index, item, output)}
+
+
+def _made(index: int | None, item: WorkItem, output: AcceptedOutput) -> Record:
     # Positions come from the plan: those in a cached artifact are of the day on which it was made.
     current = {"row_index": index, "group_key": item.group_key, "partition_key": item.partition_key}
-    return {"input": row, "parsed": output.parsed, "judge": output.judge, "meta": {**output.meta, **current}}
+    return {"parsed": output.parsed, "judge": output.judge, "meta": {**output.meta, **current}}
 
 
 def _group_record(snapshot: Snapshot, column: str, item: WorkItem, output: AcceptedOutput) -> Record:
     indices: list[int] = item.meta["row_indices"]
     return {
-        **_record({column: item.group_key or ""}, None, item, output),
+        "input": {column: item.group_key or ""},
+        **_made(None, item, output),
         "input_group_rows": [snapshot.rows[index] for index in indices],
         "input_group_row_indices": indices,
         "grouping_column": column,

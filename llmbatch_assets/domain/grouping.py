@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-from collections import Counter
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from llmbatch_assets.domain.context import Rendered, check_row_template, limit, render_row, shown_columns
+from llmbatch_assets.domain.context import Rendered, RowRenderer, check_group_templates, limit
 from llmbatch_assets.domain.identity import group_context_id, partition_key, work_id
 from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.prompt import fill
-from llmbatch_assets.domain.table import Snapshot
+from llmbatch_assets.domain.table import Snapshot, nearest_first
 from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkPlan
 from llmbatch_assets.errors import GroupingColumnError
 
@@ -47,60 +46,85 @@ class Group:
         }
 
 
+EMPTY_KEY_LABEL = "empty"
+MAX_WARNING_EXAMPLES = 5
+
+
 class Table:
-    """A snapshot seen through the configuration of its batch."""
+    """A snapshot seen through the configuration of its batch. Raises ``GroupingColumnError`` or ``ConfigError``."""
 
     def __init__(self, snapshot: Snapshot, parameters: Parameters) -> None:
         self.rows = snapshot.rows
         self.parameters = parameters
-        self.shown = shown_columns(snapshot.columns, parameters.context)
-        check_row_template(snapshot.columns, parameters.context)
+        self.row_text = RowRenderer(snapshot.columns, parameters.context)
+        check_group_templates(parameters.context)
         grouping = parameters.grouping
-        for name in (grouping.column if grouping.enabled else "", parameters.work_items.label_column):
+        named = {"work_items.label_column": parameters.work_items.label_column}
+        if grouping.enabled:
+            named["grouping.column"] = grouping.column
+        for key, name in named.items():
             if name and name not in snapshot.columns:
-                raise GroupingColumnError(_no_column(name, snapshot.columns))
+                listed = nearest_first(name, snapshot.columns)
+                raise GroupingColumnError(f"{key}: the table has no column {name!r}; it has: {listed}")
 
-    def row_text(self, index: int) -> Rendered:
-        """The row as the model sees it."""
-        return render_row(self.rows[index], self.shown, self.parameters.context)
-
-    def label(self, index: int, otherwise: str = "") -> str:
+    def label(self, index: int, group_key: str | None = None) -> str:
         """What the row's partition key begins with."""
         column = self.parameters.work_items.label_column
-        return self.rows[index][column] if column else otherwise
+        if column:
+            return self.rows[index][column]
+        return EMPTY_KEY_LABEL if group_key == "" else group_key or ""
 
     def groups(self) -> list[Group]:
-        """Groups in the order in which their keys are first seen, rows in the order of the table."""
+        """Groups in the order in which their keys are first seen, rows in the order of the table.
+
+        Keys are compared in Unicode's composed form (NFC), in which they look alike if they are alike; an empty one
+        is a key, too.
+        """
         members: dict[str, list[int]] = {}
         for index, row in enumerate(self.rows):
-            members.setdefault(row[self.parameters.grouping.column], []).append(index)
+            members.setdefault(normalized(row[self.parameters.grouping.column]), []).append(index)
         cap = self.parameters.grouping.max_rows_per_group or None
         return [Group(key, rows, rows[:cap]) for key, rows in members.items()]
 
-    def group_text(self, group: Group) -> Rendered:
-        """All shown rows of a group between its header and footer."""
+    def group_text(self, group: Group, texts: Sequence[Rendered]) -> Rendered:
+        """The texts of all shown rows of a group between its header and footer."""
         context = self.parameters.context
         values = {"group_key": group.key, "n_rows": str(len(group.rows))}
-        texts = [self.row_text(index) for index in group.shown]
         rows = [f"[{place}]\n{row.text}" for place, row in enumerate(texts, start=1)]
         ends = (fill(context.group_header_template, values), fill(context.group_footer_template, values))
-        cut = sorted({name for row in texts for name in row.cuts.get("truncated_fields", [])})
-        cuts = {"truncated_fields": cut} if cut else {}
-        return limit(Rendered("\n\n".join(part for part in (ends[0], *rows, ends[1]) if part), cuts), context)
+        cut = sorted({name for row in texts for name in row.cuts.get("truncated_fields", ())})
+        text = "\n\n".join(part for part in (ends[0], *rows, ends[1]) if part)
+        return limit(Rendered(text, {"truncated_fields": cut} if cut else {}), context)
 
 
-def _no_column(name: str, columns: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, columns, n=len(columns), cutoff=0.5)
-    ordered = [*near, *(column for column in columns if column not in near)]
-    return f"the table has no column {name!r}; it has: {', '.join(ordered)}"
+def normalized(key: str) -> str:
+    """A group key in Unicode's composed form."""
+    return key if key.isascii() else unicodedata.normalize("NFC", key)
+
+
+def group_key_warnings(snapshot: Snapshot, column: str) -> list[str]:
+    """What a user should know about the values of the grouping column, with examples."""
+    keys = [row[column] for row in snapshot.rows]
+    empty = [index for index, key in enumerate(keys) if not key]
+    merged = sorted({key for key in keys if normalized(key) != key})
+    folded: dict[str, set[str]] = {}
+    for key in dict.fromkeys(map(normalized, keys)):
+        folded.setdefault(" ".join(key.casefold().split()), set()).add(key)
+    alike = [" / ".join(map(repr, sorted(same))) for same in folded.values() if len(same) > 1]
+    told: list[tuple[Sequence[object], str]] = [
+        (empty, f"{len(empty)} rows have no value in {column!r} and form one group; row indices"),
+        (merged, f"{len(merged)} values of {column!r} were composed (Unicode NFC) to find their group"),
+        (alike, f"{len(alike)} groups of {column!r} differ only in case or blanks and stay apart"),
+    ]
+    return [f"{text}: {', '.join(map(str, found[:MAX_WARNING_EXAMPLES]))}" for found, text in told if found]
 
 
 def row_wise(table: Table) -> tuple[list[GroupContext], Iterator[Draft]]:
     """One item per row, nothing shared."""
 
     def drafts() -> Iterator[Draft]:
-        for index in range(len(table.rows)):
-            text, cuts = limit(table.row_text(index), table.parameters.context)
+        for index, row in enumerate(table.rows):
+            text, cuts = limit(table.row_text(row), table.parameters.context)
             yield Draft(None, index, None, text, table.label(index), {"mode": "row_wise", **cuts})
 
     return [], drafts()
@@ -111,7 +135,7 @@ def group_output(table: Table) -> tuple[list[GroupContext], Iterator[Draft]]:
 
     def drafts() -> Iterator[Draft]:
         for group in table.groups():
-            text, cuts = table.group_text(group)
+            text, cuts = table.group_text(group, [table.row_text(table.rows[index]) for index in group.shown])
             meta = {"mode": "group_output", **group.meta, **cuts}
             yield Draft(group.key, None, None, text, table.label(group.rows[0], group.key), meta)
 
@@ -120,27 +144,31 @@ def group_output(table: Table) -> tuple[list[GroupContext], Iterator[Draft]]:
 
 def row_output_with_group_context(table: Table) -> tuple[list[GroupContext], Iterator[Draft]]:
     """One item per row, each of which refers to the one context of its group."""
-    column = table.parameters.grouping.column
-    contexts = [_group_context(table, group, column) for group in table.groups()]
-    by_key = {context.group_key: context.group_context_id for context in contexts}
+    texts = [table.row_text(row) for row in table.rows]
+    contexts: list[GroupContext] = []
+    context_of: dict[int, GroupContext] = {}
+    for group in table.groups():
+        contexts.append(_group_context(table, group, [texts[index] for index in group.shown]))
+        context_of |= dict.fromkeys(group.rows, contexts[-1])
 
     def drafts() -> Iterator[Draft]:
-        for index, row in enumerate(table.rows):
-            key = row[column]
-            text, cuts = limit(table.row_text(index), table.parameters.context)
+        for index, rendered in enumerate(texts):
+            text, cuts = limit(rendered, table.parameters.context)
             meta = {"mode": "row_output_with_group_context", "deduped_group_context": True, **cuts}
-            yield Draft(key, index, by_key[key], text, table.label(index, key), meta)
+            context = context_of[index]
+            key = context.group_key
+            yield Draft(key, index, context.group_context_id, text, table.label(index, key), meta)
 
     return contexts, drafts()
 
 
-def _group_context(table: Table, group: Group, column: str) -> GroupContext:
-    text, cuts = table.group_text(group)
+def _group_context(table: Table, group: Group, texts: Sequence[Rendered]) -> GroupContext:
+    text, cuts = table.group_text(group, texts)
     return GroupContext(
         group_context_id=group_context_id(text),
         group_key=group.key,
         context=text,
-        meta={"grouping_column": column, **group.meta, **cuts},
+        meta={"grouping_column": table.parameters.grouping.column, **group.meta, **cuts},
     )
 
 
@@ -155,29 +183,46 @@ def make_plan(snapshot: Snapshot, parameters: Parameters) -> WorkPlan:
     """All items of a table, in its order. Raises ``GroupingColumnError`` or ``ConfigError``."""
     mode = parameters.grouping.effective_mode
     contexts, drafts = GROUPINGS[mode](Table(snapshot, parameters))
-    return WorkPlan(items=list(_identified(drafts, mode, parameters.work_items.duplicates)), contexts=contexts)
+    identify = _sharing if parameters.work_items.duplicates == "share" else _apart
+    column = parameters.grouping.column if parameters.grouping.enabled else ""
+    warnings = group_key_warnings(snapshot, column) if column else []
+    return WorkPlan.model_construct(items=list(identify(drafts, mode)), contexts=contexts, warnings=warnings)
 
 
-def _identified(drafts: Iterable[Draft], mode: str, duplicates: str) -> Iterator[WorkItem]:
-    """Items with ids. Shared duplicates are one item: the first, which lists the rows of the others."""
-    seen: Counter[str] = Counter()
-    shared: dict[str, list[int]] = {}
+def _apart(drafts: Iterable[Draft], mode: str) -> Iterator[WorkItem]:
+    """An item for every draft; an ordinal tells identical ones apart."""
+    seen: dict[str, int] = {}
     for draft in drafts:
-        content = work_id(mode, draft.group_key, draft.context, draft.group_context_id, 0)
-        ordinal, seen[content] = seen[content], seen[content] + 1
-        if duplicates == "share" and ordinal:
-            shared[content].append(draft.row_index or 0)
-            continue
-        item_id = work_id(mode, draft.group_key, draft.context, draft.group_context_id, ordinal) if ordinal else content
-        meta = draft.meta
-        if duplicates == "share":
-            meta = meta | {"shared_row_indices": shared.setdefault(content, [])}
-        yield WorkItem(
-            work_id=item_id,
-            partition_key=partition_key(draft.label, item_id),
-            group_key=draft.group_key,
-            row_index=draft.row_index,
-            group_context_id=draft.group_context_id,
-            context=draft.context,
-            meta=meta,
-        )
+        content = _content_id(draft, mode)
+        ordinal = seen.get(content, 0)
+        seen[content] = ordinal + 1
+        yield _item(draft, _content_id(draft, mode, ordinal) if ordinal else content)
+
+
+def _sharing(drafts: Iterable[Draft], mode: str) -> Iterator[WorkItem]:
+    """An item for the first of identical drafts, which lists the rows of the others."""
+    rows: dict[str, list[int]] = {}
+    first: dict[str, Draft] = {}
+    for draft in drafts:
+        content = _content_id(draft, mode)
+        if first.setdefault(content, draft) is not draft and draft.row_index is not None:
+            rows.setdefault(content, []).append(draft.row_index)
+    for content, draft in first.items():
+        shared = {"shared_row_indices": rows[content]} if content in rows else {}
+        yield _item(replace(draft, meta=draft.meta | shared), content)
+
+
+def _content_id(draft: Draft, mode: str, ordinal: int = 0) -> str:
+    return work_id(mode, draft.group_key, draft.context, draft.group_context_id, ordinal)
+
+
+def _item(draft: Draft, item_id: str) -> WorkItem:
+    return WorkItem(
+        work_id=item_id,
+        partition_key=partition_key(draft.label, item_id),
+        group_key=draft.group_key,
+        row_index=draft.row_index,
+        group_context_id=draft.group_context_id,
+        context=draft.context,
+        meta=draft.meta,
+    )

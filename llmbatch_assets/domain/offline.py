@@ -32,17 +32,17 @@ def _value(schema: dict[str, Any], defs: dict[str, Any], seed: str, depth: int) 
 def _by_type(schema: dict[str, Any], defs: dict[str, Any], seed: str, depth: int) -> Any:
     match schema.get("type"):
         case "object":
-            names = [*schema.get("properties", {})] if depth <= _MAX_DEPTH else schema.get("required", [])
-            return {name: _value(schema["properties"][name], defs, f"{seed}/{name}", depth) for name in names}
+            return _object(schema, defs, seed, depth)
         case "array":
-            length = max(schema.get("minItems", 0), 1 if depth <= _MAX_DEPTH else 0)
+            length = min(max(schema.get("minItems", 0), depth <= _MAX_DEPTH), schema.get("maxItems", 1))
+            length = max(length, schema.get("minItems", 0))
             return [_value(schema.get("items", {}), defs, f"{seed}/{place}", depth) for place in range(length)]
         case "string":
             return _text(schema, seed)
         case "integer":
             return _whole(schema, seed)
         case "number":
-            return float(_whole(schema, seed))
+            return _fraction(schema, seed)
         case "boolean":
             return _number(seed) % 2 == 0
     return None
@@ -52,11 +52,40 @@ def _number(seed: str) -> int:
     return int(sha1_text(seed)[:8], 16)
 
 
+def _object(schema: dict[str, Any], defs: dict[str, Any], seed: str, depth: int) -> dict[str, Any]:
+    parts = schema.get("properties", {})
+    names = [*parts] if depth <= _MAX_DEPTH else schema.get("required", [])
+    made = {name: _value(parts[name], defs, f"{seed}/{name}", depth) for name in names}
+    others = schema.get("additionalProperties")
+    for number in range(len(made), schema.get("minProperties", 0) if isinstance(others, dict) else 0):
+        made[f"{_WORDS[number % len(_WORDS)]}-{number}"] = _value(others or {}, defs, f"{seed}/{number}", depth)
+    return made
+
+
 def _whole(schema: dict[str, Any], seed: str) -> int:
-    low = schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
-    high = schema.get("maximum", schema.get("exclusiveMaximum", low + 101) - 1)
+    step = int(schema.get("multipleOf", 1))
+    low, high = _range(schema, 1, 100 * step)
+    first, last = -(-int(low) // step), int(high) // step
     # A made-up judge approves: a dry run is to reach the end.
-    return int(high) if seed.endswith("/score") else int(low + _number(seed) % max(int(high - low) + 1, 1))
+    chosen = last if seed.endswith("/score") else first + _number(seed) % max(last - first + 1, 1)
+    return chosen * step
+
+
+def _fraction(schema: dict[str, Any], seed: str) -> float:
+    low, high = _range(schema, 0, 100)
+    if seed.endswith("/score") and "exclusiveMaximum" not in schema:
+        return float(high)
+    # Never an end of the range: the limits may be exclusive.
+    return low + (high - low) * (1 + _number(seed) % 98) / 100
+
+
+def _range(schema: dict[str, Any], gap: int, width: int) -> tuple[float, float]:
+    """Lowest and highest value; ``gap`` is how far an exclusive limit is from the next value."""
+    low = schema.get("minimum", schema["exclusiveMinimum"] + gap if "exclusiveMinimum" in schema else None)
+    high = schema.get("maximum", schema["exclusiveMaximum"] - gap if "exclusiveMaximum" in schema else None)
+    if low is None:
+        low = 0 if high is None or high >= 0 else high - width
+    return low, low + width if high is None else high
 
 
 def _text(schema: dict[str, Any], seed: str) -> str:

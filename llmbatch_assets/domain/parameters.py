@@ -22,6 +22,13 @@ class Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+def _variable_name(name: str | None) -> str | None:
+    # Capitals only: keys have small letters, and a key that is taken for a name ends up in a log.
+    if name and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,79}", name):
+        raise ValueError("must be the NAME of an environment variable in capitals, e.g. OPENAI_API_KEY, never the key")
+    return name
+
+
 class Run(Block):
     """Name, time zone and logging."""
 
@@ -44,9 +51,11 @@ class Input(Block):
     """The table."""
 
     path: str = Field("raw_data/input.csv", description="The table, relative to the project root.")
-    format: Literal["auto", "csv", "psv", "tsv"] = Field(
+    format: Literal["auto", "csv", "psv", "tsv", "xlsx", "jsonl", "parquet"] = Field(
         "auto", description="Table format; auto: by the file's suffix."
     )
+    delimiter: str = Field("", max_length=1, description="What separates columns; empty: as the format says.")
+    sheet: str | int = Field("", description="Sheet of a workbook, by name or by number from 1; empty: its only one.")
     encoding: str = Field("utf-8", description="Encoding of a delimited file; a byte order mark is accepted.")
     required_columns: tuple[str, ...] = Field((), description="Columns without which the run does not start.")
     null_tokens: tuple[str, ...] = Field(NULL_TOKENS, description="Cells that mean nothing, compared without case.")
@@ -182,12 +191,7 @@ class Llm(Block):
     extra_body: dict[str, Any] = Field(default_factory=dict, description="Further fields of the request's body.")
     silence_client_lv_logs: bool = Field(True, description="Keep the HTTP client's own log lines out.")
 
-    @field_validator("api_key_env")
-    @classmethod
-    def _is_a_name(cls, name: str) -> str:
-        if name and (not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or re.match(r"(sk|AIza|gsk|key)[-_]?", name)):
-            raise ValueError("must be the NAME of an environment variable, e.g. OPENAI_API_KEY, never the key itself")
-        return name
+    _names_a_variable = field_validator("api_key_env")(_variable_name)
 
 
 class Judge(Block):
@@ -201,6 +205,8 @@ class Judge(Block):
     top_p: float | None = Field(None, gt=0, le=1, description="null: llm.top_p.")
     seed: int | None = Field(None, description="null: llm.seed.")
     max_output_tokens: int | None = Field(None, ge=1, description="null: llm.max_output_tokens.")
+
+    _names_a_variable = field_validator("api_key_env")(_variable_name)
 
 
 class Cache(Block):

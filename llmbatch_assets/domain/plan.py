@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from llmbatch_assets.domain.work import WorkItem
@@ -46,8 +46,8 @@ def choose(
 
     ``states`` is keyed by partition key. An item that is named by key is worked on whatever its state.
     """
-    chosen = [item for item in _named(items, selection) if _wanted(item, states, selection, is_forced)]
-    chosen = _sampled(chosen, selection.sample)[: selection.limit or None]
+    named = _sampled(_named(items, selection), selection.sample)
+    chosen = [item for item in named if _wanted(item, states, selection, is_forced)][: selection.limit or None]
     to_run = [item for item in chosen if states[item.partition_key] != "accepted" or is_forced(item)]
     running = {item.partition_key for item in to_run}
     return Choice(to_run, [item for item in chosen if item.partition_key not in running])
@@ -61,7 +61,7 @@ def by_group(items: Sequence[WorkItem]) -> list[WorkItem]:
     return sorted(items, key=lambda item: first_seen[item.group_context_id])
 
 
-def _named(items: Sequence[WorkItem], selection: Selection) -> Iterable[WorkItem]:
+def _named(items: Sequence[WorkItem], selection: Selection) -> Sequence[WorkItem]:
     if selection.select != "keys":
         return items
     by_key = {item.partition_key: item for item in items}
@@ -81,8 +81,8 @@ def _wanted(
     return is_forced(item) or (selection.retry_failed and state == "failed_permanently")
 
 
-def _sampled(items: list[WorkItem], size: int) -> list[WorkItem]:
-    """``size`` items taken from the groups in turn, the same ones every time, in their order."""
+def _sampled(items: Sequence[WorkItem], size: int) -> Sequence[WorkItem]:
+    """``size`` items taken from the groups in turn, in their order: the same ones whatever their states."""
     if not size or size >= len(items):
         return items
     queues: dict[str | None, list[WorkItem]] = {}

@@ -13,6 +13,11 @@ from llmbatch_assets.domain.work import WorkItem
 
 SHORT_CHARS = 200
 NO_GROUP = "all rows"
+EMPTY_GROUP = "(no value)"
+
+
+def _group_name(item: WorkItem) -> str:
+    return NO_GROUP if item.group_key is None else item.group_key or EMPTY_GROUP
 
 
 class GroupLine(NamedTuple):
@@ -61,7 +66,7 @@ class Findings:
     full_examples: bool
     groups: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     attempts: Counter[int] = field(default_factory=Counter)
-    scores: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     usage: TokenUsage = field(default_factory=TokenUsage)
     latencies: list[float] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
@@ -70,13 +75,13 @@ class Findings:
 
     def add_accepted(self, item: WorkItem, output: AcceptedOutput) -> None:
         """Count an item with an output."""
-        group = item.group_key or NO_GROUP
+        group = _group_name(item)
         self.groups[group]["accepted"] += 1
         self.attempts[output.meta["attempt_outer"]] += 1
         self.usage += output.usage
         self.latencies.append(output.latency_sec)
         judge = output.judge or {}
-        if isinstance(judge.get("score"), int):
+        if isinstance(judge.get("score"), int | float):
             self.scores.append(judge["score"])
         if self.groups[group]["accepted"] <= self.sample_per_group:
             self.samples.append(self._sample(group, item, output))
@@ -90,7 +95,7 @@ class Findings:
 
     def add_failed(self, item: WorkItem, failure: FailedAttempt) -> None:
         """Count an item whose attempts gave nothing."""
-        self.groups[item.group_key or NO_GROUP]["failed"] += 1
+        self.groups[_group_name(item)]["failed"] += 1
         self.causes[failure.cause] += 1
         if len(self.examples[failure.cause]) < self.max_examples:
             name = f"{failure.meta['cache_id']}__a{failure.meta['attempt_outer']}.json"
@@ -98,7 +103,7 @@ class Findings:
 
     def add_missing(self, item: WorkItem) -> None:
         """Count an item that was not attempted."""
-        self.groups[item.group_key or NO_GROUP]["missing"] += 1
+        self.groups[_group_name(item)]["missing"] += 1
 
     def counts(self) -> dict[str, int]:
         """Accepted, failed, missing, and their sum."""

@@ -63,7 +63,10 @@ def parse_schema(source: str, path: str) -> SchemaSpec:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as broken:
         line = getattr(broken, "lineno", None)
         raise SchemaError(f"{path}{f':{line}' if line else ''}: not Python: {broken}") from None
-    return _Reader(path, tree).module()
+    try:
+        return _Reader(path, tree).module()
+    except RecursionError:
+        raise SchemaError(f"{path}: nested too deeply for a schema; write it plainer") from None
 
 
 def render_schema(spec: SchemaSpec) -> str:
@@ -96,7 +99,7 @@ class _Reader:
 
     def module(self) -> SchemaSpec:
         models: list[ModelSpec] = []
-        for node in self.tree.body[1 if ast.get_docstring(self.tree) is not None else 0 :]:
+        for node in self.tree.body[1 if _docstring(self.tree) is not None else 0 :]:
             if isinstance(node, ast.ClassDef):
                 models.append(self.model(node))
             elif isinstance(node, ast.ImportFrom):
@@ -108,7 +111,7 @@ class _Reader:
         names = [model.name for model in models]
         if len(set(names)) != len(names):
             raise SchemaError(f"{self.path}: two classes have the same name; rename one")
-        return SchemaSpec(ast.get_docstring(self.tree), tuple(models))
+        return SchemaSpec(_docstring(self.tree), tuple(models))
 
     def check_import(self, node: ast.ImportFrom) -> None:
         allowed = IMPORTABLE.get(node.module or "", set()) if not node.level else set()
@@ -137,7 +140,7 @@ class _Reader:
             or any(node.name in names for names in IMPORTABLE.values())
         ):
             raise self.refuse(node, f"a class named {node.name}", "choose another name")
-        docstring = ast.get_docstring(node)
+        docstring = _docstring(node)
         fields = [
             field
             for statement in node.body[1 if docstring is not None else 0 :]
@@ -207,6 +210,8 @@ class _Reader:
         if len(arguments) > 1:
             raise self.refuse(node, "a second positional argument of Field", "name it")
         keywords = [self.field_keyword(keyword) for keyword in node.keywords]
+        if len({keyword.arg for keyword in keywords}) < len(keywords):
+            raise self.refuse(node, "an argument of Field given twice", "keep one of them")
         required = [ast.Constant(...)] if len(arguments) < len(node.args) else []
         return ast.Call(node.func, required + [self.literal(argument) for argument in arguments], keywords)
 
@@ -236,6 +241,11 @@ class _Reader:
         raise self.refuse(
             node, f"the value {ast.unparse(node)[:60]}", "write a literal: text, number, true, false, list"
         )
+
+
+def _docstring(node: ast.Module | ast.ClassDef) -> str | None:
+    # As it stands: cleaning twice gives another text than cleaning once, and pydantic cleans it itself.
+    return ast.get_docstring(node, clean=False)
 
 
 def _construct(node: ast.AST) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from llmbatch_assets.domain.cell import Cleaner
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.text import flatten, harden
 from llmbatch_assets.errors import TableError
 
 Row = dict[str, str]
+
+# What a row template calls all columns together.
+KV_BLOCK = "__ROW_KV_BLOCK__"
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class RawTable:
     """
 
     columns: Sequence[str]
-    rows: Iterable[Sequence[str]]
+    rows: Iterable[Sequence[Any]]
     file_format: str
     escaped: str = ""
 
@@ -40,43 +45,40 @@ class Snapshot(BaseModel):
     records: list[Row] | None = None
 
 
-def clean_cell(cell: str, settings: Input, escaped: str = "") -> str:
-    """The cell trimmed, hardened, on one line (unless configured otherwise) and empty where it says "nothing"."""
-    text = harden(cell)
-    if escaped and "\\" in text:
-        text = text.replace(f"\\{escaped}", escaped)
-    text = (flatten(text) if settings.collapse_whitespace else text).strip()
-    return "" if text.lower() in settings.null_tokens else text
-
-
 def clean_columns(columns: Sequence[str], path: str) -> list[str]:
-    """Column names, trimmed; an empty or repeated one is refused, since a row is looked up by name."""
+    """Column names, trimmed. An empty or repeated one is refused, since a row is looked up by name."""
     names = [flatten(harden(name)).strip() for name in columns]
+    places: dict[str, int] = {}
     for place, name in enumerate(names, start=1):
         if not name:
             raise TableError(f"{path}: column {place} has no name; name it in the header line")
-        if names.index(name) != place - 1:
-            raise TableError(f"{path}: two columns are named {name!r} ({names.index(name) + 1} and {place})")
+        if name in places:
+            raise TableError(f"{path}: columns {places[name]} and {place} are both named {name!r}; rename one")
+        if name == KV_BLOCK:
+            raise TableError(f"{path}: column {place} is named {KV_BLOCK}, which row templates use; rename it")
+        places[name] = place
     return names
 
 
 def take_snapshot(table: RawTable, path: str, settings: Input) -> Snapshot:
-    """The snapshot of a table; ``path`` is only recorded."""
+    """The snapshot of a table; ``path`` is only recorded. Raises ``TableError``."""
     columns = clean_columns(table.columns, path)
-    missing = [name for name in settings.required_columns if name not in columns]
-    if missing:
-        raise TableError(f"{path}: required column {missing[0]!r} is missing; the table has: {', '.join(columns)}")
-    lowered = settings.model_copy(update={"null_tokens": frozenset(t.lower() for t in settings.null_tokens)})
-    rows = [
-        {name: clean_cell(cell, lowered, table.escaped) for name, cell in zip(columns, cells, strict=True)}
-        for cells in table.rows
-    ]
-    meta = {"input_path": path, "input_format": table.file_format, "n_rows": len(rows), "n_cols": len(columns)}
-    return Snapshot(
-        meta=meta | {"columns": columns},
-        n_rows=len(rows),
-        n_cols=len(columns),
-        columns=columns,
-        rows=rows,
-        records=rows if settings.records_alias else None,
+    for name in settings.required_columns:
+        if name not in columns:
+            raise TableError(
+                f"{path}: required column {name!r} is missing; the table has: {nearest_first(name, columns)}"
+            )
+    cleaner = Cleaner(settings, columns, table.escaped)
+    rows = [cleaner.row(cells) for cells in table.rows]
+    shape: dict[str, Any] = {"n_rows": len(rows), "n_cols": len(columns), "columns": columns}
+    meta = {"input_path": path, "input_format": table.file_format, **shape, "cells_changed": cleaner.changes}
+    # Not validated: the rows are what they say, and a large table has a million cells.
+    return Snapshot.model_construct(
+        None, meta=meta, **shape, rows=rows, records=rows if settings.records_alias else None
     )
+
+
+def nearest_first(name: str, columns: Sequence[str]) -> str:
+    """The columns as a list for a message, those most like ``name`` in front."""
+    near = difflib.get_close_matches(name, columns, n=len(columns), cutoff=0.5)
+    return ", ".join([*near, *(column for column in columns if column not in near)])

@@ -9,6 +9,7 @@ import unicodedata
 # U+200D stay: Persian, Indic scripts and emoji are written with them.
 _LOOKALIKES = {0x00A0: " ", 0x202F: " ", 0xFEFF: None, 0x200B: None, 0x2060: None}
 _LINE_BREAKS = re.compile(r"\s*[\r\n\t\v\f\x85\u2028\u2029]+\s*")
+_ASCII_WORDS = re.compile(r"[a-z0-9]+")
 CUT_MARK = " …[cut]"
 
 
@@ -31,6 +32,10 @@ def cut(text: str, limit: int) -> tuple[str, bool]:
 
 def slug(text: str, limit: int = 32) -> str:
     """Letters (of any script) and digits of the text in lower case, joined by hyphens; empty where it has none."""
-    plain = unicodedata.normalize("NFKC", text).lower()
-    words = re.findall(r"[^\W_]+", plain)
+    if text.isascii():
+        words = _ASCII_WORDS.findall(text.lower())
+    else:
+        plain = unicodedata.normalize("NFKC", text).lower()
+        # Marks belong to letters: without them Hindi and Thai words fall apart.
+        words = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in plain).split()
     return "-".join(words)[:limit].strip("-")

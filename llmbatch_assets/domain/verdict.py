@@ -15,7 +15,7 @@ class Verdict(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     accepted: bool
-    score: int | None
+    score: float | None
     reasons: list[str]
     answer: dict[str, Any]
 
@@ -25,13 +25,13 @@ def read_verdict(answer: dict[str, Any], min_score: int) -> Verdict:
     said = answer.get("verdict")
     passed = said.upper() == "PASS" if isinstance(said, str) else any(answer.get(word) is True for word in _TRUE_WORDS)
     score = answer.get("score")
-    reached = min_score <= 0 or (isinstance(score, int) and score >= min_score)
-    reasons = [str(reason) for reason in answer.get("reasons") or []]
+    score = score if isinstance(score, int | float) and not isinstance(score, bool) else None
+    reached = min_score <= 0 or (score is not None and score >= min_score)
+    told = answer.get("reasons") or []
+    reasons = [told] if isinstance(told, str) else [str(reason) for reason in told]
     if passed and not reached:
         reasons = [*reasons, f"The score {score} is below {min_score}."]
-    return Verdict(
-        accepted=passed and reached, score=score if isinstance(score, int) else None, reasons=reasons, answer=answer
-    )
+    return Verdict(accepted=passed and reached, score=score, reasons=reasons, answer=answer)
 
 
 def feedback(verdict: Verdict) -> str:

@@ -51,6 +51,7 @@ class WorkPlan(Value):
 
     items: list[WorkItem]
     contexts: list[GroupContext]
+    warnings: list[str]
 
 
 def work_items_of(plan: WorkPlan, parameters: Parameters, contexts_artifact: str) -> WorkItems:

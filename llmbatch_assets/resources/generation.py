@@ -25,10 +25,15 @@ from llmbatch_assets.resources.llm import LlmResource
 
 
 class Outcome(NamedTuple):
-    """How a run of the generate stage ended. ``failed`` are the items of this run that have no output now."""
+    """How a run of the generate stage ended.
+
+    ``failed`` are the items of this run that have no output now, ``standing`` those whose regeneration failed and
+    whose earlier output still stands.
+    """
 
     tally: Tally
     failed: list[WorkItem]
+    standing: list[WorkItem]
     fault: LlmBatchError | None
     manifest: dict[str, Any]
 
@@ -133,8 +138,10 @@ class Generation:
         fault = asyncio.run(self._run(choice, tally, on_result)) if choice.to_run else None
         elapsed = round(time.monotonic() - started, 2)
         manifest = self._write_manifest(choice, ended, tally, elapsed, fault)
-        failed = [result.item for key, result in ended.items() if _state(result, self.states[key]).startswith("failed")]
-        outcome = Outcome(tally, failed, fault, manifest)
+        not_made = [result.item for result in ended.values() if result.failed is not None]
+        standing = [item for item in not_made if self.states[item.partition_key] == "accepted"]
+        failed = [item for item in not_made if self.states[item.partition_key] != "accepted"]
+        outcome = Outcome(tally, failed, standing, fault, manifest)
         self._tell_end(outcome)
         return outcome
 

@@ -53,7 +53,7 @@ class PartitionEvents:
         for key in keys:
             planned = AssetMaterializationPlannedData(self._context.asset_key, partition=key, partitions_subset=None)
             event = DagsterEvent.build_asset_materialization_planned_event(self._context.job_name, step_key, planned)
-            self._context.instance.report_dagster_event(event, self._context.run_id, logging.DEBUG)
+            self._context.instance.report_dagster_event(event, self._context.run.run_id, logging.DEBUG)
 
 
 def _metadata(item: WorkItem, output: AcceptedOutput, path: str, hit: bool) -> dict[str, Any]:

@@ -89,11 +89,11 @@ def test_the_default_batch_has_plain_paths_and_another_has_its_own(offline_proje
     assert str(night.layout.work_items) == "artifacts/night/cache/pipeline3_work_items.json"
 
 
-def test_a_batch_is_called_by_its_own_name_its_file_or_its_folder(offline_project: Project) -> None:
+def test_a_batch_is_called_by_its_own_name_or_its_file(offline_project: Project) -> None:
     named = offline_project.parameters("night", run={"name": "Night shift"})
     unnamed = offline_project.parameters("day")
     batches = [BatchFile(path).load() for path in (named, unnamed, offline_project.config)]
-    assert [batch.title for batch in batches] == ["Night shift", "day", "village"]
+    assert [batch.title for batch in batches] == ["Night shift", "day", "LLM batch"]
 
 
 def test_offline_replaces_the_provider_and_tells_so_in_every_id(project: Project) -> None:

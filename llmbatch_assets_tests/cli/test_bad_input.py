@@ -1,0 +1,188 @@
+"""Mistakes are told before anything runs: one message that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from llmbatch_assets_tests.memory_storage import kept_in_memory
+from llmbatch_assets_tests.project import COLUMNS, GENERATION, JUDGE, ROWS, SCHEMA, Project, make_project, settings
+
+Spoil = Callable[[Project], object]
+CALLING = SCHEMA.replace('"""A verdict."""', '"""A verdict."""\n\n    open("stolen", "w")')
+HOSTILE = "import os\n" + CALLING
+GROUPED_BY_CLASS = {"enabled": True, "column": "class", "mode": "group_output"}
+JUDGED = {"judge": {"enabled": True}}
+NOWHERE_JUDGED = {"judge": {"enabled": True, "path": "prompts/none.yaml"}}
+
+
+class Mistake(NamedTuple):
+    """What is wrong with a project, and what of it the message must name."""
+
+    told: str
+    spoil: Spoil
+    named: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+
+
+def without(relative: str) -> Spoil:
+    return lambda project: project.path(relative).unlink()
+
+
+def with_text(relative: str, text: str) -> Spoil:
+    return lambda project: project.write(relative, text)
+
+
+def with_bytes(relative: str, content: bytes) -> Spoil:
+    return lambda project: project.path(relative).write_bytes(content)
+
+
+def with_parameters(**blocks: Any) -> Spoil:
+    return lambda project: project.parameters(**settings(**blocks))
+
+
+def with_prompt(name: str, **changed: str) -> Spoil:
+    plain = {"generation": GENERATION, "judge": JUDGE}[name]
+    return lambda project: project.prompt(name, {**plain, **changed})
+
+
+CONFIG, TABLE, SCHEMA_PY = "configs/parameters.yaml", "raw_data/input.csv", "schema/llm_schema.py"
+MISTAKES = [
+    # The configuration: found?
+    Mistake("no config", without(CONFIG), (CONFIG, "--config")),
+    Mistake("other config", lambda project: None, ("configs/none.yaml", "--config"), ("--config", "configs/none.yaml")),
+    # The configuration: a file that can be read?
+    Mistake("empty tag", with_text(CONFIG, "llm: !python/object:os.system x"), (CONFIG, "YAML", "line 1")),
+    Mistake("broken YAML", with_text(CONFIG, "llm: [1, 2"), (CONFIG, "YAML", "line")),
+    Mistake("a key twice", with_text(CONFIG, "llm: {}\nllm: {}\n"), (CONFIG, "line 2", "'llm'", "twice")),
+    Mistake("a list", with_text(CONFIG, "- llm"), (CONFIG, "mapping", "list")),
+    Mistake("not UTF-8", with_bytes(CONFIG, b"run: {name: caf\xe9}"), (CONFIG, "UTF-8", "byte 15")),
+    # The configuration: keys and values?
+    Mistake("unknown key", with_parameters(llm={"modle_name": "x"}), (CONFIG, "llm.modle_name", "model_name?")),
+    Mistake("unknown block", with_parameters(promts={}), (CONFIG, "promts", "prompts?")),
+    Mistake("wrong type", with_parameters(llm={"max_workers": "many"}), (CONFIG, "llm.max_workers", "'many'")),
+    Mistake("out of range", with_parameters(llm={"temperature": 9}), (CONFIG, "llm.temperature", "2")),
+    Mistake("not a choice", with_parameters(input={"format": "pdf"}), (CONFIG, "input.format", "csv", "'pdf'")),
+    Mistake("moved key", with_parameters(judge={"enabled": True}), (CONFIG, "judge.enabled", "prompts.judge.enabled")),
+    Mistake("no column", with_parameters(grouping={"enabled": True}), (CONFIG, "grouping", "grouping.column")),
+    # Prompts.
+    Mistake("no prompt", without("prompts/generation.yaml"), ("prompts/generation.yaml", "prompts.generation.path")),
+    Mistake("blank", with_prompt("generation", user="{contxt}"), ("prompts/generation.yaml", "{contxt}", "{context}")),
+    Mistake("no user", with_prompt("generation", user=""), ("prompts/generation.yaml", "user")),
+    Mistake("extra key", with_prompt("generation", usr="x"), ("prompts/generation.yaml", "usr", "user")),
+    Mistake("broken prompt", with_text("prompts/generation.yaml", "user: ]"), ("prompts/generation.yaml", "YAML")),
+    # The table.
+    Mistake("no table", without(TABLE), (TABLE, "does not exist", "input.path")),
+    Mistake("empty table", with_text(TABLE, ""), (TABLE, "empty", "columns")),
+    Mistake("ragged", with_text(TABLE, "a,b\n1,2\n3\n"), (TABLE, "row 2", "1 cells", "2")),
+    Mistake("open quote", with_text(TABLE, 'a,b\n1,"2\n'), (TABLE, "line 2")),
+    Mistake("same name", with_text(TABLE, "a,a\n1,2\n"), (TABLE, "'a'")),
+    Mistake("unnamed", with_text(TABLE, "a,\n1,2\n"), (TABLE, "column 2")),
+    Mistake("latin-1", with_bytes(TABLE, b"a,b\n1,caf\xe9\n"), (TABLE, "utf-8", "input.encoding")),
+    Mistake("suffix", with_parameters(input={"path": "raw_data/input"}), ("raw_data/input", "input.format")),
+    Mistake("required", with_parameters(input={"required_columns": ["answer"]}), (TABLE, "'answer'", "question")),
+    # Columns that the configuration names.
+    Mistake("group by", with_parameters(grouping=GROUPED_BY_CLASS), ("'class'", "grouping.column", *COLUMNS)),
+    Mistake("label", with_parameters(work_items={"label_column": "teem"}), ("'teem'", "label_column", *COLUMNS)),
+    Mistake("excluded", with_parameters(context={"columns": {"exclude": ["x"]}}), ("'x'", "context.columns", *COLUMNS)),
+    Mistake("template", with_parameters(context={"row_template": "{idd}"}), ("row_template", "idd")),
+    # The schema.
+    Mistake("no schema", without(SCHEMA_PY), (SCHEMA_PY, "does not exist", "llm_schema.py_path")),
+    Mistake("not Python", with_text(SCHEMA_PY, "class LLMOutput(\n"), (SCHEMA_PY, "line 1")),
+    Mistake("no model", with_text(SCHEMA_PY, '"""Nothing."""\n'), (SCHEMA_PY,)),
+    Mistake("hostile schema", with_text(SCHEMA_PY, HOSTILE), (f"{SCHEMA_PY}:1", "import")),
+    Mistake("code in a class", with_text(SCHEMA_PY, CALLING), (f"{SCHEMA_PY}:20", "Field(...)")),
+    # The judge.
+    Mistake("no judge prompt", with_parameters(prompts=NOWHERE_JUDGED), ("prompts/none.yaml", "prompts.judge.path")),
+]
+JUDGE_MISTAKES = [
+    Mistake("no verdict", with_text(SCHEMA_PY, SCHEMA.split("class Judge")[0]), (SCHEMA_PY, "JudgeResult", "verdict")),
+    Mistake("blank", with_prompt("judge", user="{answer}"), ("prompts/judge.yaml", "{answer}", "{output_json}")),
+]
+
+
+def told_for(project: Project, mistake: Mistake) -> str:
+    """The message that a run of the spoilt project ends with; nothing may have been written."""
+    mistake.spoil(project)
+    before = project.tree()
+
+    ended = project.llmbatch_here("run", *mistake.arguments)
+
+    assert ended.returncode == 2, ended.stdout
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+    assert project.tree() == before
+    return ended.stderr
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.told)
+def test_a_mistake_is_told_in_one_message(tmp_path: Path, mistake: Mistake) -> None:
+    told = told_for(make_project(tmp_path / "project"), mistake)
+
+    assert told.count("llmbatch: ") == 1
+    for part in mistake.named:
+        assert part in told
+
+
+@pytest.mark.parametrize("mistake", JUDGE_MISTAKES, ids=lambda mistake: mistake.told)
+def test_what_the_judge_lacks_is_told_where_there_is_one(tmp_path: Path, mistake: Mistake) -> None:
+    told = told_for(make_project(tmp_path / "judged", prompts=JUDGED), mistake)
+
+    for part in mistake.named:
+        assert part in told
+
+    # Without a judge it is no mistake.
+    unjudged = make_project(tmp_path / "unjudged")
+    mistake.spoil(unjudged)
+    with kept_in_memory(unjudged.path("dagster_home")):
+        assert unjudged.llmbatch_here("run", "--select", "llm_schema_txt").returncode == 0
+
+
+def test_all_mistakes_of_a_configuration_are_told_at_once(tmp_path: Path) -> None:
+    wrong = with_parameters(llm={"modle_name": "x", "max_workers": 0}, cache={"verbose": 11}, repot={})
+
+    told = told_for(make_project(tmp_path / "project"), Mistake("several", wrong, ()))
+
+    lines = [line for line in told.splitlines() if CONFIG in line]
+    assert len(lines) == 4
+    for key in ("llm.modle_name", "llm.max_workers", "cache.verbose", "repot"):
+        assert sum(key in line for line in lines) == 1
+
+
+def test_a_key_in_the_configuration_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    pasted = with_parameters(llm={"api_key": "sk-1234567890", "api_key_env": "sk-0987654321"})
+
+    told = told_for(make_project(tmp_path / "project"), Mistake("pasted key", pasted, ()))
+
+    assert "environment variable" in told
+    assert "sk-1" not in told
+    assert "sk-0" not in told
+
+
+@pytest.mark.parametrize("option", ["--limit=-1", "--sample=x", "--selct=export", "--select=exprot"])
+def test_a_wrong_option_is_a_usage_error(tmp_path: Path, option: str) -> None:
+    project = make_project(tmp_path / "project")
+    before = project.tree()
+
+    ended = project.llmbatch_here("run", option)
+
+    assert ended.returncode == 2
+    assert option.partition("=")[0] in ended.stderr
+    assert project.tree() == before
+
+
+def test_a_mistake_is_told_by_the_command_itself(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    project.table([*ROWS, ("q6", "red")])
+    before = project.tree()
+
+    ended = project.llmbatch("run")
+
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1
+    assert "raw_data/input.csv: row 6 has 2 cells, the header has 3" in ended.stderr
+    assert project.tree() == before

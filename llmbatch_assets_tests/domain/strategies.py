@@ -1,0 +1,122 @@
+"""What the tests of the pure floor are made of: tables, items, and the values that property tests draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from llmbatch_assets.domain.identity import BatchIdentity, partition_key, work_id
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, Source, TokenUsage
+from llmbatch_assets.domain.parameters import Parameters, read_parameters
+from llmbatch_assets.domain.table import Snapshot
+from llmbatch_assets.domain.work import WorkItem
+
+COLUMNS = ("id", "team", "text")
+ROW_MODES = {
+    "row_wise": {"enabled": False, "column": "team"},
+    "group_output": {"enabled": True, "column": "team", "mode": "group_output"},
+    "row_output_with_group_context": {"enabled": True, "column": "team", "mode": "row_output_with_group_context"},
+}
+
+# Enough examples to find a slip, few enough to be run at every save.
+quick = settings(max_examples=30, deadline=None)
+
+# Any text that UTF-8 can hold.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+# Braces, commas and words that templates and delimiters could take for their own.
+CELLS = st.one_of(
+    st.sampled_from(["", "{context}", "{{", "}}", "a, b", "{team}", "{__ROW_KV_BLOCK__}", "naïve", "x\ny"]),
+    TEXTS,
+)
+TEAMS = st.sampled_from(["", "red", "blue", "Red, or blue", "緑"])
+ROWS = st.lists(st.tuples(CELLS, TEAMS, CELLS), max_size=8)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def snapshot(rows: Sequence[Sequence[str]], columns: Sequence[str] = COLUMNS) -> Snapshot:
+    """A cleaned table."""
+    named = [dict(zip(columns, row, strict=True)) for row in rows]
+    return Snapshot(meta={}, n_rows=len(rows), n_cols=len(columns), columns=list(columns), rows=named)
+
+
+def parameters(**blocks: Mapping[str, Any]) -> Parameters:
+    """Parameters as read from a file."""
+    return read_parameters({name: dict(block) for name, block in blocks.items()})
+
+
+def make_item(number: int, group: str | None = None, **changes: Any) -> WorkItem:
+    """A work item of a row-wise batch."""
+    context = f"text {number}"
+    item_id = work_id("row_wise", group, context, None, 0)
+    item = WorkItem(
+        work_id=item_id,
+        partition_key=partition_key(f"item {number}", item_id),
+        group_key=group,
+        row_index=number,
+        group_context_id=None,
+        context=context,
+        meta={"mode": "row_wise"},
+    )
+    return item.model_copy(update=changes)
+
+
+def make_identity(**changes: Any) -> BatchIdentity:
+    """What is asked by a batch with a judge."""
+    parts: dict[str, Any] = {
+        "prompt_sha": "p" * 40,
+        "schema_sha": "s" * 40,
+        "model_name": "test-model",
+        "temperature": 0.5,
+        "settings": {},
+        "judge_enabled": True,
+        "judge_prompt_sha": "j" * 40,
+        "judge": {"model_name": "test-judge"},
+    }
+    return BatchIdentity(**parts | changes)
+
+
+def make_source(**changes: Any) -> Source:
+    """Where the outputs of that batch come from."""
+    return Source(
+        identity=make_identity(**changes),
+        provider="openai",
+        generation_prompt_path="prompts/generation.yaml",
+        judge_prompt_path="prompts/judge.yaml",
+    )
+
+
+def make_output(item: WorkItem, parsed: Mapping[str, Any] | None = None, **changes: Any) -> AcceptedOutput:
+    """An accepted output of an item."""
+    output = AcceptedOutput(
+        meta=make_source().meta(item, 1, "2026-01-02T03:04:05Z"),
+        parsed={"answer": "yes"} if parsed is None else dict(parsed),
+        judge={"reasons": ["fine"], "score": 90, "verdict": "PASS"},
+        usage=TokenUsage(requests=2, input_tokens=10, output_tokens=5),
+        latency_sec=1.5,
+    )
+    return output.model_copy(update=changes)
+
+
+def make_failure(item: WorkItem, cause: str = "schema_mismatch", **changes: Any) -> FailedAttempt:
+    """A failed attempt of an item."""
+    content: dict[str, Any] = {
+        "meta": make_source().meta(item, 1, "2026-01-02T03:04:05Z"),
+        "error": {"type": "AnswerError", "message": f"{cause} of {item.partition_key}"},
+        "class": "answer",
+        "cause": cause,
+        "raw_text": "no",
+        "feedback": "why",
+        "judge": None,
+        "usage": TokenUsage(requests=1),
+        "latency_sec": 0.5,
+    }
+    return FailedAttempt.model_validate(content | changes)

@@ -1,0 +1,156 @@
+"""The one object of an answer: found among prose, and never pieced together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbatch_assets.domain.answer import read_object
+from llmbatch_assets.errors import AnswerError
+from llmbatch_assets_tests.domain.strategies import JSON, quick
+
+WHOLE = {"answer": {"text": "a {b} [c]", "sure": True}, "list": [{"x": 1}, []]}
+TEXT = json.dumps(WHOLE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # Cut off, with an object inside that is complete: a part is not the whole.
+        '{"a": {"b": 1}',
+        '{"a": {"b": 1}, "c":',
+        '{"a": [{"b": 1}, {"b": 2}',
+        '{"a": "text", "c": {"b": 1}, "d": "te',
+        '```json\n{"a": {"b": 1}\n```',
+        'Here it is: {"a": {"b": 1}',
+        '{\n  "a": {"b": 1},\n',
+        '[{"b": 1}, {"b": 2}',
+        '[1, {"b": 1}',
+        # Broken around an object that is whole.
+        '{"a": {"b": 1}, }',
+        '{"a" {"b": 1}}',
+        '{"a": {"b": 1} "c": 2}',
+        '{a: {"b": 1}}',
+        "{'a': {\"b\": 1}}",
+        '{ // the answer\n"a": {"b": 1}}',
+        '{a: {"b": 1}',
+        # The thoughts of a model that never came to its answer.
+        '<think>Perhaps {"b": 1}? Let me see',
+    ],
+)
+def test_a_part_of_a_broken_object_is_not_taken_for_the_whole(text: str) -> None:
+    with pytest.raises(AnswerError) as told:
+        read_object(text)
+    assert told.value.cause == "not_json"
+
+
+@quick
+@given(st.integers(1, len(TEXT) - 1))
+def test_an_answer_cut_off_anywhere_is_refused(length: int) -> None:
+    with pytest.raises(AnswerError):
+        read_object(TEXT[:length])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":' * 20_000 + "1" + "}" * 20_000,
+        '{"a":' * 20_000,
+        "[" * 20_000 + "]" * 20_000,
+        '{"a": ' + "[" * 20_000 + "]" * 20_000 + "}",
+        "{" * 20_000,
+        "[{" * 20_000,
+        "{ " * 20_000,
+        "{x" * 20_000,
+        # A number that Python will not read.
+        '{"a": ' + "9" * 5_000 + "}",
+    ],
+    ids=lambda text: f"{text[:12]}...{len(text)}",
+)
+def test_no_answer_breaks_the_reader(text: str) -> None:
+    with pytest.raises(AnswerError):
+        read_object(text)
+
+
+@quick
+@given(st.one_of(st.text(), st.text(alphabet='{}[]",:0eE.-<think>/\\ \n'), JSON.map(json.dumps)))
+def test_any_text_is_an_object_or_an_error_for_the_model(text: str) -> None:
+    with contextlib.suppress(AnswerError):
+        assert isinstance(read_object(text), dict)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        json.dumps(WHOLE, indent=2),
+        f"\n\n  {TEXT}\n",
+        f"```json\n{TEXT}\n```",
+        f"```\n{TEXT}\n```",
+        f"Sure! Here is the answer:\n\n```json\n{TEXT}\n```\nAnything else?",
+        f"The answer is {TEXT}. Good luck!",
+        f'<think>I could say {{"x": 1}} or []</think>{TEXT}',
+        f"\n<think>\n</think>\n\n```json\n{TEXT}\n```",
+        # Braces and brackets of prose.
+        f"As {{name}} said [1], in [2, 3] and {{few}} words: {TEXT}",
+        f"(see {{a, b}}) {TEXT} [end]",
+    ],
+)
+def test_what_surrounds_the_object_is_passed_over(text: str) -> None:
+    assert read_object(text) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        # Nothing there.
+        ("", "no complete JSON object"),
+        ("I would rather not.", "no complete JSON object"),
+        ('"text"', "no complete JSON object"),
+        ("42", "no complete JSON object"),
+        ("null", "no complete JSON object"),
+        ("[1, 2]", "no complete JSON object"),
+        ('<think>{"a": 1}</think>', "no complete JSON object"),
+        # Which one?
+        ('{"a": 1} {"a": 2}', "holds 2 JSON objects"),
+        ('{"a": 1}\n{"a": 1}\n{"a": 1}', "holds 3 JSON objects"),
+        ('Draft: {"a": 1}. Final: {"a": 2}', "holds 2 JSON objects"),
+        # A list of answers is not an answer.
+        ('[{"a": 1}]', "is a list"),
+        ('[{"a": 1}, {"a": 2}]', "is a list"),
+        # What Python's reader takes and JSON does not.
+        ('{"a": NaN}', "NaN is not JSON"),
+        ('{"a": [Infinity]}', "Infinity is not JSON"),
+        ('{"a": -Infinity}', "-Infinity is not JSON"),
+        # The second would silently win.
+        ('{"a": 1, "a": 2}', "key 'a' occurs twice"),
+        ('{"x": {"a": 1, "b": 2, "a": 1}}', "key 'a' occurs twice"),
+        # Nothing is repaired.
+        ('{"a": 1,}', "is broken"),
+        ('{"a": "line\nbreak"}', "is broken"),
+        ('{"a": True}', "is broken"),
+        ('{"a": 01}', "is broken"),
+        ("{\"a\": 'b'}", "is broken"),
+    ],
+)
+def test_an_answer_that_is_not_one_object_is_told_why(text: str, told: str) -> None:
+    with pytest.raises(AnswerError, match=told) as refused:
+        read_object(text)
+    assert refused.value.cause == "not_json"
+    assert str(refused.value).endswith("Answer with exactly one JSON object and nothing else.")
+
+
+def test_thoughts_inside_a_value_are_a_value() -> None:
+    assert read_object('{"a": "<think>x</think>"}') == {"a": "<think>x</think>"}
+
+
+@quick
+@given(st.dictionaries(st.text(), JSON, max_size=3))
+def test_every_object_reads_back_as_it_was(value: dict[str, Any]) -> None:
+    assert read_object(json.dumps(value)) == value
+    assert read_object(f"Here:\n```json\n{json.dumps(value, ensure_ascii=False)}\n```") == value

@@ -1,0 +1,84 @@
+"""Where files go: two batches never write the same one."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+from llmbatch_assets.domain.layout import Layout
+from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Parameters
+from llmbatch_assets_tests.domain.strategies import parameters
+
+FORMATS = ("csv", "psv", "tsv", "jsonl")
+
+
+def paths(layout: Layout) -> dict[str, str]:
+    """Every path of a layout, by name."""
+    plain = {
+        name: getattr(layout, name) for name, value in vars(Layout).items() if isinstance(value, property)
+    }  # every property is a path
+    exports = {f"export {name}": layout.export(name) for name in FORMATS}
+    reports = {f"report {name}": layout.report(name) for name in ("md", "html")}
+    manifests = {f"manifest {number}": layout.manifest(number) for number in (4, 5, 6)}
+    return {name: str(path) for name, path in (plain | exports | reports | manifests).items()}
+
+
+# Names that are those of the default batch's own folders are the ones to try.
+@pytest.mark.parametrize("batch", ["french", "cache", "outputs", "reports", "llm_outputs", "artifacts"])
+def test_two_batches_never_share_a_file(batch: str) -> None:
+    folders = {"artifacts", "cache", "archive", "llm_outputs", "llm_failures", "forced", "provenance"}
+    ours, theirs = paths(Layout(batch, Parameters())), paths(Layout(DEFAULT_BATCH, Parameters()))
+    assert not set(ours.values()) & {path for name, path in theirs.items() if name not in folders}
+    assert [name for name in ours if ours[name] == theirs[name]] == []
+
+
+def test_the_default_batch_has_the_plain_paths() -> None:
+    assert paths(Layout(DEFAULT_BATCH, Parameters())) == {
+        "artifacts": "artifacts",
+        "cache": "artifacts/cache",
+        "schema_py": "schema/llm_schema.py",
+        "schema_txt": "schema/llm_schema.txt",
+        "archive": "archived",
+        "snapshot": "artifacts/cache/pipeline2_input.json",
+        "group_contexts": "artifacts/cache/pipeline3_group_contexts.json",
+        "work_items": "artifacts/cache/pipeline3_work_items.json",
+        "llm_outputs": "artifacts/cache/llm_outputs",
+        "llm_failures": "artifacts/cache/llm_failures",
+        "forced": "artifacts/cache/forced",
+        "provenance": "artifacts/cache/provenance",
+        **{f"export {name}": f"artifacts/outputs/output.{name}" for name in FORMATS},
+        "report md": "artifacts/reports/report.md",
+        "report html": "artifacts/reports/report.html",
+        "manifest 4": "artifacts/cache/pipeline4_manifest.json",
+        "manifest 5": "artifacts/cache/pipeline5_manifest.json",
+        "manifest 6": "artifacts/cache/pipeline6_manifest.json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("block", "name", "expected"),
+    [
+        ({"artifacts": {"dir": "made"}}, "snapshot", "made/cache/pipeline2_input.json"),
+        ({"artifacts": {"dir": "made"}}, "export psv", "made/outputs/output.psv"),
+        ({"artifacts": {"dir": "made"}}, "report html", "made/reports/report.html"),
+        ({"artifacts": {"outputs_dir": "o"}}, "export csv", "o/output.csv"),
+        ({"artifacts": {"reports_dir": "r"}}, "report md", "r/report.md"),
+        ({"cache": {"dir": "c"}}, "llm_outputs", "c/llm_outputs"),
+        ({"cache": {"dir": "c"}}, "export psv", "artifacts/b/outputs/output.psv"),
+        ({"outputs": {"tsv_path": "x/y.txt"}}, "export tsv", "x/y.txt"),
+        ({"report": {"html_path": "x/r.html"}}, "report html", "x/r.html"),
+        ({"llm_schema": {"path": "s/mine.py"}}, "schema_py", "s/mine.py"),
+        # The text follows its module unless it is sent elsewhere.
+        ({"llm_schema": {"path": "s/mine.py"}}, "schema_txt", "s/mine.txt"),
+        ({"llm_schema": {"path": "s/mine.py", "txt_path": "t.txt"}}, "schema_txt", "t.txt"),
+        ({"llm_schema": {"archive_dir": "old"}}, "archive", "old"),
+    ],
+)
+def test_a_configured_path_is_taken(block: dict[str, Any], name: str, expected: str) -> None:
+    assert paths(Layout("b", parameters(**block)))[name] == expected
+
+
+def test_paths_are_relative_to_the_project() -> None:
+    assert not any(PurePosixPath(path).is_absolute() for path in paths(Layout("b", Parameters())).values())

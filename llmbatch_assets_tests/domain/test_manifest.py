@@ -1,0 +1,93 @@
+"""The summary of a run: its counts add up, and it has the shape that its readers know."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbatch_assets.domain.manifest import (
+    LONGEST_SILENCE_ITEMS,
+    RunFacts,
+    execution_mode,
+    generation_manifest,
+    progress_every_n,
+)
+from llmbatch_assets.domain.outcome import TokenUsage
+from llmbatch_assets.domain.plan import State
+from llmbatch_assets_tests.domain.strategies import make_source, parameters, quick
+
+STATES: st.SearchStrategy[State] = st.sampled_from(["accepted", "failed", "failed_permanently", "missing"])
+FACTS = RunFacts("2026-02-16T00:00:00Z", 64.42, 40, 10, TokenUsage(requests=12), {"not_json": 1}, None)
+
+
+@quick
+@given(st.dictionaries(st.text(), STATES))
+def test_its_counts_add_up_whatever_happened(states: dict[str, State]) -> None:
+    counts = generation_manifest(parameters(), make_source(), states, FACTS, {})["counts"]
+    assert counts["n_total"] == len(states)
+    assert counts["n_success"] + counts["n_fail"] + counts["n_not_attempted"] == len(states)
+    assert counts["n_success"] == list(states.values()).count("accepted")
+    assert counts["n_not_attempted"] == list(states.values()).count("missing")
+
+
+@pytest.mark.parametrize(
+    ("verbose", "n_to_run", "every"),
+    [
+        # 0 is silent, 10 tells of every item, between them about so many lines.
+        (0, 100, 0),
+        (10, 100_000, 1),
+        (3, 10, 3),
+        (3, 300, 100),
+        (1, 300, 300),
+        (9, 3, 1),
+        (3, 0, 1),
+        # No run is silent for very long.
+        (1, 1_000_000, LONGEST_SILENCE_ITEMS),
+    ],
+)
+def test_progress_is_told_as_often_as_asked(verbose: int, n_to_run: int, every: int) -> None:
+    assert progress_every_n(verbose, n_to_run) == every
+
+
+@pytest.mark.parametrize(("workers", "mode"), [(1, "sequential"), (2, "parallel")])
+def test_one_worker_is_sequential(workers: int, mode: str) -> None:
+    assert execution_mode(workers) == mode
+
+
+def test_it_has_the_shape_that_its_readers_know() -> None:
+    files = {"outputs_dir": "o", "failures_dir": "f", "success_files": [], "failure_files": []}
+    states: dict[str, State] = {"a": "accepted", "b": "failed", "c": "failed_permanently", "d": "missing"}
+    read = parameters(llm={"max_workers": 10}, cache={"verbose": 3})
+    assert generation_manifest(read, make_source(), states, FACTS, files) == {
+        "meta": {
+            "pipeline": 4,
+            "generated_at_utc": "2026-02-16T00:00:00Z",
+            "model_name": "test-model",
+            "temperature": 0.5,
+            "provider": "openai",
+            "judge_enabled": True,
+            "prompt_sha": "p" * 40,
+            "schema_sha": "s" * 40,
+            "judge_prompt_sha": "j" * 40,
+            "elapsed_sec": 64.42,
+            "verbose": 3,
+            "progress_every_n": 3,
+            "cache_skips_pre_scan": 40,
+            "cache_skips_observed": 40,
+            "max_workers": 10,
+            "execution_mode": "parallel",
+            "stopped_by": None,
+        },
+        "counts": {
+            "n_total": 4,
+            "n_success": 1,
+            "n_fail": 2,
+            "n_not_attempted": 1,
+            "n_cache_skipped": 40,
+            "n_to_run": 10,
+        },
+        "failures_by_cause": {"not_json": 1},
+        "usage": {"requests": 12, "input_tokens": 0, "cached_input_tokens": 0, "output_tokens": 0},
+        "outputs": files,
+    }

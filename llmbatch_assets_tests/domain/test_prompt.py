@@ -1,0 +1,161 @@
+"""Templates: filled in one pass, loud about blanks, and identified by what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbatch_assets.domain.prompt import GENERATION_NAMES, Example, Message, PromptTemplate, blanks, fill
+from llmbatch_assets.errors import InputError, PromptError
+from llmbatch_assets_tests.domain.strategies import TEXTS, quick
+
+NAMES = ("context", "llm_schema", "a", "B_2")
+# Anything at all, and on purpose all that looks like part of a template.
+INSERTED = st.one_of(
+    st.sampled_from(["{context}", "{{", "}}", "{", "}", "{{context}}", "{a}{a}", '{"a": {"b": {}}}', "\\1", "%s"]),
+    st.text(),
+)
+# A template as its writer means it: pieces, each with what it is to become.
+PLAIN = TEXTS.filter(lambda text: not set("{}") & set(text))
+PIECES = st.recursive(
+    st.one_of(
+        PLAIN.map(lambda text: (text, text)),
+        st.sampled_from(NAMES).map(lambda name: (f"{{{name}}}", f"<{name}>")),
+        # Single braces that hold no name are literal.
+        st.sampled_from(["{ a }", "{}", "{a b}", "{a-b}", '{"a": 1}']).map(lambda text: (text, text)),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4).map(lambda parts: ("".join(p[0] for p in parts), "".join(p[1] for p in parts))),
+        inner.map(lambda part: ("{{ " + part[0] + " }}", "{ " + part[1] + " }")),
+    ),
+    max_leaves=8,
+)
+
+
+@quick
+@given(st.fixed_dictionaries(dict.fromkeys(NAMES, INSERTED)))
+def test_what_is_put_in_is_never_read_as_a_blank(values: Mapping[str, str]) -> None:
+    template = "{a}|{context}|{{{B_2}}}|{llm_schema}{a}"
+    expected = f"{values['a']}|{values['context']}|{{{values['B_2']}}}|{values['llm_schema']}{values['a']}"
+    assert fill(template, values) == expected
+
+
+@quick
+@given(PIECES)
+def test_a_template_becomes_what_its_writer_means(piece: tuple[str, str]) -> None:
+    template, expected = piece
+    assert fill(template, {name: f"<{name}>" for name in NAMES}) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        # Doubled braces come in pairs ...
+        ("{{context}}", "{context}"),
+        ("{{{context}}}", "{V}"),
+        ('{{"a": {{"b": {context}}}}}', '{"a": {"b": V}}'),
+        # ... and where they do not, they are somebody's JSON, which nobody doubled.
+        ('{"a": {"b": 1}}', '{"a": {"b": 1}}'),
+        ('{"a": {"b": {context}}}', '{"a": {"b": V}}'),
+        ('{"a": {"b": {"c": 1}}} {context}', '{"a": {"b": {"c": 1}}} V'),
+        ("}} {{", "}} {{"),
+        ("{{ {context}", "{{ V"),
+        # A pair after stray ones is still a pair.
+        ('{"a": {"b": 1}} {{x}}', '{"a": {"b": 1}} {x}'),
+        # A blank is letters, digits and underscores, and nothing else.
+        ("{ context }", "{ context }"),
+        ("{context!r} {context:>3} {context.a}", "{context!r} {context:>3} {context.a}"),
+        ("{}", "{}"),
+        ("{context", "{context"),
+        ("", ""),
+    ],
+)
+def test_braces_are_blanks_pairs_or_themselves(template: str, expected: str) -> None:
+    assert fill(template, {"context": "V"}) == expected
+
+
+def test_nothing_renders_as_nothing() -> None:
+    assert fill("[{a}]", {"a": None}) == "[]"
+
+
+def test_blanks_are_named_in_their_order_and_doubled_ones_are_none() -> None:
+    assert blanks("{b} {{c}} {a} {b} {{{d}}}") == ["b", "a", "b", "d"]
+
+
+def template(**changes: Any) -> PromptTemplate:
+    """A prompt with two messages."""
+    return PromptTemplate(**{"path": "prompts/p.yaml", "system": "Be {a}.", "user": "{context}"} | changes)
+
+
+def test_all_blanks_without_a_value_are_told_in_one_error() -> None:
+    broken = template(system="{zzz} {context}", user="{aaa} {a}", assistant_prefix="{mmm}")
+    with pytest.raises(PromptError) as told:
+        broken.render({"context": "x", "a": "y"})
+    assert "prompts/p.yaml: nothing fills {aaa}, {mmm}, {zzz}. Known here: {a}, {context}." in str(told.value)
+    assert "{{aaa}}" in str(told.value)
+    with pytest.raises(KeyError):
+        broken.render({})
+    with pytest.raises(InputError):
+        broken.check(GENERATION_NAMES)
+
+
+def test_messages_come_in_the_order_of_a_conversation() -> None:
+    shown = template(examples=(Example(user="u {a}", assistant='{"x": 1}'),), assistant_prefix="{{")
+    assert shown.render({"context": "C", "a": "A"}) == (
+        Message("system", "Be A."),
+        Message("user", "u A"),
+        Message("assistant", '{"x": 1}'),
+        Message("user", "C"),
+        Message("assistant", "{{"),
+    )
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_a_message_without_text_is_not_sent(empty: str | None) -> None:
+    assert [message.role for message in template(system=empty, assistant_prefix=empty).render({"context": "x"})] == [
+        "user"
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"system": "Be very {a}."},
+        {"system": None},
+        {"user": "{context}\n"},
+        {"assistant_prefix": "{"},
+        {"examples": (Example(user="u", assistant="a"),)},
+        # The same words in another mouth.
+        {"system": None, "user": "Be {a}.", "assistant_prefix": "{context}"},
+    ],
+)
+def test_another_message_is_another_prompt(changes: dict[str, Any]) -> None:
+    assert template(**changes).sha != template().sha
+
+
+@pytest.mark.parametrize("changes", [{"name": "n"}, {"version": 2}, {"purpose": "p"}, {"path": "elsewhere.yaml"}])
+def test_what_is_written_for_people_does_not_identify_a_prompt(changes: dict[str, Any]) -> None:
+    assert template(**changes).sha == template().sha
+
+
+def test_the_identity_of_a_prompt_is_a_contract() -> None:
+    assert template().sha == "36723002733be711f1d2cb9a9ed4fbf6fc4f4679"
+
+
+def test_a_blank_that_is_missing_is_appended_under_its_heading_and_no_other() -> None:
+    judge = template(user="Judge {context}\n\n").with_appended({"context": "The input:", "output_json": "The answer:"})
+    assert judge.user == "Judge {context}\n\nThe answer:\n{output_json}"
+    # A blank in any message counts, a doubled one does not.
+    everywhere = template(system="{context} {output_json}", user="Judge")
+    assert everywhere.with_appended({"context": "I:", "output_json": "A:"}) == everywhere
+    assert template(user="{{context}}").with_appended({"context": "I:"}).user == "{{context}}\n\nI:\n{context}"
+
+
+@pytest.mark.parametrize("content", [{}, {"user": ""}, {"user": "x", "sytem": "y"}])
+def test_a_prompt_without_a_user_message_or_with_unknown_keys_is_none(content: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        PromptTemplate.model_validate({"path": "p", **content})

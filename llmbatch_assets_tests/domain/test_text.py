@@ -1,0 +1,89 @@
+"""Texts from spreadsheets and editors, made plain without losing a letter."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbatch_assets.domain.text import CUT_MARK, cut, flatten, harden, slug
+from llmbatch_assets_tests.domain.strategies import quick
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Data Scientist", "data-scientist"),
+        # What separates fields or partition keys elsewhere is no part of a name.
+        ("a, b | c\td\ne/f", "a-b-c-d-e-f"),
+        ("snake_case  and--dashes", "snake-case-and-dashes"),
+        ("  -- trimmed -- ", "trimmed"),
+        # Letters of any script are letters.
+        ("Größe", "größe"),
+        ("データ 科学", "データ-科学"),
+        ("Ｆｕｌｌ　ｗｉｄｔｈ", "full-width"),
+        # A vowel sign belongs to its letter, as an accent written apart does.
+        ("हिन्दी", "हिन्दी"),
+        ("ไทยนี้", "ไทยนี้"),
+        ("cafe\u0301", "café"),
+        # Nothing to read: no label.
+        ("", ""),
+        ("!?, …", ""),
+        ("🙂", ""),
+    ],
+)
+def test_a_slug_keeps_letters_and_digits_and_joins_them_with_hyphens(text: str, expected: str) -> None:
+    assert slug(text) == expected
+
+
+def test_a_slug_is_cut_without_a_hyphen_at_its_end() -> None:
+    assert slug("a" * 31 + " bcd") == "a" * 31
+    assert slug("x" * 40) == "x" * 32
+    assert slug("one two three", 8) == "one-two"
+
+
+@quick
+@given(st.text())
+def test_a_slug_never_holds_what_a_partition_key_must_not(text: str) -> None:
+    made = slug(text)
+    assert len(made) <= 32
+    assert made == made.strip("-")
+    assert not set(made) & set(",|.\t\n\r\0 /\\\"'")
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "expected"),
+    [
+        # 0 means no limit, and a text that fits is left alone.
+        ("long enough", 0, ("long enough", False)),
+        ("12345", 5, ("12345", False)),
+        # What is cut says so, and where.
+        ("123456", 5, ("12345" + CUT_MARK, True)),
+        ("one two", 4, ("one" + CUT_MARK, True)),
+    ],
+)
+def test_a_cut_is_marked(text: str, limit: int, expected: tuple[str, bool]) -> None:
+    assert cut(text, limit) == expected
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\t", "\v", "\f", "\x85", "\u2028", "\u2029", " \n\n \t "])
+def test_flattening_puts_one_space_where_a_line_ended(line_break: str) -> None:
+    assert flatten(f"a{line_break}b") == "a b"
+
+
+def test_flattening_leaves_other_spaces_alone() -> None:
+    assert flatten("a  b") == "a  b"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\ufeffa\u00a0b\u202fc", "a b c"),
+        ("a\u200bb\u2060c", "abc"),
+        # Joiners are written: without them Persian words run together and families fall apart.
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("👩\u200d👧", "👩\u200d👧"),
+    ],
+)
+def test_hardening_replaces_only_what_looks_like_something_else(text: str, expected: str) -> None:
+    assert harden(text) == expected

@@ -1,0 +1,144 @@
+"""A provider, a store and a clock that live in memory, and the small batch that they are put to work on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import selectors
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from llmbatch_assets.domain.outcome import AcceptedOutput, Completion, FailedAttempt, TokenUsage
+from llmbatch_assets.domain.prompt import PromptTemplate
+from llmbatch_assets.domain.request import ChatRequest, Conversations
+from llmbatch_assets.domain.schema import Contract
+from llmbatch_assets.engine.attempt import Job, Limits, Workbench
+from llmbatch_assets_tests.domain.strategies import make_item, make_source
+
+NOW = "2026-02-16T00:00:00Z"
+GOOD = '{"answer": "yes"}'
+APPROVAL = '{"reasons": ["fine"], "score": 90, "verdict": "PASS"}'
+REJECTION = '{"reasons": ["too short", "wrong"], "score": 20, "verdict": "FAIL"}'
+COST = TokenUsage(requests=1, input_tokens=7, output_tokens=2)
+
+Returned = TypeVar("Returned")
+
+
+class LLMOutput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    answer: str
+
+
+class JudgeResult(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    reasons: list[str]
+    score: int
+    verdict: Literal["PASS", "FAIL"]
+
+
+class ScriptedClient:
+    """Answers from a list, the last one for ever; an exception in it is raised. ``asked`` is what it was asked."""
+
+    def __init__(self, *script: str | Completion | Exception) -> None:
+        self.script = list(script)
+        self.asked: list[ChatRequest] = []
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        self.asked.append(request)
+        await asyncio.sleep(0)
+        said = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(said, Exception):
+            raise said
+        return said if isinstance(said, Completion) else Completion(text=said, usage=COST, latency_sec=0.5)
+
+    def conversation(self, call: int) -> list[tuple[str, str]]:
+        """Roles and contents of a call's messages."""
+        return [(message.role, message.content) for message in self.asked[call].messages]
+
+
+class MemoryStore:
+    """Outcomes by cache id. ``log`` is the order in which they were saved."""
+
+    def __init__(self) -> None:
+        self.accepted: dict[str, AcceptedOutput] = {}
+        self.failures: list[FailedAttempt] = []
+        self.log: list[str] = []
+
+    async def save_accepted(self, output: AcceptedOutput) -> None:
+        self.accepted[output.meta["cache_id"]] = output
+        self.log.append("accepted")
+
+    async def save_failure(self, failure: FailedAttempt) -> None:
+        self.failures.append(failure)
+        self.log.append(failure.cause)
+
+    def next_attempt(self, cache_id: str) -> int:
+        return 1 + len([failure for failure in self.failures if failure.meta["cache_id"] == cache_id])
+
+
+class PassingTime(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next thing that is due, so that nobody waits."""
+
+    def __init__(self) -> None:
+        super().__init__(_JumpingSelector())
+
+    def time(self) -> float:
+        return _JumpingSelector.now
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        _JumpingSelector.now += timeout or 0.0
+        return super().select(0 if timeout is not None else None)
+
+
+def run(work: Callable[[], Awaitable[Returned]]) -> Returned:
+    """The result of asynchronous work, on a loop on which no time is lost."""
+
+    async def main() -> Returned:
+        return await work()
+
+    with asyncio.Runner(loop_factory=PassingTime) as runner:
+        return runner.run(main())
+
+
+def job(number: int = 1, group_context: str | None = None, **changes: Any) -> Job:
+    """A job on one item."""
+    return Job(make_item(number, **changes), group_context)
+
+
+def bench(
+    generator: ScriptedClient,
+    judge: ScriptedClient | None = None,
+    store: MemoryStore | None = None,
+    stopped: asyncio.Event | None = None,
+    **limits: int,
+) -> Workbench:
+    """A workbench of a batch with or without a judge."""
+    chosen: Mapping[str, int] = {"generations": 3, "judge_tries": 2, "transport_retries": 1, "min_score": 0} | limits
+    prompts = (
+        PromptTemplate(path="g.yaml", system="Answer.", user="{context}"),
+        PromptTemplate(path="j.yaml", user="Judge {context}: {output_json}") if judge else None,
+    )
+    contracts = (Contract.of(LLMOutput), Contract.of(JudgeResult) if judge else None)
+    return Workbench(
+        generator=generator,
+        judge=judge,
+        store=MemoryStore() if store is None else store,
+        conversations=Conversations.of(*prompts, *contracts, "schema"),
+        source=make_source(judge_enabled=judge is not None),
+        limits=Limits(**chosen),
+        now=lambda: NOW,
+        stopped=stopped or asyncio.Event(),
+    )
+
+
+def answer(text: str) -> str:
+    """A good answer that says this."""
+    return json.dumps({"answer": text})

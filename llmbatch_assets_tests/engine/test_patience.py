@@ -1,0 +1,128 @@
+"""Calls that failed in transit: tried again with growing pauses, as often as allowed, and never for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from llmbatch_assets.domain.outcome import Completion
+from llmbatch_assets.engine.patience import (
+    FIRST_WAIT_SEC,
+    LONGEST_RETRY_AFTER_SEC,
+    LONGEST_WAIT_SEC,
+    patiently,
+)
+from llmbatch_assets.errors import (
+    ItemPermanentError,
+    LlmBatchError,
+    ProviderError,
+    RunPermanentError,
+    TransientError,
+)
+from llmbatch_assets_tests.engine.fakes import run
+
+DONE = Completion(text="done")
+
+
+class Call:
+    """A call that fails as told, then answers; ``pauses`` are the seconds before each further try."""
+
+    def __init__(self, *faults: Exception) -> None:
+        self.faults = list(faults)
+        self.tries: list[float] = []
+
+    async def __call__(self) -> Completion:
+        self.tries.append(asyncio.get_running_loop().time())
+        if self.faults:
+            raise self.faults.pop(0)
+        return DONE
+
+    @property
+    def pauses(self) -> list[float]:
+        return [later - earlier for earlier, later in pairwise(self.tries)]
+
+
+def busy(retry_after: float | None = None) -> TransientError:
+    """A fault that passes."""
+    return TransientError("http_429", "busy", retry_after)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RunPermanentError("no_key", "no"),
+        ItemPermanentError("refused", "no"),
+        ProviderError("odd", "no"),
+        LlmBatchError("no"),
+        ValueError("no"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_fault_that_time_does_not_heal_is_raised_at_once(fault: Exception) -> None:
+    call = Call(fault)
+    with pytest.raises(type(fault)) as raised:
+        run(lambda: patiently(call, 5))
+    assert raised.value is fault
+    assert len(call.tries) == 1
+
+
+@pytest.mark.parametrize(("faults", "retries"), [(0, 0), (1, 1), (3, 3), (3, 9)])
+def test_a_call_that_recovers_in_time_is_answered(faults: int, retries: int) -> None:
+    call = Call(*(busy() for _ in range(faults)))
+    assert run(lambda: patiently(call, retries)) is DONE
+    assert len(call.tries) == faults + 1
+
+
+@pytest.mark.parametrize("retries", [0, 1, 4])
+def test_the_last_fault_is_raised_when_the_tries_are_used_up(retries: int) -> None:
+    faults = [TransientError("http_500", f"number {number}") for number in range(9)]
+    call = Call(*faults)
+    with pytest.raises(TransientError) as raised:
+        run(lambda: patiently(call, retries))
+    assert raised.value is faults[retries]
+    assert len(call.tries) == retries + 1
+
+
+def test_pauses_grow_to_a_longest_one_and_no_two_callers_keep_step() -> None:
+    calls = [Call(*(busy() for _ in range(10))) for _ in range(20)]
+    for call in calls:
+        run(lambda call=call: patiently(call, 10))  # type: ignore[misc]  # the call is bound as it is
+    for number in range(10):
+        pauses = [call.pauses[number] for call in calls]
+        earliest = min(FIRST_WAIT_SEC * 2**number, LONGEST_WAIT_SEC)
+        assert earliest - 0.001 <= min(pauses)
+        assert max(pauses) <= earliest + FIRST_WAIT_SEC + 0.001
+        assert earliest == LONGEST_WAIT_SEC or len(set(pauses)) > 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "waited"),
+    [
+        # As the server asks, be it less than we would have waited ...
+        (0.0, 0.0),
+        (0.1, 0.1),
+        (45.0, 45.0),
+        # ... but not for a day.
+        (86_400.0, LONGEST_RETRY_AFTER_SEC),
+    ],
+)
+def test_a_server_that_names_a_time_is_obeyed_up_to_a_limit(asked: float, waited: float) -> None:
+    call = Call(busy(asked), busy(asked))
+    run(lambda: patiently(call, 2))
+    assert call.pauses == pytest.approx([waited, waited], abs=0.01)
+
+
+def test_a_wait_can_be_interrupted() -> None:
+    call = Call(busy(60))
+
+    async def interrupted() -> None:
+        waiting = asyncio.ensure_future(patiently(call, 1))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    run(interrupted)
+    assert len(call.tries) == 1

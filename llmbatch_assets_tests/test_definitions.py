@@ -1,0 +1,105 @@
+"""The code location loads, and what is below Dagster does not need it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from llmbatch_assets import definitions
+from llmbatch_assets_tests.project import Project, make_project, settings
+
+LONGEST_IMPORT_SEC = 1.5
+IMPORT_THE_DOMAIN = """
+import importlib, json, pkgutil, sys, time
+started = time.perf_counter()
+import llmbatch_assets.domain, llmbatch_assets.errors
+names = [f"llmbatch_assets.domain.{module.name}" for module in pkgutil.iter_modules(llmbatch_assets.domain.__path__)]
+for name in names:
+    importlib.import_module(name)
+print(json.dumps({"names": names, "took": time.perf_counter() - started, "all": sorted(sys.modules)}))
+"""
+
+
+@pytest.fixture
+def two_batches(tmp_path: Path) -> Project:
+    """A project with a default batch and one of another name."""
+    project = make_project(tmp_path / "project")
+    project.parameters("second", **settings())
+    return project
+
+
+@pytest.fixture
+def loaded(two_batches: Project, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
+    """The definitions as a code server finds them in the project's folder."""
+    monkeypatch.chdir(two_batches.root)
+    monkeypatch.delenv("LLMBATCH_PARAMETERS", raising=False)
+
+    return definitions.defs()
+
+
+def test_every_configuration_file_is_a_batch(loaded: dg.Definitions) -> None:
+    dg.Definitions.validate_loadable(loaded)
+
+    graph = loaded.resolve_asset_graph()
+    keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
+    assert len(keys) == 2 * len({key.removeprefix("second/") for key in keys})
+    jobs = {job.name for job in loaded.resolve_all_job_defs() if not job.name.startswith("__")}
+    assert jobs == {f"{batch}{stage}" for batch in ("", "second__") for stage in ("prepare", "generate", "publish")}
+
+
+def test_a_project_is_found_by_the_environment(
+    two_batches: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLMBATCH_PARAMETERS", str(two_batches.config))
+
+    assert dg.AssetKey("llm_outputs") in definitions.defs().resolve_asset_graph().get_all_asset_keys()
+
+
+def test_a_configuration_kept_elsewhere_is_one_batch(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").touch()
+
+    assert definitions.config_files(tmp_path / "batch.yaml") == [tmp_path / "batch.yaml"]
+
+
+@pytest.mark.slow
+def test_dagster_itself_finds_nothing_wrong(two_batches: Project) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "dagster", "definitions", "validate", "-m", "llmbatch_assets.definitions"],
+        cwd=two_batches.root,
+        env=two_batches.environment(DAGSTER_HOME=str(two_batches.root)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    told = ended.stdout + ended.stderr
+    assert ended.returncode == 0, told
+    assert "Validation successful" in told
+
+
+def test_the_domain_is_imported_quickly_and_without_frameworks(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", IMPORT_THE_DOMAIN], capture_output=True, text=True, timeout=60, check=True
+    )
+    found = json.loads(ended.stdout)
+    with capsys.disabled():
+        sys.stdout.write(f"\nimport of {len(found['names'])} domain modules: {found['took']:.2f} s\n")
+
+    assert len(found["names"]) > 10
+    assert not {"dagster", "openai", "pandas", "yaml", "orjson", "click", "rich", "jinja2"} & set(found["all"])
+    assert found["took"] < LONGEST_IMPORT_SEC
+
+
+def test_the_command_line_imports_dagster_only_when_it_runs_something(tmp_path: Path) -> None:
+    code = "import sys, llmbatch_assets.cli; print('dagster' in sys.modules, 'openai' in sys.modules)"
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert ended.stdout.split() == ["False", "False"]
