@@ -64,6 +64,14 @@ def write_json(path: Path, value: Any) -> int:
     return write_atomically(path, json_bytes(value))
 
 
+def keep_json(path: Path, value: Any) -> tuple[int, bool]:
+    """Write a JSON artifact unless the file holds these very bytes; gives its size, and whether it was written."""
+    content = json_bytes(value)
+    if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+        return len(content), False
+    return write_atomically(path, content), True
+
+
 def read_json(path: Path, made_by: str = "") -> Any:
     """The value of a JSON artifact. Raises ``MissingArtifactError`` (naming what makes it) or ``ArtifactError``."""
     try:

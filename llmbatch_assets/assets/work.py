@@ -9,12 +9,12 @@ from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.identity import IDENTITY_VERSION
+from llmbatch_assets.domain.plan_preview import facts, preview
 from llmbatch_assets.domain.table import Snapshot
-from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkItems, work_items_of
+from llmbatch_assets.domain.work import GroupContext, WorkItems, work_items_of
 
 # Keys are added in statements of this size: databases limit the variables of one.
 KEYS_AT_ONCE = 10_000
-PREVIEW_ITEMS = 10
 
 
 def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition]:
@@ -64,6 +64,8 @@ def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition
         plan = make_plan(input_snapshot, batch.parameters)
         work_items = work_items_of(plan, batch.parameters, batch.layout.group_contexts.name)
         version = dg.DataVersion(_how_items_are_made(batch))
+        for warning in plan.warnings:
+            context.log.warning(warning)
         yield dg.MaterializeResult(
             asset_key=names.key("group_contexts"),
             value=plan.contexts,
@@ -73,7 +75,7 @@ def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition
         yield dg.MaterializeResult(
             asset_key=names.key("work_items"),
             value=work_items,
-            metadata={"n_items": len(plan.items), "preview": dg.MetadataValue.md(_preview(plan.items))},
+            metadata={**facts(plan), "preview": dg.MetadataValue.md(preview(plan.items))},
             data_version=version,
         )
         # After the artifact: a key without its item would be a partition that nothing can fill.
@@ -102,8 +104,3 @@ def _how_items_are_made(batch: Batch) -> str:
     parameters = batch.parameters
     blocks = {name: getattr(parameters, name).model_dump() for name in ("grouping", "context", "work_items")}
     return sha1_named(scheme=IDENTITY_VERSION, **blocks)
-
-
-def _preview(items: list[WorkItem]) -> str:
-    lines = [f"| {item.row_index} | `{item.partition_key}` | {len(item.context)} |" for item in items[:PREVIEW_ITEMS]]
-    return "\n".join(["| row | partition | characters |", "| --- | --- | --- |", *lines])

@@ -63,7 +63,8 @@ def work_items_of(plan: WorkPlan, parameters: Parameters, contexts_artifact: str
             "mode": grouping.effective_mode,
             "column": grouping.column if grouping.enabled else None,
             "dedupe_group_context": bool(plan.contexts),
-        }
+        },
+        "warnings": plan.warnings,
     }
     return WorkItems(
         meta=meta,

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 from pydantic import TypeAdapter, ValidationError
 
-from llmbatch_assets.adapters.files import read_json, write_json
+from llmbatch_assets.adapters.files import keep_json, read_json
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch, BatchFile
@@ -69,11 +69,11 @@ class JsonIOManager(dg.ConfigurableIOManager):
         return BatchFile(Path(self.config_file), self.offline).load()
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Write a whole artifact."""
+        """Write a whole artifact. The same bytes are not written again."""
         batch = self._batch()
         path = artifact_path(batch, context.asset_key.path[-1])
-        size = write_json(path, TypeAdapter(type(obj)).dump_python(obj, mode="json"))
-        context.log.info(f"wrote {batch.shown(path)} (bytes={size})")
+        size, written = keep_json(path, TypeAdapter(type(obj)).dump_python(obj, mode="json"))
+        context.log.info(f"{'wrote' if written else 'unchanged:'} {batch.shown(path)} (bytes={size})")
         context.add_output_metadata({"path": dg.MetadataValue.path(batch.shown(path)), "bytes": size})
 
     def load_input(self, context: dg.InputContext) -> Any:

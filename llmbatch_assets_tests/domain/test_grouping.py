@@ -289,7 +289,8 @@ def test_the_artifact_of_the_items_says_how_they_were_made(mode: str) -> None:
             "mode": mode,
             "column": None if mode == "row_wise" else "team",
             "dedupe_group_context": shared,
-        }
+        },
+        "warnings": [],
     }
     assert (kept.n_items, kept.n_group_contexts) == (len(made.items), len(made.contexts))
     assert kept.group_contexts_artifact == ("pipeline3_group_contexts.json" if shared else None)
