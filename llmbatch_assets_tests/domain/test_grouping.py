@@ -290,8 +290,18 @@ def test_the_artifact_of_the_items_says_how_they_were_made(mode: str) -> None:
             "column": None if mode == "row_wise" else "team",
             "dedupe_group_context": shared,
         },
-        "warnings": [],
+        "warnings": made.warnings,
     }
     assert (kept.n_items, kept.n_group_contexts) == (len(made.items), len(made.contexts))
     assert kept.group_contexts_artifact == ("pipeline3_group_contexts.json" if shared else None)
     assert kept.items == made.items
+
+
+def test_values_of_the_grouping_column_that_need_a_look_are_told_with_examples() -> None:
+    rows = (("1", "", "x"), ("2", "caf\u00e9", "x"), ("3", "cafe\u0301", "x"), ("4", "Café", "x"))
+    made = plan("group_output", rows)
+    assert [item.group_key for item in made.items] == ["", "caf\u00e9", "Café"]
+    empty, composed, alike = made.warnings
+    assert empty == "1 rows have no value in 'team' and form one group; row indices: 0"
+    assert composed.startswith("1 values of 'team' were composed (Unicode NFC)")
+    assert alike.endswith("differ only in case or blanks and stay apart: 'Café' / 'café'")
