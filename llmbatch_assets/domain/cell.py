@@ -27,8 +27,9 @@ from llmbatch_assets.domain.text import flatten, harden
 
 MIDNIGHT = dt.time()
 
-# What most cells hold none of. One search for all of it is what makes cleaning cheap.
-_UNCLEAN = re.compile(r"\A\s|\s\Z|[\r\n\t\v\f\x85\u2028\u2029\u00a0\u202f\ufeff\u200b\u2060\\]")
+# What most rows hold none of. One search over a whole row for it is what makes cleaning cheap.
+_UNCLEAN = re.compile(r"[\r\n\t\v\f\x1c-\x1f\x85\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u2060\u3000\ufeff\\]")
+_SEPARATOR = "\0"
 
 
 def cell_text(value: Any) -> str:
@@ -76,6 +77,17 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | bool | int | float) else cell_text(value)
 
 
+def _needs_cleaning(row: str) -> bool:
+    """Whether a row, its cells joined by the separator, holds a blank at an end of a cell or an unclean character."""
+    return (
+        row.startswith(" ")
+        or row.endswith(" ")
+        or f" {_SEPARATOR}" in row
+        or f"{_SEPARATOR} " in row
+        or _UNCLEAN.search(row) is not None
+    )
+
+
 class Cleaner:
     """Cleans cells and counts what it changed, by kind and column."""
 
@@ -94,18 +106,20 @@ class Cleaner:
 
     def row(self, cells: Sequence[Any]) -> dict[str, str]:
         """The cells of a row, cleaned, by column."""
+        texts = [cell if isinstance(cell, str) else cell_text(cell) for cell in cells]
+        if _needs_cleaning(_SEPARATOR.join(texts)):
+            texts = [self._cleaned(name, text) for name, text in zip(self._columns, texts, strict=True)]
+        longest = self._longest_token
         return {
-            name: self._cell(name, cell if isinstance(cell, str) else cell_text(cell))
-            for name, cell in zip(self._columns, cells, strict=True)
+            name: text if len(text) > longest else self._unless_null(name, text)
+            for name, text in zip(self._columns, texts, strict=True)
         }
 
-    def _cell(self, column: str, text: str) -> str:
-        if _UNCLEAN.search(text):
-            text = self._cleaned(column, text)
-        if text and len(text) <= self._longest_token and text.lower() in self._null_tokens:
-            self._count("null_token", column)
-            return ""
-        return text
+    def _unless_null(self, column: str, text: str) -> str:
+        if not text or text.lower() not in self._null_tokens:
+            return text
+        self._count("null_token", column)
+        return ""
 
     def _cleaned(self, column: str, text: str) -> str:
         steps = {

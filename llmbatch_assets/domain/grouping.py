@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.context import Rendered, RowRenderer, check_group_templates, limit
 from llmbatch_assets.domain.identity import group_context_id, partition_key, work_id
@@ -16,8 +16,7 @@ from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkPlan
 from llmbatch_assets.errors import GroupingColumnError
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(NamedTuple):
     """An item before it has an id."""
 
     group_key: str | None
@@ -209,7 +208,7 @@ def _sharing(drafts: Iterable[Draft], mode: str) -> Iterator[WorkItem]:
             rows.setdefault(content, []).append(draft.row_index)
     for content, draft in first.items():
         shared = {"shared_row_indices": rows[content]} if content in rows else {}
-        yield _item(replace(draft, meta=draft.meta | shared), content)
+        yield _item(draft._replace(meta=draft.meta | shared), content)
 
 
 def _content_id(draft: Draft, mode: str, ordinal: int = 0) -> str:

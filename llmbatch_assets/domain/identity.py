@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -36,8 +37,12 @@ def work_id(mode: str, group_key: str | None, context: str, context_id: str | No
 
 def partition_key(label: str, item_id: str) -> str:
     """The item's name in Dagster: a readable label and 16 digits of its id; without a label the whole id."""
-    readable = slug(label)
+    readable = _label_slug(label)
     return f"{readable}-{item_id[:16]}" if readable else item_id
+
+
+# The items of a group share their label.
+_label_slug = lru_cache(maxsize=1024)(slug)
 
 
 def asking_parts(llm: Llm) -> dict[str, Any]:
