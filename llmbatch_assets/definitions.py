@@ -7,13 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from llmbatch_assets.adapters.project import find_config
+from llmbatch_assets.adapters.project import config_files, find_config
 from llmbatch_assets.assets.batch import build_batch
-
-
-def config_files(config: Path) -> list[Path]:
-    """The batches beside a configuration file: it, and where it lies in ``configs/`` its neighbours."""
-    return sorted(config.parent.glob("*.yaml")) if config.parent.name == "configs" else [config]
 
 
 @dg.definitions

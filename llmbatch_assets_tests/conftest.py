@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,14 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """A Dagster instance of the test's own, in memory: the storage's code is that of the one on disk."""
     with dg.DagsterInstance.ephemeral() as made:
         yield made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under CI a test that needs the embedded model must run: a skip is a failure."""
+    report = yield
+    if os.environ.get("CI") == "true" and report.skipped and item.get_closest_marker("local_model"):
+        report.outcome = "failed"
+    return report

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from llmbatch_assets import definitions
+from llmbatch_assets.adapters.project import config_files
 from llmbatch_assets_tests.project import Project, make_project, settings
 
 LONGEST_IMPORT_SEC = 1.5
@@ -64,7 +65,7 @@ def test_a_project_is_found_by_the_environment(
 def test_a_configuration_kept_elsewhere_is_one_batch(tmp_path: Path) -> None:
     (tmp_path / "other.yaml").touch()
 
-    assert definitions.config_files(tmp_path / "batch.yaml") == [tmp_path / "batch.yaml"]
+    assert config_files(tmp_path / "batch.yaml") == [tmp_path / "batch.yaml"]
 
 
 @pytest.mark.slow

@@ -19,7 +19,10 @@ def key_reader(name: str, root: Path) -> str:
         return NO_KEY
     found = os.environ.get(name) or _from_file(root / "credentials.yaml", name)
     if not found:
-        raise RunPermanentError("no_key", f"the environment variable {name} is not set; set it to your provider's key")
+        raise RunPermanentError(
+            "no_key",
+            f"the key {name} is not set; set the environment variable of that name, or write it into credentials.yaml",
+        )
     return found
 
 

@@ -72,12 +72,14 @@ def keep_json(path: Path, value: Any) -> tuple[int, bool]:
     return write_atomically(path, content), True
 
 
-def read_json(path: Path, made_by: str = "") -> Any:
-    """The value of a JSON artifact. Raises ``MissingArtifactError`` (naming what makes it) or ``ArtifactError``."""
+def read_json(path: Path, made_by: str = "llmbatch run") -> Any:
+    """The value of a JSON artifact, which the command ``made_by`` makes.
+
+    Raises ``MissingArtifactError`` or ``ArtifactError``, both naming that command.
+    """
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        remedy = f"; make it with: llmbatch run --select {made_by}" if made_by else ""
-        raise MissingArtifactError(f"{path} does not exist{remedy}") from None
+        raise MissingArtifactError(f"{path} does not exist; make it with: {made_by}") from None
     except (ValueError, OSError, RecursionError) as broken:
-        raise ArtifactError(f"{path} cannot be read as JSON ({broken}); delete it and make it again") from broken
+        raise ArtifactError(f"{path} cannot be read as JSON ({broken}); make it again with: {made_by}") from broken

@@ -9,22 +9,24 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx2
 import openai
 
 from llmbatch_assets.adapters.provider_faults import fault_of_status, read_completion
 from llmbatch_assets.domain.outcome import Completion
-from llmbatch_assets.domain.parameters import Llm
+from llmbatch_assets.domain.parameters import GEMINI_BASE_URL, OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.errors import RunPermanentError, TransientError
 
 log = logging.getLogger(__name__)
 
-GEMINI_BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
-OPENAI_BASE_URL = "https://api.openai.com/v1"
-
 _CLIENT_LOGGERS = ("openai", "httpx2")
+
+CONNECT_SEC = 10.0
+_THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
 
 # What a server may be asked for, strictest first.
 _STEPS = ("json_schema", "json_object", "prompt")
@@ -32,11 +34,8 @@ _STEPS = ("json_schema", "json_object", "prompt")
 
 def endpoint(llm: Llm) -> tuple[str, str]:
     """Base URL and name of the key's environment variable; a server of one's own has no key unless one is named."""
-    if llm.base_url:
-        return llm.base_url, llm.api_key_env
-    if llm.model_name.startswith("gemini-"):
-        return GEMINI_BASE_URL, llm.api_key_env or "GEMINI_API_KEY"
-    return OPENAI_BASE_URL, llm.api_key_env or "OPENAI_API_KEY"
+    usual = {GEMINI_BASE_URL: "GEMINI_API_KEY", OPENAI_BASE_URL: "OPENAI_API_KEY"}
+    return llm.endpoint, llm.api_key_env or ("" if llm.base_url else usual[llm.endpoint])
 
 
 class OpenAIClient:
@@ -97,7 +96,10 @@ class OpenAIClient:
         causes = list(_causes(fault))
         reason = str(causes[-1] or fault)
         # The SDK's aiohttp transport calls a refused connection a timeout; what it was stands at the chain's end.
-        if isinstance(causes[-1], ConnectionRefusedError | socket.gaierror) and not self._reached:
+        silent = isinstance(causes[-1], TimeoutError) and any(
+            isinstance(cause, httpx2.ConnectTimeout) for cause in causes
+        )
+        if not self._reached and (silent or isinstance(causes[-1], ConnectionRefusedError | socket.gaierror)):
             return RunPermanentError(
                 "nothing_listening",
                 f"no connection to {self._base_url} ({reason}); start the server or correct llm.base_url",
@@ -133,8 +135,12 @@ def _open_sdk(llm: Llm, base_url: str, read_key: Callable[[], str]) -> openai.As
         return found
 
     # Redirects are not followed: the key must reach no other host.
-    http = openai.DefaultAioHttpClient(timeout=llm.timeout_sec, follow_redirects=False)
-    sdk = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http, timeout=llm.timeout_sec)
+    timeout = openai.Timeout(llm.timeout_sec, connect=min(llm.timeout_sec, CONNECT_SEC))
+    # A proxy is for what lies beyond this machine.
+    http = openai.DefaultAioHttpClient(
+        timeout=timeout, follow_redirects=False, trust_env=urlsplit(base_url).hostname not in _THIS_MACHINE
+    )
+    sdk = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http, timeout=timeout)
     if not _is_openai(base_url):
         # The SDK takes both from the environment and would tell them to any server.
         sdk.organization = sdk.project = None

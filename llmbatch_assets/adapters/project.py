@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from llmbatch_assets.adapters.readers import read_table
 from llmbatch_assets.adapters.schema_module import load_schema
 from llmbatch_assets.adapters.yaml_files import load_parameters, load_prompt
-from llmbatch_assets.domain.canonical import sha1_named
+from llmbatch_assets.domain.canonical import sha1_named, sha1_text
 from llmbatch_assets.domain.identity import BatchIdentity, asking_parts
 from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.outcome import Source
@@ -44,6 +45,11 @@ def find_config(given: str | None, environment: Mapping[str, str], start: Path) 
     raise ConfigError(f"no {DEFAULT_CONFIG} in {start} or above; go to your project, or name a file with --config")
 
 
+def config_files(config: Path) -> list[Path]:
+    """The batches beside a configuration file: it, and where it lies in ``configs/`` its neighbours."""
+    return sorted(config.parent.glob("*.yaml")) if config.parent.name == "configs" else [config]
+
+
 @dataclass(frozen=True)
 class BatchFile:
     """Names one batch: its configuration file, and whether its provider is replaced by the offline one."""
@@ -59,6 +65,11 @@ class BatchFile:
 
     def load(self) -> Batch:
         """The batch as its file describes it now. Raises ``ConfigError``."""
+        if not re.fullmatch(r"\w+", self.path.stem, re.ASCII):
+            raise ConfigError(
+                f"{self.path}: a batch is called by its file's name, and Dagster takes letters, digits and underscores; "
+                f"rename the file to {re.sub(r'[^A-Za-z0-9_]+', '_', self.path.stem)}.yaml"
+            )
         parameters = load_parameters(self.path)
         if self.offline:
             llm = parameters.llm.model_copy(update={"provider": "offline", "base_url": ""})
@@ -80,6 +91,11 @@ class Batch:
     @property
     def title(self) -> str:
         return self.parameters.run.name or (DEFAULT_TITLE if self.name == DEFAULT_BATCH else self.name)
+
+    @property
+    def command(self) -> str:
+        """The command that runs this batch."""
+        return "llmbatch run" if self.name == DEFAULT_BATCH else f"llmbatch run --config configs/{self.name}.yaml"
 
     @property
     def parameters(self) -> Parameters:
@@ -140,11 +156,18 @@ class Batch:
             schema_sha=self.schema.output().sha,
             model_name=llm.model_name,
             temperature=llm.temperature,
-            settings=asking_parts(llm),
+            settings=asking_parts(llm) | self._shown_texts(),
             judge_enabled=judge is not None,
             judge_prompt_sha=judge.sha if judge else None,
             judge=self._judge_parts(self.parameters.judge_llm()) if judge else None,
         )
+
+    def _shown_texts(self) -> dict[str, str]:
+        """Fingerprints of what the generation prompt shows beyond the contract of the output."""
+        shown = {"llm_schema_txt": self.schema.text()}
+        if self.judge_prompt:
+            shown["judge_schema"] = self.schema.judge().text
+        return {name: sha1_text(text) for name, text in shown.items() if name in self.generation_prompt.placeholders}
 
     def _judge_parts(self, llm: Llm) -> dict[str, object]:
         return {

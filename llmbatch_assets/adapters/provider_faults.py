@@ -93,7 +93,6 @@ def read_completion(content: bytes, latency: float) -> Completion:
         text=text,
         finish_reason=finish_reason,
         usage=_usage(body.get("usage")),
-        request_id=str(body.get("id") or "") or None,
         latency_sec=latency,
     )
 

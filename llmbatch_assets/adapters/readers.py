@@ -25,7 +25,8 @@ def read_table(path: Path, settings: Input) -> RawTable:
     """The table in the file. Raises ``TableError`` with row and column where there is one."""
     file_format = _format_of(path, settings)
     if not path.is_file():
-        raise TableError(f"{path} does not exist; set input.path to your table")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise TableError(f"{path} {problem}; set input.path to your table")
     return READERS[file_format](path, settings)
 
 

@@ -7,6 +7,7 @@ import dagster as dg
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.domain.export import ExportManifest
 from llmbatch_assets.domain.table import Snapshot
 from llmbatch_assets.resources.delivery import deliver_exports, deliver_report
 
@@ -50,7 +51,7 @@ def delivery_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefini
         output_required=False,
         description="What ran, how it ended, samples to look at, and where everything is.",
     )
-    def report(context: dg.AssetExecutionContext, export: dict[str, Any], llm_outputs: OutputReader) -> Any:
+    def report(context: dg.AssetExecutionContext, export: ExportManifest, llm_outputs: OutputReader) -> Any:
         batch = batch_file.load()
         if not batch.parameters.report.enabled:
             context.log.info("report.enabled is false; nothing to do")

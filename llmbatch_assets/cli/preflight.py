@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.errors import MissingArtifactError
 from llmbatch_assets.resources.json_io_manager import artifact_path
+
+log = logging.getLogger(__name__)
 
 _NEEDS = {
     "work_items": ("input_snapshot",),
@@ -24,7 +27,10 @@ def preflight(batch: Batch, assets: Sequence[str]) -> None:
     elif {"llm_schema_py", "llm_schema_txt"} & set(assets):
         batch.schema.output()
     if "input_snapshot" in assets:
-        make_plan(batch.read_snapshot(), batch.parameters)
+        snapshot = batch.read_snapshot()
+        if not snapshot.n_rows:
+            log.warning("%s has a header and no rows: there is nothing to do", batch.parameters.input.path)
+        make_plan(snapshot, batch.parameters)
     for asset in assets:
         _require(batch, asset, [needed for needed in _NEEDS.get(asset, ()) if needed not in assets])
 
@@ -35,5 +41,5 @@ def _require(batch: Batch, asset: str, needed: Sequence[str]) -> None:
         if not path.is_file():
             raise MissingArtifactError(
                 f"{asset} starts from {batch.shown(path)}, which does not exist; "
-                f"make it with: llmbatch run --select {upstream}"
+                f"make it with: {batch.command} --select {upstream}"
             )

@@ -67,6 +67,8 @@ def run(
     """
     if force and "llm_schema_py" in select and select != ASSETS:
         raise click.UsageError("--force does not apply to llm_schema_py: the schema module is written by hand")
+    if (limit or sample or retry_failed) and "llm_outputs" not in select:
+        raise click.UsageError("--limit, --sample and --retry-failed are for llm_outputs, which --select leaves out")
     with telling_mistakes():
         batch_file = open_batch_file(config, offline=offline)
         # Importing Dagster takes seconds, which a wrong option or file should not.

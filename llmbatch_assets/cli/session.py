@@ -17,13 +17,13 @@ from rich.console import Console
 
 from llmbatch_assets.adapters.files import write_atomically
 from llmbatch_assets.adapters.project import BatchFile, find_config
-from llmbatch_assets.errors import InputError, LlmBatchError
+from llmbatch_assets.errors import ConfigError, InputError, LlmBatchError
 
 EXIT_STOPPED = 1
 EXIT_INPUT = 2
 EXIT_FAILED_ITEMS = 3
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, markup=False, soft_wrap=True)
 
 config_option = click.option(
     "--config", "config", metavar="FILE", help="Configuration file; default: the nearest configs/parameters.yaml."
@@ -45,6 +45,8 @@ def telling_mistakes() -> Iterator[None]:
         complain(str(mistake), EXIT_INPUT)
     except LlmBatchError as trouble:
         complain(str(trouble), EXIT_STOPPED)
+    except OSError as trouble:
+        complain(f"{trouble.filename or 'a file'} cannot be used: {trouble.strerror or trouble}", EXIT_STOPPED)
     except KeyboardInterrupt:
         complain("interrupted", 128 + signal.SIGINT)
 
@@ -63,9 +65,12 @@ def set_up_logging(level: str) -> None:
 
 def use_project_instance(root: Path) -> Path:
     """Point Dagster at the project's own instance, unless the environment names another; gives its folder."""
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(root / "dagster_home")))
+    home = Path(os.environ.get("DAGSTER_HOME") or root / "dagster_home").resolve()
+    os.environ["DAGSTER_HOME"] = str(home)
     settings = home / "dagster.yaml"
-    if not settings.exists():
-        template = resources.files("llmbatch_assets.cli").joinpath("dagster.yaml").read_bytes()
-        write_atomically(settings, template)
+    try:
+        if not settings.exists():
+            write_atomically(settings, resources.files("llmbatch_assets.cli").joinpath("dagster.yaml").read_bytes())
+    except OSError as refused:
+        raise ConfigError(f"DAGSTER_HOME is {home}, which cannot be used: {refused.strerror}") from refused
     return home

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +13,7 @@ from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.batch import STAGES, build_batch
 from llmbatch_assets.cli.progress import TerminalReporter
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, console, use_project_instance
-from llmbatch_assets.errors import RunInterruptedError
+from llmbatch_assets.errors import ConfigError, RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
 
 
@@ -35,7 +36,7 @@ class StageRunner:
         """Run the assets stage by stage; gives the exit code."""
         use_project_instance(self._batch.root)
         config: dict[str, Mapping[str, object]] = {"llm_outputs": generate, "llm_schema_txt": {"force": force_txt}}
-        with dg.DagsterInstance.get() as instance:
+        with _instance() as instance:
             for stage, members in STAGES.items():
                 chosen = [asset for asset in members if asset in assets]
                 if chosen:
@@ -53,7 +54,7 @@ class StageRunner:
         config: Mapping[str, Mapping[str, object]],
     ) -> None:
         names = self._built.names
-        console.print(f"[bold]{stage}[/]: {', '.join(assets)}")
+        console.print(f"{stage}: {', '.join(assets)}", style="bold")
         job = self._definitions.resolve_job_def(names.own(stage))
         try:
             job.execute_in_process(
@@ -65,7 +66,7 @@ class StageRunner:
                 },
             )
         except dg.Failure as failure:
-            console.print(failure.description, style="red", markup=False)
+            console.print(failure.description, style="red")
         except (KeyboardInterrupt, DagsterExecutionInterruptedError):
             self._interrupted = True
             console.print("interrupted; what was accepted is kept, and the next run goes on from there", style="red")
@@ -75,9 +76,10 @@ class StageRunner:
     def _summary(self, assets: Sequence[str]) -> None:
         layout, parameters = self._batch.layout, self._batch.parameters
         if self._reporter.outcome is not None:
-            console.print(_counted(self._reporter.outcome))
+            console.print(_counted(self._reporter.outcome), style="bold")
             console.print(f"  outputs   {layout.llm_outputs}/")
-            console.print(f"  failures  {layout.llm_failures}/") if self._reporter.outcome.failed else None
+            if self._reporter.outcome.tally.failed:
+                console.print(f"  failures  {layout.llm_failures}/")
         if self._interrupted:
             return
         if "export" in assets:
@@ -87,10 +89,18 @@ class StageRunner:
         console.print("  in Dagster: llmbatch ui")
 
 
+def _instance() -> dg.DagsterInstance:
+    try:
+        return dg.DagsterInstance.get()
+    except (dg.DagsterError, ValueError, OSError) as broken:
+        home = os.environ["DAGSTER_HOME"]
+        raise ConfigError(f"{home}/dagster.yaml gives no Dagster instance: {broken}") from broken
+
+
 def _counted(outcome: Outcome) -> str:
     counts = outcome.manifest["counts"]
     return (
-        f"[bold]{counts['n_success']} of {counts['n_total']} items accepted[/] ({outcome.tally.accepted} new, "
+        f"{counts['n_success']} of {counts['n_total']} items accepted ({outcome.tally.accepted} new, "
         f"{counts['n_cache_skipped']} from cache), {counts['n_fail']} failed, {counts['n_not_attempted']} not attempted"
     )
 

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from llmbatch_assets.adapters.project import CONFIG_ENV
+from llmbatch_assets.adapters.project import CONFIG_ENV, BatchFile, config_files
 from llmbatch_assets.cli.session import config_option, console, open_batch_file, telling_mistakes, use_project_instance
 
 
@@ -20,7 +20,8 @@ def ui(config: str | None, host: str, port: int) -> None:
     """Open the project in Dagster: lineage, partitions, runs. Ends with Ctrl-C."""
     with telling_mistakes():
         batch_file = open_batch_file(config)
-        batch_file.load()
+        for path in config_files(batch_file.path):
+            BatchFile(path).load()
         home = use_project_instance(batch_file.root)
     os.environ[CONFIG_ENV] = str(batch_file.path)
     console.print(f"Dagster on http://{host}:{port} (instance: {home})")

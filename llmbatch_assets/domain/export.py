@@ -6,12 +6,21 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.table import Row, Snapshot
 from llmbatch_assets.domain.work import WorkItem
 
 Record = dict[str, Any]
+
+
+class ExportManifest(BaseModel):
+    """What later steps read of ``pipeline5_manifest.json``."""
+
+    files: dict[str, str]
+
 
 _KEYS = ("work_id", "row_index", "group_key", "group_context_id")
 _REST = ("cache_id", "model", "temperature", "created_at_utc")

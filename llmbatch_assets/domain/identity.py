@@ -93,8 +93,3 @@ class BatchIdentity(BaseModel):
     def generation_id(self, item_id: str) -> str:
         """The same without the judge: outputs that share it differ only in who judged them."""
         return sha1_named(**self.generation_parts(item_id))
-
-    @property
-    def code_version(self) -> str:
-        """Fingerprint of everything but the items."""
-        return sha1_named(**self.parts(""))

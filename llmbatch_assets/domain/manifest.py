@@ -6,11 +6,26 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
 from llmbatch_assets.domain.outcome import Source, TokenUsage
 from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.plan import State
 
 LONGEST_SILENCE_ITEMS = 1000
+
+
+class GenerationMeta(BaseModel):
+    """What later steps read of the manifest's ``meta``."""
+
+    generated_at_utc: str
+    elapsed_sec: float
+
+
+class GenerationManifest(BaseModel):
+    """What later steps read of the manifest."""
+
+    meta: GenerationMeta
 
 
 class RunFacts(NamedTuple):

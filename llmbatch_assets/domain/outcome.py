@@ -37,7 +37,6 @@ class Completion(Stored):
     text: str
     finish_reason: str = "stop"
     usage: TokenUsage = TokenUsage(requests=1)
-    request_id: str | None = None
     latency_sec: float = 0.0
 
 

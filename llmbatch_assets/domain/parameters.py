@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -22,6 +23,21 @@ class Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+GEMINI_BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
+OPENAI_BASE_URL = "https://api.openai.com/v1"
+
+
+def _server(url: str | None) -> str | None:
+    if not url:
+        return url
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be the address of a server, e.g. http://127.0.0.1:8000/v1")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("must hold no user, password or query: keys go into an environment variable (api_key_env)")
+    return url
+
+
 def _variable_name(name: str | None) -> str | None:
     # Capitals only: keys have small letters, and a key that is taken for a name ends up in a log.
     if name and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,79}", name):
@@ -32,7 +48,7 @@ def _variable_name(name: str | None) -> str | None:
 class Run(Block):
     """Name, time zone and logging."""
 
-    name: str = Field("", description="Title of the report and tag of the Dagster runs; empty: the batch's name.")
+    name: str = Field("", description="Title of the report; empty: the batch's name.")
     timezone: str = Field("UTC", description="Time zone of the times shown in the report, e.g. Asia/Tokyo.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What the console shows.")
     run_id: str = Field("", description="A name of your own for the run; becomes a tag of the Dagster runs.")
@@ -192,6 +208,12 @@ class Llm(Block):
     silence_client_lv_logs: bool = Field(True, description="Keep the HTTP client's own log lines out.")
 
     _names_a_variable = field_validator("api_key_env")(_variable_name)
+    _names_a_server = field_validator("base_url")(_server)
+
+    @property
+    def endpoint(self) -> str:
+        """Base URL of the server that is called; without one of one's own it is told by the model's name."""
+        return self.base_url or (GEMINI_BASE_URL if self.model_name.startswith("gemini-") else OPENAI_BASE_URL)
 
 
 class Judge(Block):
@@ -207,6 +229,7 @@ class Judge(Block):
     max_output_tokens: int | None = Field(None, ge=1, description="null: llm.max_output_tokens.")
 
     _names_a_variable = field_validator("api_key_env")(_variable_name)
+    _names_a_server = field_validator("base_url")(_server)
 
 
 class Cache(Block):
@@ -217,7 +240,9 @@ class Cache(Block):
     dir: str = Field(
         "", validation_alias=AliasChoices("dir", "artifact_dir"), description="Cache folder; empty: artifacts/cache."
     )
-    dump_failures: bool = Field(True, description="Keep a file of every failed attempt.")
+    dump_failures: bool = Field(
+        True, description="Keep a file of every failed attempt; without it a failed item counts as not attempted."
+    )
     verbose: int = Field(3, ge=0, le=10, description="0: silent; 10: a log line per item.")
 
 
@@ -275,12 +300,20 @@ class Parameters(Block):
     outputs: Outputs = Field(default_factory=Outputs, description="The export.")
     report: Report = Field(default_factory=Report, description="The report.")
 
+    @model_validator(mode="after")
+    def _servers_are_used(self) -> Parameters:
+        if self.llm.provider != "openai" and (self.llm.base_url or self.judge.base_url):
+            raise ValueError(f"base_url has no effect with llm.provider {self.llm.provider}; use provider: openai")
+        return self
+
     def judge_llm(self) -> Llm:
         """The settings of the judge's calls: those of ``llm`` but for what ``judge`` sets."""
         own = self.judge.model_dump(exclude={"min_score"}, exclude_none=True)
-        if "base_url" in own and "api_key_env" not in own:
-            own["api_key_env"] = ""
-        return self.llm.model_copy(update=own)
+        judge = self.llm.model_copy(update=own)
+        if "api_key_env" not in own and judge.endpoint != self.llm.endpoint:
+            # The key of one server is never shown to another.
+            return judge.model_copy(update={"api_key_env": ""})
+        return judge
 
 
 def read_parameters(mapping: dict[str, Any]) -> Parameters:

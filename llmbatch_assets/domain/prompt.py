@@ -13,7 +13,6 @@ from llmbatch_assets.errors import PromptError
 
 GENERATION_NAMES = frozenset({"context", "llm_schema", "llm_schema_txt", "judge_schema", "row", "group_context"})
 JUDGE_NAMES = GENERATION_NAMES | {"output_json"}
-SCHEMA_NAMES = frozenset({"context", "task"})
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{(\w+)\}")
 

@@ -84,10 +84,13 @@ class Workbench:
         """Try until the item is accepted or its generations are used up. Raises ``RunPermanentError``."""
         first = self.store.next_attempt(self.source.identity.cache_id(job.item.work_id))
         opening = self.conversations.generate(job.item, job.group_context)
+        # What the model is to go on from stays last, after any corrections.
+        prefix = opening[-1:] if opening[-1].role == "assistant" else ()
+        opening = opening[: len(opening) - len(prefix)]
         turns: tuple[Message, ...] = ()
         spent = TokenUsage()
         for tried in range(1, self.limits.generations + 1):
-            attempt = _Attempt(self, job, opening + turns, first + tried - 1)
+            attempt = _Attempt(self, job, opening + turns + prefix, first + tried - 1)
             result = await attempt.run()
             spent += attempt.so_far.usage
             if isinstance(result, AcceptedOutput):
@@ -107,7 +110,7 @@ class Workbench:
                 raise RunPermanentError("stopped", "the run was stopped")
             return await client.complete(ChatRequest(purpose, messages, contract))
 
-        return await patiently(call, self.limits.transport_retries)
+        return await patiently(call, self.limits.transport_retries, self.stopped)
 
 
 class _Attempt:
@@ -135,8 +138,9 @@ class _Attempt:
     async def _generate(self) -> AcceptedOutput:
         contract = self.bench.conversations.output_contract
         completion = await self.bench.ask(self.bench.generator, "generate", self.messages, contract)
-        self.so_far = self.so_far.plus(completion).model_copy(update={"raw_text": completion.text})
-        parsed = contract.validate(read_object(_whole(completion)))
+        text = _with_prefix(self.messages, completion.text)
+        self.so_far = self.so_far.plus(completion).model_copy(update={"raw_text": text})
+        parsed = contract.validate(read_object(_whole(completion.model_copy(update={"text": text}))))
         self.judging = self.bench.judge is not None
         verdict = await self._judge(parsed) if self.judging else None
         if verdict is not None and not verdict.accepted:
@@ -208,6 +212,12 @@ def _whole(completion: Completion) -> str:
     if completion.finish_reason == "length":
         raise AnswerError("cut_off", "The answer was cut off at the length limit. Give a shorter one.")
     return completion.text
+
+
+def _with_prefix(messages: tuple[Message, ...], answer: str) -> str:
+    """The whole answer: some servers repeat the prefix that they were given, others only go on from it."""
+    prefix = messages[-1].content if messages[-1].role == "assistant" else ""
+    return answer if answer.startswith(prefix) else prefix + answer
 
 
 def _turns(answer: str, problem: str) -> tuple[Message, ...]:

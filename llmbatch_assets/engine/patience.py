@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from tenacity import (
@@ -29,15 +31,21 @@ def _wait(state: RetryCallState) -> float:
     return _backoff(state) if asked is None else min(asked, LONGEST_RETRY_AFTER_SEC)
 
 
-async def patiently(call: Callable[[], Awaitable[Completion]], retries: int) -> Completion:
+async def patiently(call: Callable[[], Awaitable[Completion]], retries: int, stopped: asyncio.Event) -> Completion:
     """The call's answer after at most ``retries`` further tries, with growing pauses or as the server asked.
 
-    Raises the last ``TransientError``, and every other error at once.
+    Raises the last ``TransientError``, and every other error at once. A pause ends when the run is ``stopped``.
     """
+
+    async def pause(seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), seconds)
+
     tries = AsyncRetrying(
         retry=retry_if_exception_type(TransientError),
         stop=stop_after_attempt(retries + 1),
         wait=_wait,
+        sleep=pause,
         reraise=True,
     )
     return await tries(call)

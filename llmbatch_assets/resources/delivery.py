@@ -6,15 +6,16 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from llmbatch_assets.adapters.exporters import export_file
-from llmbatch_assets.adapters.files import read_json, write_atomically
+from llmbatch_assets.adapters.files import write_atomically
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.report_page import render_html, render_markdown
-from llmbatch_assets.domain.export import export_columns, export_manifest, records
+from llmbatch_assets.domain.export import ExportManifest, export_columns, export_manifest, records
+from llmbatch_assets.domain.manifest import GenerationManifest
 from llmbatch_assets.domain.report import Findings, gather, report_page
 from llmbatch_assets.domain.table import Snapshot
 from llmbatch_assets.resources.generation import utc_now
-from llmbatch_assets.resources.json_io_manager import artifact_path
+from llmbatch_assets.resources.json_io_manager import load_artifact
 
 
 def deliver_exports(batch: Batch, outputs: OutputReader, snapshot: Snapshot) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def _counts(outputs: OutputReader) -> dict[str, int]:
     }
 
 
-def deliver_report(batch: Batch, outputs: OutputReader, export: dict[str, Any]) -> dict[str, Any]:
+def deliver_report(batch: Batch, outputs: OutputReader, export: ExportManifest) -> dict[str, Any]:
     """Write the report; gives its manifest."""
     settings = batch.parameters.report
     findings = Findings(settings.sample_per_group, settings.max_reason_examples, settings.include_full_examples)
@@ -67,11 +68,11 @@ def deliver_report(batch: Batch, outputs: OutputReader, export: dict[str, Any]) 
 
 def _facts(batch: Batch) -> dict[str, Any]:
     identity = batch.source.identity
-    meta = read_json(artifact_path(batch, "llm_outputs"), made_by="llm_outputs")["meta"]
+    meta = load_artifact(batch, "llm_outputs", GenerationManifest).meta
     zone = batch.parameters.run.timezone
-    generated = datetime.fromisoformat(meta["generated_at_utc"]).astimezone(ZoneInfo(zone))
+    generated = datetime.fromisoformat(meta.generated_at_utc).astimezone(ZoneInfo(zone))
     facts = {
-        "last generation": f"{generated:%Y-%m-%d %H:%M:%S} {zone}, {meta['elapsed_sec']} s",
+        "last generation": f"{generated:%Y-%m-%d %H:%M:%S} {zone}, {meta.elapsed_sec} s",
         "provider": batch.source.provider,
         "model": identity.model_name,
         "temperature": identity.temperature,
@@ -83,7 +84,7 @@ def _facts(batch: Batch) -> dict[str, Any]:
     return facts | ({"judge_prompt_sha": identity.judge_prompt_sha} if identity.judge_enabled else {})
 
 
-def _pointers(batch: Batch, export: dict[str, Any]) -> dict[str, str]:
+def _pointers(batch: Batch, export: ExportManifest) -> dict[str, str]:
     layout = batch.layout
     fixed = {
         "input snapshot": layout.snapshot,
@@ -94,4 +95,4 @@ def _pointers(batch: Batch, export: dict[str, Any]) -> dict[str, str]:
         "generation manifest": layout.manifest(4),
         "schema": layout.schema_py,
     }
-    return {name: str(path) for name, path in fixed.items()} | {f"{k} export": v for k, v in export["files"].items()}
+    return {name: str(path) for name, path in fixed.items()} | {f"{k} export": v for k, v in export.files.items()}

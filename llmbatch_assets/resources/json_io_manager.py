@@ -42,14 +42,14 @@ def output_store(batch: Batch) -> FileStore:
 def load_artifact(batch: Batch, asset: str, kind: Any) -> Any:
     """An asset's artifact as the type ``kind``. Raises ``MissingArtifactError`` or ``ArtifactError``."""
     path = artifact_path(batch, asset)
-    content = read_json(path, made_by=asset)
+    content = read_json(path, f"{batch.command} --select {asset}")
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as broken:
         first = broken.errors()[0]
         raise ArtifactError(
             f"{path} is not what {asset} writes ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
-            f"make it again with: llmbatch run --select {asset}"
+            f"make it again with: {batch.command} --select {asset}"
         ) from None
 
 

@@ -35,7 +35,6 @@ def test_ids_are_a_contract() -> None:
     identity = make_identity()
     assert identity.cache_id(ITEM) == "5a54fc5d65ca38895b1c01ad10ed6a401c54e032"
     assert identity.generation_id(ITEM) == "20ec2661e6a216610ffaf1944072e7b7281283fb"
-    assert identity.code_version == "a5e7f8b5326be66d58b7ca27ab4f8770726c611f"
     unjudged = make_identity(judge_enabled=False, judge_prompt_sha=None, judge=None, temperature=None)
     assert unjudged.cache_id(ITEM) == "22b76d401030d07c65d2d7a2e206ea91911197da"
 
@@ -87,7 +86,6 @@ JUDGE_PARTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", ALL_PARTS + JUDGE_PARTS)
 def test_every_part_of_a_question_is_in_its_cache_id(changes: dict[str, Any]) -> None:
     assert make_identity(**changes).cache_id(ITEM) != make_identity().cache_id(ITEM)
-    assert make_identity(**changes).code_version != make_identity().code_version
 
 
 def test_no_two_of_the_changes_give_the_same_question() -> None:
@@ -137,7 +135,7 @@ def test_the_named_parts_are_those_that_an_artifact_shows() -> None:
         ({"extra_body": {"a": 1}}, {"extra_body": {"a": 1}}),
         ({"structured_output": "prompt"}, {"structured_output": "prompt"}),
         # Another provider answers otherwise, wherever its server listens today.
-        ({"provider": "local", "base_url": "http://127.0.0.1:5/v1"}, {"provider": "local"}),
+        ({"provider": "local"}, {"provider": "local"}),
         ({"provider": "offline"}, {"provider": "offline"}),
         # Patience, keys and speed change no question.
         ({"api_key_env": "A", "timeout_sec": 1, "max_workers": 1, "max_retries": 9, "transport_retries": 0}, {}),

@@ -63,7 +63,7 @@ def busy(retry_after: float | None = None) -> TransientError:
 def test_a_fault_that_time_does_not_heal_is_raised_at_once(fault: Exception) -> None:
     call = Call(fault)
     with pytest.raises(type(fault)) as raised:
-        run(lambda: patiently(call, 5))
+        run(lambda: patiently(call, 5, asyncio.Event()))
     assert raised.value is fault
     assert len(call.tries) == 1
 
@@ -71,7 +71,7 @@ def test_a_fault_that_time_does_not_heal_is_raised_at_once(fault: Exception) -> 
 @pytest.mark.parametrize(("faults", "retries"), [(0, 0), (1, 1), (3, 3), (3, 9)])
 def test_a_call_that_recovers_in_time_is_answered(faults: int, retries: int) -> None:
     call = Call(*(busy() for _ in range(faults)))
-    assert run(lambda: patiently(call, retries)) is DONE
+    assert run(lambda: patiently(call, retries, asyncio.Event())) is DONE
     assert len(call.tries) == faults + 1
 
 
@@ -80,7 +80,7 @@ def test_the_last_fault_is_raised_when_the_tries_are_used_up(retries: int) -> No
     faults = [TransientError("http_500", f"number {number}") for number in range(9)]
     call = Call(*faults)
     with pytest.raises(TransientError) as raised:
-        run(lambda: patiently(call, retries))
+        run(lambda: patiently(call, retries, asyncio.Event()))
     assert raised.value is faults[retries]
     assert len(call.tries) == retries + 1
 
@@ -88,7 +88,7 @@ def test_the_last_fault_is_raised_when_the_tries_are_used_up(retries: int) -> No
 def test_pauses_grow_to_a_longest_one_and_no_two_callers_keep_step() -> None:
     calls = [Call(*(busy() for _ in range(10))) for _ in range(20)]
     for call in calls:
-        run(lambda call=call: patiently(call, 10))  # type: ignore[misc]  # the call is bound as it is
+        run(lambda call=call: patiently(call, 10, asyncio.Event()))  # type: ignore[misc]  # the call is bound as it is
     for number in range(10):
         pauses = [call.pauses[number] for call in calls]
         earliest = min(FIRST_WAIT_SEC * 2**number, LONGEST_WAIT_SEC)
@@ -110,7 +110,7 @@ def test_pauses_grow_to_a_longest_one_and_no_two_callers_keep_step() -> None:
 )
 def test_a_server_that_names_a_time_is_obeyed_up_to_a_limit(asked: float, waited: float) -> None:
     call = Call(busy(asked), busy(asked))
-    run(lambda: patiently(call, 2))
+    run(lambda: patiently(call, 2, asyncio.Event()))
     assert call.pauses == pytest.approx([waited, waited], abs=0.01)
 
 
@@ -118,7 +118,7 @@ def test_a_wait_can_be_interrupted() -> None:
     call = Call(busy(60))
 
     async def interrupted() -> None:
-        waiting = asyncio.ensure_future(patiently(call, 1))
+        waiting = asyncio.ensure_future(patiently(call, 1, asyncio.Event()))
         await asyncio.sleep(1)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -126,3 +126,17 @@ def test_a_wait_can_be_interrupted() -> None:
 
     run(interrupted)
     assert len(call.tries) == 1
+
+
+def test_a_pause_ends_when_the_run_is_stopped() -> None:
+    # A server that asks for minutes must not hold up a run that another call has stopped.
+    call = Call(busy(), busy())
+
+    async def stop_soon() -> float:
+        stopped, started = asyncio.Event(), asyncio.get_running_loop().time()
+        asyncio.get_running_loop().call_later(0.01, stopped.set)
+        with pytest.raises(TransientError):
+            await patiently(call, 1, stopped)
+        return asyncio.get_running_loop().time() - started
+
+    assert run(stop_soon) < FIRST_WAIT_SEC

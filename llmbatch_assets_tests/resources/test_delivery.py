@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llmbatch_assets.adapters.project import Batch, BatchFile
+from llmbatch_assets.domain.export import ExportManifest
 from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.work import work_items_of
@@ -52,7 +53,7 @@ def deliver(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
     batch = batch_of(project)
     outputs = output_reader(batch)
     export = deliver_exports(batch, outputs, batch.read_snapshot())
-    return export, deliver_report(batch, outputs, export)
+    return export, deliver_report(batch, outputs, ExportManifest.model_validate(export))
 
 
 def read_csv(project: Project) -> list[dict[str, str]]:
