@@ -87,6 +87,8 @@ class StageRunner:
         if "report" in assets and parameters.report.enabled:
             console.print(f"  report    {layout.report('html' if parameters.report.write_html else 'md')}")
         console.print("  in Dagster: llmbatch ui")
+        if parameters.llm.provider == "offline":
+            console.print("made-up answers: export and report hold them until the next run with a model", style="bold")
 
 
 def _instance() -> dg.DagsterInstance:
