@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shutil
@@ -10,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,10 @@ def wait_for_assets(port: int) -> Any:
     query = "{assetNodes{assetKey{path} partitionStats{numMaterialized numPartitions}}}"
     deadline = time.monotonic() + STARTS_WITHIN_SEC
     while time.monotonic() < deadline:
-        try:
+        # Refused until the webserver listens; empty until it has loaded the definitions.
+        with contextlib.suppress(OSError):
             if nodes := asked(port, query)["assetNodes"]:
                 return nodes
-        except (OSError, urllib.error.URLError):
-            pass
         time.sleep(0.5)
     raise AssertionError("no assets within the time")
 
