@@ -47,20 +47,19 @@ def _is_quoted(text: str) -> bool:
 
 
 def _quoted_records(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:
-    # Quoted line breaks reach the cell only if the text is handed over with them.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    # Quoted line breaks reach the cell only if the text is handed over with them. Bytes, since a StringIO takes four
+    # for every character.
+    lines = io.TextIOWrapper(io.BytesIO(text.encode("utf-8", "surrogatepass")), "utf-8", "surrogatepass", newline="")
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     begun = 1
-    while True:
-        begun = reader.line_num + 1
-        try:
-            record = next(reader, None)
-        except csv.Error as broken:
-            unclosed = "a quote is not closed" if "unexpected end" in str(broken) else str(broken)
-            raise TableError(f"{path}: in the row that begins on line {begun}: {unclosed}") from None
-        if record is None:
-            return
-        if record:
-            yield record
+    try:
+        for record in reader:
+            begun = reader.line_num + 1
+            if record:
+                yield record
+    except csv.Error as broken:
+        unclosed = "a quote is not closed" if "unexpected end" in str(broken) else str(broken)
+        raise TableError(f"{path}: in the row that begins on line {begun}: {unclosed}") from None
 
 
 def _escaped_records(text: str) -> Iterator[list[str]]:

@@ -6,27 +6,83 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import BaseModel
 
 from llmbatch_assets.errors import ArtifactError, MissingArtifactError
 
 log = logging.getLogger(__name__)
 
+PIECE_ITEMS = 1_000
+_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS
+
 
 def json_bytes(value: Any) -> bytes:
     """The one form of every JSON artifact: sorted keys, two spaces, UTF-8, a final newline.
 
-    Numbers are finite: what comes from a model or a file was checked where it came in.
+    Models and dataclasses are written by their fields, without a copy of all of them. Numbers are finite: what comes
+    from a model or a file was checked where it came in.
     """
     try:
-        return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(value, _fields, _OPTIONS)
     except TypeError:
         # Integers beyond 64 bits and lone surrogates, which orjson refuses.
-        return (json.dumps(value, ensure_ascii=True, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+        return (
+            json.dumps(value, ensure_ascii=True, indent=2, sort_keys=True, allow_nan=False, default=_fields) + "\n"
+        ).encode()
+
+
+def json_pieces(value: Any) -> Iterator[bytes]:
+    """The bytes of ``json_bytes`` for an object or a list, in pieces: a large table's are never in memory at once."""
+    if isinstance(value, list):
+        yield from _list_pieces(value, b"\n")
+        yield b"\n"
+        return
+    members = value if isinstance(value, dict) else _fields(value)
+    lists = {key for key, member in members.items() if isinstance(member, list)}
+    if not lists:
+        yield json_bytes(members)
+        return
+    for place, key in enumerate(sorted(members)):
+        yield b"%s\n  %s: " % (b"," if place else b"{", json_bytes(key).strip())
+        if key in lists:
+            yield from _list_pieces(members[key], b"\n  ")
+        else:
+            yield json_bytes(members[key]).rstrip().replace(b"\n", b"\n  ")
+    yield b"\n}\n"
+
+
+def _list_pieces(values: list[Any], line: bytes) -> Iterator[bytes]:
+    """A list whose lines begin with ``line``. Inside JSON's strings there are no line breaks, so this is safe."""
+    if not values:
+        yield b"[]"
+        return
+    for start in range(0, len(values), PIECE_ITEMS):
+        body = json_bytes(values[start : start + PIECE_ITEMS])[1 : -len(b"\n]\n")]
+        yield (b"," if start else b"[") + body.replace(b"\n", line)
+    yield line + b"]"
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if isinstance(value, BaseModel):
+        return dict(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        names, values_of = _dataclass_fields(type(value))
+        return dict(zip(names, values_of(value), strict=True))
+    raise TypeError(f"{type(value).__name__} is no part of a JSON artifact")
+
+
+@cache
+def _dataclass_fields(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    names = tuple(field.name for field in fields(kind))
+    return names, attrgetter(*names)
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> int:
@@ -66,10 +122,14 @@ def write_json(path: Path, value: Any) -> int:
 
 def keep_json(path: Path, value: Any) -> tuple[int, bool]:
     """Write a JSON artifact unless the file holds these very bytes; gives its size, and whether it was written."""
-    content = json_bytes(value)
-    if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
-        return len(content), False
-    return write_atomically(path, content), True
+    if path.is_file() and _holds(path, json_pieces(value)):
+        return path.stat().st_size, False
+    return write_atomically(path, json_pieces(value)), True
+
+
+def _holds(path: Path, pieces: Iterable[bytes]) -> bool:
+    with path.open("rb") as file:
+        return all(file.read(len(piece)) == piece for piece in pieces) and not file.read(1)
 
 
 def read_json(path: Path, made_by: str = "llmbatch run") -> Any:

@@ -14,6 +14,7 @@ import python_calamine as calamine
 
 from llmbatch_assets.adapters.delimited import read_delimited
 from llmbatch_assets.adapters.text_files import read_table_text
+from llmbatch_assets.domain.cell import cell_text
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.table import RawTable
 from llmbatch_assets.errors import TableError
@@ -58,9 +59,10 @@ def read_xlsx(path: Path, settings: Input) -> RawTable:
         rows.pop()
     if not rows:
         raise TableError(f"{path}: sheet {name!r} is empty; its first row must name the columns")
-    width = max(_width(row) for row in rows)
-    header = [str(cell) for cell in rows[0][:width]]
-    return RawTable(header, (row[:width] for row in rows[1:]), "xlsx")
+    if _width(rows[0]) != len(rows[0]):
+        width = max(map(_width, rows))
+        rows = [row[:width] for row in rows]
+    return RawTable([cell_text(cell) for cell in rows[0]], rows[1:], "xlsx")
 
 
 def _width(row: Sequence[Any]) -> int:

@@ -15,10 +15,10 @@ The rule, the same for all formats, so that one table gives the same rows from e
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import count, islice
 from typing import Any
 
 from llmbatch_assets.domain.canonical import canonical_json
@@ -26,14 +26,17 @@ from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.text import flatten, harden
 
 MIDNIGHT = dt.time()
+MAX_DIGITS = 1_000
 
-# What most rows hold none of. One search over a whole row for it is what makes cleaning cheap.
-_UNCLEAN = re.compile(r"[\r\n\t\v\f\x1c-\x1f\x85\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u2060\u3000\ufeff\\]")
-_SEPARATOR = "\0"
+# Most cells are clean. That they are is found out for a block of a column at once, its cells joined by a separator,
+# which makes cleaning cheap; where the separator stands in a cell, too, they are looked at one by one for nothing.
+BLOCK_ROWS = 100
+_SEPARATOR = "¶"
+_BLANK_FIRST, _BLANK_LAST = f"{_SEPARATOR} ", f" {_SEPARATOR}"
 
 
 def cell_text(value: Any) -> str:
-    """The text of a value. Raises ``ValueError`` for bytes that are no UTF-8 text."""
+    """The text of a value. Raises ``ValueError`` for bytes that are no UTF-8 text and for numbers without end."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -43,10 +46,17 @@ def cell_text(value: Any) -> str:
     if isinstance(value, int | float | Decimal):
         return _number(value)
     if isinstance(value, bytes):
-        return value.decode()
+        return _utf8(value)
     if isinstance(value, dt.date | dt.time | dt.timedelta):
         return _moment(value)
     return canonical_json(_plain(value))
+
+
+def _utf8(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as broken:
+        raise ValueError(f"holds bytes that are no UTF-8 text: {broken}") from None
 
 
 def _number(value: float | Decimal) -> str:
@@ -55,6 +65,8 @@ def _number(value: float | Decimal) -> str:
         return ""
     if number.is_infinite():
         return str(value)
+    if abs(number.adjusted()) > MAX_DIGITS:
+        raise ValueError(f"{value:.3e} has more than {MAX_DIGITS} digits; write it as a text")
     if number == number.to_integral_value():
         return str(int(number))
     return format(number.normalize(), "f")
@@ -77,14 +89,15 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | bool | int | float) else cell_text(value)
 
 
-def _needs_cleaning(row: str) -> bool:
-    """Whether a row, its cells joined by the separator, holds a blank at an end of a cell or an unclean character."""
+def _may_need_cleaning(cells: str) -> bool:
+    """Whether cells, joined by the separator, may hold what is cleaned: only blank and backslash are printable."""
     return (
-        row.startswith(" ")
-        or row.endswith(" ")
-        or f" {_SEPARATOR}" in row
-        or f"{_SEPARATOR} " in row
-        or _UNCLEAN.search(row) is not None
+        not cells.isprintable()
+        or "\\" in cells
+        or _BLANK_LAST in cells
+        or _BLANK_FIRST in cells
+        or cells.startswith(" ")
+        or cells.endswith(" ")
     )
 
 
@@ -94,7 +107,7 @@ class Cleaner:
     def __init__(self, settings: Input, columns: Sequence[str], escaped: str = "") -> None:
         self._collapse = settings.collapse_whitespace
         self._null_tokens = frozenset(token.lower() for token in settings.null_tokens)
-        self._longest_token = max(map(len, self._null_tokens), default=0)
+        self._null_parts = frozenset(part for token in self._null_tokens for part in token.split(_SEPARATOR))
         self._columns = columns
         self._escaped = escaped
         self._changes: dict[str, Counter[str]] = {}
@@ -104,16 +117,37 @@ class Cleaner:
         """How many cells were changed: ``{kind: {column: cells}}``."""
         return {kind: dict(sorted(counts.items())) for kind, counts in sorted(self._changes.items())}
 
-    def row(self, cells: Sequence[Any]) -> dict[str, str]:
-        """The cells of a row, cleaned, by column."""
-        texts = [cell if isinstance(cell, str) else cell_text(cell) for cell in cells]
-        if _needs_cleaning(_SEPARATOR.join(texts)):
-            texts = [self._cleaned(name, text) for name, text in zip(self._columns, texts, strict=True)]
-        longest = self._longest_token
-        return {
-            name: text if len(text) > longest else self._unless_null(name, text)
-            for name, text in zip(self._columns, texts, strict=True)
-        }
+    def rows(self, rows: Iterable[Sequence[Any]]) -> Iterator[dict[str, str]]:
+        """The rows, cleaned, by column. Raises ``ValueError`` with row and column for a cell that is no text."""
+        source = iter(rows)
+        for start in count(1, BLOCK_ROWS):
+            block = list(islice(source, BLOCK_ROWS))
+            if not block:
+                return
+            places = range(start, start + len(block))
+            columns = zip(*block, strict=True)
+            cleaned = [self._column(name, cells, places) for name, cells in zip(self._columns, columns, strict=True)]
+            for cells in zip(*cleaned, strict=True):
+                yield dict(zip(self._columns, cells, strict=True))
+
+    def _column(self, name: str, cells: Sequence[Any], places: Sequence[int]) -> Sequence[str]:
+        try:
+            joined = _SEPARATOR.join(cells)
+        except TypeError:
+            cells = [self._text(name, *placed) for placed in zip(cells, places, strict=True)]
+            joined = _SEPARATOR.join(cells)
+        if _may_need_cleaning(joined):
+            cells = [self._cleaned(name, text) if _may_need_cleaning(text) else text for text in cells]
+            joined = _SEPARATOR.join(cells)
+        if not self._null_parts.isdisjoint(joined.lower().split(_SEPARATOR)):
+            cells = [self._unless_null(name, text) for text in cells]
+        return cells
+
+    def _text(self, column: str, cell: Any, place: int) -> str:
+        try:
+            return cell_text(cell)
+        except ValueError as broken:
+            raise ValueError(f"row {place}, column {column!r}: {broken}") from None
 
     def _unless_null(self, column: str, text: str) -> str:
         if not text or text.lower() not in self._null_tokens:

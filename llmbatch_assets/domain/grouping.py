@@ -121,10 +121,12 @@ def group_key_warnings(snapshot: Snapshot, column: str) -> list[str]:
 def row_wise(table: Table) -> tuple[list[GroupContext], Iterator[Draft]]:
     """One item per row, nothing shared."""
 
+    plain = {"mode": "row_wise"}
+
     def drafts() -> Iterator[Draft]:
         for index, row in enumerate(table.rows):
             text, cuts = limit(table.row_text(row), table.parameters.context)
-            yield Draft(None, index, None, text, table.label(index), {"mode": "row_wise", **cuts})
+            yield Draft(None, index, None, text, table.label(index), plain | cuts if cuts else plain)
 
     return [], drafts()
 
@@ -144,6 +146,7 @@ def group_output(table: Table) -> tuple[list[GroupContext], Iterator[Draft]]:
 def row_output_with_group_context(table: Table) -> tuple[list[GroupContext], Iterator[Draft]]:
     """One item per row, each of which refers to the one context of its group."""
     texts = [table.row_text(row) for row in table.rows]
+    plain = {"mode": "row_output_with_group_context", "deduped_group_context": True}
     contexts: list[GroupContext] = []
     context_of: dict[int, GroupContext] = {}
     for group in table.groups():
@@ -153,9 +156,9 @@ def row_output_with_group_context(table: Table) -> tuple[list[GroupContext], Ite
     def drafts() -> Iterator[Draft]:
         for index, rendered in enumerate(texts):
             text, cuts = limit(rendered, table.parameters.context)
-            meta = {"mode": "row_output_with_group_context", "deduped_group_context": True, **cuts}
             context = context_of[index]
             key = context.group_key
+            meta = plain | cuts if cuts else plain
             yield Draft(key, index, context.group_context_id, text, table.label(index, key), meta)
 
     return contexts, drafts()
@@ -185,7 +188,7 @@ def make_plan(snapshot: Snapshot, parameters: Parameters) -> WorkPlan:
     identify = _sharing if parameters.work_items.duplicates == "share" else _apart
     column = parameters.grouping.column if parameters.grouping.enabled else ""
     warnings = group_key_warnings(snapshot, column) if column else []
-    return WorkPlan.model_construct(items=list(identify(drafts, mode)), contexts=contexts, warnings=warnings)
+    return WorkPlan(items=list(identify(drafts, mode)), contexts=contexts, warnings=warnings)
 
 
 def _apart(drafts: Iterable[Draft], mode: str) -> Iterator[WorkItem]:

@@ -42,7 +42,7 @@ def partition_key(label: str, item_id: str) -> str:
 
 
 # The items of a group share their label.
-_label_slug = lru_cache(maxsize=1024)(slug)
+_label_slug = lru_cache(maxsize=2**16)(slug)
 
 
 def asking_parts(llm: Llm) -> dict[str, Any]:

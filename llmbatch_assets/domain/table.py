@@ -69,7 +69,10 @@ def take_snapshot(table: RawTable, path: str, settings: Input) -> Snapshot:
                 f"{path}: required column {name!r} is missing; the table has: {nearest_first(name, columns)}"
             )
     cleaner = Cleaner(settings, columns, table.escaped)
-    rows = [cleaner.row(cells) for cells in table.rows]
+    try:
+        rows = list(cleaner.rows(table.rows))
+    except ValueError as broken:
+        raise TableError(f"{path}: {broken}") from None
     shape: dict[str, Any] = {"n_rows": len(rows), "n_cols": len(columns), "columns": columns}
     meta = {"input_path": path, "input_format": table.file_format, **shape, "cells_changed": cleaner.changes}
     # Not validated: the rows are what they say, and a large table has a million cells.

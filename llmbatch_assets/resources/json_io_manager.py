@@ -72,7 +72,7 @@ class JsonIOManager(dg.ConfigurableIOManager):
         """Write a whole artifact. The same bytes are not written again."""
         batch = self._batch()
         path = artifact_path(batch, context.asset_key.path[-1])
-        size, written = keep_json(path, TypeAdapter(type(obj)).dump_python(obj, mode="json"))
+        size, written = keep_json(path, obj)
         context.log.info(f"{'wrote' if written else 'unchanged:'} {batch.shown(path)} (bytes={size})")
         context.add_output_metadata({"path": dg.MetadataValue.path(batch.shown(path)), "bytes": size})
 

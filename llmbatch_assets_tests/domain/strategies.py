@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import settings
@@ -35,6 +36,71 @@ CELLS = st.one_of(
 TEAMS = st.sampled_from(["", "red", "blue", "Red, or blue", "緑"])
 ROWS = st.lists(st.tuples(CELLS, TEAMS, CELLS), max_size=8)
 
+# What breaks tables, in any order: quotes, delimiters, escapes, line breaks, formulas, blanks of all widths, words for
+# nothing, scripts of either direction, marks that combine, and what workbooks write for a control character.
+_FRAGMENTS = (
+    *(
+        '"',
+        '""',
+        "'",
+        ",",
+        ";",
+        "|",
+        "\t",
+        "\\",
+        "\\n",
+        "\n",
+        "\r",
+        "\r\n",
+        "\n\n",
+        "\x85",
+        "\u2028",
+        "=",
+        "+",
+        "-",
+        "@",
+        "#",
+    ),
+    *(
+        " ",
+        "  ",
+        "\u00a0",
+        "\u200b",
+        "\ufeff",
+        "\u3000",
+        "NaN",
+        "null",
+        "007",
+        "1e5",
+        ": ",
+        "team: red",
+        "[1]",
+        "{team}",
+        "}}",
+    ),
+    *(
+        "a",
+        "Zz",
+        "ß",
+        "é",
+        "e\u0301",
+        "שלום",
+        "\u202eabc",
+        "می\u200cخواهم",
+        "表",
+        "🎉",
+        "👩\u200d💻",
+        "_x000D_",
+        "<b>&amp;",
+    ),
+)
+# Characters that every format can hold: XML has neither most control characters nor U+FFFE and U+FFFF.
+_HELD = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff")
+EXOTIC = st.lists(st.sampled_from(_FRAGMENTS), max_size=5).map("".join) | st.text(_HELD, max_size=8)
+# A mark that combines makes another key of the same look.
+KEYS = st.sampled_from(["", "red", "Red", "caf\u00e9", "cafe\u0301", "緑", "a: b\nc", "{n_rows}"])
+EXOTIC_ROWS = st.lists(st.tuples(EXOTIC, KEYS, EXOTIC), max_size=8)
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -66,7 +132,7 @@ def make_item(number: int, group: str | None = None, **changes: Any) -> WorkItem
         context=context,
         meta={"mode": "row_wise"},
     )
-    return item.model_copy(update=changes)
+    return replace(item, **changes)
 
 
 def make_identity(**changes: Any) -> BatchIdentity:

@@ -47,7 +47,7 @@ def test_an_excluded_column_is_never_seen(mode: str, context: dict[str, Any]) ->
     rows = snapshot([("1", "red", "SECRET"), ("2", "red", "SECRET")])
     with contextlib.suppress(ConfigError):
         plan = make_plan(rows, parameters(grouping=ROW_MODES[mode], context=context))
-        assert "SECRET" not in plan.model_dump_json()
+        assert "SECRET" not in repr(plan)
 
 
 @pytest.mark.parametrize(

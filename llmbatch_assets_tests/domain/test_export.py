@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def made(mode: str, **work_items: Any) -> list[dict[str, Any]]:
     read = parameters(grouping=ROW_MODES[mode], work_items=work_items)
     items = make_plan(TABLE, read).items
     # The artifacts are of a day on which the rows stood elsewhere.
-    old = [item.model_copy(update={"row_index": 99, "group_key": "old", "partition_key": "old"}) for item in items]
+    old = [replace(item, row_index=99, group_key="old", partition_key="old") for item in items]
     pairs = [(item, make_output(then, {"of": item.work_id})) for item, then in zip(items, old, strict=True)]
     return list(records(TABLE, "team", pairs))
 

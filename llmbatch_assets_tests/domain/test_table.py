@@ -16,7 +16,7 @@ from llmbatch_assets_tests.domain.strategies import quick
 
 
 def clean_cell(cell: str, settings: Input, escaped: str = "") -> str:
-    return Cleaner(settings, ["a"], escaped).row([cell])["a"]
+    return next(Cleaner(settings, ["a"], escaped).rows([[cell]]))["a"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmbatch_assets.adapters.files import json_bytes
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.domain.export import ExportManifest
 from llmbatch_assets.domain.grouping import make_plan
@@ -43,7 +44,7 @@ def generate(project: Project, **selection: Any) -> None:
     batch = batch_of(project)
     plan = make_plan(batch.read_snapshot(), batch.parameters)
     items = work_items_of(plan, batch.parameters, "pipeline3_group_contexts.json")
-    project.write(str(batch.layout.work_items), items.model_dump_json())
+    project.write(str(batch.layout.work_items), json_bytes(items).decode())
     generation = Generation(batch, plan.items, plan.contexts, LlmResource(), LogReporter(lambda line: None, 0))
     generation.run(generation.choose(Selection(**selection), False), lambda item, output: None)
 

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from llmbatch_assets.adapters.files import json_bytes
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.domain.grouping import make_plan
@@ -202,7 +203,7 @@ def planned(project: Project) -> WorkItems:
     """The work items of the project, on disk."""
     batch = batch_of(project)
     items = work_items_of(make_plan(batch.read_snapshot(), batch.parameters), batch.parameters, "c.json")
-    project.write("artifacts/cache/pipeline3_work_items.json", items.model_dump_json())
+    project.write("artifacts/cache/pipeline3_work_items.json", json_bytes(items).decode())
     return items
 
 
