@@ -6,9 +6,11 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from llmbatch_assets.adapters.text_files import read_table_text
+from llmbatch_assets.domain.cell import EscapedCell
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.table import RawTable
 from llmbatch_assets.errors import TableError
@@ -24,48 +26,67 @@ _OTHER_DELIMITERS = {
 }
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
+_ANNOUNCED = re.compile(r"sep=(.)(?:\r\n|\r|\n)", re.IGNORECASE)
+_QUOTED_CELL = re.compile(r'(?:\A|[\n\r]|(?<!\\)(?:\\\\)*\|)"')
+_NO_ESCAPE = re.compile(r'(?<!\\)(?:\\\\)*\\(?![\\|nrt"])')
 _PIPE = re.compile(r"(?<!\\)((?:\\\\)*)\|")
 
 
 def read_delimited(path: Path, settings: Input, file_format: str, delimiter: str) -> RawTable:
-    """A delimited file. Raises ``TableError`` with row or line."""
+    """A delimited file. Raises ``TableError`` with row and line."""
     text = read_table_text(path, settings.encoding)
-    if file_format == "psv" and not _is_quoted(text):
-        records = _escaped_records(text)
+    announced = _ANNOUNCED.match(text)
+    if announced:
+        # Excel's first line, which says what separates columns and is no row.
+        text = text[announced.end() :]
+        delimiter = settings.delimiter or announced.group(1)
+    lines = _Lines(above=1 if announced else 0)
+    if (file_format, delimiter) == ("psv", "|") and _has_escapes(text):
+        records = _escaped_records(text, lines)
     else:
-        records = _quoted_records(path, text, delimiter)
+        records = _quoted_records(path, text, delimiter, lines)
     header = next(records, None)
     if header is None:
         raise TableError(f"{path}: the file is empty; its first line must name the columns")
     _check_delimiter(path, header, delimiter)
-    return RawTable(header, _even_rows(path, records, len(header), delimiter), file_format, delimiter)
+    return RawTable(header, _even_rows(path, records, len(header), delimiter, lines), file_format)
 
 
-def _is_quoted(text: str) -> bool:
-    """Whether cells are quoted as in csv. Our own psv files are not: they escape with backslashes."""
-    return re.search(r'(?:\A|[|\n])"', text) is not None
+@dataclass
+class _Lines:
+    """The line on which the latest record begins, from 1, after the lines ``above`` the header."""
+
+    above: int
+    begun: int = 1
 
 
-def _quoted_records(path: Path, text: str, delimiter: str) -> Iterator[list[str]]:
+def _has_escapes(text: str) -> bool:
+    """Whether cells are written with backslashes, as in our own psv files, and not with quotes as in csv."""
+    return not _QUOTED_CELL.search(text) and not _NO_ESCAPE.search(text)
+
+
+def _quoted_records(path: Path, text: str, delimiter: str, lines: _Lines) -> Iterator[list[str]]:
     # Quoted line breaks reach the cell only if the text is handed over with them. Bytes, since a StringIO takes four
     # for every character.
-    lines = io.TextIOWrapper(io.BytesIO(text.encode("utf-8", "surrogatepass")), "utf-8", "surrogatepass", newline="")
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    begun = 1
+    source = io.TextIOWrapper(io.BytesIO(text.encode("utf-8", "surrogatepass")), "utf-8", "surrogatepass", newline="")
+    reader = csv.reader(source, delimiter=delimiter, strict=True)
+    following = lines.above + 1
     try:
         for record in reader:
-            begun = reader.line_num + 1
+            lines.begun, following = following, lines.above + reader.line_num + 1
             if record:
                 yield record
     except csv.Error as broken:
         unclosed = "a quote is not closed" if "unexpected end" in str(broken) else str(broken)
-        raise TableError(f"{path}: in the row that begins on line {begun}: {unclosed}") from None
+        raise TableError(f"{path}: in the row that begins on line {following}: {unclosed}") from None
 
 
-def _escaped_records(text: str) -> Iterator[list[str]]:
+def _escaped_records(text: str, lines: _Lines) -> Iterator[list[str]]:
     r"""Lines in which a backslash keeps the next character from meaning anything: ``\|``, ``\\``, ``\n``."""
-    for line in text.splitlines() if "\r" in text else text.split("\n"):
+    for number, line in enumerate(_LINE_BREAK.split(text) if "\r" in text else text.split("\n"), start=1 + lines.above):
         if line:
+            lines.begun = number
             yield [_ESCAPED.sub(_unescape, cell) for cell in _PIPE.sub("\\1\0", line).split("\0")]
 
 
@@ -84,13 +105,20 @@ def _check_delimiter(path: Path, header: list[str], delimiter: str) -> None:
             )
 
 
-def _even_rows(path: Path, records: Iterator[list[str]], width: int, delimiter: str) -> Iterator[list[str]]:
+def _even_rows(
+    path: Path, records: Iterator[list[str]], width: int, delimiter: str, lines: _Lines
+) -> Iterator[list[str]]:
     for number, record in enumerate(records, start=1):
         cells = record if len(record) == width else _rejoined(record, delimiter)
         if len(cells) != width:
-            raise TableError(
-                f"{path}: row {number} has {len(record)} cells, the header has {width}; it begins {record[0][:60]!r}. "
+            advice = (
                 f"Quote cells that hold {delimiter!r}"
+                if len(cells) > width
+                else "Add what is missing, or put quotes around a cell that holds a line break"
+            )
+            raise TableError(
+                f"{path}: line {lines.begun}: row {number} has {len(record)} cells, the header has {width}; it begins "
+                f"{record[0][:60]!r}. {advice}"
             )
         yield cells
 
@@ -101,7 +129,7 @@ def _rejoined(record: list[str], delimiter: str) -> list[str]:
     open_cell = False
     for part in record:
         if open_cell:
-            cells[-1] = cells[-1][:-1] + delimiter + part
+            cells[-1] = EscapedCell.of(f"{cells[-1]}{delimiter}{part}", delimiter)
         else:
             cells.append(part)
         open_cell = (len(part) - len(part.rstrip("\\"))) % 2 == 1

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import python_calamine as calamine
 
 from llmbatch_assets.adapters.delimited import read_delimited
 from llmbatch_assets.adapters.text_files import read_table_text
+from llmbatch_assets.adapters.unread_cells import unread_cells
 from llmbatch_assets.domain.cell import cell_text
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.table import RawTable
@@ -25,10 +28,13 @@ BATCH_ROWS = 10_000
 def read_table(path: Path, settings: Input) -> RawTable:
     """The table in the file. Raises ``TableError`` with row and column where there is one."""
     file_format = _format_of(path, settings)
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise TableError(f"{path} {problem}; set input.path to your table")
-    return READERS[file_format](path, settings)
+    try:
+        if not path.is_file():
+            problem = "is a folder" if path.is_dir() else "does not exist"
+            raise TableError(f"{path} {problem}; set input.path to your table")
+        return READERS[file_format](path, settings)
+    except OSError as broken:
+        raise TableError(f"{path} cannot be read: {broken.strerror or broken}; set input.path to your table") from None
 
 
 def _format_of(path: Path, settings: Input) -> str:
@@ -46,23 +52,29 @@ def _delimited(file_format: str, delimiter: str) -> Callable[[Path, Input], RawT
 
 
 def read_xlsx(path: Path, settings: Input) -> RawTable:
-    """A sheet of a workbook. Rows are numbered as the spreadsheet shows them."""
+    """A sheet of a workbook."""
     try:
         workbook = calamine.CalamineWorkbook.from_path(str(path))
         name = _sheet_name(path, workbook, settings.sheet)
         rows = workbook.get_sheet_by_name(name).to_python(skip_empty_area=False)
+        unread = unread_cells(path, name)
     except calamine.PasswordError:
         raise TableError(f"{path} is protected by a password; save it without one") from None
-    except (calamine.CalamineError, OSError, ValueError) as broken:
-        raise TableError(f"{path} cannot be read as a workbook: {broken}") from None
-    while rows and not any(cell not in ("", None) for cell in rows[-1]):
+    except (calamine.CalamineError, BadZipFile, ValueError, KeyError):
+        hint = (
+            "it is a web page or another text" if path.read_bytes()[:1] == b"<" else "it is cut, damaged or no workbook"
+        )
+        raise TableError(
+            f"{path} cannot be read as a workbook: {hint}; save it again as .xlsx, or set input.format"
+        ) from None
+    while rows and not any(cell not in ("", None) for cell in rows[-1]) and not unread.in_row(len(rows)):
         rows.pop()
     if not rows:
         raise TableError(f"{path}: sheet {name!r} is empty; its first row must name the columns")
     if _width(rows[0]) != len(rows[0]):
         width = max(map(_width, rows))
         rows = [row[:width] for row in rows]
-    return RawTable([cell_text(cell) for cell in rows[0]], rows[1:], "xlsx")
+    return RawTable([cell_text(cell) for cell in rows[0]], rows[1:], "xlsx", warnings=unread.warnings())
 
 
 def _width(row: Sequence[Any]) -> int:
@@ -71,7 +83,8 @@ def _width(row: Sequence[Any]) -> int:
 
 def _sheet_name(path: Path, workbook: calamine.CalamineWorkbook, wanted: str | int | None) -> str:
     names = workbook.sheet_names
-    listed = ", ".join(repr(name) for name in names)
+    hidden = {sheet.name for sheet in workbook.sheets_metadata if sheet.visible != calamine.SheetVisibleEnum.Visible}
+    listed = ", ".join(f"{name!r}{' (hidden)' if name in hidden else ''}" for name in names)
     if isinstance(wanted, int):
         if not 1 <= wanted <= len(names):
             raise TableError(f"{path}: input.sheet is {wanted}, but the workbook has {len(names)} sheets: {listed}")
@@ -100,17 +113,30 @@ def _objects(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             record = json.loads(line, parse_float=Decimal, object_pairs_hook=_once_each)
-        except (ValueError, RecursionError) as broken:
-            raise TableError(f"{path}: line {number} is not JSON: {broken}") from None
+        except json.JSONDecodeError as broken:
+            hint = "; a JSON array is no JSON Lines: write one object per line" if line.lstrip()[0] == "[" else ""
+            raise TableError(
+                f"{path}: line {number} is not JSON: {broken.msg} at column {broken.colno}{hint}"
+            ) from None
+        except (ValueError, ArithmeticError, RecursionError) as broken:
+            reason = str(broken) if isinstance(broken, _RepeatedKeyError) else "a number or its nesting has no end"
+            raise TableError(f"{path}: line {number} is not JSON: {reason}") from None
         if not isinstance(record, dict):
-            raise TableError(f"{path}: line {number} holds {type(record).__name__}, not an object")
+            kind = {list: "a JSON array", str: "a text", bool: "true or false"}.get(type(record), "a single value")
+            raise TableError(f"{path}: line {number} holds {kind}, not an object; write one object per line")
         yield record
+
+
+class _RepeatedKeyError(ValueError):
+    pass
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) != len(pairs):
-        raise ValueError("a key occurs twice in one object")
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise _RepeatedKeyError(f"the key {repeated!r} occurs twice in one object")
     return record
 
 
@@ -120,12 +146,46 @@ def read_parquet(path: Path, settings: Input) -> RawTable:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as broken:
         raise TableError(f"{path} cannot be read as Parquet: {broken}") from None
-    return RawTable(file.schema_arrow.names, _parquet_rows(file), "parquet")
+    return RawTable(file.schema_arrow.names, _parquet_rows(path, file), "parquet")
 
 
-def _parquet_rows(file: pq.ParquetFile) -> Iterator[tuple[Any, ...]]:
-    for batch in file.iter_batches(batch_size=BATCH_ROWS):
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+def _parquet_rows(path: Path, file: pq.ParquetFile) -> Iterator[tuple[Any, ...]]:
+    try:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            columns = zip(batch.schema.names, batch.columns, strict=True)
+            yield from zip(*(_values(path, name, column) for name, column in columns), strict=True)
+    except (pa.ArrowException, OSError) as broken:
+        reason = str(broken).splitlines()[0]
+        raise TableError(f"{path} cannot be read as Parquet, it is damaged ({reason}); write it again") from None
+
+
+def _values(path: Path, name: str, column: pa.Array) -> list[Any]:
+    kind = column.type
+    if pa.types.is_temporal(kind) and getattr(kind, "unit", "") == "ns":
+        # Python's own times end at microseconds.
+        column = _without_nanoseconds(column)
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError as broken:
+        raise TableError(f"{path}: column {name!r} holds a text that is not UTF-8: {broken.reason}") from None
+    except (ValueError, OverflowError) as broken:
+        raise TableError(f"{path}: column {name!r} ({kind}) holds what cannot be written out: {broken}") from None
+
+
+def _without_nanoseconds(column: pa.Array) -> pa.Array:
+    kind = column.type
+    zone = {"tz": kind.tz} if pa.types.is_timestamp(kind) else {}
+    coarser = {"timestamp": pa.timestamp, "time": pa.time64, "duration": pa.duration}[_family(kind)]("us", **zone)
+    try:
+        return column.cast(coarser)
+    except pa.ArrowInvalid:
+        # A few nanoseconds are left: the text that Arrow makes of it has them all.
+        text = column.cast(pa.string())
+        return pc.replace_substring(text, " ", "T", max_replacements=1)
+
+
+def _family(kind: pa.DataType) -> str:
+    return "timestamp" if pa.types.is_timestamp(kind) else "time" if pa.types.is_time(kind) else "duration"
 
 
 READERS: dict[str, Callable[[Path, Input], RawTable]] = {

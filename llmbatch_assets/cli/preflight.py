@@ -28,9 +28,9 @@ def preflight(batch: Batch, assets: Sequence[str]) -> None:
         batch.schema.output()
     if "input_snapshot" in assets:
         snapshot = batch.read_snapshot()
-        if not snapshot.n_rows:
-            log.warning("%s has a header and no rows: there is nothing to do", batch.parameters.input.path)
-        make_plan(snapshot, batch.parameters)
+        plan = make_plan(snapshot, batch.parameters)
+        for warning in (*snapshot.meta["warnings"], *plan.warnings):
+            log.warning("%s: %s", batch.parameters.input.path, warning)
     for asset in assets:
         _require(batch, asset, [needed for needed in _NEEDS.get(asset, ()) if needed not in assets])
 

@@ -15,15 +15,18 @@ The rule, the same for all formats, so that one table gives the same rows from e
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import count, islice
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.parameters import Input
-from llmbatch_assets.domain.text import flatten, harden
+from llmbatch_assets.domain.text import flatten, harden, has_surrogates
 
 MIDNIGHT = dt.time()
 MAX_DIGITS = 1_000
@@ -67,14 +70,14 @@ def _number(value: float | Decimal) -> str:
         return str(value)
     if abs(number.adjusted()) > MAX_DIGITS:
         raise ValueError(f"{value:.3e} has more than {MAX_DIGITS} digits; write it as a text")
-    if number == number.to_integral_value():
-        return str(int(number))
-    return format(number.normalize(), "f")
+    # Not normalize(): it rounds to the digits of the context.
+    written = format(number if number else abs(number), "f")
+    return written.rstrip("0").rstrip(".") if "." in written else written
 
 
 def _moment(value: dt.date | dt.time | dt.timedelta) -> str:
     if isinstance(value, dt.timedelta):
-        return str(value)
+        return str(to_jsonable_python(value))
     if isinstance(value, dt.datetime) and value.tzinfo is None and value.time() == MIDNIGHT:
         return value.date().isoformat()
     return value.isoformat()
@@ -86,7 +89,22 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
-    return value if value is None or isinstance(value, str | bool | int | float) else cell_text(value)
+    if isinstance(value, float | Decimal):
+        return _json_number(value)
+    return value if value is None or isinstance(value, str | bool | int) else cell_text(value)
+
+
+def _json_number(value: float | Decimal) -> float | int | str | None:
+    """The number as JSON can hold it: none for NaN, and as a text what no float is exactly."""
+    written = _number(value)
+    if not written:
+        return None
+    if not math.isfinite(value):
+        raise ValueError("holds an infinite number")
+    if "." not in written:
+        return int(written)
+    number = float(value)
+    return number if Decimal(repr(number)) == Decimal(written) else written
 
 
 def _may_need_cleaning(cells: str) -> bool:
@@ -101,15 +119,33 @@ def _may_need_cleaning(cells: str) -> bool:
     )
 
 
+class EscapedCell(str):
+    r"""A cell in which a backslash keeps each ``delimiter`` from ending it: ``foo\,bar``.
+
+    Only the reader of a file can know one: in quotes, the same characters are what they are.
+    """
+
+    delimiter: str
+
+    @classmethod
+    def of(cls, text: str, delimiter: str) -> EscapedCell:
+        cell = cls(text)
+        cell.delimiter = delimiter
+        return cell
+
+
+def _unescaped(text: str) -> str:
+    return text.replace(f"\\{text.delimiter}", text.delimiter) if isinstance(text, EscapedCell) else text
+
+
 class Cleaner:
     """Cleans cells and counts what it changed, by kind and column."""
 
-    def __init__(self, settings: Input, columns: Sequence[str], escaped: str = "") -> None:
+    def __init__(self, settings: Input, columns: Sequence[str]) -> None:
         self._collapse = settings.collapse_whitespace
         self._null_tokens = frozenset(token.lower() for token in settings.null_tokens)
         self._null_parts = frozenset(part for token in self._null_tokens for part in token.split(_SEPARATOR))
         self._columns = columns
-        self._escaped = escaped
         self._changes: dict[str, Counter[str]] = {}
 
     @property
@@ -137,7 +173,10 @@ class Cleaner:
             cells = [self._text(name, *placed) for placed in zip(cells, places, strict=True)]
             joined = _SEPARATOR.join(cells)
         if _may_need_cleaning(joined):
-            cells = [self._cleaned(name, text) if _may_need_cleaning(text) else text for text in cells]
+            cells = [
+                self._cleaned(name, text, place) if _may_need_cleaning(text) else text
+                for text, place in zip(cells, places, strict=True)
+            ]
             joined = _SEPARATOR.join(cells)
         if not self._null_parts.isdisjoint(joined.lower().split(_SEPARATOR)):
             cells = [self._unless_null(name, text) for text in cells]
@@ -148,6 +187,8 @@ class Cleaner:
             return cell_text(cell)
         except ValueError as broken:
             raise ValueError(f"row {place}, column {column!r}: {broken}") from None
+        except RecursionError:
+            raise ValueError(f"row {place}, column {column!r}: is nested too deeply") from None
 
     def _unless_null(self, column: str, text: str) -> str:
         if not text or text.lower() not in self._null_tokens:
@@ -155,10 +196,12 @@ class Cleaner:
         self._count("null_token", column)
         return ""
 
-    def _cleaned(self, column: str, text: str) -> str:
+    def _cleaned(self, column: str, text: str, place: int) -> str:
+        if has_surrogates(text):
+            raise ValueError(f"row {place}, column {column!r}: holds half of a surrogate pair, which is no character")
         steps = {
+            "unescaped": _unescaped,
             "invisible": harden,
-            "unescaped": self._unescape,
             "line_breaks": flatten if self._collapse else str,
             "trimmed": str.strip,
         }
@@ -167,9 +210,6 @@ class Cleaner:
             if text != before:
                 self._count(kind, column)
         return text
-
-    def _unescape(self, text: str) -> str:
-        return text.replace(f"\\{self._escaped}", self._escaped) if self._escaped else text
 
     def _count(self, kind: str, column: str) -> None:
         self._changes.setdefault(kind, Counter())[column] += 1

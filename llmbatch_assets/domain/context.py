@@ -12,6 +12,7 @@ from llmbatch_assets.domain.table import KV_BLOCK, Row, nearest_first
 from llmbatch_assets.domain.text import cut
 from llmbatch_assets.errors import ConfigError
 
+_LINE_BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 GROUP_BLANKS = {"group_key", "n_rows"}
 
 
@@ -117,4 +118,4 @@ def _column_blanks(columns: Sequence[str], template: str) -> dict[str, str]:
 
 def _continued(value: str) -> str:
     # Indented, so that a paragraph inside a value is not taken for the next column.
-    return value.replace("\n", "\n  ") if "\n" in value else value
+    return value if value.isprintable() else _LINE_BREAK.sub(r"\g<0>  ", value)

@@ -47,7 +47,12 @@ def export_columns(input_columns: Iterable[str], output_fields: Iterable[str]) -
     rest = [Column(f"meta_{key}", "meta", key) for key in _REST]
     ours = {column.name for column in (*keys, *judged, *rest)}
     taken = ours | {column.name for column in given}
-    columns = [_apart(column, "input_", ours) for column in given] + keys
+    columns: list[Column] = []
+    for column in given:
+        others = {name for name in taken if name != column.name or name in ours}
+        columns.append(_apart(column, "input_", others))
+        taken.add(columns[-1].name)
+    columns += keys
     for name in output_fields:
         columns.append(_apart(Column(name, "parsed", name), "parsed_", taken))
         taken.add(columns[-1].name)

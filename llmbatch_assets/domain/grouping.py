@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from llmbatch_assets.domain.identity import group_context_id, partition_key, wor
 from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.prompt import fill
 from llmbatch_assets.domain.table import Snapshot, nearest_first
+from llmbatch_assets.domain.text import composed
 from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkPlan
 from llmbatch_assets.errors import GroupingColumnError
 
@@ -81,7 +81,7 @@ class Table:
         """
         members: dict[str, list[int]] = {}
         for index, row in enumerate(self.rows):
-            members.setdefault(normalized(row[self.parameters.grouping.column]), []).append(index)
+            members.setdefault(composed(row[self.parameters.grouping.column]), []).append(index)
         cap = self.parameters.grouping.max_rows_per_group or None
         return [Group(key, rows, rows[:cap]) for key, rows in members.items()]
 
@@ -96,18 +96,13 @@ class Table:
         return limit(Rendered(text, {"truncated_fields": cut} if cut else {}), context)
 
 
-def normalized(key: str) -> str:
-    """A group key in Unicode's composed form."""
-    return key if key.isascii() else unicodedata.normalize("NFC", key)
-
-
 def group_key_warnings(snapshot: Snapshot, column: str) -> list[str]:
     """What a user should know about the values of the grouping column, with examples."""
     keys = [row[column] for row in snapshot.rows]
     empty = [index for index, key in enumerate(keys) if not key]
-    merged = sorted({key for key in keys if normalized(key) != key})
+    merged = sorted({key for key in keys if composed(key) != key})
     folded: dict[str, set[str]] = {}
-    for key in dict.fromkeys(map(normalized, keys)):
+    for key in dict.fromkeys(map(composed, keys)):
         folded.setdefault(" ".join(key.casefold().split()), set()).add(key)
     alike = [" / ".join(map(repr, sorted(same))) for same in folded.values() if len(same) > 1]
     told: list[tuple[Sequence[object], str]] = [

@@ -11,25 +11,27 @@ from pydantic import BaseModel, ConfigDict
 
 from llmbatch_assets.domain.cell import Cleaner
 from llmbatch_assets.domain.parameters import Input
-from llmbatch_assets.domain.text import flatten, harden
+from llmbatch_assets.domain.text import composed, flatten, harden, has_surrogates
 from llmbatch_assets.errors import TableError
 
 Row = dict[str, str]
 
 # What a row template calls all columns together.
 KV_BLOCK = "__ROW_KV_BLOCK__"
+MAX_ROWS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """A table as read from a file: header and cells, nothing cleaned. ``escaped`` is its delimiter, which some
-    programs write with a backslash inside a cell.
+    """A table as read from a file: header and cells, nothing cleaned.
+
+    ``warnings`` say what the file holds and a table of texts cannot.
     """
 
     columns: Sequence[str]
     rows: Iterable[Sequence[Any]]
     file_format: str
-    escaped: str = ""
+    warnings: Sequence[str] = ()
 
 
 class Snapshot(BaseModel):
@@ -47,13 +49,17 @@ class Snapshot(BaseModel):
 
 def clean_columns(columns: Sequence[str], path: str) -> list[str]:
     """Column names, trimmed. An empty or repeated one is refused, since a row is looked up by name."""
-    names = [flatten(harden(name)).strip() for name in columns]
+    names = [composed(flatten(harden(name)).strip()) for name in columns]
+    if not names:
+        raise TableError(f"{path}: the table has no columns")
     places: dict[str, int] = {}
     for place, name in enumerate(names, start=1):
         if not name:
             raise TableError(f"{path}: column {place} has no name; name it in the header line")
         if name in places:
             raise TableError(f"{path}: columns {places[name]} and {place} are both named {name!r}; rename one")
+        if has_surrogates(name):
+            raise TableError(f"{path}: the name of column {place} holds half of a surrogate pair; rename it")
         if name == KV_BLOCK:
             raise TableError(f"{path}: column {place} is named {KV_BLOCK}, which row templates use; rename it")
         places[name] = place
@@ -68,17 +74,28 @@ def take_snapshot(table: RawTable, path: str, settings: Input) -> Snapshot:
             raise TableError(
                 f"{path}: required column {name!r} is missing; the table has: {nearest_first(name, columns)}"
             )
-    cleaner = Cleaner(settings, columns, table.escaped)
+    cleaner = Cleaner(settings, columns)
     try:
         rows = list(cleaner.rows(table.rows))
     except ValueError as broken:
         raise TableError(f"{path}: {broken}") from None
     shape: dict[str, Any] = {"n_rows": len(rows), "n_cols": len(columns), "columns": columns}
     meta = {"input_path": path, "input_format": table.file_format, **shape, "cells_changed": cleaner.changes}
+    meta["warnings"] = [*table.warnings, *_row_warnings(rows)]
     # Not validated: the rows are what they say, and a large table has a million cells.
     return Snapshot.model_construct(
         None, meta=meta, **shape, rows=rows, records=rows if settings.records_alias else None
     )
+
+
+def _row_warnings(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return ["has a header and no rows: there is nothing to do"]
+    empty = [number for number, row in enumerate(rows, start=1) if not any(row.values())]
+    if not empty:
+        return []
+    shown = ", ".join(map(str, empty[:MAX_ROWS_SHOWN])) + (", ..." if len(empty) > MAX_ROWS_SHOWN else "")
+    return [f"{len(empty)} rows are empty in every column, and each is an item to pay for; delete them: row {shown}"]
 
 
 def nearest_first(name: str, columns: Sequence[str]) -> str:

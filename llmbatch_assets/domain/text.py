@@ -10,12 +10,23 @@ import unicodedata
 _LOOKALIKES = {0x00A0: " ", 0x202F: " ", 0xFEFF: None, 0x200B: None, 0x2060: None}
 _LINE_BREAKS = re.compile(r"\s*[\r\n\t\v\f\x85\u2028\u2029]+\s*")
 _ASCII_WORDS = re.compile(r"[a-z0-9]+")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 CUT_MARK = " …[cut]"
 
 
 def harden(text: str) -> str:
     """The text with no-break spaces as spaces and without byte order marks and zero-width spaces."""
     return text.translate(_LOOKALIKES)
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's composed form (NFC): what looks alike is alike."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def has_surrogates(text: str) -> bool:
+    """Whether the text holds half of a surrogate pair, which no file can keep as UTF-8."""
+    return not text.isascii() and _SURROGATES.search(text) is not None
 
 
 def flatten(text: str) -> str:

@@ -14,7 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch_assets.adapters.files import json_bytes, read_json, write_atomically, write_json
+from llmbatch_assets.adapters.files import (
+    PIECE_ITEMS,
+    json_bytes,
+    json_pieces,
+    keep_json,
+    read_json,
+    write_atomically,
+    write_json,
+)
 from llmbatch_assets.errors import ArtifactError, MissingArtifactError
 
 DIES_HALF_WAY = """
@@ -137,6 +145,11 @@ def test_files_have_the_permissions_that_the_user_gives_to_new_files(tmp_path: P
 
 # JSON.
 
+INT64 = st.integers(-(2**63), 2**64 - 1)
+MEMBERS = st.recursive(
+    st.none() | INT64 | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=6
+)
+
 
 def test_equal_values_are_equal_bytes() -> None:
     assert json_bytes({"b": 1, "a": ["é", None]}) == b'{\n  "a": [\n    "\xc3\xa9",\n    null\n  ],\n  "b": 1\n}\n'
@@ -161,6 +174,82 @@ def test_json_comes_back_as_it_went(value: Any) -> None:
     content = json_bytes(value)
     assert json.loads(content) == value
     assert content.endswith(b"\n")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(MEMBERS) | st.dictionaries(st.text(), MEMBERS))
+def test_pieces_of_json_are_the_bytes_of_the_whole(value: Any) -> None:
+    assert b"".join(json_pieces(value)) == json_bytes(value)
+
+
+def test_pieces_that_the_fast_writer_refuses_are_the_same_value() -> None:
+    value = {"a": [{"n": 2**70}, "\x7f"], "b": "a lone \ud800", "c": ["\x7f"], "d": {"e": [-(2**64)]}}
+    assert json.loads(b"".join(json_pieces(value))) == value
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_ITEMS - 1, PIECE_ITEMS, PIECE_ITEMS + 1, 2 * PIECE_ITEMS + 1])
+def test_a_long_list_goes_to_disk_in_pieces_and_is_one_list(size: int) -> None:
+    rows = [{"n": number, "text": "two\nlines"} for number in range(size)]
+    table = {"rows": rows, "n_rows": size, "records": rows}
+    assert b"".join(json_pieces(rows)) == json_bytes(rows)
+    assert b"".join(json_pieces(table)) == json_bytes(table)
+    assert len(list(json_pieces(rows))) <= size // PIECE_ITEMS + 4
+
+
+# A file that is as it should be.
+
+
+def aged(path: Path) -> os.stat_result:
+    """The file, last written long ago."""
+    os.utime(path, ns=(10**18, 10**18))
+    return path.stat()
+
+
+VALUE = {"rows": [{"n": number} for number in range(PIECE_ITEMS + 1)], "meta": "é", "few": [1]}
+
+
+@pytest.mark.parametrize(
+    "value", [VALUE, {}, [], {"a": 2**70}, [{"a": "a lone \ud800"}]], ids=lambda value: str(value)[:15]
+)
+def test_the_same_bytes_are_not_written_again(tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "new" / "a.json"
+    size = len(json_bytes(value))
+    assert keep_json(path, value) == (size, True)
+    before = aged(path)
+
+    assert keep_json(path, value) == (size, False)
+
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert names(path.parent) == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        # Nothing, a part, more, and as much of something else.
+        b"",
+        json_bytes(VALUE)[:-1],
+        json_bytes(VALUE)[:1000],
+        json_bytes(VALUE) + b"\n",
+        json_bytes(VALUE)[:-2] + b" \n",
+        b"[" + json_bytes(VALUE)[1:],
+        json_bytes(VALUE).replace(b'"n": 1000', b'"n": 2000'),
+        # The same value in other bytes.
+        json.dumps(VALUE).encode(),
+        json_bytes(VALUE).replace(b"\n", b"\r\n"),
+    ],
+    ids=["empty", "no end", "cut", "longer", "other end", "other start", "other middle", "one line", "CRLF"],
+)
+def test_other_bytes_are_replaced(tmp_path: Path, there: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(there)
+    aged(path)
+
+    assert keep_json(path, VALUE) == (len(json_bytes(VALUE)), True)
+
+    assert path.read_bytes() == json_bytes(VALUE)
+    assert path.stat().st_mtime_ns != 10**18
 
 
 # Files that cannot be read.

@@ -81,6 +81,7 @@ _FRAGMENTS = (
     *(
         "a",
         "Zz",
+        "¶",
         "ß",
         "é",
         "e\u0301",
@@ -96,10 +97,15 @@ _FRAGMENTS = (
 )
 # Characters that every format can hold: XML has neither most control characters nor U+FFFE and U+FFFF.
 _HELD = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff")
-EXOTIC = st.lists(st.sampled_from(_FRAGMENTS), max_size=5).map("".join) | st.text(_HELD, max_size=8)
+EXOTIC = st.one_of(
+    st.sampled_from(["", "NaN", "null", "#N/A", "007", "=1+1"]),
+    st.lists(st.sampled_from(_FRAGMENTS), max_size=5).map("".join),
+    st.text(_HELD, max_size=8),
+)
+PARAGRAPHS = st.lists(EXOTIC, max_size=4).map("\n".join)
 # A mark that combines makes another key of the same look.
 KEYS = st.sampled_from(["", "red", "Red", "caf\u00e9", "cafe\u0301", "緑", "a: b\nc", "{n_rows}"])
-EXOTIC_ROWS = st.lists(st.tuples(EXOTIC, KEYS, EXOTIC), max_size=8)
+EXOTIC_ROWS = st.lists(st.tuples(EXOTIC, KEYS, PARAGRAPHS), max_size=8)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | TEXTS,

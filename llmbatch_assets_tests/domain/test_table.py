@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.cell import Cleaner
+from llmbatch_assets.domain.cell import Cleaner, EscapedCell
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.table import RawTable, clean_columns, take_snapshot
 from llmbatch_assets.errors import TableError
 from llmbatch_assets_tests.domain.strategies import quick
 
 
-def clean_cell(cell: str, settings: Input, escaped: str = "") -> str:
-    return next(Cleaner(settings, ["a"], escaped).rows([[cell]]))["a"]
+def clean_cell(cell: str, settings: Input) -> str:
+    return next(Cleaner(settings, ["a"]).rows([[cell]]))["a"]
 
 
 @pytest.mark.parametrize(
@@ -50,11 +50,14 @@ def test_a_cell_is_trimmed_flattened_and_emptied_where_it_says_nothing(cell: str
         # Only the delimiter of this very table was escaped.
         (r"foo\,bar", "|", r"foo\,bar"),
         (r"C:\new", ",", r"C:\new"),
-        (r"foo\,bar", "", r"foo\,bar"),
     ],
 )
 def test_an_escaped_delimiter_is_the_delimiter(cell: str, escaped: str, expected: str) -> None:
-    assert clean_cell(cell, Input(), escaped) == expected
+    assert clean_cell(EscapedCell.of(cell, escaped), Input()) == expected
+
+
+def test_a_backslash_that_escapes_nothing_stays() -> None:
+    assert clean_cell(r"foo\,bar", Input()) == r"foo\,bar"
 
 
 def test_line_breaks_stay_where_they_are_wanted() -> None:
@@ -71,7 +74,7 @@ def test_a_clean_cell_is_one_line_and_stays_as_it_is(cell: str) -> None:
 
 def table(*rows: tuple[str, ...], columns: tuple[str, ...] = ("id", "text")) -> RawTable:
     """A table as a reader gives it."""
-    return RawTable(columns, rows, "csv", ",")
+    return RawTable(columns, rows, "csv")
 
 
 def test_null_tokens_of_the_user_replace_ours_and_are_compared_without_case() -> None:
@@ -115,6 +118,7 @@ def test_a_snapshot_has_the_shape_of_its_artifact() -> None:
             "n_cols": 2,
             "columns": ["id", "text"],
             "cells_changed": {"null_token": {"text": 1}, "trimmed": {"text": 1}},
+            "warnings": [],
         },
         "n_rows": 2,
         "n_cols": 2,
