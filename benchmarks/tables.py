@@ -19,34 +19,28 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-WORDS = [
-    "amber",
-    "birch",
-    "cedar",
-    "delta",
-    "ember",
-    "fjord",
-    "grove",
-    "harbor",
-    "iris",
-    "jade",
-    "kelp",
-    "linen",
-    "maple",
-    "night",
-    "ocean",
-    "pearl",
-]
+import openpyxl
+import python_calamine as calamine
+
+from llmbatch_assets.adapters.files import json_bytes, keep_json
+from llmbatch_assets.adapters.readers import read_table
+from llmbatch_assets.domain.grouping import make_plan
+from llmbatch_assets.domain.parameters import Input, Parameters, read_parameters
+from llmbatch_assets.domain.table import RawTable, take_snapshot
+from llmbatch_assets.domain.work import work_items_of
+
+WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "jade", "kelp", "linen")
 COLUMNS = ["id", "group", "question", "skill", "note"]
 GROUP_ROWS = 10
 ROUNDS = 3
 
 
-def rows(count: int) -> list[list[str]]:
-    """A table of five columns, about 185 bytes a row, groups of ten; the same one every time."""
+def rows(count: int, group_rows: int = GROUP_ROWS) -> list[list[str]]:
+    """A table of five columns, about 185 bytes a row, in groups; the same one every time."""
     draw = random.Random(1)
-    groups = max(count // GROUP_ROWS, 1)
+    groups = max(count // group_rows, 1)
     return [
         [
             f"q{n}",
@@ -65,54 +59,46 @@ def write_csv(path: Path, count: int) -> None:
         csv.writer(file).writerows([COLUMNS, *rows(count)])
 
 
-def parameters(path: Path, *, grouped: bool = True) -> object:
-    """The configuration that is measured."""
-    from llmbatch_assets.domain.parameters import read_parameters
+def write_xlsx(path: Path, count: int) -> None:
+    """The table as a workbook."""
+    workbook = openpyxl.Workbook(write_only=True)
+    sheet = workbook.create_sheet()
+    for row in [COLUMNS, *rows(count)]:
+        sheet.append(row)
+    workbook.save(path)
 
-    grouping = {"enabled": True, "column": "group", "mode": "row_output_with_group_context"} if grouped else {}
+
+def parameters(path: Path, shown_rows: int = 0) -> Parameters:
+    """The configuration that is measured: every row an item, beside the context of its group."""
+    grouping = {"enabled": True, "column": "group", "max_rows_per_group": shown_rows}
     return read_parameters({"input": {"path": str(path)}, "grouping": grouping})
 
 
 def pipeline(path: Path, out: Path) -> None:
     """Ours: table to snapshot, contexts and work items on disk."""
-    from pydantic import TypeAdapter
-
-    from llmbatch_assets.adapters.files import write_json
-    from llmbatch_assets.adapters.readers import read_table
-    from llmbatch_assets.domain.grouping import make_plan
-    from llmbatch_assets.domain.table import take_snapshot
-    from llmbatch_assets.domain.work import GroupContext, work_items_of
-
     settings = parameters(path)
     snapshot = take_snapshot(read_table(path, settings.input), str(path), settings.input)
-    write_json(out / "input.json", snapshot.model_dump(mode="json"))
+    keep_json(out / "snapshot.json", snapshot)
     plan = make_plan(snapshot, settings)
-    contexts = TypeAdapter(list[GroupContext]).dump_python(plan.contexts, mode="json")
-    write_json(out / "contexts.json", contexts)
-    write_json(out / "items.json", work_items_of(plan, settings, "contexts.json").model_dump(mode="json"))
+    keep_json(out / "contexts.json", plan.contexts)
+    keep_json(out / "items.json", work_items_of(plan, settings, "contexts.json"))
 
 
 def pandas_and_json(path: Path, out: Path) -> None:
     """The baseline: ``read_csv(dtype=str)`` and ``json.dumps`` of the same rows."""
-    import pandas as pd
+    import pandas as pd  # here, so that ours does not have its memory
 
     (out / "rows.json").write_text(json.dumps(pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")))
 
 
 def xlsx(path: Path, out: Path) -> None:
     """Ours: a workbook read to cleaned rows."""
-    from llmbatch_assets.adapters.readers import read_table
-    from llmbatch_assets.domain.parameters import Input
-    from llmbatch_assets.domain.table import take_snapshot
-
     take_snapshot(read_table(path, Input()), str(path), Input())
 
 
 def calamine_alone(path: Path, out: Path) -> None:
     """The baseline: calamine's own read."""
-    import python_calamine
-
-    python_calamine.CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0).to_python()
+    calamine.CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0).to_python()
 
 
 CASES: dict[str, Callable[[Path, Path], None]] = {
@@ -120,23 +106,34 @@ CASES: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def measured(case: str, path: Path) -> tuple[float, float]:
-    """Median seconds (imports apart) and peak MB of a case, each round in a fresh process."""
-    runs = []
+class Measured(NamedTuple):
+    """What a case took: median seconds, peak MB, and the bytes of its files by name."""
+
+    seconds: float
+    peak_mb: float
+    sizes: dict[str, int]
+
+
+def measured(path: Path, *cases: str) -> list[Measured]:
+    """Cases in turn, in rounds, each in a fresh process."""
+    runs: dict[str, list[Measured]] = {case: [] for case in cases}
     for _ in range(ROUNDS):
-        command = [sys.executable, __file__, "--case", case, "--path", str(path)]
-        runs.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    return statistics.median(run["seconds"] for run in runs), max(run["peak_mb"] for run in runs)
+        for case in cases:
+            command = [sys.executable, __file__, "--case", case, "--path", str(path)]
+            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            runs[case].append(Measured(**json.loads(told)))
+    return [
+        Measured(
+            statistics.median(run.seconds for run in of_case), max(run.peak_mb for run in of_case), of_case[0].sizes
+        )
+        for of_case in runs.values()
+    ]
 
 
 def one_case(case: str, path: Path) -> None:
-    """Run a case in this process and print what it took."""
-    import pandas  # noqa: F401  # imported here, so that no case pays for it
-    import python_calamine  # noqa: F401
-
-    import llmbatch_assets.adapters.readers
-    import llmbatch_assets.domain.grouping  # noqa: F401
-
+    """Run a case in this process and print what it took, imports apart."""
+    if case == "pandas_and_json":
+        import pandas  # noqa: F401
     with tempfile.TemporaryDirectory() as out:
         started = time.perf_counter()
         CASES[case](path, Path(out))
@@ -146,24 +143,17 @@ def one_case(case: str, path: Path) -> None:
     print(json.dumps({"seconds": seconds, "peak_mb": peak_mb, "sizes": sizes}))
 
 
-def dedup(count: int) -> float:
-    """Percent that both artifacts are smaller than items that each hold their group's context."""
-    from pydantic import TypeAdapter
-
-    from llmbatch_assets.adapters.files import json_bytes
-    from llmbatch_assets.domain.grouping import make_plan
-    from llmbatch_assets.domain.table import RawTable, take_snapshot
-    from llmbatch_assets.domain.work import GroupContext, work_items_of
-
-    settings = parameters(Path("input.csv"))
-    snapshot = take_snapshot(RawTable(COLUMNS, rows(count), "csv"), "input.csv", settings.input)
+def dedup(count: int, group_rows: int) -> float:
+    """Percent that both artifacts are smaller than items that each hold their group's context of ten rows."""
+    settings = parameters(Path("input.csv"), shown_rows=GROUP_ROWS)
+    snapshot = take_snapshot(RawTable(COLUMNS, rows(count, group_rows), "csv"), "input.csv", settings.input)
     plan = make_plan(snapshot, settings)
     texts = {context.group_context_id: context.context for context in plan.contexts}
-    items = work_items_of(plan, settings, "contexts.json").model_dump(mode="json")
-    shared = len(json_bytes(items)) + len(json_bytes(TypeAdapter(list[GroupContext]).dump_python(plan.contexts)))
-    for item in items["items"]:
+    kept = json.loads(json_bytes(work_items_of(plan, settings, "contexts.json")))
+    shared = len(json_bytes(kept)) + len(json_bytes(plan.contexts))
+    for item in kept["items"]:
         item["group_context"] = texts[item["group_context_id"]]
-    return round(100 * (1 - shared / len(json_bytes(items))), 1)
+    return round(100 * (1 - shared / len(json_bytes(kept))), 1)
 
 
 def main() -> None:
@@ -180,22 +170,16 @@ def main() -> None:
         for count in (20_000, 100_000, 200_000):
             path = Path(folder) / f"{count}.csv"
             write_csv(path, count)
-            ours, baseline = measured("pipeline", path), measured("pandas_and_json", path)
-            results.append(_line(f"csv, {count} rows, to work items", ours, baseline, path.stat().st_size))
+            ours, baseline = measured(path, "pipeline", "pandas_and_json")
+            snapshot_mb = ours.sizes["snapshot.json"] / 2**20
+            of_snapshot = {"snapshot_mb": round(snapshot_mb), "peak_of_snapshot": round(ours.peak_mb / snapshot_mb, 2)}
+            results.append({**_line(f"csv, {count} rows, to work items", ours, baseline), **of_snapshot})
         path = Path(folder) / "table.xlsx"
-        import pandas as pd
-
-        pd.DataFrame(rows(50_000), columns=COLUMNS).to_excel(path, index=False)
-        results.append(
-            _line(
-                "xlsx, 50000 rows, read and cleaned",
-                measured("xlsx", path),
-                measured("calamine_alone", path),
-                path.stat().st_size,
-            )
-        )
-    for count in (50, 20_000):
-        results.append({"case": f"dedup, {count} rows in groups of {GROUP_ROWS}", "percent_smaller": dedup(count)})
+        write_xlsx(path, 50_000)
+        results.append(_line("xlsx, 50000 rows, read and cleaned", *measured(path, "xlsx", "calamine_alone")))
+    for count, group_rows in ((50, 10), (20_000, 10), (20_000, 200)):
+        case = f"dedup, {count} rows in groups of {group_rows}, ten of them shown"
+        results.append({"case": case, "percent_smaller": dedup(count, group_rows)})
     for line in results:
         print("  ".join(f"{key}={value}" for key, value in line.items()))
     target = Path(__file__).with_name("results") / "tables.json"
@@ -203,15 +187,14 @@ def main() -> None:
     target.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def _line(case: str, ours: tuple[float, float], baseline: tuple[float, float], size: int) -> dict[str, object]:
+def _line(case: str, ours: Measured, baseline: Measured) -> dict[str, object]:
     return {
         "case": case,
-        "seconds": round(ours[0], 2),
-        "baseline_seconds": round(baseline[0], 2),
-        "ratio": round(ours[0] / baseline[0], 2),
-        "peak_mb": round(ours[1]),
-        "baseline_peak_mb": round(baseline[1]),
-        "input_mb": round(size / 1e6, 1),
+        "seconds": round(ours.seconds, 2),
+        "baseline_seconds": round(baseline.seconds, 2),
+        "ratio": round(ours.seconds / baseline.seconds, 2),
+        "peak_mb": round(ours.peak_mb),
+        "baseline_peak_mb": round(baseline.peak_mb),
     }
 
 

@@ -144,7 +144,7 @@ class Cleaner:
     def __init__(self, settings: Input, columns: Sequence[str]) -> None:
         self._collapse = settings.collapse_whitespace
         self._null_tokens = frozenset(token.lower() for token in settings.null_tokens)
-        self._null_parts = frozenset(part for token in self._null_tokens for part in token.split(_SEPARATOR))
+        self._longest_token = max(map(len, self._null_tokens), default=0)
         self._columns = columns
         self._changes: dict[str, Counter[str]] = {}
 
@@ -164,7 +164,8 @@ class Cleaner:
             columns = zip(*block, strict=True)
             cleaned = [self._column(name, cells, places) for name, cells in zip(self._columns, columns, strict=True)]
             for cells in zip(*cleaned, strict=True):
-                yield dict(zip(self._columns, cells, strict=True))
+                # As many as there are columns, which the line above has seen to: looking again costs a third.
+                yield dict(zip(self._columns, cells, strict=False))
 
     def _column(self, name: str, cells: Sequence[Any], places: Sequence[int]) -> Sequence[str]:
         try:
@@ -177,8 +178,8 @@ class Cleaner:
                 self._cleaned(name, text, place) if _may_need_cleaning(text) else text
                 for text, place in zip(cells, places, strict=True)
             ]
-            joined = _SEPARATOR.join(cells)
-        if not self._null_parts.isdisjoint(joined.lower().split(_SEPARATOR)):
+        short = {text for text in cells if len(text) <= self._longest_token}
+        if not self._null_tokens.isdisjoint(map(str.lower, short)):
             cells = [self._unless_null(name, text) for text in cells]
         return cells
 
