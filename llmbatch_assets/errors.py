@@ -9,6 +9,7 @@
     │   ├── SchemaError           the schema module or its text
     │   └── MissingArtifactError  an asset's input has not been made yet
     ├── ArtifactError             a file that we wrote can no longer be read
+    ├── SchemaGenerationError     no answer of the model was a schema module
     ├── LocalModelError           the embedded model cannot be had or started
     ├── RunInterruptedError       a signal ended the run
     ├── AnswerError               the model's answer cannot be used; it is told why and asked again
@@ -62,6 +63,10 @@ class ArtifactError(LlmBatchError):
     """An artifact on disk is not what was once written there."""
 
 
+class SchemaGenerationError(LlmBatchError):
+    """The model was asked for a schema module, and none of its answers is one. An existing module stays in place."""
+
+
 class LocalModelError(LlmBatchError):
     """The embedded model cannot be fetched or its server cannot be started."""
 
@@ -87,7 +92,15 @@ class AnswerError(LlmBatchError):
 
 
 class ProviderError(LlmBatchError):
-    """A call that gave no answer; ``cause`` is a short code for counting."""
+    """A call that gave no answer; ``cause`` is a short code for counting.
+
+    ``request_id`` is the provider's own name for the call, where it told one; ``status`` that of its HTTP response,
+    where there was one; ``usage`` the ``TokenUsage`` that it told although it gave no answer.
+    """
+
+    request_id: str = ""
+    status: int | None = None
+    usage: object = None
 
     def __init__(self, cause: str, message: str) -> None:
         super().__init__(message)

@@ -24,6 +24,7 @@ from aiohttp import web
 Json = Mapping[str, Any]
 Purpose = Literal["generate", "judge"]
 FORMATS = {"date": "2026-01-15", "date-time": "2026-01-15T12:00:00Z", "uri": "https://example.com/"}
+TOO_MANY = 429
 APPROVAL = {"reasons": ["ok"], "verdict": "PASS", "score": 90}
 
 
@@ -71,9 +72,9 @@ def says(content: str | Json | None = None, finish_reason: str = "stop", usage: 
     return Answer("says", _as_text(content), finish_reason, usage)
 
 
-def refuses() -> Answer:
+def refuses(text: str = "I can't help with that.") -> Answer:
     """A message that has a `refusal` in place of content."""
-    return Answer("refuses", "I can't help with that.")
+    return Answer("refuses", text)
 
 
 def cut_off(text: str) -> Answer:
@@ -87,9 +88,21 @@ def status(code: int, body: str | Json | None = None, headers: Mapping[str, str]
     return Answer(f"status {code}", text, body=text.encode(), code=code, headers=headers or {})
 
 
-def raw_body(body: bytes, content_type: str = "application/json") -> Answer:
+def raw_body(body: bytes, content_type: str = "application/json", headers: Mapping[str, str] | None = None) -> Answer:
     """Status 200 with exactly these bytes."""
-    return Answer("raw_body", body.decode(errors="replace"), body=body, headers={"Content-Type": content_type})
+    all_headers = {"Content-Type": content_type, **(headers or {})}
+    return Answer("raw_body", body.decode(errors="replace"), body=body, headers=all_headers)
+
+
+def completes(message: Json, choice: Json | None = None, **body: Any) -> Answer:
+    """A completion whose message has exactly these fields; further ones for its choice and for the body around it."""
+    told = {"index": 0, "finish_reason": "stop", "message": message, **(choice or {})}
+    return raw_body(json.dumps({"id": "chatcmpl-odd", "choices": [told], **body}).encode())
+
+
+def wire(data: bytes, wait: float = 0.0) -> Answer:
+    """Exactly these bytes in place of an HTTP response, this silence, and the end of the connection."""
+    return Answer("wire", data.decode(errors="replace"), body=data, wait=wait)
 
 
 def hangs(seconds: float) -> Answer:
@@ -102,14 +115,35 @@ def drips(interval: float, text: str | None = None) -> Answer:
     return Answer("drips", text, wait=interval)
 
 
-def resets() -> Answer:
-    """A connection that is reset before any header."""
-    return Answer("resets", "")
+def resets(after: bytes = b"") -> Answer:
+    """A connection that is reset before any header, or after these bytes of the response."""
+    return Answer("resets", after.decode(), body=after)
 
 
 def half_body(text: str | None = None) -> Answer:
     """Status 200 and half of the promised bytes, then the end of the connection."""
     return Answer("half_body", text)
+
+
+@dataclass
+class RateLimit:
+    """So many calls in any so many seconds. A call too many is told exactly when there will be room for one."""
+
+    calls: int
+    seconds: float
+    refused: int = 0
+    _taken: deque[float] = field(default_factory=deque)
+
+    def turn_away(self, at: float) -> Answer | None:
+        """The refusal of a call at this time, where there is no room for it."""
+        while self._taken and self._taken[0] <= at - self.seconds:
+            self._taken.popleft()
+        if len(self._taken) < self.calls:
+            self._taken.append(at)
+            return None
+        self.refused += 1
+        wait = self._taken[0] + self.seconds - at
+        return status(429, error_body("Too many requests", "rate_limit_exceeded"), {"Retry-After": f"{wait:.3f}"})
 
 
 def error_body(message: str, code: str | None = None, param: str | None = None) -> Json:
@@ -131,6 +165,7 @@ class ChatServer:
         self.models = ["test-model"]
         self.require_key: str | None = None
         self.refuse_response_format: Collection[str] = frozenset()
+        self.rate_limit: RateLimit | None = None
         self.fallback_answer: Json | Callable[[ChatCall], str] = {"text": "ok"}
         self.is_judge: Callable[[Json], bool] = asks_for_verdict
         self.max_in_flight = 0
@@ -207,7 +242,8 @@ class ChatServer:
         self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
             call = self._record(body, text, request.headers)
-            await asyncio.sleep(self.delay)
+            # Being refused for too many calls takes no time.
+            await asyncio.sleep(0 if call.answered_with.code == TOO_MANY else self.delay)
             return await _deliver(request, call)
         finally:
             self._in_flight -= 1
@@ -229,6 +265,9 @@ class ChatServer:
     def _turned_away(self, call: ChatCall) -> Answer | None:
         if not self._has_key(call.headers):
             return status(401, error_body("Incorrect API key provided", "invalid_api_key"))
+        too_fast = self.rate_limit.turn_away(call.at) if self.rate_limit else None
+        if too_fast is not None:
+            return too_fast
         wanted = (call.body.get("response_format") or {}).get("type")
         if wanted in self.refuse_response_format:
             message = f"Invalid parameter: 'response_format' of type '{wanted}' is not supported with this model."
@@ -295,8 +334,8 @@ async def _deliver(request: web.Request, call: ChatCall) -> web.StreamResponse:
     answer = call.answered_with
     body = _completion(call) if answer.body is None else answer.body
     headers = {"x-request-id": f"req-{call.number}", "Content-Type": "application/json", **answer.headers}
-    if answer.kind == "resets":
-        return _reset(request)
+    if answer.kind in ("resets", "wire"):
+        return await _on_the_wire(request, answer)
     if answer.kind in ("drips", "half_body"):
         return await _in_pieces(request, body, headers, answer)
     await asyncio.sleep(answer.wait)
@@ -317,12 +356,20 @@ def _usage(asked: int, answered: int) -> Json:
     return {**totals, "prompt_tokens_details": {"cached_tokens": 0}}
 
 
-def _reset(request: web.Request) -> web.StreamResponse:
-    if request.transport is not None:
+async def _on_the_wire(request: web.Request, answer: Answer) -> web.StreamResponse:
+    if request.transport is None:
+        return web.Response()
+    if answer.body:
+        request.transport.write(answer.body)
+        # What is sent arrives before the connection ends.
+        await asyncio.sleep(max(answer.wait, 0.02))
+    if answer.kind == "resets":
         # Lingering for zero seconds makes the kernel send RST, as for a peer that died, and no orderly end.
         connection = request.transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         request.transport.abort()
+    else:
+        request.transport.close()
     return web.Response()
 
 

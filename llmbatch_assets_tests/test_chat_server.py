@@ -18,6 +18,7 @@ from llmbatch_assets_tests.chat_server import (
     Answer,
     ChatCall,
     ChatServer,
+    completes,
     cut_off,
     drips,
     error_body,
@@ -30,6 +31,7 @@ from llmbatch_assets_tests.chat_server import (
     says,
     status,
     text_of,
+    wire,
 )
 
 
@@ -221,6 +223,26 @@ def test_a_reset_connection_is_an_error_and_the_next_call_works(server: ChatServ
     with pytest.raises(openai.APIConnectionError):
         completions(server, "row 7")
     assert answers(server, "row 7") == ['{"text": "ok"}']
+
+
+def test_a_connection_can_be_reset_after_a_part_of_the_response(server: ChatServer) -> None:
+    server.script("row 7", resets(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"))
+    with pytest.raises(openai.APIConnectionError):
+        completions(server, "row 7")
+    assert answers(server, "row 7") == ['{"text": "ok"}']
+
+
+def test_bytes_can_be_put_on_the_wire_as_they_are(server: ChatServer) -> None:
+    server.script("row", wire(b"HTTP/1.1 203 Odd\r\nContent-Length: 5\r\n\r\nhello"), wire(b"", 60))
+    asked = b'{"messages": [{"role": "user", "content": "row"}]}'
+    with urllib.request.urlopen(f"{server.base_url}/chat/completions", data=asked, timeout=5) as response:
+        assert (response.status, response.reason, response.read()) == (203, "Odd", b"hello")
+
+
+def test_a_message_can_have_any_shape(server: ChatServer) -> None:
+    server.script("row", completes({"content": None, "tool_calls": []}, {"finish_reason": "tool_calls"}, usage=None))
+    [got] = completions(server, "row")
+    assert (got.choices[0].message.content, got.choices[0].finish_reason, got.usage) == (None, "tool_calls", None)
 
 
 def test_half_a_body_is_an_error(server: ChatServer) -> None:

@@ -121,7 +121,7 @@ def parquet(table: RawTable, end: str) -> bytes:
 # Every way in which a format is written, and the line ends that it can have.
 WRITERS: dict[str, list[Write]] = {
     "csv": [quoted(","), quoted(",", csv.QUOTE_ALL)],
-    "psv": [quoted("|", csv.QUOTE_ALL), escaped],
+    "psv": [quoted("|", csv.QUOTE_ALL)],
     "tsv": [quoted("\t"), quoted("\t", csv.QUOTE_ALL)],
     "xlsx": [workbook],
     "jsonl": [objects(), objects(ensure_ascii=False)],

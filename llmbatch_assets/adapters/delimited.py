@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llmbatch_assets.adapters.text_files import read_table_text
 from llmbatch_assets.domain.cell import EscapedCell
+from llmbatch_assets.domain.export import EXPORT_MARK
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.table import RawTable
 from llmbatch_assets.errors import TableError
@@ -30,6 +31,7 @@ _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _ANNOUNCED = re.compile(r"sep=(.)(?:\r\n|\r|\n)", re.IGNORECASE)
 _QUOTED_CELL = re.compile(r'(?:\A|[\n\r]|(?<!\\)(?:\\\\)*\|)"')
 _NO_ESCAPE = re.compile(r'(?<!\\)(?:\\\\)*\\(?![\\|nrt"])')
+_NO_PLAIN_ESCAPE = re.compile(r'(?<!\\)(?:\\\\)*\\(?![\\|"])')
 _PIPE = re.compile(r"(?<!\\)((?:\\\\)*)\|")
 
 
@@ -62,8 +64,15 @@ class _Lines:
 
 
 def _has_escapes(text: str) -> bool:
-    """Whether cells are written with backslashes, as in our own psv files, and not with quotes as in csv."""
-    return not _QUOTED_CELL.search(text) and not _NO_ESCAPE.search(text)
+    """Whether cells are written with backslashes, as in our own psv files, and not with quotes as in csv.
+
+    A backslash before n, r or t can also stand in somebody's path: only in our exports, which the header tells, it is a
+    line break or a tab.
+    """
+    if _QUOTED_CELL.search(text):
+        return False
+    ours = EXPORT_MARK in text[: text.find("\n")].split("|")
+    return not (_NO_ESCAPE if ours else _NO_PLAIN_ESCAPE).search(text)
 
 
 def _quoted_records(path: Path, text: str, delimiter: str, lines: _Lines) -> Iterator[list[str]]:

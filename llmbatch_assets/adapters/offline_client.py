@@ -13,8 +13,12 @@ CHARS_PER_TOKEN = 4
 class OfflineClient:
     """Answers every call at once, the same call always the same."""
 
+    structured_output = None
+
     async def complete(self, request: ChatRequest) -> Completion:
         """A made-up answer that keeps the request's contract."""
+        # A schema is asked for only where preflight let it: a made-up one would be taken for the batch's own.
+        assert request.contract is not None
         text = canonical_json(made_up(request.contract.json_schema, sha1_named(messages=request.messages)))
         asked = sum(len(message.content) for message in request.messages)
         usage = TokenUsage(

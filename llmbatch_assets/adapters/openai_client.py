@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import socket
+import re
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import httpx2
 import openai
 
 from llmbatch_assets.adapters.provider_faults import fault_of_status, read_completion
+from llmbatch_assets.domain.json_schema import strict_form
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.parameters import GEMINI_BASE_URL, OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.prompt import Message
@@ -23,9 +25,11 @@ from llmbatch_assets.errors import RunPermanentError, TransientError
 
 log = logging.getLogger(__name__)
 
-_CLIENT_LOGGERS = ("openai", "httpx2")
-
 CONNECT_SEC = 10.0
+# No model writes so much in one answer. Bytes after decompression.
+LONGEST_BODY = 10_000_000
+# A placeholder such as "none" is no secret.
+SHORTEST_KEY = 7
 _THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
 
 # What a server may be asked for, strictest first.
@@ -45,9 +49,9 @@ class OpenAIClient:
         self._llm = llm
         self._base_url = base_url
         self._sdk = _open_sdk(llm, base_url, read_key)
-        if llm.silence_client_lv_logs:
-            for name in _CLIENT_LOGGERS:
-                logging.getLogger(name).setLevel(logging.WARNING)
+        # The lines of httpx2 quote the server's own words, in which the key may be.
+        for name in ("httpx2", "openai") if llm.silence_client_lv_logs else ("httpx2",):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._steps = list(_STEPS if llm.structured_output == "auto" else (llm.structured_output,))
         self._reached = False
 
@@ -63,11 +67,11 @@ class OpenAIClient:
     async def complete(self, request: ChatRequest) -> Completion:
         """Answer one call. Raises a ``ProviderError``."""
         started = time.perf_counter()
-        content = await self._send(request)
+        answer = await self._send(request)
         self._reached = True
-        return read_completion(content, time.perf_counter() - started)
+        return read_completion(answer.content, time.perf_counter() - started, answer.headers.get("x-request-id", ""))
 
-    async def _send(self, request: ChatRequest) -> bytes:
+    async def _send(self, request: ChatRequest) -> httpx2.Response:
         while True:
             step = self._steps[0]
             try:
@@ -77,34 +81,32 @@ class OpenAIClient:
                 if not self._steps_down(refused, step):
                     raise fault_of_status(refused) from None
 
-    async def _post(self, body: dict[str, Any]) -> bytes:
+    async def _post(self, body: dict[str, Any]) -> httpx2.Response:
         try:
             async with asyncio.timeout(self._llm.timeout_sec):
                 raw = await self._sdk.chat.completions.with_raw_response.create(**body)
         except TimeoutError:
             raise self._timeout() from None
-        except openai.APIConnectionError as fault:
+        except (openai.APIConnectionError, aiohttp.ClientError) as fault:
+            # The SDK lets pass what its aiohttp transport says of an answer that is not HTTP.
             raise self._connection_fault(fault) from None
-        except (json.JSONDecodeError, UnicodeDecodeError, openai.APIResponseValidationError):
-            raise TransientError("broken_body", "the answer's body is not whole") from None
-        return bytes(raw.content)
+        answer: httpx2.Response = raw.http_response
+        return answer
 
     def _timeout(self) -> TransientError:
         return TransientError("timeout", f"no answer within {self._llm.timeout_sec:g} s")
 
-    def _connection_fault(self, fault: openai.APIConnectionError) -> TransientError | RunPermanentError:
+    def _connection_fault(self, fault: Exception) -> TransientError | RunPermanentError:
         causes = list(_causes(fault))
-        reason = str(causes[-1] or fault)
-        # The SDK's aiohttp transport calls a refused connection a timeout; what it was stands at the chain's end.
-        silent = isinstance(causes[-1], TimeoutError) and any(
-            isinstance(cause, httpx2.ConnectTimeout) for cause in causes
-        )
-        if not self._reached and (silent or isinstance(causes[-1], ConnectionRefusedError | socket.gaierror)):
+        reason = _reason(causes)
+        # What it was stands in the chain: the SDK calls a refused connection a timeout.
+        unconnected = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+        if not self._reached and any(isinstance(one, unconnected) for one in causes):
             return RunPermanentError(
                 "nothing_listening",
                 f"no connection to {self._base_url} ({reason}); start the server or correct llm.base_url",
             )
-        if isinstance(fault, openai.APITimeoutError) and not isinstance(causes[-1], ConnectionError | socket.gaierror):
+        if any(isinstance(one, TimeoutError) for one in causes):
             return self._timeout()
         return TransientError("connection", f"connection to {self._base_url} failed: {reason}")
 
@@ -116,6 +118,13 @@ class OpenAIClient:
             del self._steps[0]
             log.warning("%s does not take structured_output %s; using %s", self._base_url, step, self._steps[0])
         return self._steps[0] != step
+
+
+def _reason(causes: list[BaseException]) -> str:
+    if any(isinstance(one, aiohttp.ClientPayloadError | aiohttp.ClientResponseError) for one in causes):
+        # aiohttp quotes what it could not read, in which the key may be.
+        return "the answer breaks off or is not HTTP"
+    return str(causes[-1]) or type(causes[-1]).__name__
 
 
 def _causes(fault: BaseException) -> Iterator[BaseException]:
@@ -138,13 +147,48 @@ def _open_sdk(llm: Llm, base_url: str, read_key: Callable[[], str]) -> openai.As
     timeout = openai.Timeout(llm.timeout_sec, connect=min(llm.timeout_sec, CONNECT_SEC))
     # A proxy is for what lies beyond this machine.
     http = openai.DefaultAioHttpClient(
-        timeout=timeout, follow_redirects=False, trust_env=urlsplit(base_url).hostname not in _THIS_MACHINE
+        timeout=timeout,
+        follow_redirects=False,
+        trust_env=urlsplit(base_url).hostname not in _THIS_MACHINE,
+        event_hooks={"response": [_take_in]},
     )
     sdk = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http, timeout=timeout)
     if not _is_openai(base_url):
         # The SDK takes both from the environment and would tell them to any server.
         sdk.organization = sdk.project = None
     return sdk
+
+
+async def _take_in(response: httpx2.Response) -> None:
+    """Read an answer to its end, but for what is too long, and leave nothing in it that is the key.
+
+    The SDK would read on for ever, and inflate what is compressed without end.
+    """
+    unread = httpx2.Response(response.status_code, headers=response.headers, stream=response.stream)
+    body = bytearray()
+    try:
+        async for piece in unread.aiter_bytes():
+            body += piece
+            if len(body) > LONGEST_BODY:
+                raise TransientError("too_large", f"the answer is larger than {LONGEST_BODY // 1_000_000} MB")
+    except httpx2.DecodingError:
+        raise TransientError("broken_body", "the answer cannot be decompressed") from None
+    key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
+    response.headers = httpx2.Headers(
+        {name: _without(key, told) for name, told in response.headers.items() if name != "content-encoding"}
+    )
+    response.stream = httpx2.ByteStream(_without(key, body.decode("latin-1")).encode("latin-1"))
+
+
+def _without(key: str, told: str) -> str:
+    """What a server said without the key, which some repeat, be it as it is or escaped as in JSON."""
+    return _pattern(key).sub("[key]", told) if len(key) > SHORTEST_KEY else told
+
+
+@cache
+def _pattern(key: str) -> re.Pattern[str]:
+    signs = (rf"\\{{0,8}}(?:{re.escape(sign)}|u00{ord(sign):02x}|u00{ord(sign):02X})" for sign in key)
+    return re.compile("".join(signs))
 
 
 def _is_openai(base_url: str) -> bool:
@@ -160,7 +204,7 @@ def _body(llm: Llm, base_url: str, request: ChatRequest, step: str) -> dict[str,
         "top_p": llm.top_p,
         "seed": llm.seed,
         longest: llm.max_output_tokens,
-        "response_format": _response_format(request, step),
+        "response_format": _response_format(base_url, request, step),
         "extra_body": llm.extra_body or None,
     }
     sent = {name: value for name, value in settings.items() if value is not None}
@@ -168,16 +212,21 @@ def _body(llm: Llm, base_url: str, request: ChatRequest, step: str) -> dict[str,
 
 
 def _turn(message: Message) -> dict[str, str]:
-    return {"role": message.role, "content": message.content}
+    # A model can say half of a surrogate pair, which no request can hold when it is shown to it again.
+    return {"role": message.role, "content": message.content.encode(errors="backslashreplace").decode()}
 
 
-def _response_format(request: ChatRequest, step: str) -> dict[str, Any] | None:
-    if step == "prompt":
+def _response_format(base_url: str, request: ChatRequest, step: str) -> dict[str, Any] | None:
+    if step == "prompt" or request.contract is None:
         return None
     if step == "json_object":
         return {"type": "json_object"}
     schema = request.contract.json_schema
-    named = {"name": request.contract.name, "schema": schema, "strict": _all_required(schema)}
+    strict = strict_form(schema) if _is_openai(base_url) else None
+    if strict is None:
+        named = {"name": request.contract.name, "schema": schema, "strict": _all_required(schema)}
+    else:
+        named = {"name": request.contract.name, "schema": strict, "strict": True}
     return {"type": "json_schema", "json_schema": named}
 
 

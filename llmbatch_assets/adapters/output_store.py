@@ -7,7 +7,9 @@ import itertools
 import json
 import logging
 import os
+import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +17,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from llmbatch_assets.adapters.files import write_json
+from llmbatch_assets.adapters.files import write_atomically, write_json
 from llmbatch_assets.domain.canonical import sha1_named
-from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
+from llmbatch_assets.domain.identity import BatchIdentity
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, KeptAnswer
 from llmbatch_assets.domain.plan import State
+from llmbatch_assets.errors import RunPermanentError
 
 _READ = {"attempt_outer", "model", "generation_id"}
+
+# An output is rarely larger than what the probe asks for.
+PROBE_BYTES = 64 * 1024
+# So old, a temporary file is nobody's.
+LEFTOVER_SEC = 3_600
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +54,60 @@ class FileStore:
         cache_id = output.meta["cache_id"]
         await asyncio.to_thread(write_json, self.accepted_path(cache_id), output.model_dump(mode="json"))
         (self.forced / cache_id).unlink(missing_ok=True)
+        self._awaiting_path(cache_id).unlink(missing_ok=True)
 
     async def save_failure(self, failure: FailedAttempt) -> None:
-        """Keep a failed attempt beside the earlier ones."""
-        if not self.keep_failures:
-            return
+        """Keep a failed attempt beside the earlier ones. An answer that was rejected no longer waits for its judge."""
         cache_id, number = failure.meta["cache_id"], failure.meta["attempt_outer"]
+        if self.keep_failures:
+            await self._keep_failure(failure, cache_id, number)
+        if failure.failure_class == "answer":
+            self._awaiting_path(cache_id).unlink(missing_ok=True)
+
+    async def _keep_failure(self, failure: FailedAttempt, cache_id: str, number: int) -> None:
         await asyncio.to_thread(
             write_json, self.failure_path(cache_id, number), failure.model_dump(mode="json", by_alias=True)
         )
         self._last_numbers[cache_id] = number
+
+    async def save_awaiting(self, answer: KeptAnswer) -> None:
+        """Keep an answer that waits for its judge."""
+        await asyncio.to_thread(write_json, self._awaiting_path(answer.cache_id), answer)
+
+    def awaiting(self, cache_id: str) -> KeptAnswer | None:
+        """The answer that waits for its judge. One that cannot be read is bought again, and told."""
+        path = self._awaiting_path(cache_id)
+        try:
+            return KeptAnswer.model_validate(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError):
+            self._quarantine(path, "it cannot be read")
+            return None
+
+    def _awaiting_path(self, cache_id: str) -> Path:
+        return self.outputs.with_name("awaiting_judge") / f"{cache_id}.json"
+
+    def check_room(self) -> None:
+        """Raise ``RunPermanentError`` where an output could not be written, before one is paid for."""
+        probe = self.outputs / f".probe-{os.getpid()}"
+        try:
+            write_atomically(probe, bytes(PROBE_BYTES))
+            probe.unlink()
+        except OSError as refused:
+            raise RunPermanentError(
+                "disk", f"{self.outputs} cannot be written to ({refused.strerror}); no call was made"
+            ) from None
+
+    def sweep(self) -> None:
+        """Remove what writes that were cut short have left. Young ones may be another run's."""
+        too_old = time.time() - LEFTOVER_SEC
+        for folder in (self.outputs, self.failures):
+            with os.scandir(folder) if folder.is_dir() else nullcontext(()) as entries:
+                left = [e for e in entries if e.name.startswith(".") and e.name.endswith(".tmp")]
+            for entry in left:
+                if entry.stat().st_mtime < too_old:
+                    Path(entry.path).unlink(missing_ok=True)
 
     def next_attempt(self, cache_id: str) -> int:
         """The number that follows the last failed attempt, from 1."""
@@ -143,6 +196,17 @@ def _agrees(meta: dict[str, Any], cache_id: str) -> bool:
     if meta.get("cache_id") != cache_id or not isinstance(identity, dict) or not _READ.issubset(meta):
         return False
     return sha1_named(**identity) == cache_id
+
+
+def earlier_identities(folder: Path, identity: BatchIdentity) -> list[BatchIdentity]:
+    """What was asked by runs whose outputs differ from those of ``identity`` only in who judged them."""
+    known: list[BatchIdentity] = []
+    for path in sorted(folder.glob("identity_*.json")):
+        try:
+            known.append(BatchIdentity.model_validate(json.loads(path.read_bytes())))
+        except (ValueError, RecursionError):
+            log.warning("%s cannot be read; outputs of that run are not looked for", path)
+    return [other for other in known if other.differs_only_in_judge(identity)]
 
 
 def keep_provenance(folder: Path, texts: dict[str, Any]) -> None:

@@ -127,7 +127,19 @@ class Batch:
     @cached_property
     def schema(self) -> SchemaModels:
         """The models of the schema module, vetted. Raises ``SchemaError``."""
-        return load_schema(self.path(self.layout.schema_py), str(self.layout.schema_py))
+        trust = self.parameters.llm_schema.trust
+        return load_schema(self.path(self.layout.schema_py), str(self.layout.schema_py), trust=trust)
+
+    def check_schema(self) -> None:
+        """Raise ``SchemaError`` where the module lacks a model that the batch needs."""
+        self.schema.output()
+        if self.parameters.prompts.judge.enabled:
+            self.schema.judge()
+
+    @cached_property
+    def schema_prompt(self) -> PromptTemplate:
+        path = self.parameters.prompts.schema_auto_py_generation.path
+        return load_prompt(self.path(path), path, "prompts.schema_auto_py_generation.path")
 
     @cached_property
     def conversations(self) -> Conversations:
@@ -180,7 +192,9 @@ class Batch:
 
     def provenance(self) -> dict[str, object]:
         """Every text that identities of this batch refer to, by its sha."""
-        texts: dict[str, object] = {self.generation_prompt.sha: self.generation_prompt.model_dump(mode="json")}
+        identity = self.source.identity
+        texts: dict[str, object] = {f"identity_{identity.sha}": identity.model_dump(mode="json")}
+        texts |= {self.generation_prompt.sha: self.generation_prompt.model_dump(mode="json")}
         if self.judge_prompt:
             texts[self.judge_prompt.sha] = self.judge_prompt.model_dump(mode="json")
             texts[self.schema.judge().sha] = self.schema.judge().json_schema

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -13,101 +14,242 @@ import openai
 from llmbatch_assets.domain.outcome import Completion, TokenUsage
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
-_TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-# A placeholder such as "none" is no secret.
-SHORTEST_KEY = 7
-_KEY = {401, 403}
-_PAYMENT = 402
+_TRANSIENT = {408, 409, 425, 429}
+_TOO_LARGE = 413
+_MOST_TOLD = 500
+# More than any model reads or writes in one call: such a count is junk.
+_MOST_TOKENS = 10**9
+
+STOPPING_STATUSES = {
+    401: "key_refused",
+    402: "no_quota",
+    403: "key_refused",
+    404: "unknown_model",
+    405: "unknown_model",
+    407: "proxy_refused",
+    410: "unknown_model",
+}
+# Exact codes and types. A text that speaks of a quota is often that of a plain rate limit.
+STOPPING_CODES = {
+    "insufficient_quota": "no_quota",
+    "billing_not_active": "no_quota",
+    "billing_hard_limit_reached": "no_quota",
+    "invalid_api_key": "key_refused",
+    "API_KEY_INVALID": "key_refused",
+    "model_not_found": "unknown_model",
+    "unsupported_parameter": "bad_setting",
+    "unsupported_value": "bad_setting",
+    "unknown_parameter": "bad_setting",
+}
+# What a refusal can name that is the same in every call of a run.
+_SETTINGS = {"temperature", "top_p", "seed", "response_format", "model"}
+_ADVICE = {
+    "no_quota": "the provider says that the quota is used up; raise it or use another key, then run again",
+    "key_refused": "the provider refused the key; correct the variable that holds it, then run again",
+    "unknown_model": "no such model or path; correct llm.model_name or llm.base_url",
+    "proxy_refused": "the proxy wants a login; correct the proxy's environment variables",
+    "bad_setting": "the provider does not take a setting that every call has; correct it in the configuration's llm block",
+    "redirected": "the server sends calls elsewhere; correct llm.base_url",
+}
+
+# Other servers' words for the two reasons that matter.
+_FINISH_REASONS = {
+    "max_tokens": "length",
+    "model_length": "length",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+}
+_LONG_WORDS = ("context length", "prompt is too long", "maximum number of tokens")
 
 
 def fault_of_status(refused: openai.APIStatusError) -> ProviderError:
     """The error for an HTTP status that is not 200."""
-    status, told = refused.status_code, _told(refused)
-    if status == _PAYMENT or refused.code == "insufficient_quota" or refused.type == "insufficient_quota":
-        return RunPermanentError("no_quota", f"the provider says that the quota is used up: {told}")
-    if status in _TRANSIENT or status >= 500:
-        cause = "rate_limited" if status == 429 else "server_error"
-        return TransientError(cause, f"HTTP {status}: {told}", _retry_after(refused))
-    if status in _KEY:
-        return RunPermanentError("key_refused", f"HTTP {status}: the provider refused the key: {told}")
-    if status == 404:
-        return RunPermanentError("unknown_model", f"HTTP 404: no such model or path: {told}")
-    if 300 <= status < 400:
-        return RunPermanentError("redirected", f"HTTP {status}: the server sends calls elsewhere; correct llm.base_url")
-    return ItemPermanentError(_cause_of_bad_request(refused), f"HTTP {status}: {told}")
+    error = _error_object(refused.body)
+    told = str(error.get("message") or refused.response.text or "no message")
+    fault = _fault(refused.status_code, error, f"HTTP {refused.status_code}: {told[:_MOST_TOLD]}")
+    if isinstance(fault, TransientError):
+        fault.retry_after = _retry_after(refused.response.headers)
+    fault.request_id = _request_id(refused.request_id)
+    fault.status = refused.status_code
+    return fault
 
 
-def _cause_of_bad_request(refused: openai.APIStatusError) -> str:
-    code = str(refused.code or refused.type or "")
-    if "context_length" in code or "context" in code:
-        return "context_too_long"
-    if "content" in code:
-        return "content_filter"
-    return "bad_request"
+def _error_object(body: Any) -> dict[str, Any]:
+    """The error in a body: an object, a text, inside of ``error``, or, as Gemini has it, in a list."""
+    first = body[0] if isinstance(body, list) and body else body
+    error = first.get("error", first) if isinstance(first, dict) else first
+    return error if isinstance(error, dict) else {"message": error if isinstance(error, str) else None}
 
 
-def _told(refused: openai.APIStatusError) -> str:
-    body = refused.body
-    message = body.get("message") if isinstance(body, dict) else None
-    # Some servers repeat the key that they refuse.
-    key = refused.request.headers.get("authorization", "").removeprefix("Bearer ")
-    told = str(message or refused.response.text or "no message")
-    return (told.replace(key, "[key]") if len(key) > SHORTEST_KEY else told)[:500]
+def _fault(status: int, error: Mapping[str, Any], told: str) -> ProviderError:
+    codes = _codes(error)
+    stopping = next((cause for code, cause in STOPPING_CODES.items() if code in codes), None)
+    if _is_flagged(error):
+        return ItemPermanentError("content_filter", told)
+    if stopping or status in STOPPING_STATUSES:
+        return _stop(stopping or STOPPING_STATUSES[status], told)
+    if status in _TRANSIENT or not 300 <= status < 500:
+        return TransientError("rate_limited" if status == 429 else "server_error", told)
+    if status < 400:
+        return _stop("redirected", told)
+    return _bad_request(status, error, codes, told)
 
 
-def _retry_after(refused: openai.APIStatusError) -> float | None:
-    told = refused.response.headers.get("retry-after", "")
+def _stop(cause: str, told: str) -> RunPermanentError:
+    return RunPermanentError(cause, f"{_ADVICE[cause]} ({told})")
+
+
+def _codes(error: Mapping[str, Any]) -> set[str]:
+    details = error.get("details")
+    reasons = [part.get("reason") for part in details if isinstance(part, dict)] if isinstance(details, list) else []
+    return {str(code) for code in (error.get("code"), error.get("type"), *reasons) if code}
+
+
+def _is_flagged(error: Mapping[str, Any]) -> bool:
+    """Whether a moderation in front of the model stopped this one text, which OpenRouter tells with a 403."""
+    metadata = error.get("metadata")
+    return isinstance(metadata, dict) and "flagged_input" in metadata
+
+
+def _bad_request(status: int, error: Mapping[str, Any], codes: set[str], told: str) -> ProviderError:
+    if status == _TOO_LARGE or any("context" in code for code in codes):
+        return ItemPermanentError("context_too_long", told)
+    if any("content" in code for code in codes):
+        return ItemPermanentError("content_filter", told)
+    if any(words in told.lower() for words in _LONG_WORDS):
+        return ItemPermanentError("context_too_long", told)
+    if str(error.get("param")) in _SETTINGS:
+        return _stop("bad_setting", told)
+    return ItemPermanentError("bad_request", told)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        seconds = _seconds(headers.get(name, "")) * unit
+        if math.isfinite(seconds):
+            return max(seconds, 0.0)
+    return None
+
+
+def _seconds(told: str) -> float:
     try:
-        seconds = float(told)
+        return float(told)
     except ValueError:
-        seconds = _until(told)
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+        return _until(told)
 
 
 def _until(date: str) -> float:
     try:
         return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return math.nan
 
 
-def read_completion(content: bytes, latency: float) -> Completion:
-    """The completion in the body of a 200. Raises ``TransientError`` for a body that is none, or a refusal."""
+def _request_id(*told: Any) -> str:
+    return next((one[:_MOST_TOLD] for one in told if isinstance(one, str) and one), "")
+
+
+def read_completion(content: bytes, latency: float, request_id: str = "") -> Completion:
+    """The completion in the body of a 200. Raises a ``ProviderError`` for a body that is none, and for a refusal."""
     try:
-        body = json.loads(content)
-        choice = body["choices"][0]
-        message = dict(choice["message"])
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        raise TransientError("broken_body", f"not a chat completion: {content[:200]!r}") from None
-    if message.get("refusal"):
-        raise ItemPermanentError("refused", f"the model refused: {message['refusal']}")
-    finish_reason = str(choice.get("finish_reason") or "stop")
+        return _completion(content, latency, request_id)
+    except ProviderError as fault:
+        fault.request_id, fault.status, fault.usage = request_id, 200, _usage_in(content)
+        raise
+
+
+def _usage_in(content: bytes) -> TokenUsage | None:
+    """What an answer that gave nothing is billed for: a model writes a refusal, too."""
+    try:
+        usage = _usage(json.loads(content)["usage"])
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return None
+    return usage if usage.total_tokens else None
+
+
+def _completion(content: bytes, latency: float, request_id: str) -> Completion:
+    body = _parsed(content)
+    choice, message = _first_choice(body, content)
+    refusal = message.get("refusal")
+    if refusal:
+        raise ItemPermanentError("refused", f"the model refused: {str(refusal)[:_MOST_TOLD]}")
+    said = str(choice.get("finish_reason") or "stop")
+    finish_reason = _FINISH_REASONS.get(said.lower(), said)
     if finish_reason == "content_filter":
         raise ItemPermanentError("content_filter", "the provider's content filter stopped the answer")
-    text = message.get("content")
-    if text is None and finish_reason == "length":
-        text = ""
-    if not isinstance(text, str):
-        raise TransientError("empty_answer", "the answer has no content")
     return Completion(
-        text=text,
+        text=_text(message.get("content")),
         finish_reason=finish_reason,
         usage=_usage(body.get("usage")),
         latency_sec=latency,
+        request_id=_request_id(request_id, body.get("id")),
     )
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise _broken(content) from None
+
+
+def _broken(content: bytes) -> TransientError:
+    return TransientError("broken_body", f"not a chat completion: {content[:200]!r}")
+
+
+def _first_choice(body: Any, content: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        choice = body["choices"][0]
+        error, message = choice.get("error"), choice.get("message")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        error, message = body.get("error") if isinstance(body, dict) else None, None
+    if error:
+        raise _fault_in_200(error)
+    if not isinstance(message, dict):
+        raise _broken(content)
+    return choice, message
+
+
+def _fault_in_200(told: Any) -> ProviderError:
+    """The error that a gateway passes on in the body of a 200, as if it had come with the status that it names."""
+    error = _error_object(told)
+    code = error.get("code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    return _fault(status, error, f"HTTP 200 with an error: {str(error.get('message') or told)[:_MOST_TOLD]}")
+
+
+def _text(content: Any) -> str:
+    """The text of an answer, of which there may be none: a model can call a tool or only think."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        texts = [part.get("text") for part in content]
+        if all(isinstance(text, str) for text in texts):
+            return "".join(texts)
+    raise TransientError("broken_body", f"the answer's content is no text: {str(content)[:200]}")
 
 
 def _usage(told: Any) -> TokenUsage:
     usage = told if isinstance(told, dict) else {}
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    asked, answered = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    # Gemini's compatible endpoint counts thoughts in the total alone; they are billed as output.
+    output = max(answered, _count(usage.get("total_tokens")) - asked) if asked else answered
+    thought = _detail(usage, "completion_tokens_details", "reasoning_tokens")
     return TokenUsage(
         requests=1,
-        input_tokens=_count(usage.get("prompt_tokens")),
-        cached_input_tokens=_count(cached),
-        output_tokens=_count(usage.get("completion_tokens")),
+        input_tokens=asked,
+        cached_input_tokens=min(_detail(usage, "prompt_tokens_details", "cached_tokens"), asked),
+        output_tokens=output,
+        reasoning_tokens=min(max(thought, output - answered), output),
     )
 
 
+def _detail(usage: Mapping[str, Any], block: str, name: str) -> int:
+    details = usage.get(block)
+    return _count(details.get(name)) if isinstance(details, dict) else 0
+
+
 def _count(number: Any) -> int:
-    return number if isinstance(number, int) and number > 0 else 0
+    return number if type(number) is int and 0 < number <= _MOST_TOKENS else 0

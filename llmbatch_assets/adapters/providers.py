@@ -22,6 +22,11 @@ class Client(Protocol):
 
     async def complete(self, request: ChatRequest) -> Completion: ...
 
+    @property
+    def structured_output(self) -> str | None:
+        """How JSON is asked for at present, where anything is asked."""
+        ...
+
 
 Opener = Callable[[Llm, Path], AbstractAsyncContextManager[Client]]
 
@@ -40,6 +45,11 @@ class LocalClient:
         if url not in self._clients:
             self._clients[url] = OpenAIClient(self._llm, url, lambda: NO_KEY)
         return await self._clients[url].complete(request)
+
+    @property
+    def structured_output(self) -> str | None:
+        """How the server that was found last is asked for JSON."""
+        return next((client.structured_output for client in reversed(self._clients.values())), None)
 
     async def close(self) -> None:
         """Close the connections and, where this process started it, the server."""

@@ -11,9 +11,12 @@ from zipfile import ZipFile
 
 MAX_CELLS_SHOWN = 5
 _RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
-_ERROR = re.compile(rb'<c [^>]*?r="([A-Z]+[0-9]+)"[^>]*?t="e"')
-_FORMULA = re.compile(
-    rb'<c [^>]*?r="([A-Z]+[0-9]+)"[^>]*>\s*<f(?:\s[^>]*)?(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>)?\s*</c>'
+# Programs write names with and without a prefix, and attributes in any order.
+_CELL = re.compile(rb"<(?:\w+:)?c\s([^>]*?)(/?)>")
+_PLACE = re.compile(rb"\br=[\"']([A-Z]+[0-9]+)[\"']")
+_IS_ERROR = re.compile(rb"\bt=[\"']e[\"']")
+_UNCALCULATED = re.compile(
+    rb"\s*<(?:\w+:)?f(?:\s[^>]*?)?(?:/>|>[^<]*</(?:\w+:)?f>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
 
 
@@ -43,9 +46,16 @@ def unread_cells(path: Path, sheet: str) -> UnreadCells:
     """Such cells of a sheet. Formats other than zipped XML are not looked into."""
     with ZipFile(path) as workbook:
         content = workbook.read(_part(workbook, sheet))
-    errors = _ERROR.findall(content) if b't="e"' in content else []
-    formulas = _FORMULA.findall(content) if b"<f" in content else []
-    return UnreadCells([place.decode() for place in errors], [place.decode() for place in formulas])
+    errors, formulas = list[str](), list[str]()
+    for cell in _CELL.finditer(content):
+        place = _PLACE.search(cell.group(1))
+        if place is None or cell.group(2):
+            continue
+        if _IS_ERROR.search(cell.group(1)):
+            errors.append(place.group(1).decode())
+        elif _UNCALCULATED.match(content, cell.end()):
+            formulas.append(place.group(1).decode())
+    return UnreadCells(errors, formulas)
 
 
 def _part(workbook: ZipFile, sheet: str) -> str:

@@ -11,10 +11,11 @@ import dagster as dg
 from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.delivery import delivery_assets
 from llmbatch_assets.assets.keys import Names
-from llmbatch_assets.assets.outputs import ReporterFactory, llm_outputs_asset
+from llmbatch_assets.assets.outputs import llm_outputs_asset
 from llmbatch_assets.assets.schema import schema_assets
 from llmbatch_assets.assets.sources import source_assets
 from llmbatch_assets.assets.work import work_assets
+from llmbatch_assets.resources.generation import ReporterFactory
 from llmbatch_assets.resources.json_io_manager import JsonIOManager
 from llmbatch_assets.resources.llm import LlmResource
 
@@ -52,7 +53,7 @@ def build_batch(config: Path | str | BatchFile, reporter: ReporterFactory | None
             warnings.filterwarnings("ignore", message=f".*`{joint}`", category=dg.BetaWarning)
         assets: list[dg.AssetsDefinition | dg.SourceAsset] = [
             *source_assets(batch_file, names),
-            *schema_assets(batch_file, names),
+            *schema_assets(batch_file, names, reporter),
             *work_assets(batch_file, names),
             llm_outputs_asset(batch_file, names, reporter),
             *delivery_assets(batch_file, names),

@@ -1,22 +1,20 @@
 """``llm_outputs``: one partition per work item, any number of them in one run."""
 
-from collections.abc import Callable, Iterator
-from typing import Literal, NoReturn
+from collections.abc import Iterator
+from typing import Literal
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
 from pydantic import Field
 
-from llmbatch_assets.adapters.project import Batch, BatchFile
+from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.work import GroupContext, WorkItems
 from llmbatch_assets.errors import RunInterruptedError
-from llmbatch_assets.resources.generation import Generation, LogReporter, Outcome, Reporter
+from llmbatch_assets.resources.generation import Generation, LogReporter, Outcome, ReporterFactory
+from llmbatch_assets.resources.interruption import cancel
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.partition_events import PartitionEvents
-
-ReporterFactory = Callable[[dg.AssetExecutionContext, Batch], Reporter]
 
 
 class GenerateConfig(dg.Config):
@@ -64,20 +62,22 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
         watcher = (
             reporter(context, batch) if reporter else LogReporter(context.log.info, batch.parameters.cache.verbose)
         )
-        generation = Generation(batch, work_items.items, group_contexts, llm, watcher)
+        generation = Generation(batch, work_items.items, group_contexts, llm, watcher, context.run.run_id)
         by_key = context.has_partition_key or context.has_partition_key_range
         selection = Selection(select="keys", keys=context.partition_keys) if by_key else _selection(config)
         choice = generation.choose(selection, force=config.force)
         events = PartitionEvents(context, names.partitions, batch.layout.llm_outputs)
         for item in choice.hits if by_key else events.lagging(generation.accepted_items):
             events.materialized(item, generation.output(item), hit=True)
-        outcome = generation.run(choice, lambda item, output: events.materialized(item, output, hit=False))
+        outcome = generation.run(choice, lambda item, output, found: events.materialized(item, output, hit=found))
         if not by_key:
             events.failed(item.partition_key for item in outcome.failed)
         elif outcome.fault is not None:
-            _cancel(context)
+            cancel(context)
         for item in outcome.standing if by_key else ():
             events.materialized(item, generation.output(item), hit=True)
+        if outcome.manifest["usage"]["requests"]:
+            context.log_event(dg.AssetObservation(context.asset_key, metadata=_facts(outcome)))
         _raise_for(context, outcome)
         # A generator that yields nothing materializes nothing by itself: the events were logged one by one.
         yield from ()
@@ -89,21 +89,18 @@ def _selection(config: GenerateConfig) -> Selection:
     return Selection(config.select, config.keys, config.limit, config.sample, config.retry_failed)
 
 
-def _cancel(context: dg.AssetExecutionContext) -> NoReturn:
-    """End the run as CANCELED. Ended as FAILURE, it would show every partition that it did not reach as failed."""
-    context.instance.report_run_canceling(context.run)
-    raise DagsterExecutionInterruptedError
+def _facts(outcome: Outcome) -> dict[str, int | float | str]:
+    """What a run did and what it cost, as numbers that Dagster can plot. An unknown cost is no number."""
+    usage = outcome.manifest["usage"]
+    counts = {"accepted": outcome.tally.accepted, "failed": outcome.tally.failed}
+    return counts | {name: value for name, value in usage.items() if value is not None}
 
 
 def _raise_for(context: dg.AssetExecutionContext, outcome: Outcome) -> None:
     if isinstance(outcome.fault, RunInterruptedError):
-        _cancel(context)
+        cancel(context)
     causes = ", ".join(f"{count} {cause}" for cause, count in sorted(outcome.tally.causes.items()))
-    metadata: dict[str, int | str] = {
-        "accepted": outcome.tally.accepted,
-        "failed": outcome.tally.failed,
-        "causes": causes or "none",
-    }
+    metadata = {**_facts(outcome), "causes": causes or "none"}
     if outcome.fault is not None:
         raise dg.Failure(f"stopped: {outcome.fault}", metadata=metadata, allow_retries=False)
     if outcome.tally.failed:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from llmbatch_assets.adapters.prices import require_prices
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.schema_files import schema_txt_mismatch
 from llmbatch_assets.domain.grouping import make_plan
+from llmbatch_assets.domain.request import checked_prompts, prompt_warnings
 from llmbatch_assets.errors import MissingArtifactError
 from llmbatch_assets.resources.json_io_manager import artifact_path
+from llmbatch_assets.resources.schema_generation import why_due
 
 log = logging.getLogger(__name__)
 
@@ -20,12 +24,16 @@ _NEEDS = {
 }
 
 
-def preflight(batch: Batch, assets: Sequence[str]) -> None:
+def preflight(batch: Batch, assets: Sequence[str], *, force_schema: bool = False) -> None:
     """Raise the ``InputError`` that a run of these assets would end in. Nothing is written."""
-    if {"llm_outputs", "export", "report"} & set(assets):
-        _ = batch.conversations
-    elif {"llm_schema_py", "llm_schema_txt"} & set(assets):
-        batch.schema.output()
+    _check_contracts(batch, assets, force_schema=force_schema)
+    if {"llm_schema_py", "llm_outputs"} & set(assets):
+        require_prices(batch.parameters)
+    if "llm_outputs" in assets:
+        for warning in prompt_warnings(batch.generation_prompt):
+            log.warning("%s", warning)
+        if "llm_schema_txt" not in assets and (mismatch := schema_txt_mismatch(batch)):
+            log.warning("%s", mismatch)
     if "input_snapshot" in assets:
         snapshot = batch.read_snapshot()
         plan = make_plan(snapshot, batch.parameters)
@@ -33,6 +41,24 @@ def preflight(batch: Batch, assets: Sequence[str]) -> None:
             log.warning("%s: %s", batch.parameters.input.path, warning)
     for asset in assets:
         _require(batch, asset, [needed for needed in _NEEDS.get(asset, ()) if needed not in assets])
+
+
+def _check_contracts(batch: Batch, assets: Sequence[str], *, force_schema: bool) -> None:
+    needs_prompts = bool({"llm_outputs", "export", "report"} & set(assets))
+    if "llm_schema_py" in assets and why_due(batch, force=force_schema):
+        # The module that there is, if any, is about to be replaced.
+        if needs_prompts:
+            checked_prompts(batch.generation_prompt, batch.judge_prompt)
+    elif not batch.path(batch.layout.schema_py).is_file() and (needs_prompts or "llm_schema_txt" in assets):
+        force = "" if batch.parameters.llm_schema.auto_generate else " --force"
+        raise MissingArtifactError(
+            f"{batch.layout.schema_py} does not exist; write it, or have it written with: "
+            f"{batch.command} --select llm_schema_py{force}"
+        )
+    elif needs_prompts:
+        _ = batch.conversations
+    elif {"llm_schema_py", "llm_schema_txt"} & set(assets):
+        batch.check_schema()
 
 
 def _require(batch: Batch, asset: str, needed: Sequence[str]) -> None:

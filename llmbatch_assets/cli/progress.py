@@ -5,12 +5,13 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from llmbatch_assets.engine.batch import Tally
+from llmbatch_assets.domain.cost import shown
+from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.resources.generation import LogReporter, Outcome
 
 
 class TerminalReporter:
-    """A live line: done, accepted, failed, rate, tokens, time left."""
+    """A live line: done, accepted, failed, rate, tokens, cost, time left."""
 
     def __init__(self, console: Console, verbose: int) -> None:
         self._console = console
@@ -22,12 +23,12 @@ class TerminalReporter:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("[green]{task.fields[accepted]} accepted[/] [red]{task.fields[failed]} failed[/]"),
-            TextColumn("{task.fields[rate]:.1f}/s {task.fields[tokens]} tokens"),
+            TextColumn("{task.fields[rate]:.1f}/s {task.fields[tokens]} tokens {task.fields[cost]}"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
         )
-        self._task = self._progress.add_task("items", start=False, accepted=0, failed=0, rate=0.0, tokens=0)
+        self._task = self._progress.add_task("items", start=False, accepted=0, failed=0, rate=0.0, tokens=0, cost="")
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -49,7 +50,8 @@ class TerminalReporter:
             accepted=tally.accepted,
             failed=tally.failed,
             rate=self._progress.tasks[0].speed or 0.0,
-            tokens=tally.usage.input_tokens + tally.usage.output_tokens,
+            tokens=tally.usage.total_tokens,
+            cost=shown(tally.usage.cost_usd),
         )
 
     def ended(self, outcome: Outcome) -> None:

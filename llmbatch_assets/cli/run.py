@@ -65,8 +65,6 @@ def run(
     Exit codes: 0 all accepted, 1 stopped, 2 wrong usage, configuration or input, 3 finished with failed items,
     130 or 143 interrupted.
     """
-    if force and "llm_schema_py" in select and select != ASSETS:
-        raise click.UsageError("--force does not apply to llm_schema_py: the schema module is written by hand")
     if (limit or sample or retry_failed) and "llm_outputs" not in select:
         raise click.UsageError("--limit, --sample and --retry-failed are for llm_outputs, which --select leaves out")
     with telling_mistakes():
@@ -77,11 +75,9 @@ def run(
         from llmbatch_assets.cli.preflight import preflight
         from llmbatch_assets.cli.stages import StageRunner
 
-        preflight(batch, select)
-        generate = {
-            "limit": limit,
-            "sample": sample,
-            "retry_failed": retry_failed,
-            "force": force and "llm_outputs" in select,
-        }
-        sys.exit(StageRunner(batch_file, batch).run(select, generate, force_txt=force and "llm_outputs" not in select))
+        # Without --select, what is made again is the outputs.
+        forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)
+        preflight(batch, select, force_schema="llm_schema_py" in forced)
+        generate = {"limit": limit, "sample": sample, "retry_failed": retry_failed, "force": "llm_outputs" in forced}
+        schema = {name: {"force": name in forced} for name in ("llm_schema_py", "llm_schema_txt")}
+        sys.exit(StageRunner(batch_file, batch).run(select, {"llm_outputs": generate, **schema}))

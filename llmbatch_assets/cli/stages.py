@@ -13,6 +13,7 @@ from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.batch import STAGES, build_batch
 from llmbatch_assets.cli.progress import TerminalReporter
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, console, use_project_instance
+from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.errors import ConfigError, RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
 
@@ -25,17 +26,17 @@ class StageRunner:
         self._reporter = TerminalReporter(console, batch.parameters.cache.verbose)
         self._built = build_batch(batch_file, reporter=lambda _context, _batch: self._reporter)
         self._definitions = self._built.definitions()
-        self._interrupted = False
+        # The signal that ended the run, 0 if none did.
+        self._interrupted = 0
 
     @property
     def _dagster_log_level(self) -> str:
         # What a user has to know of a run is told by the reporter; Dagster's log has a dozen lines for each.
         return "DEBUG" if self._batch.parameters.run.log_level == "DEBUG" else "CRITICAL"
 
-    def run(self, assets: Sequence[str], generate: Mapping[str, object], *, force_txt: bool) -> int:
-        """Run the assets stage by stage; gives the exit code."""
+    def run(self, assets: Sequence[str], config: Mapping[str, Mapping[str, object]]) -> int:
+        """Run the assets stage by stage, with their configuration by name; gives the exit code."""
         use_project_instance(self._batch.root)
-        config: dict[str, Mapping[str, object]] = {"llm_outputs": generate, "llm_schema_txt": {"force": force_txt}}
         with _instance() as instance:
             for stage, members in STAGES.items():
                 chosen = [asset for asset in members if asset in assets]
@@ -44,7 +45,7 @@ class StageRunner:
                 if self._interrupted:
                     break
         self._summary(assets)
-        return _exit_code(self._reporter.outcome, interrupted=self._interrupted)
+        return _exit_code(self._reporter.outcome, self._interrupted)
 
     def _stage(
         self,
@@ -67,8 +68,8 @@ class StageRunner:
             )
         except dg.Failure as failure:
             console.print(failure.description, style="red")
-        except (KeyboardInterrupt, DagsterExecutionInterruptedError):
-            self._interrupted = True
+        except (KeyboardInterrupt, DagsterExecutionInterruptedError) as ended:
+            self._interrupted = _signal_behind(ended)
             console.print("interrupted; what was accepted is kept, and the next run goes on from there", style="red")
         finally:
             self._reporter.close()
@@ -77,6 +78,7 @@ class StageRunner:
         layout, parameters = self._batch.layout, self._batch.parameters
         if self._reporter.outcome is not None:
             console.print(_counted(self._reporter.outcome), style="bold")
+            console.print(f"  usage     {_spent(self._reporter.outcome)}")
             console.print(f"  outputs   {layout.llm_outputs}/")
             if self._reporter.outcome.tally.failed:
                 console.print(f"  failures  {layout.llm_failures}/")
@@ -107,10 +109,28 @@ def _counted(outcome: Outcome) -> str:
     )
 
 
-def _exit_code(outcome: Outcome | None, *, interrupted: bool) -> int:
+def _spent(outcome: Outcome) -> str:
+    usage = outcome.manifest["usage"]
+    return (
+        f"{usage['requests']} calls, {usage['input_tokens']} input and {usage['output_tokens']} output tokens, "
+        f"{shown(usage['cost_usd'], usage['n_unknown_cost'])}"
+    )
+
+
+def _signal_behind(ended: BaseException) -> int:
+    """The signal that an interruption came from, SIGINT where it does not say."""
+    link: BaseException | None = ended
+    while link is not None:
+        if isinstance(link, RunInterruptedError):
+            return link.signal_number
+        link = link.__cause__ or link.__context__
+    return signal.SIGINT
+
+
+def _exit_code(outcome: Outcome | None, interrupted: int) -> int:
     fault = outcome.fault if outcome else None
     if interrupted:
-        return 128 + (fault.signal_number if isinstance(fault, RunInterruptedError) else signal.SIGINT)
+        return 128 + (fault.signal_number if isinstance(fault, RunInterruptedError) else interrupted)
     if outcome is None:
         return 0
     if fault is not None:

@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 
 from llmbatch_assets.errors import AnswerError
 
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+# Some servers put the opening tag into the prompt, so that an answer holds only the closing one. What begins as JSON or
+# as a fence is no thought: there the tag stands inside of a value.
+_THOUGHTS = re.compile(r"\A(?!\s*[{`]).*?</think>(?:\s*<think>.*?</think>)*", re.DOTALL)
 _OBJECT_START = re.compile(r'[{\[]\s*["{\[]')
 ONE_OBJECT = "Answer with exactly one JSON object and nothing else."
 
@@ -19,7 +21,9 @@ def read_object(text: str) -> dict[str, Any]:
 
     Raises ``AnswerError``: none, more than one, a list, a repeated key, NaN. Nothing is repaired.
     """
-    spoken = _THOUGHTS.sub("", text)
+    if not text.strip():
+        raise AnswerError("empty_answer", f"The answer is empty. {ONE_OBJECT}")
+    spoken = without_thoughts(text)
     if spoken.lstrip().startswith("<think>"):
         raise AnswerError("not_json", f"The answer ends before its thoughts do. {ONE_OBJECT}")
     found = _objects(spoken)
@@ -28,6 +32,11 @@ def read_object(text: str) -> dict[str, Any]:
     if not found:
         raise AnswerError("not_json", f"The answer holds no complete JSON object. {ONE_OBJECT}")
     raise AnswerError("not_json", f"The answer holds {len(found)} JSON objects. {ONE_OBJECT}")
+
+
+def without_thoughts(text: str) -> str:
+    """The answer without the ``<think>`` blocks that it may begin with."""
+    return _THOUGHTS.sub("", text)
 
 
 def _objects(text: str) -> list[dict[str, Any]]:

@@ -143,7 +143,7 @@ class Cleaner:
 
     def __init__(self, settings: Input, columns: Sequence[str]) -> None:
         self._collapse = settings.collapse_whitespace
-        self._null_tokens = frozenset(token.lower() for token in settings.null_tokens)
+        self._null_tokens = frozenset(token.strip().lower() for token in settings.null_tokens)
         self._longest_token = max(map(len, self._null_tokens), default=0)
         self._columns = columns
         self._changes: dict[str, Counter[str]] = {}
@@ -200,6 +200,8 @@ class Cleaner:
     def _cleaned(self, column: str, text: str, place: int) -> str:
         if has_surrogates(text):
             raise ValueError(f"row {place}, column {column!r}: holds half of a surrogate pair, which is no character")
+        if "\0" in text:
+            raise ValueError(f"row {place}, column {column!r}: holds a NUL character, which no text file can keep")
         steps = {
             "unescaped": _unescaped,
             "invisible": harden,

@@ -52,6 +52,8 @@ class RowRenderer:
         self._is_plain = self._template == f"{{{KV_BLOCK}}}"
         nameable = [column for column in columns if column not in settings.columns.exclude]
         self._blanks = {} if self._is_plain else _column_blanks(nameable, self._template)
+        used = {name for name, _, _ in self._shown} | set(self._blanks.values())
+        self._used = [column for column in columns if column in used]
 
     def __call__(self, row: Row) -> Rendered:
         """One row as text."""
@@ -65,7 +67,7 @@ class RowRenderer:
 
     def _truncated(self, row: Row) -> tuple[Row, list[str]]:
         values, cut_names = dict(row), []
-        for name in row:
+        for name in self._used:
             values[name], was_cut = cut(row[name], self._settings.truncate_field_chars)
             cut_names += [name] if was_cut else []
         return values, cut_names

@@ -22,6 +22,8 @@ class ExportManifest(BaseModel):
     files: dict[str, str]
 
 
+# A column that every export has, and hardly another table.
+EXPORT_MARK = "meta_cache_id"
 _KEYS = ("work_id", "row_index", "group_key", "group_context_id")
 _REST = ("cache_id", "model", "temperature", "created_at_utc")
 

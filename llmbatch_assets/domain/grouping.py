@@ -69,7 +69,7 @@ class Table:
     def label(self, index: int, group_key: str | None = None) -> str:
         """What the row's partition key begins with."""
         column = self.parameters.work_items.label_column
-        if column:
+        if column and self.rows[index][column]:
             return self.rows[index][column]
         return EMPTY_KEY_LABEL if group_key == "" else group_key or ""
 

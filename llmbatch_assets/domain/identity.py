@@ -71,6 +71,15 @@ class BatchIdentity(BaseModel):
     judge_prompt_sha: str | None = None
     judge: dict[str, Any] | None = None
 
+    @property
+    def sha(self) -> str:
+        """Fingerprint of all that is asked."""
+        return sha1_named(**self.parts(""))
+
+    def differs_only_in_judge(self, other: BatchIdentity) -> bool:
+        """Whether both ask for the same generation and not for the same verdict."""
+        return self != other and self.generation_parts("") == other.generation_parts("")
+
     def generation_parts(self, item_id: str) -> dict[str, Any]:
         """Named parts of what the generation of an item depends on."""
         own = self.model_dump(include={"prompt_sha", "schema_sha", "model_name", "temperature"})

@@ -59,8 +59,20 @@ class Layout:
         return self.cache / "llm_failures"
 
     @property
+    def schema_failures(self) -> PurePosixPath:
+        return self.cache / "schema_failures"
+
+    @property
     def forced(self) -> PurePosixPath:
         return self.cache / "forced"
+
+    @property
+    def claims(self) -> PurePosixPath:
+        return self.cache / "claims.lock"
+
+    @property
+    def ledger(self) -> PurePosixPath:
+        return self.cache / "usage.jsonl"
 
     @property
     def provenance(self) -> PurePosixPath:

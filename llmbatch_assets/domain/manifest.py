@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from llmbatch_assets.domain.identity import BatchIdentity
 from llmbatch_assets.domain.outcome import Source, TokenUsage
+from llmbatch_assets.domain.pacing import PacingFacts
 from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.plan import State
 
@@ -36,8 +38,24 @@ class RunFacts(NamedTuple):
     n_cache_skipped: int
     n_to_run: int
     usage: TokenUsage
+    n_unknown_cost: int
+    pacing: PacingFacts
+    structured_output: str | None
     causes: Mapping[str, int]
     stopped_by: str | None
+
+
+def what_changed(meta: Mapping[str, Any], identity: BatchIdentity) -> list[str]:
+    """What has changed since the run whose manifest has this ``meta``, of that which makes outputs new questions."""
+    now = {
+        "the schema": ("schema_sha", identity.schema_sha),
+        "the generation prompt": ("prompt_sha", identity.prompt_sha),
+        "the model": ("model_name", identity.model_name),
+        "the temperature": ("temperature", identity.temperature),
+        "the judge": ("judge_enabled", identity.judge_enabled),
+        "the judge's prompt": ("judge_prompt_sha", identity.judge_prompt_sha),
+    }
+    return [name for name, (key, value) in now.items() if key in meta and meta[key] != value]
 
 
 def progress_every_n(verbose: int, n_to_run: int) -> int:
@@ -76,6 +94,8 @@ def generation_manifest(
             "max_workers": llm.max_workers,
             "execution_mode": execution_mode(llm.max_workers),
             "stopped_by": facts.stopped_by,
+            "structured_output": facts.structured_output,
+            "pacing": facts.pacing._asdict(),
         },
         "counts": {
             "n_total": len(states),
@@ -86,6 +106,6 @@ def generation_manifest(
             "n_to_run": facts.n_to_run,
         },
         "failures_by_cause": dict(facts.causes),
-        "usage": facts.usage.model_dump(),
+        "usage": {**facts.usage.model_dump(), "n_unknown_cost": facts.n_unknown_cost},
         "outputs": files,
     }

@@ -4,62 +4,109 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbatch_assets.domain.canonical import sha1_text
+from llmbatch_assets.domain.canonical import canonical_json, sha1_text
 
 _WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "jade", "kelp", "linen")
+_FORMATS = {
+    "date": "2026-01-{:02}",
+    "date-time": "2026-01-{:02}T12:00:00Z",
+    "time": "12:00:{:02}Z",
+    "duration": "P{}D",
+    "uuid": "00000000-0000-4000-8000-0000000000{:02}",
+    "uri": "https://example.com/{}",
+}
 _MAX_DEPTH = 12
+# From this many values on only what is required is made; past the second number it is given up.
+_ENOUGH, _MOST = 2_000, 50_000
+_MOST_TRIES = 200
 
 
-def made_up(schema: dict[str, Any], seed: str) -> Any:
-    """A value that keeps ``schema``; equal seeds give equal values."""
-    return _value(schema, schema.get("$defs", {}), seed, 0)
+def made_up(schema: dict[str, Any], seed: str, depth: int = _MAX_DEPTH) -> Any:
+    """A value that keeps ``schema``, nested no deeper than ``depth`` where that can be; equal seeds give equal values.
+
+    Raises ``OverflowError`` where every value that keeps it is of a size that nobody can want.
+    """
+    return _Maker(schema.get("$defs", {}), depth).value(schema, seed, 0)
 
 
-def _value(schema: dict[str, Any], defs: dict[str, Any], seed: str, depth: int) -> Any:
-    if "$ref" in schema:
-        return _value(defs[schema["$ref"].rsplit("/", 1)[-1]], defs, seed, depth)
-    if "const" in schema:
-        return schema["const"]
-    if "enum" in schema:
-        return "PASS" if "PASS" in schema["enum"] else schema["enum"][_number(seed) % len(schema["enum"])]
-    for union in ("anyOf", "oneOf", "allOf"):
-        if union in schema:
-            # At depth, null or the plainest choice ends a recursion.
-            return _value(schema[union][-1 if depth > _MAX_DEPTH else 0], defs, seed, depth)
-    return _by_type(schema, defs, seed, depth + 1)
+class _Maker:
+    """Makes one value; counts its parts, of which a few models that hold each other can have billions."""
 
+    def __init__(self, defs: dict[str, Any], depth: int) -> None:
+        self._defs = defs
+        self._max_depth = depth
+        self._made = 0
 
-def _by_type(schema: dict[str, Any], defs: dict[str, Any], seed: str, depth: int) -> Any:
-    match schema.get("type"):
-        case "object":
-            return _object(schema, defs, seed, depth)
-        case "array":
-            length = min(max(schema.get("minItems", 0), depth <= _MAX_DEPTH), schema.get("maxItems", 1))
-            length = max(length, schema.get("minItems", 0))
-            return [_value(schema.get("items", {}), defs, f"{seed}/{place}", depth) for place in range(length)]
-        case "string":
-            return _text(schema, seed)
-        case "integer":
-            return _whole(schema, seed)
-        case "number":
-            return _fraction(schema, seed)
-        case "boolean":
-            return _number(seed) % 2 == 0
-    return None
+    def value(self, schema: dict[str, Any], seed: str, depth: int) -> Any:
+        if "$ref" in schema:
+            return self.value(self._defs[schema["$ref"].rsplit("/", 1)[-1]], seed, depth)
+        if "const" in schema:
+            return schema["const"]
+        if "enum" in schema:
+            return "PASS" if "PASS" in schema["enum"] else schema["enum"][_number(seed) % len(schema["enum"])]
+        for union in ("anyOf", "oneOf", "allOf"):
+            if union in schema:
+                # Where it is enough, null or the plainest choice ends a recursion.
+                return self.value(schema[union][-1 if self._is_enough(depth) else 0], seed, depth)
+        return self._by_type(schema, seed, depth + 1)
+
+    def _is_enough(self, depth: int) -> bool:
+        return depth > self._max_depth or self._made > _ENOUGH
+
+    def _count(self, parts: int) -> None:
+        self._made += parts
+        if self._made > _MOST:
+            raise OverflowError(f"an answer has more than {_MOST} parts, however short it is")
+
+    def _by_type(self, schema: dict[str, Any], seed: str, depth: int) -> Any:
+        self._count(1)
+        match schema.get("type"):
+            case "object":
+                return self._object(schema, seed, depth)
+            case "array":
+                return self._array(schema, seed, depth)
+            case "string":
+                self._count(schema.get("minLength", 0) // 100)
+                return _text(schema, seed)
+            case "integer":
+                return _whole(schema, seed)
+            case "number":
+                return _fraction(schema, seed)
+            case "boolean":
+                return _number(seed) % 2 == 0
+        return None
+
+    def _array(self, schema: dict[str, Any], seed: str, depth: int) -> list[Any]:
+        length = min(max(schema.get("minItems", 0), not self._is_enough(depth)), schema.get("maxItems", 1))
+        length = max(length, schema.get("minItems", 0))
+        self._count(length)
+        firsts = schema.get("prefixItems", [])
+        parts = [*firsts, *[schema.get("items", {})] * (length - len(firsts))]
+        made = [self.value(part, f"{seed}/{place}", depth) for place, part in enumerate(parts)]
+        return self._unlike(made, schema, seed, depth) if schema.get("uniqueItems") else made
+
+    def _unlike(self, made: list[Any], schema: dict[str, Any], seed: str, depth: int) -> list[Any]:
+        """As many items, none twice; where the schema has not so many, as many as were found."""
+        items, tries = {canonical_json(item): item for item in made}, 0
+        while len(items) < len(made) and tries < _MOST_TRIES:
+            item = self.value(schema.get("items", {}), f"{seed}/again/{tries}", depth)
+            items, tries = items | {canonical_json(item): item}, tries + 1
+        return list(items.values())
+
+    def _object(self, schema: dict[str, Any], seed: str, depth: int) -> dict[str, Any]:
+        parts = schema.get("properties", {})
+        names = schema.get("required", []) if self._is_enough(depth) else [*parts]
+        made = {name: self.value(parts[name], f"{seed}/{name}", depth) for name in names}
+        others = schema.get("additionalProperties")
+        least = schema.get("minProperties", 0) if isinstance(others, dict) else 0
+        self._count(least)
+        for number in range(len(made), least):
+            made[f"{_WORDS[number % len(_WORDS)]}-{number}"] = self.value(others or {}, f"{seed}/{number}", depth)
+        return made
 
 
 def _number(seed: str) -> int:
     return int(sha1_text(seed)[:8], 16)
-
-
-def _object(schema: dict[str, Any], defs: dict[str, Any], seed: str, depth: int) -> dict[str, Any]:
-    parts = schema.get("properties", {})
-    names = [*parts] if depth <= _MAX_DEPTH else schema.get("required", [])
-    made = {name: _value(parts[name], defs, f"{seed}/{name}", depth) for name in names}
-    others = schema.get("additionalProperties")
-    for number in range(len(made), schema.get("minProperties", 0) if isinstance(others, dict) else 0):
-        made[f"{_WORDS[number % len(_WORDS)]}-{number}"] = _value(others or {}, defs, f"{seed}/{number}", depth)
-    return made
 
 
 def _whole(schema: dict[str, Any], seed: str) -> int:
@@ -90,6 +137,8 @@ def _range(schema: dict[str, Any], gap: int, width: int) -> tuple[float, float]:
 
 def _text(schema: dict[str, Any], seed: str) -> str:
     digits = _number(seed)
+    if schema.get("format") in _FORMATS:
+        return _FORMATS[schema["format"]].format(1 + digits % 28)
     words = " ".join(_WORDS[(digits >> shift) % len(_WORDS)] for shift in (0, 8, 16))
     shortest, longest = schema.get("minLength", 0), schema.get("maxLength", 200)
     return words.ljust(shortest, "x")[:longest].strip().ljust(shortest, "x")

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch_assets.domain.cost import added
 from llmbatch_assets.domain.identity import BatchIdentity
 from llmbatch_assets.domain.verdict import Verdict
 from llmbatch_assets.domain.work import WorkItem
@@ -20,15 +21,33 @@ class Stored(BaseModel):
 
 
 class TokenUsage(Stored):
-    """Tokens and requests of one or several calls."""
+    """Tokens, requests and cost of one or several calls.
+
+    ``output_tokens`` include the ``reasoning_tokens``. ``cost_usd`` is None where the price of any of the calls is not
+    known; what was not asked costs nothing.
+    """
 
     requests: int = 0
     input_tokens: int = 0
     cached_input_tokens: int = 0
     output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = Field(default_factory=lambda told: None if told["requests"] else 0.0)
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
-        return TokenUsage(**{name: getattr(self, name) + getattr(other, name) for name in TokenUsage.model_fields})
+        counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
+        return TokenUsage(**counts, cost_usd=added(self.cost_usd, other.cost_usd))
+
+    def costing(self, dollars: float | None) -> TokenUsage:
+        """The same calls at a price."""
+        return self.model_copy(update={"cost_usd": dollars})
+
+
+_COUNTS = [name for name in TokenUsage.model_fields if name != "cost_usd"]
 
 
 class Completion(Stored):
@@ -38,6 +57,7 @@ class Completion(Stored):
     finish_reason: str = "stop"
     usage: TokenUsage = TokenUsage(requests=1)
     latency_sec: float = 0.0
+    request_id: str = ""
 
 
 class Source(Stored):
@@ -76,6 +96,20 @@ class AcceptedOutput(Stored):
     meta: dict[str, Any]
     parsed: dict[str, Any]
     judge: dict[str, Any] | None
+    usage: TokenUsage
+    latency_sec: float
+
+
+class KeptAnswer(Stored):
+    """A valid output that waits for its verdict: paid for, and not to be bought again.
+
+    ``usage`` and ``latency_sec`` are those of the calls that made it.
+    """
+
+    cache_id: str
+    attempt: int
+    parsed: dict[str, Any]
+    raw_text: str | None
     usage: TokenUsage
     latency_sec: float
 

@@ -165,11 +165,29 @@ class JudgePrompt(Block):
     path: str = Field("prompts/judge.yaml", description="The judge's prompt file.")
 
 
+class SchemaPrompt(Block):
+    """The prompt that asks for a schema module."""
+
+    path: str = Field("prompts/schema_auto_py_generation.yaml", description="The schema prompt file.")
+
+
+class UnusedPrompt(Block):
+    """A prompt that earlier systems had, and that nothing here asks with."""
+
+    path: str = Field("", description="Accepted and without effect.")
+
+
 class Prompts(Block):
     """Prompt files."""
 
     generation: GenerationPrompt = Field(default_factory=GenerationPrompt, description="What asks for an output.")
     judge: JudgePrompt = Field(default_factory=JudgePrompt, description="What asks for a verdict.")
+    schema_auto_py_generation: SchemaPrompt = Field(
+        default_factory=SchemaPrompt, description="What asks for a schema module."
+    )
+    schema_auto_json_summarization: UnusedPrompt = Field(
+        default_factory=UnusedPrompt, description="Accepted and without effect: the text is made without a model."
+    )
 
 
 class LlmSchema(Block):
@@ -179,7 +197,16 @@ class LlmSchema(Block):
         "", validation_alias=AliasChoices("py_path", "path"), description="The Pydantic module with LLMOutput."
     )
     txt_path: str = Field("", description="Its JSON schema as text, written from the module.")
+    auto_generate: bool = Field(True, description="Have the model write the module where it is missing.")
+    force_regenerate: bool = Field(
+        False, description="Have it written anew, once for each change of the prompts, the task or the model."
+    )
+    task: str = Field("", description="What the outputs are for, in your words; {task} in the schema prompt.")
     archive_dir: str = Field("", description="Where replaced schema files go.")
+    trust: bool = Field(False, description="Run the module as it is, validators and all; else it is only read.")
+    on_mismatch: Literal["regenerate", "error"] = Field(
+        "regenerate", description="Where the text does not match the module: archive and rewrite it, or stop."
+    )
 
 
 class Llm(Block):
@@ -203,7 +230,15 @@ class Llm(Block):
     runner_max_retries: int = Field(3, ge=1, description="Tries to get a readable verdict from the judge.")
     transport_retries: int = Field(4, ge=0, description="Further tries of a call that failed in transit.")
     timeout_sec: float = Field(120, gt=0, description="Longest time for one call, in seconds.")
+    max_failures: int = Field(0, ge=0, description="The run stops after so many failed items; 0: no limit.")
+    max_failure_rate: float = Field(
+        0.0, ge=0, le=1, description="The run stops where a larger share of its items fails, after 20; 0: no limit."
+    )
     max_workers: int = Field(8, ge=1, le=4096, description="Calls in flight.")
+    requests_per_minute: int = Field(0, ge=0, description="Calls begun in a minute, evenly spread; 0: no limit.")
+    tokens_per_minute: int = Field(
+        0, ge=0, description="Input and output tokens of the calls begun in a minute, evenly spread; 0: no limit."
+    )
     extra_body: dict[str, Any] = Field(default_factory=dict, description="Further fields of the request's body.")
     silence_client_lv_logs: bool = Field(True, description="Keep the HTTP client's own log lines out.")
 
@@ -227,6 +262,12 @@ class Judge(Block):
     top_p: float | None = Field(None, gt=0, le=1, description="null: llm.top_p.")
     seed: int | None = Field(None, description="null: llm.seed.")
     max_output_tokens: int | None = Field(None, ge=1, description="null: llm.max_output_tokens.")
+    requests_per_minute: int | None = Field(
+        None, ge=0, description="For a judge with a model or server of its own; null: llm.requests_per_minute."
+    )
+    tokens_per_minute: int | None = Field(
+        None, ge=0, description="For a judge with a model or server of its own; null: llm.tokens_per_minute."
+    )
 
     _names_a_variable = field_validator("api_key_env")(_variable_name)
     _names_a_server = field_validator("base_url")(_server)
@@ -283,6 +324,26 @@ class Report(Block):
     max_reason_examples: int = Field(5, ge=0, description="Examples shown per cause of failure.")
 
 
+class ModelPrice(Block):
+    """A model's prices, in US dollars per million tokens."""
+
+    input: float = Field(ge=0, description="Input tokens.")
+    cached_input: float | None = Field(
+        None, ge=0, description="Input tokens from the provider's cache; null: as input."
+    )
+    output: float = Field(ge=0, description="Output tokens, those of reasoning included.")
+
+
+class Budget(Block):
+    """What one run may take at most. What it has done by then is kept, and the next run goes on."""
+
+    max_cost_usd: float = Field(0, ge=0, description="Cost in US dollars, calls in flight included; 0: no limit.")
+    max_items: int = Field(0, ge=0, description="Items to work on; 0: no limit.")
+    prices: dict[str, ModelPrice] = Field(
+        default_factory=dict, description="Prices by model name, before those of the installed price list."
+    )
+
+
 class Parameters(Block):
     """One batch: everything that its user decides."""
 
@@ -299,12 +360,28 @@ class Parameters(Block):
     artifacts: Artifacts = Field(default_factory=Artifacts, description="Where files go.")
     outputs: Outputs = Field(default_factory=Outputs, description="The export.")
     report: Report = Field(default_factory=Report, description="The report.")
+    budget: Budget = Field(default_factory=Budget, description="What a run may take at most.")
 
     @model_validator(mode="after")
     def _servers_are_used(self) -> Parameters:
         if self.llm.provider != "openai" and (self.llm.base_url or self.judge.base_url):
             raise ValueError(f"base_url has no effect with llm.provider {self.llm.provider}; use provider: openai")
         return self
+
+    @model_validator(mode="after")
+    def _judges_pace_is_its_own(self) -> Parameters:
+        named = self.judge.model_dump(include={"requests_per_minute", "tokens_per_minute"}, exclude_none=True)
+        if named and self.judge_shares_server():
+            raise ValueError(
+                f"judge.{next(iter(named))} is for a judge with a model_name or base_url of its own; this one's calls "
+                "count as those of llm"
+            )
+        return self
+
+    def judge_shares_server(self) -> bool:
+        """Whether generations and verdicts are asked of the same model at the same place."""
+        judge = self.judge_llm()
+        return (judge.endpoint, judge.model_name) == (self.llm.endpoint, self.llm.model_name)
 
     def judge_llm(self) -> Llm:
         """The settings of the judge's calls: those of ``llm`` but for what ``judge`` sets."""

@@ -13,6 +13,7 @@ from llmbatch_assets.errors import PromptError
 
 GENERATION_NAMES = frozenset({"context", "llm_schema", "llm_schema_txt", "judge_schema", "row", "group_context"})
 JUDGE_NAMES = GENERATION_NAMES | {"output_json"}
+SCHEMA_NAMES = frozenset({"context", "task"})
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{(\w+)\}")
 
@@ -61,6 +62,10 @@ class PromptTemplate(BaseModel):
     def placeholders(self) -> frozenset[str]:
         """Names of all blanks in all messages."""
         return frozenset(name for _, text in self._texts() for name in blanks(text))
+
+    def as_text(self) -> str:
+        """All messages under their roles, blanks and all: the prompt as another prompt shows it."""
+        return "\n\n".join(f"[{role}]\n{text.strip()}" for role, text in self._texts())
 
     def check(self, known: Iterable[str]) -> None:
         """Raise ``PromptError`` naming all blanks that nothing fills."""

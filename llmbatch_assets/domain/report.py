@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.canonical import readable_json
+from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, TokenUsage
 from llmbatch_assets.domain.work import WorkItem
 
@@ -157,6 +158,7 @@ def report_page(
         "judge_mean": round(sum(findings.scores) / len(findings.scores), 1) if findings.scores else None,
         "latency_median": median(findings.latencies),
         "usage": findings.usage,
+        "cost": shown(findings.usage.cost_usd),
         "causes": findings.failure_causes(),
         "samples": findings.samples,
         "config": readable_json(config),

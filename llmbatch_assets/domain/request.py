@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.prompt import GENERATION_NAMES, JUDGE_NAMES, Message, PromptTemplate
@@ -12,20 +12,35 @@ from llmbatch_assets.domain.work import WorkItem
 
 OWN_ROW_HEADING = "This item's own row:"
 
-Purpose = Literal["generate", "judge"]
+Purpose = Literal["generate", "judge", "schema"]
+
+
+class Subject(NamedTuple):
+    """What a call is about, as the ledger names it."""
+
+    work_id: str
+    cache_id: str
+    partition_key: str
+    attempt: int
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One call: the conversation so far, and the contract that its answer is to keep."""
+    """One call: the conversation so far, and the contract that its answer is to keep, if it is to be JSON."""
 
     purpose: Purpose
     messages: tuple[Message, ...]
-    contract: Contract
+    contract: Contract | None
+    subject: Subject | None = None
+
+    @property
+    def chars(self) -> int:
+        """The length of everything that is said."""
+        return sum(len(message.content) for message in self.messages)
 
     def with_schema_in_prompt(self) -> tuple[Message, ...]:
         """The messages with the contract's JSON schema in them, for servers that cannot be handed one."""
-        if any(self.contract.text in message.content for message in self.messages):
+        if self.contract is None or any(self.contract.text in message.content for message in self.messages):
             return self.messages
         rule = f"Answer with one JSON object that matches this JSON schema:\n{self.contract.text}"
         first = self.messages[0]
@@ -54,11 +69,7 @@ class Conversations:
         schema_txt: str,
     ) -> Conversations:
         """Conversations whose prompts have no blank that nothing fills. Raises ``PromptError``."""
-        generation.check(GENERATION_NAMES)
-        if judge is not None:
-            judge = judge.with_appended({"context": "The input:", "output_json": "The answer to judge:"})
-            judge.check(JUDGE_NAMES)
-        return cls(generation, judge, output_contract, judge_contract, schema_txt)
+        return cls(generation, checked_prompts(generation, judge), output_contract, judge_contract, schema_txt)
 
     def _shared_values(self) -> dict[str, str | None]:
         return {
@@ -76,6 +87,25 @@ class Conversations:
         assert self.judge is not None
         values = self._shared_values() | item_values(item, group_context) | {"output_json": readable_json(parsed)}
         return self.judge.render(values)
+
+
+def checked_prompts(generation: PromptTemplate, judge: PromptTemplate | None) -> PromptTemplate | None:
+    """The judge's prompt with what it must show. Raises ``PromptError`` for a blank of either that nothing fills."""
+    generation.check(GENERATION_NAMES)
+    if judge is not None:
+        judge = judge.with_appended({"context": "The input:", "output_json": "The answer to judge:"})
+        judge.check(JUDGE_NAMES)
+    return judge
+
+
+def prompt_warnings(generation: PromptTemplate) -> list[str]:
+    """What a generation prompt leaves out that its items differ in."""
+    used = generation.placeholders
+    if not used & {"context", "row", "group_context"}:
+        return [f"{generation.path} shows nothing of an item: neither {{context}} nor {{row}} is in it"]
+    if not used & {"context", "row"}:
+        return [f"{generation.path} shows the group and not the row: neither {{context}} nor {{row}} is in it"]
+    return []
 
 
 def item_values(item: WorkItem, group_context: str | None) -> dict[str, str | None]:

@@ -1,264 +1,256 @@
-"""Schema modules as data.
+"""The grammar of schema modules: source is parsed, never run, and its syntax tree is read into a specification.
 
-The source is parsed, never run: its syntax tree is read into a specification through a grammar that knows only what
-schemas need, and what is imported in the end is our own rendering of that specification.
+What the grammar does not know is refused by line and construct. What is imported in the end is our own rendering of the
+specification (``schema_spec``), so that nothing that a model wrote is ever executed.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from typing import Any
 
+from pydantic import BaseModel
+
+from llmbatch_assets.domain.schema_spec import MODULES, EnumSpec, FieldSpec, ModelSpec, SchemaSpec, used_names
+from llmbatch_assets.domain.schema_types import PLAIN_TYPES, ImportAdvice, TypeReader, check_depth, construct
 from llmbatch_assets.errors import SchemaError
 
-IMPORTABLE = {
-    "__future__": {"annotations"},
-    "pydantic": {"BaseModel", "ConfigDict", "Field"},
-    "typing": {"Annotated", "Dict", "List", "Literal", "Optional", "Union"},
+MAX_SOURCE_CHARS = 200_000
+MAX_CLASSES = 200
+MAX_FIELDS = 2_000
+
+_ENUM_BASES = {("Enum",), ("str", "Enum"), ("int", "Enum"), ("IntEnum",), ("StrEnum",)}
+_COOKIE = re.compile(r"[ \t\f]*#.*?coding[:=]")
+
+# Settings of a model that change what it takes or shows, and need nothing but a literal.
+_CONFIG_KEYS = {
+    *("title", "json_schema_extra", "populate_by_name", "validate_by_name", "validate_by_alias", "serialize_by_alias"),
+    *("str_strip_whitespace", "str_to_lower", "str_to_upper", "str_min_length", "str_max_length", "use_enum_values"),
+    *("frozen", "strict", "validate_default", "validate_assignment", "allow_inf_nan", "protected_namespaces"),
 }
-_PLAIN_TYPES = {"str", "int", "float", "bool", "list", "dict"}
-_FIELD_ARGUMENTS = {
-    *("default", "default_factory", "title", "description", "examples"),
-    *("ge", "gt", "le", "lt", "multiple_of", "min_length", "max_length", "pattern"),
-}
-_FACTORIES = {"list", "dict"}
-HEADER = (
-    "from __future__ import annotations\n\n"
-    "from typing import Annotated, Dict, List, Literal, Optional, Union\n\n"
-    "from pydantic import BaseModel, ConfigDict, Field\n"
-)
-
-
-@dataclass(frozen=True)
-class FieldSpec:
-    """One field: name, annotation and default, the latter two as canonical source."""
-
-    name: str
-    annotation: str
-    default: str | None
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """One ``BaseModel`` class."""
-
-    name: str
-    docstring: str | None
-    fields: tuple[FieldSpec, ...]
-
-
-@dataclass(frozen=True)
-class SchemaSpec:
-    """One schema module."""
-
-    docstring: str | None
-    models: tuple[ModelSpec, ...]
 
 
 def parse_schema(source: str, path: str) -> SchemaSpec:
     """Read a schema module. Raises ``SchemaError`` naming the line and construct that a schema does not need."""
+    if len(source) > MAX_SOURCE_CHARS:
+        raise SchemaError(f"{path}: {len(source)} characters are too many for a schema (at most {MAX_SOURCE_CHARS})")
+    for number, line in enumerate(source.split("\n", 2)[:2], start=1):
+        if _COOKIE.match(line):
+            raise SchemaError(f"{path}:{number}: a coding line is not part of a schema; remove it and save as UTF-8")
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as broken:
-        line = getattr(broken, "lineno", None)
-        raise SchemaError(f"{path}{f':{line}' if line else ''}: not Python: {broken}") from None
-    try:
-        return _Reader(path, tree).module()
+        return _ModuleReader(path, tree).module()
+    except (SyntaxError, ValueError, MemoryError) as broken:
+        place = getattr(broken, "lineno", None)
+        raise SchemaError(
+            f"{path}{f':{place}' if place else ''}: not Python: {getattr(broken, 'msg', None) or broken}"
+        ) from None
     except RecursionError:
         raise SchemaError(f"{path}: nested too deeply for a schema; write it plainer") from None
 
 
-def render_schema(spec: SchemaSpec) -> str:
-    """The module that is imported in place of what was read."""
-    parts = [f"{spec.docstring!r}\n" if spec.docstring else "", HEADER]
-    parts += ["\n\n" + "\n".join(_model_lines(model)) + "\n" for model in spec.models]
-    names = ", ".join(repr(model.name) for model in spec.models)
-    return "".join([*parts, f"\n__all__ = [{names}]\n"])
-
-
-def _model_lines(model: ModelSpec) -> Iterator[str]:
-    yield f"class {model.name}(BaseModel):"
-    if model.docstring:
-        yield f"    {model.docstring!r}"
-    yield '    model_config = ConfigDict(extra="forbid")'
-    for field in model.fields:
-        yield f"    {field.name}: {field.annotation}" + (f" = {field.default}" if field.default else "")
-
-
-class _Reader:
-    """The grammar, one method per construct."""
+class _ModuleReader:
+    """Reads the statements of a module and of its classes."""
 
     def __init__(self, path: str, tree: ast.Module) -> None:
-        self.path = path
         self.tree = tree
-        self.class_names = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-
-    def refuse(self, node: ast.AST, what: str, instead: str) -> SchemaError:
-        return SchemaError(f"{self.path}:{getattr(node, 'lineno', 1)}: {what} is not part of a schema; {instead}")
+        check_depth(path, tree)
+        self.types = TypeReader(path)
+        self.refuse = self.types.refuse
+        self.found: list[ModelSpec | EnumSpec] = []
 
     def module(self) -> SchemaSpec:
-        models: list[ModelSpec] = []
-        for node in self.tree.body[1 if _docstring(self.tree) is not None else 0 :]:
-            if isinstance(node, ast.ClassDef):
-                models.append(self.model(node))
-            elif isinstance(node, ast.ImportFrom):
-                self.check_import(node)
-            elif not self.is_all(node):
-                raise self.refuse(node, _construct(node), "keep imports and BaseModel classes only")
-        if not models:
-            raise SchemaError(f"{self.path}: no class derives from BaseModel; write at least LLMOutput")
-        names = [model.name for model in models]
-        if len(set(names)) != len(names):
-            raise SchemaError(f"{self.path}: two classes have the same name; rename one")
-        return SchemaSpec(_docstring(self.tree), tuple(models))
+        text = self.types.docstring(self.tree)
+        statements = self.tree.body[0 if text is None else 1 :]
+        classes = [node for node in statements if isinstance(node, ast.ClassDef)]
+        self._name_classes(classes)
+        for node in statements:
+            if not isinstance(node, ast.ClassDef):
+                self._statement(node)
+        self.found = []
+        for made in classes:
+            self.found.append(self._class(made))
+        spec = SchemaSpec(text, tuple(self.found))
+        if not spec.models:
+            raise SchemaError(f"{self.types.path}: no class derives from BaseModel; write at least LLMOutput")
+        if sum(len(model.fields) for model in spec.models) > MAX_FIELDS:
+            raise SchemaError(
+                f"{self.types.path}: more than {MAX_FIELDS} fields are too many for a schema; ask for fewer"
+            )
+        self._check_names(spec, classes)
+        return spec
 
-    def check_import(self, node: ast.ImportFrom) -> None:
-        allowed = IMPORTABLE.get(node.module or "", set()) if not node.level else set()
-        for name in node.names:
-            if name.name not in allowed or name.asname:
-                raise self.refuse(
-                    node,
-                    f"importing {name.name} from {node.module}",
-                    "import BaseModel, ConfigDict, Field from pydantic and types from typing, under their own names",
-                )
+    def _check_names(self, spec: SchemaSpec, classes: list[ast.ClassDef]) -> None:
+        """Refuse a field that hides a name which types are made of.
 
-    def is_all(self, node: ast.stmt) -> bool:
-        return (
-            isinstance(node, ast.Assign)
-            and [ast.dump(target) for target in node.targets] == [ast.dump(ast.Name("__all__", ast.Store()))]
-            and isinstance(node.value, ast.List | ast.Tuple)
-            and all(isinstance(item, ast.Constant) for item in node.value.elts)
-        )
+        Pydantic looks types up among the values of the class first. A field ``str`` with a text for its default would
+        be the type ``str`` of the fields beside it, and that text would be evaluated.
+        """
+        used = set(used_names(spec))
+        for node, made in zip(classes, spec.classes, strict=True):
+            for field in made.fields if isinstance(made, ModelSpec) else ():
+                if field.arguments and field.name in used:
+                    place = next(part for part in node.body if _declares(part, field.name))
+                    advice = f"choose another name, and if the answer must have this one: Field(alias={field.name!r})"
+                    raise self.refuse(place, f"a field that is named like the type {field.name}", advice)
 
-    def model(self, node: ast.ClassDef) -> ModelSpec:
-        if [ast.unparse(base) for base in node.bases] != ["BaseModel"] or node.keywords or node.decorator_list:
-            raise self.refuse(node, f"class {node.name} as written", f"write `class {node.name}(BaseModel):`")
-        if (
-            node.name.startswith("_")
-            or node.name in _PLAIN_TYPES
-            or any(node.name in names for names in IMPORTABLE.values())
-        ):
-            raise self.refuse(node, f"a class named {node.name}", "choose another name")
-        docstring = _docstring(node)
-        fields = [
-            field
-            for statement in node.body[1 if docstring is not None else 0 :]
-            if (field := self.statement(statement)) is not None
-        ]
-        if len({field.name for field in fields}) != len(fields):
-            raise self.refuse(node, f"a field written twice in {node.name}", "keep one of them")
-        return ModelSpec(node.name, docstring, tuple(fields))
+    def _name_classes(self, classes: list[ast.ClassDef]) -> None:
+        if len(classes) > MAX_CLASSES:
+            raise self.refuse(classes[MAX_CLASSES], f"class number {MAX_CLASSES + 1}", "write fewer")
+        for node in classes:
+            if node.name in self.types.class_names:
+                raise self.refuse(node, f"a second class named {node.name}", "rename one")
+            if node.name.startswith("_") or _is_taken(node.name):
+                raise self.refuse(node, f"a class named {node.name}", "choose another name")
+            self.types.class_names.add(node.name)
+            if not any(isinstance(base, ast.Name) and base.id.endswith("Enum") for base in node.bases):
+                self.types.model_names.add(node.name)
 
-    def statement(self, node: ast.stmt) -> FieldSpec | None:
-        if isinstance(node, ast.Pass) or self.is_config(node):
-            return None
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-            raise self.refuse(node, _construct(node), "write fields as `name: type = Field(...)`")
-        name = node.target.id
-        if name.startswith(("_", "model_")):
-            raise self.refuse(node, f"a field named {name}", "choose a name without the prefix")
-        default = None if node.value is None else ast.unparse(self.default(node.value))
-        return FieldSpec(name, ast.unparse(self.annotation(node.annotation)), default)
-
-    def is_config(self, node: ast.stmt) -> bool:
-        if not isinstance(node, ast.Assign) or [ast.unparse(target) for target in node.targets] != ["model_config"]:
-            return False
-        if ast.unparse(node.value) not in ("ConfigDict(extra='forbid')", "{'extra': 'forbid'}"):
-            raise self.refuse(node, "this model_config", 'write `model_config = ConfigDict(extra="forbid")`')
-        return True
-
-    def annotation(self, node: ast.expr) -> ast.expr:
+    def _statement(self, node: ast.stmt) -> None:
         match node:
-            case ast.Constant(value=None):
-                return node
-            case ast.Constant(value=str(text)) if text in self.class_names:
-                return ast.Name(text, ast.Load())
-            case ast.Name(id=name) if name in _PLAIN_TYPES or name in self.class_names:
-                return node
-            case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-                return ast.BinOp(self.annotation(left), ast.BitOr(), self.annotation(right))
-            case ast.Subscript(value=ast.Name(id=name), slice=inner):
-                return ast.Subscript(ast.Name(name, ast.Load()), self.arguments(name, inner, node), ast.Load())
+            case ast.ImportFrom():
+                self._import(node)
+            case (
+                ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List() | ast.Tuple() as names)
+                | ast.AnnAssign(target=ast.Name(id="__all__"), value=ast.List() | ast.Tuple() as names)
+            ):
+                self.types.value(names)
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
+                self._constant(node, name)
+            case ast.Expr(
+                value=ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="model_rebuild"), args=[])
+            ) if (
+                name in self.types.class_names and not node.value.keywords  # type: ignore[attr-defined]  # a call above
+            ):
+                return
+            case ast.If() if _is_main_guard(node):
+                return
+            case _:
+                raise self.refuse(node, construct(node), "keep imports, literal constants and classes only")
+
+    def _import(self, node: ast.ImportFrom) -> None:
+        module = node.module or ""
+        if module == "__future__" and [name.name for name in node.names] == ["annotations"]:
+            return
+        for name in node.names:
+            known = name.name in MODULES.get(module, ()) or (module, name.name) in self.types.REPLACED
+            if node.level or not known or name.asname not in (None, name.name):
+                written = f"{name.name}{f' as {name.asname}' if name.asname else ''} from {'.' * node.level}{module}"
+                raise self.refuse(node, f"importing {written}", ImportAdvice.of(module, name.name))
+
+    def _constant(self, node: ast.Assign | ast.AnnAssign, name: str) -> None:
+        assert node.value is not None
+        if _is_taken(name) or name in self.types.class_names:
+            raise self.refuse(node, f"setting {name}", "choose another name")
+        if name in self.types.constants:
+            raise self.refuse(node, f"a second value of {name}", "keep one of them")
+        self.types.define(node.value, name)
+
+    def _class(self, node: ast.ClassDef) -> ModelSpec | EnumSpec:
+        bases = tuple(ast.unparse(base) for base in node.bases)
+        models = {made.name for made in self.found if isinstance(made, ModelSpec)}
+        if node.decorator_list:
+            raise self.refuse(node.decorator_list[0], "a decorator", "remove it")
+        if node.keywords:
+            written = f"{node.keywords[0].arg or '**'}=... of class {node.name}"
+            raise self.refuse(node, written, "settings go into model_config = ConfigDict(...)")
+        if getattr(node, "type_params", None):
+            raise self.refuse(node, f"a type parameter of class {node.name}", "write the type out")
+        if bases in _ENUM_BASES:
+            return self._enum(node, bases)
+        if bases == ("BaseModel",) or (bases and set(bases) <= models and len(set(bases)) == len(bases)):
+            return self._model(node, bases)
         raise self.refuse(
             node,
-            f"the type {ast.unparse(node)[:60]}",
-            "use str, int, float, bool, list, dict, Literal, Optional, Union",
+            f"class {node.name}({', '.join(bases)})",
+            f"write `class {node.name}(BaseModel):`, or name a model above it, or Enum",
         )
 
-    def arguments(self, name: str, inner: ast.expr, node: ast.expr) -> ast.expr:
-        items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-        if name == "Literal":
-            vetted = [self.literal(item) for item in items]
-        elif name == "Annotated" and len(items) > 1:
-            vetted = [self.annotation(items[0]), *(self.field_call(item) for item in items[1:])]
-        elif name in {"list", "dict", "List", "Dict", "Optional", "Union"}:
-            vetted = [self.annotation(item) for item in items]
-        else:
-            raise self.refuse(node, f"{name}[...]", "use list, dict, Literal, Optional, Union or Annotated")
-        return vetted[0] if len(vetted) == 1 else ast.Tuple(vetted, ast.Load())
+    def _enum(self, node: ast.ClassDef, bases: tuple[str, ...]) -> EnumSpec:
+        text = self.types.docstring(node)
+        members: dict[str, str | int] = {}
+        for statement in node.body[0 if text is None else 1 :]:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=given):
+                    value = self.types.value(given)
+                    if name.startswith("_") or name in members or name == "mro":
+                        raise self.refuse(statement, f"an enum member named {name}", "choose another name")
+                    kinds = {"IntEnum": int, "int": int, "str": str, "StrEnum": str}
+                    if not isinstance(value, kinds.get(bases[0], object)) or not isinstance(value, str | int):
+                        raise self.refuse(statement, f"the value of {name}", "write a text, or a number in an IntEnum")
+                    members[name] = value
+                case ast.Pass():
+                    continue
+                case _:
+                    raise self.refuse(statement, construct(statement), 'write members as `NAME = "value"`')
+        if not members:
+            raise self.refuse(node, f"an enum without members ({node.name})", 'write members as `NAME = "value"`')
+        return EnumSpec(node.name, bases, text, tuple(members.items()))
 
-    def default(self, node: ast.expr) -> ast.expr:
-        return self.field_call(node) if isinstance(node, ast.Call) else self.literal(node)
+    def _model(self, node: ast.ClassDef, bases: tuple[str, ...]) -> ModelSpec:
+        text = self.types.docstring(node)
+        config: tuple[tuple[str, Any], ...] | None = None
+        fields: dict[str, FieldSpec] = {}
+        answered: set[str] = set()
+        for statement in node.body[0 if text is None else 1 :]:
+            match statement:
+                case ast.Pass() | ast.Expr(value=ast.Constant(value=str())):
+                    # A text below a field is a comment that somebody wrote as a docstring.
+                    continue
+                case (
+                    ast.Assign(targets=[ast.Name(id="model_config")], value=given)
+                    | ast.AnnAssign(target=ast.Name(id="model_config"), value=ast.expr() as given)
+                ):
+                    if config is not None:
+                        raise self.refuse(statement, "a second model_config", "keep one of them")
+                    config = self._config(given)
+                case ast.AnnAssign(target=ast.Name(id=name)):
+                    if name in fields:
+                        raise self.refuse(statement, f"a second field named {name}", "keep one of them")
+                    fields[name] = self._field(statement, name)
+                    shown = _shown_name(fields[name])
+                    if shown in answered:
+                        raise self.refuse(statement, f"a second field with the name or alias {shown}", "rename one")
+                    answered.add(shown)
+                case _:
+                    raise self.refuse(statement, construct(statement), "write fields as `name: type = Field(...)`")
+        return ModelSpec(node.name, bases, text, config or (), tuple(fields.values()))
 
-    def field_call(self, node: ast.expr) -> ast.expr:
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field"):
-            raise self.refuse(
-                node, f"the call or value {ast.unparse(node)[:60]}", "only Field(...) is called in a schema"
-            )
-        arguments = [a for a in node.args if not (isinstance(a, ast.Constant) and a.value is ...)]
-        if len(arguments) > 1:
-            raise self.refuse(node, "a second positional argument of Field", "name it")
-        keywords = [self.field_keyword(keyword) for keyword in node.keywords]
-        if len({keyword.arg for keyword in keywords}) < len(keywords):
-            raise self.refuse(node, "an argument of Field given twice", "keep one of them")
-        required = [ast.Constant(...)] if len(arguments) < len(node.args) else []
-        return ast.Call(node.func, required + [self.literal(argument) for argument in arguments], keywords)
+    def _field(self, node: ast.AnnAssign, name: str) -> FieldSpec:
+        if name.startswith("_") or (name.startswith("model_") and hasattr(BaseModel, name)):
+            raise self.refuse(node, f"a field named {name}", "choose another name")
+        kind, arguments = self.types.type(node.annotation), self.types.field_arguments(node.value)
+        self.types.check_limits(node.annotation, kind, dict(arguments))
+        return FieldSpec(name, kind, arguments)
 
-    def field_keyword(self, node: ast.keyword) -> ast.keyword:
-        if node.arg not in _FIELD_ARGUMENTS:
-            raise self.refuse(
-                node.value, f"Field({node.arg or '**'}=...)", f"known: {', '.join(sorted(_FIELD_ARGUMENTS))}"
-            )
-        if node.arg == "default_factory":
-            if not (isinstance(node.value, ast.Name) and node.value.id in _FACTORIES):
-                raise self.refuse(node.value, "this default_factory", "use default_factory=list or dict")
-            return node
-        return ast.keyword(node.arg, self.literal(node.value))
-
-    def literal(self, node: ast.expr) -> ast.expr:
-        match node:
-            case ast.Constant(value=str() | int() | float() | bool() | None):
-                return node
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float())):
-                return node
-            case ast.List(elts=items):
-                return ast.List([self.literal(item) for item in items], ast.Load())
-            case ast.Tuple(elts=items):
-                return ast.Tuple([self.literal(item) for item in items], ast.Load())
-            case ast.Dict(keys=keys, values=values) if all(key is not None for key in keys):
-                return ast.Dict([self.literal(key) for key in keys if key], [self.literal(value) for value in values])
-        raise self.refuse(
-            node, f"the value {ast.unparse(node)[:60]}", "write a literal: text, number, true, false, list"
-        )
+    def _config(self, node: ast.expr) -> tuple[tuple[str, Any], ...]:
+        settings = self.types.settings(node, "ConfigDict")
+        for key, value in settings.items():
+            if key not in _CONFIG_KEYS | {"extra"}:
+                known = ", ".join(sorted(_CONFIG_KEYS))
+                raise self.refuse(node, f"the setting {key} of model_config", f"known: extra, {known}")
+            if (key, value) in (("extra", "allow"), ("extra", "ignore"), ("strict", False)):
+                raise self.refuse(node, f"{key}={value!r}", 'write `model_config = ConfigDict(extra="forbid")`')
+            if key == "json_schema_extra":
+                self.types.check_extra(node, value)
+        return tuple((key, value) for key, value in settings.items() if key != "extra")
 
 
-def _docstring(node: ast.Module | ast.ClassDef) -> str | None:
-    # As it stands: cleaning twice gives another text than cleaning once, and pydantic cleans it itself.
-    return ast.get_docstring(node, clean=False)
+def _shown_name(field: FieldSpec) -> str:
+    """What the field is called in an answer."""
+    given = dict(field.arguments)
+    return str(given.get("validation_alias") or given.get("alias") or field.name)
 
 
-def _construct(node: ast.AST) -> str:
-    names = {
-        ast.FunctionDef: "a function",
-        ast.AsyncFunctionDef: "a function",
-        ast.Import: "a plain import",
-        ast.Expr: "a bare expression or call",
-        ast.Assign: "an assignment",
-        ast.If: "an if",
-        ast.Try: "a try",
-        ast.With: "a with",
-        ast.For: "a loop",
-        ast.While: "a loop",
-    }
-    return names.get(type(node), f"{type(node).__name__}")
+def _is_taken(name: str) -> bool:
+    known = PLAIN_TYPES.union(*MODULES.values(), (name for _, name in TypeReader.REPLACED))
+    return name in known or name.startswith("__")
+
+
+def _declares(node: ast.stmt, field: str) -> bool:
+    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == field
+
+
+def _is_main_guard(node: ast.If) -> bool:
+    return not node.orelse and ast.unparse(node.test) in ("__name__ == '__main__'", "'__main__' == __name__")

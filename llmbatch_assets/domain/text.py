@@ -8,7 +8,7 @@ import unicodedata
 # Spaces that look like a space and are not, and marks without width that editors leave behind. The joiners U+200C and
 # U+200D stay: Persian, Indic scripts and emoji are written with them.
 _LOOKALIKES = {0x00A0: " ", 0x202F: " ", 0xFEFF: None, 0x200B: None, 0x2060: None}
-_LINE_BREAKS = re.compile(r"\s*[\r\n\t\v\f\x85\u2028\u2029]+\s*")
+_LINE_BREAKS = re.compile(r"[\r\n\t\v\f\x85\u2028\u2029]+")
 _ASCII_WORDS = re.compile(r"[a-z0-9]+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 CUT_MARK = " …[cut]"
@@ -31,7 +31,11 @@ def has_surrogates(text: str) -> bool:
 
 def flatten(text: str) -> str:
     """The text on one line: line breaks and tabs, with the blanks around them, become one space."""
-    return _LINE_BREAKS.sub(" ", text)
+    first, *others = _LINE_BREAKS.split(text)
+    if not others:
+        return text
+    *middle, last = others
+    return " ".join([first.rstrip(), *filter(None, map(str.strip, middle)), last.lstrip()])
 
 
 def cut(text: str, limit: int) -> tuple[str, bool]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-_TRUE_WORDS = ("pass", "passed", "is_pass", "ok", "success")
+# Fields of a verdict whose being true means PASS.
+PASS_WORDS = ("pass", "passed", "is_pass", "ok", "success")
 
 
 class Verdict(BaseModel):
@@ -23,7 +24,7 @@ class Verdict(BaseModel):
 def read_verdict(answer: dict[str, Any], min_score: int) -> Verdict:
     """Accepted means PASS (or a true ``pass``, ``passed``, ``is_pass``, ``ok``, ``success``) and the score reached."""
     said = answer.get("verdict")
-    passed = said.upper() == "PASS" if isinstance(said, str) else any(answer.get(word) is True for word in _TRUE_WORDS)
+    passed = said.upper() == "PASS" if isinstance(said, str) else any(answer.get(word) is True for word in PASS_WORDS)
     score = answer.get("score")
     score = score if isinstance(score, int | float) and not isinstance(score, bool) else None
     reached = min_score <= 0 or (score is not None and score >= min_score)

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from llmbatch_assets.domain.answer import read_object
+from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.outcome import (
     AcceptedOutput,
     Attempt,
     Completion,
     FailedAttempt,
     FailureClass,
+    KeptAnswer,
     Source,
     TokenUsage,
 )
 from llmbatch_assets.domain.prompt import Message
-from llmbatch_assets.domain.request import ChatRequest, Conversations, Purpose
-from llmbatch_assets.domain.schema import Contract
+from llmbatch_assets.domain.request import ChatRequest, Conversations, Subject
 from llmbatch_assets.domain.verdict import Verdict, feedback, read_verdict
 from llmbatch_assets.domain.work import WorkItem
-from llmbatch_assets.engine.patience import patiently
+from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.engine.ports import ChatClient, Clock, OutputStore
 from llmbatch_assets.errors import (
     AnswerError,
     ItemPermanentError,
     ProviderError,
-    RunPermanentError,
     TransientError,
 )
 
@@ -37,27 +38,37 @@ class Limits:
 
     generations: int
     judge_tries: int
-    transport_retries: int
     min_score: int
 
 
 @dataclass(frozen=True)
 class Job:
-    """One item to work on, with what its group shares."""
+    """One item to work on, with what its group shares.
+
+    ``settled`` looks whether another run has made the item's output in the meantime; ``earlier`` for an output that was
+    accepted under another judge.
+    """
 
     item: WorkItem
     group_context: str | None
+    cache_id: str
+    settled: Callable[[], AcceptedOutput | None] = lambda: None
+    earlier: Callable[[], AcceptedOutput | None] = lambda: None
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """How one item ended: exactly one of ``accepted`` and ``failed`` is set. ``usage`` counts all its attempts."""
+    """How one item ended: exactly one of ``accepted`` and ``failed`` is set. ``usage`` counts the calls of this run.
+
+    ``found`` says that the accepted output is another run's.
+    """
 
     item: WorkItem
     attempts: int
     usage: TokenUsage
     accepted: AcceptedOutput | None = None
     failed: FailedAttempt | None = None
+    found: bool = False
 
 
 class RejectedError(AnswerError):
@@ -78,46 +89,59 @@ class Workbench:
     source: Source
     limits: Limits
     now: Clock
-    stopped: asyncio.Event
+    calls: Calls
 
     async def work_on(self, job: Job) -> ItemResult:
         """Try until the item is accepted or its generations are used up. Raises ``RunPermanentError``."""
-        first = self.store.next_attempt(self.source.identity.cache_id(job.item.work_id))
+        settled = job.settled()
+        if settled is not None:
+            return ItemResult(job.item, 0, TokenUsage(), accepted=settled, found=True)
+        first = self.store.next_attempt(job.cache_id)
+        kept = self._kept(job)
         opening = self.conversations.generate(job.item, job.group_context)
         # What the model is to go on from stays last, after any corrections.
         prefix = opening[-1:] if opening[-1].role == "assistant" else ()
         opening = opening[: len(opening) - len(prefix)]
         turns: tuple[Message, ...] = ()
         spent = TokenUsage()
-        for tried in range(1, self.limits.generations + 1):
-            attempt = _Attempt(self, job, opening + turns + prefix, first + tried - 1)
+        # Judging what was generated before is no generation.
+        tries = self.limits.generations + (kept is not None)
+        for tried in range(1, tries + 1):
+            attempt = _Attempt(self, job, opening + turns + prefix, first + tried - 1, kept)
+            kept = None
             result = await attempt.run()
             spent += attempt.so_far.usage
             if isinstance(result, AcceptedOutput):
                 return ItemResult(job.item, tried, spent, accepted=result)
-            if tried == self.limits.generations or not attempt.worth_repeating(result):
+            if tried == tries or not attempt.worth_repeating(result):
                 return ItemResult(job.item, tried, spent, failed=result)
             turns += attempt.correction(result)
         raise AssertionError("there is at least one generation")
 
-    async def ask(
-        self, client: ChatClient, purpose: Purpose, messages: tuple[Message, ...], contract: Contract
-    ) -> Completion:
-        """One call, tried again while that can help. No call begins once the run is stopped."""
-
-        async def call() -> Completion:
-            if self.stopped.is_set():
-                raise RunPermanentError("stopped", "the run was stopped")
-            return await client.complete(ChatRequest(purpose, messages, contract))
-
-        return await patiently(call, self.limits.transport_retries, self.stopped)
+    def _kept(self, job: Job) -> KeptAnswer | None:
+        """An answer that only lacks a verdict: of a run that was cut short, or judged by another judge."""
+        awaiting = self.store.awaiting(job.cache_id)
+        earlier = job.earlier() if awaiting is None else None
+        if earlier is None:
+            return awaiting
+        return KeptAnswer(
+            cache_id=job.cache_id,
+            attempt=1,
+            parsed=earlier.parsed,
+            raw_text=readable_json(earlier.parsed),
+            usage=earlier.usage,
+            latency_sec=earlier.latency_sec,
+        )
 
 
 class _Attempt:
     """One generation and what became of it."""
 
-    def __init__(self, bench: Workbench, job: Job, messages: tuple[Message, ...], number: int) -> None:
+    def __init__(
+        self, bench: Workbench, job: Job, messages: tuple[Message, ...], number: int, kept: KeptAnswer | None
+    ) -> None:
         self.bench = bench
+        self.kept = kept
         self.job = job
         self.messages = messages
         self.number = number
@@ -129,6 +153,8 @@ class _Attempt:
         try:
             output = await self._generate()
         except (AnswerError, TransientError, ItemPermanentError) as fault:
+            if isinstance(fault, ProviderError) and isinstance(fault.usage, TokenUsage):
+                self.so_far = self.so_far.model_copy(update={"usage": self.so_far.usage + fault.usage})
             failure = self._failure(fault)
             await self.bench.store.save_failure(failure)
             return failure
@@ -136,12 +162,10 @@ class _Attempt:
         return output
 
     async def _generate(self) -> AcceptedOutput:
-        contract = self.bench.conversations.output_contract
-        completion = await self.bench.ask(self.bench.generator, "generate", self.messages, contract)
-        text = _with_prefix(self.messages, completion.text)
-        self.so_far = self.so_far.plus(completion).model_copy(update={"raw_text": text})
-        parsed = contract.validate(read_object(_whole(completion.model_copy(update={"text": text}))))
+        parsed = await self._answered() if self.kept is None else self._take_up(self.kept)
         self.judging = self.bench.judge is not None
+        if self.judging and self.kept is None:
+            await self.bench.store.save_awaiting(self._to_keep(parsed))
         verdict = await self._judge(parsed) if self.judging else None
         if verdict is not None and not verdict.accepted:
             raise RejectedError(verdict)
@@ -149,18 +173,48 @@ class _Attempt:
             meta=self._meta(),
             parsed=parsed,
             judge=verdict.answer if verdict else None,
+            usage=self._usage(),
+            latency_sec=self._latency(),
+        )
+
+    async def _answered(self) -> dict[str, Any]:
+        contract = self.bench.conversations.output_contract
+        request = ChatRequest("generate", self.messages, contract, self._subject())
+        completion = await self.bench.calls.ask(self.bench.generator, request)
+        text = _with_prefix(self.messages, completion.text)
+        self.so_far = self.so_far.plus(completion).model_copy(update={"raw_text": text})
+        return contract.validate(read_object(_whole(completion.model_copy(update={"text": text}))))
+
+    def _take_up(self, kept: KeptAnswer) -> dict[str, Any]:
+        self.so_far = self.so_far.model_copy(update={"raw_text": kept.raw_text})
+        return kept.parsed
+
+    def _to_keep(self, parsed: dict[str, Any]) -> KeptAnswer:
+        return KeptAnswer(
+            cache_id=self.job.cache_id,
+            attempt=self.number,
+            parsed=parsed,
+            raw_text=self.so_far.raw_text,
             usage=self.so_far.usage,
             latency_sec=self.so_far.latency_sec,
         )
 
-    async def _judge(self, parsed: dict[str, object]) -> Verdict:
+    def _usage(self) -> TokenUsage:
+        """What this attempt's output has cost in all, an earlier run's share included."""
+        return self.so_far.usage + self.kept.usage if self.kept else self.so_far.usage
+
+    def _latency(self) -> float:
+        return self.so_far.latency_sec + self.kept.latency_sec if self.kept else self.so_far.latency_sec
+
+    async def _judge(self, parsed: dict[str, Any]) -> Verdict:
         conversations = self.bench.conversations
         contract = conversations.judge_contract
         assert self.bench.judge is not None
         assert contract is not None
         messages = conversations.judge_output(self.job.item, self.job.group_context, parsed)
         for remaining in reversed(range(self.bench.limits.judge_tries)):
-            completion = await self.bench.ask(self.bench.judge, "judge", messages, contract)
+            request = ChatRequest("judge", messages, contract, self._subject())
+            completion = await self.bench.calls.ask(self.bench.judge, request)
             self.so_far = self.so_far.plus(completion)
             try:
                 answer = contract.validate(read_object(_whole(completion)))
@@ -181,6 +235,9 @@ class _Attempt:
         """The two turns that show the model its answer and what was wrong with it."""
         return _turns(failure.raw_text, failure.feedback) if failure.raw_text and failure.feedback else ()
 
+    def _subject(self) -> Subject:
+        return Subject(self.job.item.work_id, self.job.cache_id, self.job.item.partition_key, self.number)
+
     def _meta(self) -> dict[str, object]:
         return self.bench.source.meta(self.job.item, self.number, self.bench.now())
 
@@ -195,8 +252,8 @@ class _Attempt:
                 "raw_text": self.so_far.raw_text,
                 "feedback": str(fault) if isinstance(fault, AnswerError) else None,
                 "judge": verdict.answer if verdict else None,
-                "usage": self.so_far.usage,
-                "latency_sec": self.so_far.latency_sec,
+                "usage": self._usage(),
+                "latency_sec": self._latency(),
             }
         )
 

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.engine.attempt import ItemResult, Job
+from llmbatch_assets.engine.ports import Claims
+from llmbatch_assets.engine.stop_rules import StopRules
+from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.errors import LlmBatchError, RunPermanentError
 
-
-@dataclass
-class Tally:
-    """How a run stands. Counts of items, but for ``usage``."""
-
-    total: int
-    accepted: int = 0
-    failed: int = 0
-    in_flight: int = 0
-    causes: dict[str, int] = field(default_factory=dict)
-    usage: TokenUsage = field(default_factory=TokenUsage)
-
-    @property
-    def done(self) -> int:
-        return self.accepted + self.failed
-
-    def count(self, result: ItemResult) -> None:
-        """Take one ended item into the counts."""
-        self.usage += result.usage
-        if result.failed is None:
-            self.accepted += 1
-        else:
-            self.failed += 1
-            self.causes[result.failed.cause] = self.causes.get(result.failed.cause, 0) + 1
+# How long to wait before looking again at items that another run works on.
+LOOK_AGAIN_SEC = 0.5
 
 
 @dataclass
@@ -49,21 +30,40 @@ class BatchRun:
     tally: Tally
     stopped: asyncio.Event
     on_result: Callable[[ItemResult], None]
+    claims: Claims
+    rules: StopRules
     fault: LlmBatchError | None = None
 
     async def run(self, jobs: Iterable[Job]) -> LlmBatchError | None:
         """Work through the jobs. Returns what stopped the run before its end, if anything did."""
-        queue = iter(jobs)
+        queue, taken = iter(jobs), deque[Job]()
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(self.max_workers, self.tally.total)):
-                workers.create_task(self._worker(queue))
+                workers.create_task(self._worker(queue, taken))
         return self.fault
 
-    async def _worker(self, queue: Iterable[Job]) -> None:
+    async def _worker(self, queue: Iterable[Job], taken: deque[Job]) -> None:
         for job in queue:
             if self.stopped.is_set():
                 return
+            if not await self._claimed(job):
+                taken.append(job)
+        # What another run was working on: by now it is done, or that run is over and it is ours.
+        while taken and not self.stopped.is_set():
+            job = taken.popleft()
+            if not await self._claimed(job):
+                taken.append(job)
+                await asyncio.sleep(LOOK_AGAIN_SEC)
+
+    async def _claimed(self, job: Job) -> bool:
+        """Work on the job, unless another run does."""
+        if not self.claims.claim(job.cache_id):
+            return False
+        try:
             await self._one(job)
+        finally:
+            self.claims.release(job.cache_id)
+        return True
 
     async def _one(self, job: Job) -> None:
         self.tally.in_flight += 1
@@ -79,6 +79,9 @@ class BatchRun:
             self.tally.in_flight -= 1
         self.tally.count(result)
         self.on_result(result)
+        broken = self.rules.broken_by(self.tally)
+        if broken is not None:
+            self._stop(broken)
 
     def _stop(self, fault: LlmBatchError) -> None:
         self.fault = self.fault or fault

@@ -7,10 +7,13 @@ from zoneinfo import ZoneInfo
 
 from llmbatch_assets.adapters.exporters import export_file
 from llmbatch_assets.adapters.files import write_atomically
+from llmbatch_assets.adapters.ledger import read_ledger
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.report_page import render_html, render_markdown
+from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.export import ExportManifest, export_columns, export_manifest, records
+from llmbatch_assets.domain.ledger import Spending
 from llmbatch_assets.domain.manifest import GenerationManifest
 from llmbatch_assets.domain.report import Findings, gather, report_page
 from llmbatch_assets.domain.table import Snapshot
@@ -80,8 +83,17 @@ def _facts(batch: Batch) -> dict[str, Any]:
         "judge": "on" if identity.judge_enabled else "off",
         "prompt_sha": identity.prompt_sha,
         "schema_sha": identity.schema_sha,
+        "all calls so far": _spent(batch),
+        "schema module": "imported as it is (llm_schema.trust)" if batch.parameters.llm_schema.trust else "vetted",
     }
     return facts | ({"judge_prompt_sha": identity.judge_prompt_sha} if identity.judge_enabled else {})
+
+
+def _spent(batch: Batch) -> str:
+    """What every call since the ledger was begun came to: those that failed, and earlier settings, too."""
+    spending = Spending(read_ledger(batch.path(batch.layout.ledger)))
+    usage = spending.usage
+    return f"{usage.requests}, {usage.total_tokens} tokens, {shown(usage.cost_usd, spending.unknown)}"
 
 
 def _pointers(batch: Batch, export: ExportManifest) -> dict[str, str]:
@@ -93,6 +105,7 @@ def _pointers(batch: Batch, export: ExportManifest) -> dict[str, str]:
         "outputs": layout.llm_outputs,
         "failures": layout.llm_failures,
         "generation manifest": layout.manifest(4),
+        "ledger of all calls": layout.ledger,
         "schema": layout.schema_py,
     }
     return {name: str(path) for name, path in fixed.items()} | {f"{k} export": v for k, v in export.files.items()}

@@ -2,26 +2,43 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from llmbatch_assets.adapters.files import write_json
-from llmbatch_assets.adapters.output_store import FileStore, keep_provenance
+import dagster as dg
+
+from llmbatch_assets.adapters.claims import claiming
+from llmbatch_assets.adapters.files import read_json, write_json
+from llmbatch_assets.adapters.output_store import FileStore, earlier_identities, keep_provenance
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.domain.manifest import RunFacts, execution_mode, generation_manifest, progress_every_n
+from llmbatch_assets.domain.cost import shown
+from llmbatch_assets.domain.identity import BatchIdentity
+from llmbatch_assets.domain.manifest import (
+    RunFacts,
+    execution_mode,
+    generation_manifest,
+    progress_every_n,
+    what_changed,
+)
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.domain.plan import Choice, Selection, State, by_group, choose
 from llmbatch_assets.domain.work import GroupContext, WorkItem
 from llmbatch_assets.engine.attempt import ItemResult, Job, Limits, Workbench
-from llmbatch_assets.engine.batch import BatchRun, Tally
+from llmbatch_assets.engine.batch import BatchRun
+from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.engine.ports import ChatClient
+from llmbatch_assets.engine.stop_rules import StopRules
+from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, LocalModelError, RunInterruptedError, RunPermanentError
 from llmbatch_assets.resources.interruption import interruptible
 from llmbatch_assets.resources.json_io_manager import artifact_path, output_store
 from llmbatch_assets.resources.llm import LlmResource
+from llmbatch_assets.resources.metering import Meter
 
 
 class Outcome(NamedTuple):
@@ -51,6 +68,15 @@ class Reporter(Protocol):
         """The run is over."""
 
 
+# Makes whoever watches a run, of the run's context and batch.
+ReporterFactory = Callable[[dg.AssetExecutionContext, Batch], Reporter]
+
+
+def new_run_id() -> str:
+    """A name for a run that Dagster has none for."""
+    return str(uuid.uuid4())
+
+
 def utc_now() -> str:
     """The time of day as artifacts write it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -65,6 +91,11 @@ class Generation:
     contexts: Sequence[GroupContext]
     llm: LlmResource
     reporter: Reporter
+    run_id: str = field(default_factory=new_run_id)
+
+    @cached_property
+    def meter(self) -> Meter:
+        return Meter(self.llm, self.batch, self.run_id, utc_now)
 
     @cached_property
     def store(self) -> FileStore:
@@ -105,6 +136,20 @@ class Generation:
             f"Pre-scan: cache_skips={self._skipped(choice)} will_run={len(choice.to_run)}/{total} "
             f"(mode={execution_mode(llm.max_workers)})"
         )
+        changed = what_changed(self._last_meta(), self.batch.source.identity)
+        if choice.to_run and changed:
+            self.reporter.say(
+                f"Changed since the last run: {', '.join(changed)}. That makes {len(choice.to_run)} items pending; the "
+                "outputs of before stay on disk"
+            )
+
+    def _last_meta(self) -> dict[str, Any]:
+        path = artifact_path(self.batch, "llm_outputs")
+        try:
+            return dict(read_json(path)["meta"]) if path.is_file() else {}
+        except (ArtifactError, KeyError, TypeError, ValueError):
+            # It is only told from; this run writes it anew.
+            return {}
 
     @cached_property
     def accepted_items(self) -> list[WorkItem]:
@@ -122,8 +167,12 @@ class Generation:
             raise ArtifactError(f"{self.store.accepted_path(self.cache_id(item))} has gone since it was looked at")
         return output
 
-    def run(self, choice: Choice, on_accepted: Callable[[WorkItem, AcceptedOutput], None]) -> Outcome:
-        """Work on the chosen items. ``on_accepted`` is called for each accepted one, after its file is on disk."""
+    def run(self, choice: Choice, on_accepted: Callable[[WorkItem, AcceptedOutput, bool], None]) -> Outcome:
+        """Work on the chosen items.
+
+        ``on_accepted`` is called for each accepted one, after its file is on disk, and told whether another run made it.
+        """
+        self.store.sweep()
         keep_provenance(self.batch.path(self.batch.layout.provenance), self.batch.provenance())
         tally, ended, started = Tally(len(choice.to_run)), dict[str, ItemResult](), time.monotonic()
 
@@ -132,7 +181,7 @@ class Generation:
                 result.item, result.attempts, result.usage, failed=result.failed
             )
             if result.accepted is not None:
-                on_accepted(result.item, result.accepted)
+                on_accepted(result.item, result.accepted, result.found)
             self.reporter.advanced(tally)
 
         fault = asyncio.run(self._run(choice, tally, on_result)) if choice.to_run else None
@@ -154,13 +203,18 @@ class Generation:
         self.reporter.ended(outcome)
 
     async def _run(self, choice: Choice, tally: Tally, on_result: Callable[[ItemResult], None]) -> LlmBatchError | None:
-        parameters = self.batch.parameters
+        llm = self.batch.parameters.llm
+        rules = StopRules(llm.max_failures, llm.max_failure_rate)
         try:
+            self.store.check_room()
             with interruptible() as stopped:
-                async with self.llm.clients(parameters, self.batch.root) as (generator, judge):
+                async with self.meter.clients(stopped) as (generator, judge):
                     bench = self._workbench(generator, judge, stopped)
-                    run = BatchRun(bench.work_on, parameters.llm.max_workers, tally, stopped, on_result)
-                    return await run.run(self._jobs(choice.to_run))
+                    with claiming(self.batch.path(self.batch.layout.claims)) as claims:
+                        run = BatchRun(bench.work_on, llm.max_workers, tally, stopped, on_result, claims, rules)
+                        most = self.batch.parameters.budget.max_items
+                        fault = await run.run(islice(self._jobs(choice.to_run), most or None))
+                        return fault or _left_over(len(choice.to_run), most)
         except (RunPermanentError, LocalModelError, RunInterruptedError) as fault:
             return fault
 
@@ -172,15 +226,39 @@ class Generation:
             store=self.store,
             conversations=self.batch.conversations,
             source=self.batch.source,
-            limits=Limits(llm.max_retries, llm.runner_max_retries, llm.transport_retries, parameters.judge.min_score),
+            limits=Limits(llm.max_retries, llm.runner_max_retries, parameters.judge.min_score),
             now=utc_now,
-            stopped=stopped,
+            calls=Calls(llm.transport_retries, stopped),
         )
 
     def _jobs(self, items: Sequence[WorkItem]) -> Iterator[Job]:
         texts = {context.group_context_id: context.context for context in self.contexts}
         for item in by_group(items):
-            yield Job(item, None if item.group_context_id is None else texts[item.group_context_id])
+            yield Job(
+                item,
+                None if item.group_context_id is None else texts[item.group_context_id],
+                self.cache_id(item),
+                settled=partial(self._settled, item, forced=self._is_forced(item)),
+                earlier=partial(self._judged_before, item),
+            )
+
+    def _settled(self, item: WorkItem, *, forced: bool) -> AcceptedOutput | None:
+        """The output, where another run has made it since this one looked."""
+        cache = self.batch.parameters.cache
+        if cache.force or not cache.enabled or (forced and self._is_forced(item)):
+            return None
+        return self.store.accepted(self.cache_id(item))
+
+    def _judged_before(self, item: WorkItem) -> AcceptedOutput | None:
+        """An output that differs from the one wanted only in who judged it; not where a new one was asked for."""
+        if self._is_forced(item):
+            return None
+        found = (self.store.accepted(identity.cache_id(item.work_id)) for identity in self._other_judges)
+        return next((output for output in found if output is not None), None)
+
+    @cached_property
+    def _other_judges(self) -> list[BatchIdentity]:
+        return earlier_identities(self.batch.path(self.batch.layout.provenance), self.batch.source.identity)
 
     def _write_manifest(
         self,
@@ -196,7 +274,10 @@ class Generation:
             elapsed_sec=elapsed,
             n_cache_skipped=self._skipped(choice),
             n_to_run=len(choice.to_run),
-            usage=tally.usage,
+            usage=self.meter.spending.usage,
+            n_unknown_cost=self.meter.spending.unknown,
+            pacing=self.meter.pacing,
+            structured_output=self.meter.structured_output,
             causes=tally.causes,
             stopped_by=getattr(fault, "cause", None),
         )
@@ -214,6 +295,16 @@ class Generation:
             "success_files": [f"{cache_id}.json" for cache_id in succeeded],
             "failure_files": last if self.store.keep_failures else [],
         }
+
+
+def _left_over(n_to_run: int, max_items: int) -> RunPermanentError | None:
+    if not max_items or n_to_run <= max_items:
+        return None
+    return RunPermanentError(
+        "budget",
+        f"{max_items} items were worked on, as many as budget.max_items allows for a run, and {n_to_run - max_items} are "
+        "left; raise it, or run again to go on",
+    )
 
 
 def _state(result: ItemResult, before: State) -> State:
@@ -251,5 +342,5 @@ def progress_line(tally: Tally) -> str:
     usage: TokenUsage = tally.usage
     return (
         f"{tally.done}/{tally.total} done, {tally.accepted} accepted, {tally.failed} failed, "
-        f"{usage.input_tokens + usage.output_tokens} tokens"
+        f"{usage.total_tokens} tokens, {shown(usage.cost_usd)}"
     )

@@ -5,7 +5,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
+
+import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from llmbatch_assets.errors import RunInterruptedError
 
@@ -53,3 +56,9 @@ def _replace_handlers(loop: asyncio.AbstractEventLoop, end: Callable[[int], None
         # Event loops on Windows have no signal handlers; Dagster's own stay in place there.
         return {}
     return before
+
+
+def cancel(context: dg.AssetExecutionContext) -> NoReturn:
+    """End the run as CANCELED. Ended as FAILURE, it would show every partition that it did not reach as failed."""
+    context.instance.report_run_canceling(context.run)
+    raise DagsterExecutionInterruptedError

@@ -49,6 +49,7 @@ def ask(*requests: ChatRequest) -> list[Completion]:
 def test_answers_keep_their_contract(model: type[BaseModel]) -> None:
     requests = [chat_request(f"row {number}", model) for number in range(25)]
     for request, completion in zip(requests, ask(*requests), strict=True):
+        assert request.contract is not None
         request.contract.validate(read_object(completion.text))
         assert completion.finish_reason == "stop"
 

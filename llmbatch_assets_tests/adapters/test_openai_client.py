@@ -1,22 +1,29 @@
 """Servers that misbehave, over a real connection: each way ends in the error that says who can help, in time."""
 
 import asyncio
+import gzip
+import json
 import logging
 import socket
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch_assets.adapters import openai_client
 from llmbatch_assets.adapters.openai_client import OpenAIClient, endpoint
+from llmbatch_assets.domain.json_schema import strict_form
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.parameters import GEMINI_BASE_URL, OPENAI_BASE_URL, Llm
+from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.domain.schema import Contract
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 from llmbatch_assets_tests.adapters.values import LLMOutput, chat_request
 from llmbatch_assets_tests.chat_server import (
@@ -33,9 +40,11 @@ from llmbatch_assets_tests.chat_server import (
     resets,
     says,
     status,
+    wire,
 )
 
-KEY = "secret-key-of-the-test"
+KEY = "secret-key-of-the/test"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n"
 
 
 class Loose(BaseModel):
@@ -101,14 +110,25 @@ def fault(server: ChatServer, scripted: Answer, **settings: Any) -> ProviderErro
         (status(422), ItemPermanentError, "bad_request"),
         # Connections that break, on the first call too.
         (resets(), TransientError, "connection"),
+        (resets(HEAD[:-9]), TransientError, "connection"),
+        (resets(HEAD + b"\r\n"), TransientError, "connection"),
+        (resets(HEAD + b"\r\n{"), TransientError, "connection"),
         (half_body(), TransientError, "connection"),
+        (wire(b""), TransientError, "connection"),
+        # What is not HTTP, or breaks its rules.
+        (wire(b"SSH-2.0-OpenSSH_9.6\r\n"), TransientError, "connection"),
+        (wire(b"\x15\x03\x01\x00\x02\x02\x16"), TransientError, "connection"),
+        (wire(HEAD + b"X-Long: " + b"x" * 100_000 + b"\r\n\r\n"), TransientError, "connection"),
+        (wire(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}"), TransientError, "connection"),
+        (wire(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}"), TransientError, "connection"),
         # Answers that are none.
         (raw_body(b"<html>login</html>", "text/html"), TransientError, "broken_body"),
         (raw_body(b""), TransientError, "broken_body"),
         (raw_body(b'{"choices": []}'), TransientError, "broken_body"),
         (raw_body(b"\xff\xfe"), TransientError, "broken_body"),
         (raw_body(b"data: {}\n\n", "text/event-stream"), TransientError, "broken_body"),
-        (raw_body(b'{"choices": [{"message": {"content": null}}]}'), TransientError, "empty_answer"),
+        (raw_body(b"{}", headers={"Content-Encoding": "gzip"}), TransientError, "broken_body"),
+        (raw_body(b'{"error": {"message": "busy", "code": 429}}'), TransientError, "rate_limited"),
         # Answers that will not come.
         (refuses(), ItemPermanentError, "refused"),
         (says("", finish_reason="content_filter"), ItemPermanentError, "content_filter"),
@@ -123,7 +143,16 @@ def test_each_fault_is_told_for_what_it_is(
     assert server.count() == 1
 
 
-@pytest.mark.parametrize("stuck", [hangs(60), drips(0.05)], ids=["hangs", "drips"])
+@pytest.mark.parametrize(
+    "stuck",
+    [
+        hangs(60),
+        drips(0.05),
+        wire(HEAD + b"\r\n{", wait=60),
+        wire(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", wait=60),
+    ],
+    ids=["hangs", "drips", "half", "chunk"],
+)
 def test_a_call_ends_by_the_clock_whatever_the_server_does(server: ChatServer, stuck: Answer) -> None:
     # Bytes that keep dripping in renew a read timeout for ever.
     began = time.monotonic()
@@ -149,6 +178,46 @@ def test_nothing_listening_stops_the_run_and_says_what_to_do() -> None:
     assert got.cause == "nothing_listening"
     assert url in str(got)
     assert "start the server or correct llm.base_url" in str(got)
+
+
+def test_tls_to_a_server_without_it_stops_the_run(server: ChatServer) -> None:
+    [got] = ask(server.base_url.replace("http:", "https:"), chat_request())
+    assert isinstance(got, RunPermanentError)
+    assert "llm.base_url" in str(got)
+
+
+def bomb(megabytes: int) -> bytes:
+    """So many megabytes as a thousandth of them."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    return b"".join(packer.compress(b" " * 1_000_000) for _ in range(megabytes)) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        raw_body(b" " * 20_000_000),
+        status(500, " " * 20_000_000),
+        raw_body(bomb(300), headers={"Content-Encoding": "gzip"}),
+        Answer("bomb", "", body=bomb(300), code=401, headers={"Content-Encoding": "gzip"}),
+    ],
+    ids=["plain", "refusal", "gzip", "gzip refusal"],
+)
+def test_an_answer_that_is_too_large_is_not_taken_into_memory(server: ChatServer, endless: Answer) -> None:
+    tracemalloc.start()
+    try:
+        got = fault(server, endless)
+        # The server's copy of what it sends is in this process, too.
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+    assert (type(got), got.cause) == (TransientError, "too_large")
+    assert "10 MB" in str(got)
+
+
+def test_a_large_answer_in_a_small_packing_is_read(server: ChatServer) -> None:
+    body = b'{"choices": [{"message": {"content": "' + b"x" * 5_000_000 + b'"}}]}'
+    server.script("row 1", raw_body(gzip.compress(body), headers={"Content-Encoding": "gzip"}))
+    assert answer(server).text == "x" * 5_000_000
 
 
 @pytest.mark.parametrize(
@@ -260,6 +329,43 @@ def test_a_redirect_is_not_followed_and_the_key_reaches_no_other_host(server: Ch
         assert other.count() == 0
 
 
+@pytest.mark.parametrize(
+    "repeats",
+    [
+        says(f'{{"answer": "{KEY}", "certain": true}}'),
+        says(json.dumps({"answer": KEY.replace("/", "\\/")})),
+        says("".join(f"\\u{ord(sign):04x}" for sign in KEY)),
+        raw_body(b'{"choices": [{"message": {"content": "{}"}}]}', headers={"x-request-id": KEY}),
+        status(500, "".join(f"\\u{ord(sign):04X}" for sign in KEY)),
+        status(500, f"<html>{KEY}</html>", headers={"x-request-id": f"req-{KEY}", "Content-Type": "text/html"}),
+        status(429, error_body("busy", code=KEY), headers={"Retry-After": KEY}),
+        refuses(f"I will not say {KEY}."),
+        wire(f"{KEY}\r\n\r\n".encode()),
+        wire(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{KEY}\r\n".encode()),
+        wire(f"HTTP/1.1 401 {KEY}\r\nContent-Length: 0\r\n\r\n".encode()),
+    ],
+    ids=lambda value: value.kind,
+)
+def test_nothing_that_a_server_says_brings_the_key_back(
+    server: ChatServer, caplog: pytest.LogCaptureFixture, repeats: Answer
+) -> None:
+    for name in ("", "openai", "httpx2", "aiohttp"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    server.script("row 1", repeats)
+    [got] = ask(server.base_url, chat_request(), silence_client_lv_logs=False)
+    told = json.dumps([repr(got), str(got), getattr(got, "request_id", ""), caplog.text])
+    for form in (KEY, json.dumps(KEY)[1:-1], KEY.replace("/", "\\\\/"), f"u{ord(KEY[0]):04x}"):
+        assert form not in told
+    assert not isinstance(got, Completion) or "[key]" in got.text + got.request_id
+
+
+def test_a_short_placeholder_is_no_key_to_be_hidden(server: ChatServer) -> None:
+    server.script("row 1", says('{"answer": "none", "certain": true}'))
+    [got] = ask(server.base_url, chat_request(), key=lambda: "none")
+    assert isinstance(got, Completion)
+    assert "none" in got.text
+
+
 def test_the_key_is_in_no_log(server: ChatServer, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("", "openai", "httpx2", "aiohttp"):
         caplog.set_level(logging.DEBUG, logger=name)
@@ -295,6 +401,68 @@ def test_a_schema_with_optional_parts_is_not_called_strict(server: ChatServer) -
     assert server.calls[0].body["response_format"]["json_schema"]["strict"] is False
 
 
+class Limited(BaseModel):
+    """An output with what OpenAI's strict form says in other words."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    answer: str = Field(max_length=9, description="The answer.")
+    note: str | None = None
+
+
+class Open(BaseModel):
+    """An output that the strict form cannot say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    counts: dict[str, int]
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_openai_is_handed_the_strict_form(server: ChatServer, monkeypatch: pytest.MonkeyPatch, slash: str) -> None:
+    monkeypatch.setattr(openai_client, "OPENAI_BASE_URL", server.base_url)
+    ask(server.base_url + slash, chat_request(model=Limited))
+
+    [call] = server.calls
+    handed = call.body["response_format"]["json_schema"]
+    assert (handed["name"], handed["strict"]) == ("Limited", True)
+    assert handed["schema"] == strict_form(Contract.of(Limited).json_schema)
+    assert handed["schema"]["required"] == ["answer", "note"]
+    assert handed["schema"]["properties"]["answer"] == {
+        "type": "string",
+        "description": "The answer. (at most 9 characters)",
+    }
+    # What the provider's form leaves out is still demanded.
+    assert Contract.of(Limited).json_schema["properties"]["answer"]["maxLength"] == 9
+
+
+def test_openai_is_handed_a_schema_without_strict_form_as_it_is(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_client, "OPENAI_BASE_URL", server.base_url)
+    ask(server.base_url, chat_request(model=Open))
+    handed = server.calls[0].body["response_format"]["json_schema"]
+    assert handed["schema"] == Contract.of(Open).json_schema
+
+
+@pytest.mark.parametrize("model", [Limited, Open, Loose])
+def test_any_other_server_is_handed_the_whole_schema(server: ChatServer, model: type[BaseModel]) -> None:
+    ask(server.base_url, chat_request(model=model))
+    assert server.calls[0].body["response_format"]["json_schema"]["schema"] == Contract.of(model).json_schema
+
+
+@pytest.mark.parametrize("way", ["auto", "json_schema", "json_object", "prompt"])
+def test_a_request_for_code_has_no_response_format_and_its_messages_are_left_alone(
+    server: ChatServer, way: str
+) -> None:
+    messages = (Message("system", "Write models."), Message("user", "row 1"))
+    [got] = ask(server.base_url, ChatRequest("schema", messages, None), structured_output=way)
+    assert isinstance(got, Completion)
+    [call] = server.calls
+    assert "response_format" not in call.body
+    assert call.messages == [{"role": role, "content": content} for role, content in messages]
+
+
 def test_settings_are_sent_where_they_are_set_and_only_there(server: ChatServer) -> None:
     answer(server, temperature=None)
     answer(server, temperature=0.25, top_p=0.5, seed=7, max_output_tokens=100, extra_body={"top_k": 3})
@@ -318,6 +486,15 @@ def test_openai_is_told_the_longest_answer_by_its_new_name(
     assert isinstance(got, Completion)
     assert server.calls[0].body["max_completion_tokens"] == 100
     assert "max_tokens" not in server.calls[0].body
+
+
+def test_half_a_surrogate_pair_can_be_shown_to_the_model_again(server: ChatServer) -> None:
+    completion = answer(server)
+    request = ChatRequest("generate", (Message("assistant", "a\ud800b"), Message("user", "row 1")), None)
+    [got] = ask(server.base_url, request)
+    assert isinstance(got, Completion), got
+    assert server.calls[-1].messages[0]["content"] == "a\\ud800b"
+    assert completion.request_id == "req-1"
 
 
 def test_usage_is_counted_and_its_absence_is_not_a_fault(server: ChatServer) -> None:
@@ -389,7 +566,8 @@ def test_without_a_schema_on_the_wire_it_stands_in_the_prompt(server: ChatServer
 def test_a_way_of_asking_that_is_demanded_is_not_given_up(server: ChatServer) -> None:
     server.refuse_response_format = {"json_schema"}
     [got] = ask(server.base_url, chat_request(), structured_output="json_schema")
-    assert isinstance(got, ItemPermanentError)
+    assert isinstance(got, RunPermanentError)
+    assert got.cause == "bad_setting"
     assert "response_format" in str(got)
     assert formats(server) == ["json_schema"]
 

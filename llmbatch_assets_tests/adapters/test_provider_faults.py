@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from llmbatch_assets.adapters.provider_faults import fault_of_status, read_completion
+from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
 
@@ -53,6 +54,12 @@ def read(body: Any) -> Any:
         (refusal(503, error()), TransientError, "server_error"),
         (refusal(529, error()), TransientError, "server_error"),
         (refusal(599, b""), TransientError, "server_error"),
+        (refusal(425, error()), TransientError, "server_error"),
+        (refusal(101, b""), TransientError, "server_error"),
+        # The code is that of the body, whatever the shape around it.
+        (refusal(500, {"error": "a text"}), TransientError, "server_error"),
+        (refusal(500, b'{"error": null}'), TransientError, "server_error"),
+        (refusal(500, [1, 2]), TransientError, "server_error"),
         # Some hosts say "quota" of a plain rate limit: only the code counts.
         (refusal(429, error("You exceeded your current quota, retry in 3 s")), TransientError, "rate_limited"),
         (refusal(429, error(code=429, status="RESOURCE_EXHAUSTED")), TransientError, "rate_limited"),
@@ -65,16 +72,40 @@ def read(body: Any) -> Any:
         (refusal(404, error(code="model_not_found")), RunPermanentError, "unknown_model"),
         (refusal(307, b"", location="http://elsewhere/"), RunPermanentError, "redirected"),
         (refusal(402, error("Insufficient Balance")), RunPermanentError, "no_quota"),
+        (refusal(429, error(code="billing_not_active")), RunPermanentError, "no_quota"),
+        (refusal(400, error(code="invalid_api_key")), RunPermanentError, "key_refused"),
+        # Gemini wraps its errors in a list, and refuses a key with a 400.
+        (refusal(400, [error(details=[{"reason": "API_KEY_INVALID"}])]), RunPermanentError, "key_refused"),
+        (refusal(404, {"error": "model 'm-1' not found"}), RunPermanentError, "unknown_model"),
+        (refusal(404, {"detail": "Not Found"}), RunPermanentError, "unknown_model"),
+        (refusal(405, error()), RunPermanentError, "unknown_model"),
+        (refusal(410, error()), RunPermanentError, "unknown_model"),
+        (refusal(407, b""), RunPermanentError, "proxy_refused"),
+        # What is wrong with this call is wrong with all of them.
+        (refusal(400, error(code="unsupported_parameter", param="max_tokens")), RunPermanentError, "bad_setting"),
+        (refusal(400, error(code="unsupported_value", param="temperature")), RunPermanentError, "bad_setting"),
+        (refusal(422, error(param="top_p")), RunPermanentError, "bad_setting"),
         # The item is what is refused.
         (refusal(400, error(code="context_length_exceeded")), ItemPermanentError, "context_too_long"),
         (refusal(400, error(type="exceed_context_size_error")), ItemPermanentError, "context_too_long"),
         (refusal(400, error(code="content_filter")), ItemPermanentError, "content_filter"),
         (refusal(400, error(code="content_policy_violation")), ItemPermanentError, "content_filter"),
         (refusal(400, error(code=400)), ItemPermanentError, "bad_request"),
-        (refusal(413, b"too large"), ItemPermanentError, "bad_request"),
+        (refusal(400, error(code=400, param="messages")), ItemPermanentError, "bad_request"),
+        (refusal(400, error(param=["temperature"])), ItemPermanentError, "bad_request"),
+        (refusal(413, b"too large"), ItemPermanentError, "context_too_long"),
+        # Servers without a code for it say it in words.
+        (
+            refusal(400, error("This model's maximum context length is 4096 tokens.")),
+            ItemPermanentError,
+            "context_too_long",
+        ),
+        (refusal(400, error("prompt is too long: 9 tokens > 8 maximum")), ItemPermanentError, "context_too_long"),
+        (refusal(400, error("exceeds the maximum number of tokens allowed")), ItemPermanentError, "context_too_long"),
+        # A moderation in front of the model speaks of one text, not of the key.
+        (refusal(403, error(metadata={"flagged_input": "..."})), ItemPermanentError, "content_filter"),
         (refusal(422, error()), ItemPermanentError, "bad_request"),
-        # Gemini wraps its errors in a list.
-        (refusal(400, [error("API key not valid")]), ItemPermanentError, "bad_request"),
+        (refusal(400, [error("of Gemini")]), ItemPermanentError, "bad_request"),
     ],
 )
 def test_a_refusal_says_who_can_help(refused: openai.APIStatusError, kind: type[ProviderError], cause: str) -> None:
@@ -100,6 +131,51 @@ def test_the_time_that_a_server_names_is_passed_on(status: int, told: str, secon
     assert fault.retry_after == seconds
 
 
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [("250", 0.25), ("0", 0.0), ("-1", 0.0), ("soon", 7.0), ("inf", 7.0), ("", 7.0)],
+)
+def test_a_time_in_milliseconds_comes_first_where_it_is_one(told: str, seconds: float) -> None:
+    fault = fault_of_status(refusal(429, error(), **{"retry-after-ms": told, "retry-after": "7"}))
+    assert isinstance(fault, TransientError)
+    assert fault.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Mon, 01 Jan 99999 00:00:00 GMT",
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        # Without a time zone.
+        "Mon, 01 Jan 2035 00:00:00 -0000",
+        "Mon",
+        "9" * 5_000,
+        "3, 5",
+    ],
+)
+def test_an_odd_time_breaks_nothing(told: str) -> None:
+    fault = fault_of_status(refusal(503, error(), **{"retry-after": told}))
+    assert isinstance(fault, TransientError)
+    assert fault.retry_after is None
+
+
+@pytest.mark.parametrize("status", [500, 400, 401])
+def test_a_fault_names_the_request_that_it_is_about(status: int) -> None:
+    assert fault_of_status(refusal(status, error(), **{"x-request-id": "req-7"})).request_id == "req-7"
+    assert fault_of_status(refusal(status, error())).request_id == ""
+
+
+def test_what_stops_a_run_says_what_to_do() -> None:
+    told = {
+        401: "refused the key; correct the variable",
+        402: "quota is used up; raise it",
+        404: "correct llm.model_name or llm.base_url",
+        307: "correct llm.base_url",
+    }
+    for status, advice in told.items():
+        assert advice in str(fault_of_status(refusal(status, error("told"))))
+
+
 def test_without_a_named_time_there_is_none() -> None:
     fault = fault_of_status(refusal(429, error()))
     assert isinstance(fault, TransientError)
@@ -118,12 +194,8 @@ def test_a_time_that_is_no_number_is_none() -> None:
 def test_a_completion_holds_text_tokens_id_and_latency() -> None:
     read_one = read(completion())
     assert (read_one.text, read_one.finish_reason) == ("{}", "stop")
-    assert read_one.usage.model_dump() == {
-        "requests": 1,
-        "input_tokens": 7,
-        "cached_input_tokens": 5,
-        "output_tokens": 3,
-    }
+    assert read_one.usage == TokenUsage(requests=1, input_tokens=7, cached_input_tokens=5, output_tokens=3)
+    assert read_one.request_id == "c-1"
     assert read_one.latency_sec == 0.5
 
 
@@ -136,6 +208,10 @@ def test_a_completion_holds_text_tokens_id_and_latency() -> None:
         "many",
         {"prompt_tokens": None, "completion_tokens": "3", "prompt_tokens_details": None},
         {"prompt_tokens": -1, "completion_tokens": 1.5, "prompt_tokens_details": {"cached_tokens": None}},
+        {"prompt_tokens": 10**30, "completion_tokens": True, "prompt_tokens_details": [1]},
+        {"prompt_tokens": float("nan"), "completion_tokens": float("inf"), "total_tokens": "12"},
+        # More was cached than was asked: of nothing, nothing.
+        {"prompt_tokens": 0, "prompt_tokens_details": {"cached_tokens": 5}},
     ],
 )
 def test_what_is_not_told_of_the_usage_counts_as_nothing_but_the_request(usage: Any) -> None:
@@ -170,7 +246,13 @@ def test_missing_details_do_not_matter() -> None:
         b'{"choices": [null]}',
         b'{"choices": [{"message": null}]}',
         b'{"choices": [{"message": "text"}]}',
-        b'{"error": {"message": "said with 200"}}',
+        b'{"choices": [[]]}',
+        b'{"choices": {"0": {}}}',
+        b'{"choices": "text"}',
+        b'{"choices": [{"text": "of the older kind"}]}',
+        b'{"error": null}',
+        b'{"choices": [{"message": {"content": "{}"}}]',
+        b"5" * 5_000,
     ],
 )
 def test_a_body_that_is_no_completion_can_be_asked_for_again(body: bytes) -> None:
@@ -180,21 +262,88 @@ def test_a_body_that_is_no_completion_can_be_asked_for_again(body: bytes) -> Non
     assert len(str(fault.value)) < 1_000
 
 
-@pytest.mark.parametrize("content", [None, [{"type": "text", "text": "{}"}], 3, {}])
-def test_an_answer_without_a_text_can_be_asked_for_again(content: Any) -> None:
+@pytest.mark.parametrize(
+    ("body", "kind", "cause"),
+    [
+        # Gateways pass errors on in this way.
+        ({"error": {"message": "told"}}, TransientError, "server_error"),
+        ({"error": "told"}, TransientError, "server_error"),
+        ({"error": {"message": "told", "code": 429}}, TransientError, "rate_limited"),
+        ({"error": {"message": "told", "code": 502}}, TransientError, "server_error"),
+        ({"error": {"message": "told", "code": 7}}, TransientError, "server_error"),
+        ({"error": {"message": "told", "code": "insufficient_quota"}}, RunPermanentError, "no_quota"),
+        ({"error": {"message": "told", "code": 401}}, RunPermanentError, "key_refused"),
+        ({"error": {"message": "told", "code": 400}}, ItemPermanentError, "bad_request"),
+        ({"choices": [], "error": {"message": "told"}}, TransientError, "server_error"),
+        # Part of an answer, and then the error.
+        (
+            {"choices": [{"message": {"content": "{}"}, "error": {"message": "told", "code": 502}}]},
+            TransientError,
+            "server_error",
+        ),
+    ],
+)
+def test_an_error_in_the_body_of_a_200_is_what_it_would_be_with_its_status(
+    body: Any, kind: type[ProviderError], cause: str
+) -> None:
+    with pytest.raises(ProviderError, match="told") as fault:
+        read_completion(json.dumps(body).encode(), 0.5, "req-7")
+    assert (type(fault.value), fault.value.cause, fault.value.request_id) == (kind, cause, "req-7")
+
+
+def test_an_error_that_is_none_does_not_hide_the_answer() -> None:
+    assert read(completion(error=None)).text == "{}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        3,
+        {},
+        [1],
+        [{"type": "text"}],
+        [{"type": "text", "text": None}],
+        # Half of it would be a part taken for the whole.
+        [{"type": "text", "text": "{}"}, {"type": "image_url", "image_url": {}}],
+    ],
+)
+def test_a_content_that_is_no_text_can_be_asked_for_again(content: Any) -> None:
     with pytest.raises(TransientError) as fault:
         read(choice(content=content))
-    assert fault.value.cause == "empty_answer"
+    assert fault.value.cause == "broken_body"
 
 
-def test_an_empty_text_is_an_answer_to_be_corrected() -> None:
-    assert read(choice(content="")).text == ""
+def test_a_text_in_parts_is_joined() -> None:
+    parts = [{"type": "text", "text": '{"a": '}, {"type": "text", "text": "1}"}]
+    assert read(choice(content=parts)).text == '{"a": 1}'
+
+
+@pytest.mark.parametrize("content", [None, "", []])
+def test_an_answer_without_a_text_is_an_empty_one(content: Any) -> None:
+    # Told or not, the model has to say it again: it is the answer that is tried again, and not the call.
+    assert read(choice(content=content)).text == ""
+    assert read(choice("tool_calls", content=content, tool_calls=[{"function": {}}])).text == ""
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "kept"),
+    [
+        ("req-7", "c-1", "req-7"),
+        ("", "c-1", "c-1"),
+        ("", None, ""),
+        ("", 7, ""),
+        ("x" * 9_000, None, "x" * 500),
+    ],
+)
+def test_the_request_is_named_by_the_header_else_by_the_body(header: str, body: Any, kept: str) -> None:
+    assert read_completion(json.dumps(completion(id=body)).encode(), 0.5, header).request_id == kept
 
 
 def test_a_refusal_is_the_items() -> None:
     with pytest.raises(ItemPermanentError, match="I cannot help with that") as fault:
-        read(choice(refusal="I cannot help with that", content=None))
+        read(choice(refusal="I cannot help with that" + "!" * 10_000, content=None))
     assert fault.value.cause == "refused"
+    assert len(str(fault.value)) < 1_000
 
 
 @pytest.mark.parametrize("content", [None, "", "{}"])
@@ -204,8 +353,16 @@ def test_a_filtered_answer_is_the_items_whatever_is_left_of_it(content: str | No
     assert fault.value.cause == "content_filter"
 
 
-def test_a_cut_answer_says_so() -> None:
-    assert read(choice("length", content='{"a": ')).finish_reason == "length"
+@pytest.mark.parametrize("reason", ["safety", "SAFETY", "RECITATION", "prohibited_content"])
+def test_a_filter_of_another_name_is_a_filter(reason: str) -> None:
+    with pytest.raises(ItemPermanentError) as fault:
+        read(choice(reason, content="{}"))
+    assert fault.value.cause == "content_filter"
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
+def test_a_cut_answer_says_so(reason: str) -> None:
+    assert read(choice(reason, content='{"a": ')).finish_reason == "length"
 
 
 def test_an_answer_cut_before_its_first_word_is_cut_and_not_empty() -> None:
@@ -213,6 +370,6 @@ def test_an_answer_cut_before_its_first_word_is_cut_and_not_empty() -> None:
     assert read(choice("length", content=None)).finish_reason == "length"
 
 
-@pytest.mark.parametrize("finish_reason", [None, "", "stop", "eos"])
+@pytest.mark.parametrize("finish_reason", [None, "", "stop", "eos", "tool_calls", 7, ["stop"]])
 def test_servers_that_name_no_known_reason_are_taken_to_have_finished(finish_reason: str | None) -> None:
     assert read(choice(finish_reason, content="{}")).text == "{}"

@@ -33,7 +33,9 @@ def test_every_provider_that_a_configuration_can_name_can_be_opened() -> None:
 
 def test_offline_answers_without_a_call(server: ChatServer, tmp_path: Path) -> None:
     completion = ask(at(server, provider="offline"), tmp_path)
-    chat_request().contract.validate(read_object(completion.text))
+    contract = chat_request().contract
+    assert contract is not None
+    contract.validate(read_object(completion.text))
     assert server.count() == 0
 
 

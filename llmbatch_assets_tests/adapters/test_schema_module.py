@@ -1,12 +1,16 @@
 """A schema file is never run, whatever is in it; what it says is imported all the same."""
 
+import itertools
 import re
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from llmbatch_assets.adapters.schema_module import load_schema
+from llmbatch_assets.adapters.schema_module import load_schema, load_source
+from llmbatch_assets.domain.schema import SchemaModels
 from llmbatch_assets.errors import AnswerError, SchemaError
 from llmbatch_assets_tests.project import SCHEMA
 
@@ -75,11 +79,11 @@ def test_a_hostile_file_is_refused_and_leaves_no_mark(tmp_path: Path, path: Path
     assert not mark.exists()
 
 
-def test_a_cookie_hides_nothing(tmp_path: Path, path: Path) -> None:
+def test_a_cookie_is_refused_and_hides_nothing(tmp_path: Path, path: Path) -> None:
     # As UTF-7 the comment is a line break and a call.
     mark = tmp_path / "mark"
-    path.write_text(f"# coding: utf-7\n# +AAo-open({str(mark)!r}, 'w')\n{HEAD}{MODEL}")
-    assert set(load_schema(path, "s.py").models) == {"LLMOutput"}
+    source = f"# coding: utf-7\n# +AAo-open({str(mark)!r}, 'w')\n{HEAD}{MODEL}"
+    assert "schema/llm_schema.py:1: a coding line" in refused(path, source)
     assert not mark.exists()
 
 
@@ -171,15 +175,14 @@ def test_a_mark_and_lookalike_spaces_are_read_as_meant(path: Path) -> None:
     [
         (HEAD + "class LLMOutput(BaseModel:\n", "llm_schema.py:5: not Python"),
         ("", "no class derives from BaseModel"),
-        (HEAD + MODEL + "\n" + MODEL, "two classes have the same name"),
+        (HEAD + MODEL + "\n" + MODEL, ":8: a second class named LLMOutput"),
         # What only pydantic can find.
-        (HEAD + "class LLMOutput(BaseModel):\n    a: str = Field(pattern='(')\n", "pydantic refuses"),
-        (HEAD + "class LLMOutput(BaseModel):\n    a: dict[str]\n", "pydantic refuses"),
+        (HEAD + "class LLMOutput(BaseModel):\n    a: int = 'x'\n", "pydantic refuses.*the default of LLMOutput.a"),
         (
-            HEAD + "class LLMOutput(BaseModel):\n    a: list = Field(default=[], default_factory=list)\n",
-            "pydantic refuses",
+            HEAD + "class LLMOutput(BaseModel):\n    a: int = Field(9, le=5)\n",
+            "pydantic refuses.*the default of LLMOutput.a",
         ),
-        (HEAD + "class LLMOutput(BaseModel):\n    a: int = Field(gt='x')\n", "pydantic refuses"),
+        (HEAD + "class LLMOutput(BaseModel):\n    a: int | str = Field(discriminator='b')\n", "pydantic refuses"),
         # Deeper than a parser goes.
         (
             HEAD + "class LLMOutput(BaseModel):\n    a: " + "list[" * 250 + "str" + "]" * 250 + "\n",
@@ -211,3 +214,122 @@ def test_a_file_that_is_not_utf8_is_told(path: Path) -> None:
 def test_a_missing_file_is_told(path: Path) -> None:
     with pytest.raises(SchemaError, match=r"llm_schema\.py does not exist"):
         load_schema(path, "s.py")
+
+
+# What would take for ever.
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "a: str = Field(min_length=1_000_000_000)",
+        "a: list[str] = Field(min_length=1_000_000_000)",
+        "a: dict[str, str] = Field(min_length=1_000_000_000)",
+        "a: L0",
+        "a: 'LLMOutput'",
+    ],
+)
+def test_a_schema_that_no_answer_of_a_bearable_size_keeps_is_refused_at_once(path: Path, fields: str) -> None:
+    # Trying it out once made such an answer: eleven classes of four fields each took a minute and a half.
+    levels = "".join(
+        f"class L{level}(BaseModel):\n" + "".join(f"    f{field}: 'L{level + 1}'\n" for field in range(4))
+        for level in range(12)
+    )
+    started = time.perf_counter()
+    told = refused(
+        path, f"{HEAD}{levels}class L12(BaseModel):\n    end: str\nclass LLMOutput(BaseModel):\n    {fields}\n"
+    )
+    assert time.perf_counter() - started < 3
+    assert len(told.splitlines()) == 1
+
+
+def test_a_schema_of_two_hundred_lines_is_there_before_one_looks_up() -> None:
+    field = '    f{n}: {kind} = Field(..., description="What field {n} holds.")\n'
+    kinds = ("str", "Annotated[str, Field(max_length=9)]", 'Literal["a", "b"]', "list[int]", "Optional[float]", "bool")
+    fields = "".join(field.format(n=n, kind=kinds[n % len(kinds)]) for n in range(18))
+    parts = "".join(f"class Part{n}(BaseModel):\n{fields}    next: Optional['Part{n + 1}'] = None\n" for n in range(9))
+    source = f"{HEAD}{parts}class Part9(BaseModel):\n{fields}\n{MODEL}    first: Part0\n"
+    assert source.count("\n") > 200
+    rounds = []
+    for number in range(3):
+        started = time.process_time()
+        load_source(f"{source}    again_{number}: str\n", "s.py")
+        rounds.append(time.process_time() - started)
+    assert min(rounds) < 0.3
+
+
+# Many at once.
+
+
+def test_threads_that_import_one_schema_all_get_the_whole_of_it() -> None:
+    # One of them found the module that another one was still making.
+    numbers = itertools.count(1)
+    for _ in range(10):
+        source = f"{SCHEMA}\n\nclass Last{next(numbers)}{time.time_ns()}(BaseModel):\n    a: str\n"
+        with ThreadPoolExecutor(8) as at_once:
+            found = list(at_once.map(lambda text: list(load_source(text, "s.py").models), [source] * 8))
+        assert [len(names) for names in found] == [3] * 8
+
+
+# A trusted file is run.
+
+
+def trusted(path: Path, source: str) -> SchemaModels:
+    path.write_text(source)
+    return load_schema(path, "schema/llm_schema.py", trust=True)
+
+
+VALIDATED = f"""{HEAD}from pydantic import field_validator
+
+
+class LLMOutput(BaseModel):
+    answer: str
+
+    @field_validator("answer")
+    @classmethod
+    def _is_polite(cls, text: str) -> str:
+        if "please" not in text:
+            raise ValueError("say please")
+        return text
+"""
+
+
+def test_where_it_is_trusted_the_file_is_imported_as_it_is_and_the_log_says_so(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    contract = trusted(path, VALIDATED).output()
+
+    assert "schema/llm_schema.py is imported as it is, since llm_schema.trust is true" in caplog.text
+    assert contract.validate({"answer": "yes please"}) == {"answer": "yes please"}
+    with pytest.raises(AnswerError, match="say please"):
+        contract.validate({"answer": "yes"})
+
+
+def test_a_trusted_files_code_is_part_of_its_fingerprint_and_its_comments_are_not(path: Path) -> None:
+    first = trusted(path, VALIDATED).output().sha
+    assert trusted(path, VALIDATED + "\n# a comment\n").output().sha == first
+    assert trusted(path, VALIDATED.replace('"please" not', '"pretty please" not')).output().sha != first
+
+
+def test_what_is_not_trusted_says_nothing_of_trust(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_text(SCHEMA)
+    load_schema(path, "s.py")
+    assert caplog.text == ""
+    assert "field_validator" in refused(path, VALIDATED)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        # A syntax error was an UnboundLocalError of ours.
+        ("class LLMOutput(:", "SyntaxError"),
+        (f"{HEAD}{MODEL}    other: 'Nowhere'\n", "Nowhere"),
+        ("import nothing_of_that_name", "ModuleNotFoundError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("x = 1", "no class derives from BaseModel"),
+    ],
+)
+def test_a_trusted_file_that_cannot_be_imported_is_told(path: Path, source: str, told: str) -> None:
+    for _ in range(2):
+        with pytest.raises(SchemaError, match=rf"schema/llm_schema\.py: .*{told}"):
+            trusted(path, source)

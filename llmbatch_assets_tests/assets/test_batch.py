@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import pytest
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from llmbatch_assets.assets.batch import STAGES, BatchDefinitions, build_batch
+from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.assets.work import KEYS_AT_ONCE, sync_partitions
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
 from llmbatch_assets_tests.project import ROWS, Project, make_project, partition_states, settings
 
@@ -225,6 +227,27 @@ def test_a_partition_tells_what_was_made_and_what_it_cost(rig: Rig, server: Chat
     assert rig.version(keys[1]) != versions[keys[1]]
 
 
+def test_what_was_spent_is_told_as_numbers(rig: Rig, server: ChatServer) -> None:
+    prices = {"prices": {"test-model": {"input": 10, "output": 100}}}
+    rig.project.parameters(**settings(server.base_url, budget=prices))
+    keys = rig.prepare()
+    server.script(TOWER, refuses())
+    assert not rig.run("generate").success
+
+    (made,) = rig.materializations(keys[1])
+    (run,) = rig.instance.fetch_observations(dg.AssetKey("llm_outputs"), limit=5).records
+    assert run.asset_observation is not None
+    facts: dict[str, Any] = {name: value.value for name, value in run.asset_observation.metadata.items()}
+    assert (facts["accepted"], facts["failed"], facts["requests"]) == (4, 1, 5)
+    cost = made.metadata["cost_usd"].value
+    assert isinstance(cost, float)
+    assert facts["cost_usd"] > 4 * cost * 0.9 > 0
+
+    # A run that has asked nothing has nothing to tell.
+    assert rig.run("generate").success
+    assert len(rig.instance.fetch_observations(dg.AssetKey("llm_outputs"), limit=5).records) == 1
+
+
 # The partitions follow the table, the events follow the files.
 
 
@@ -247,6 +270,64 @@ def test_partitions_follow_the_rows_and_unchanged_ones_stay_as_they_are(rig: Rig
     assert set(rig.states().values()) == {MATERIALIZED}
     assert rig.run("generate").success
     assert server.count() == 5 + 1
+
+
+def test_partitions_become_exactly_the_keys_in_their_order(instance: dg.DagsterInstance) -> None:
+    first, other = Names("parameters"), Names("second")
+    sync_partitions(instance, other, ["mine"])
+
+    # From, to, added, removed.
+    for keys, counts in [
+        ([], (0, 0)),
+        (["c", "a", "b"], (3, 0)),
+        (["c", "a", "b"], (0, 0)),
+        (["b", "c", "a"], (0, 0)),
+        (["new", "b", "x, y / ü"], (2, 2)),
+        ([], (0, 3)),
+    ]:
+        assert sync_partitions(instance, first, keys) == counts
+        assert sorted(instance.get_dynamic_partitions("work_items")) == sorted(keys)
+    assert sync_partitions(instance, first, ["c", "a", "b"]) == (3, 0)
+    assert list(instance.get_dynamic_partitions("work_items")) == ["c", "a", "b"]
+    # Those of another batch are not ours.
+    assert list(instance.get_dynamic_partitions("second__work_items")) == ["mine"]
+
+
+def test_many_partitions_are_added_in_statements_that_a_database_takes(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, sizes = instance.add_dynamic_partitions, list[int]()
+
+    def counted(name: str, keys: Sequence[str]) -> None:
+        sizes.append(len(keys))
+        add(name, keys)
+
+    monkeypatch.setattr(instance, "add_dynamic_partitions", counted)
+    keys = [f"item-{number}" for number in range(2 * KEYS_AT_ONCE + 1)]
+
+    assert sync_partitions(instance, Names("parameters"), keys) == (len(keys), 0)
+
+    assert sizes == [KEYS_AT_ONCE, KEYS_AT_ONCE, 1]
+    assert list(instance.get_dynamic_partitions("work_items")) == keys
+    assert sync_partitions(instance, Names("parameters"), keys) == (0, 0)
+    assert len(sizes) == 3
+
+
+@pytest.mark.parametrize("mode", ["group_output", "row_output_with_group_context"])
+def test_the_same_table_again_adds_no_partition_and_writes_no_file(offline_rig: RigMaker, mode: str) -> None:
+    rig = offline_rig(grouping={"enabled": True, "column": "team", "mode": mode})
+    keys = rig.prepare()
+    files = [path for path in rig.project.path("artifacts").rglob("*") if path.is_file()]
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
+    registered = rig.instance.get_dynamic_partitions("work_items")
+    assert len(files) >= 3
+
+    assert rig.prepare() == keys
+
+    after = [path for path in rig.project.path("artifacts").rglob("*") if path.is_file()]
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in after} == before
+    assert rig.instance.get_dynamic_partitions("work_items") == registered
+    assert sorted(registered) == sorted(keys)
 
 
 @pytest.mark.parametrize("broken", [b"", b'{"meta": {', b'{"meta": {"cache_id": "another"}}'])
@@ -371,7 +452,7 @@ DEPENDENCIES: dict[str, set[str]] = {
     "input_table": set(),
     "prompts": set(),
     "parameters": set(),
-    "llm_schema_py": {"parameters"},
+    "llm_schema_py": {"parameters", "prompts"},
     "llm_schema_txt": {"llm_schema_py"},
     "input_snapshot": {"input_table", "parameters"},
     "group_contexts": {"input_snapshot"},

@@ -286,9 +286,19 @@ TAKEN: list[Any] = [
         warned=("2 rows are empty",),
     ),
     Taken("own null tokens", "i.csv", "a,b\nNone,-\n", "ab", [["None", ""]], input={"null_tokens": ["-"]}),
-    Taken("escaped delimiter", "i.csv", 'a,b\nfoo\\,bar,2\n"foo\\,bar",2\n', "ab", [["foo,bar", "2"], ["foo\\,bar", "2"]]),
+    Taken(
+        "escaped delimiter", "i.csv", 'a,b\nfoo\\,bar,2\n"foo\\,bar",2\n', "ab", [["foo,bar", "2"], ["foo\\,bar", "2"]]
+    ),
     Taken("backslashes", "i.csv", "a,b\nC:\\new,\\\\host\n", "ab", [["C:\\new", "\\\\host"]]),
-    Taken("escapes of psv", "i.psv", "a|b\nfoo\\|bar|x\\ny\\\\\n", "ab", [["foo|bar", "x y\\"]]),
+    Taken("escapes of psv", "i.psv", "a|b\nfoo\\|bar|y\\\\\n", "ab", [["foo|bar", "y\\"]]),
+    Taken("paths in psv", "i.psv", "a|b\n1|C:\\temp\\new\n", "ab", [["1", "C:\\temp\\new"]]),
+    Taken(
+        "escapes of an export",
+        "i.psv",
+        "a|meta_cache_id\nx\\ty|x\\ny\n",
+        ["a", "meta_cache_id"],
+        [["x y", "x y"]],
+    ),
     Taken(
         "texts as they are",
         "i.csv",

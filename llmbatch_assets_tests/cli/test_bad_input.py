@@ -91,7 +91,7 @@ MISTAKES = [
     Mistake("template", with_parameters(context={"row_template": "{idd}"}), ("row_template", "idd")),
     # The schema.
     Mistake("no schema", without(SCHEMA_PY), (SCHEMA_PY, "does not exist", "llm_schema.py_path")),
-    Mistake("not Python", with_text(SCHEMA_PY, "class LLMOutput(\n"), (SCHEMA_PY, "line 1")),
+    Mistake("not Python", with_text(SCHEMA_PY, "class LLMOutput(\n"), (f"{SCHEMA_PY}:1", "not Python")),
     Mistake("no model", with_text(SCHEMA_PY, '"""Nothing."""\n'), (SCHEMA_PY,)),
     Mistake("hostile schema", with_text(SCHEMA_PY, HOSTILE), (f"{SCHEMA_PY}:1", "import")),
     Mistake("code in a class", with_text(SCHEMA_PY, CALLING), (f"{SCHEMA_PY}:20", "Field(...)")),
@@ -184,5 +184,5 @@ def test_a_mistake_is_told_by_the_command_itself(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
-    assert "raw_data/input.csv: row 6 has 2 cells, the header has 3" in ended.stderr
+    assert "row 6 has 2 cells, the header has 3" in ended.stderr
     assert project.tree() == before

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from llmbatch_assets.domain.answer import read_object
+from llmbatch_assets.domain.schema import Contract
 from llmbatch_assets.errors import AnswerError
 from llmbatch_assets_tests.domain.strategies import JSON, quick
 
@@ -77,6 +79,18 @@ def test_no_answer_breaks_the_reader(text: str) -> None:
         read_object(text)
 
 
+class LLMOutput(BaseModel):
+    answer: str
+
+
+def test_no_depth_breaks_reading_or_validating() -> None:
+    # Near the interpreter's limit there is a depth that is read and cannot be written again.
+    contract = Contract.of(LLMOutput)
+    for depth in (*range(1, 1_100), 5_000, 20_000):
+        with pytest.raises(AnswerError):
+            contract.validate(read_object('{"answer": ' + "[" * depth + "]" * depth + "}"))
+
+
 @quick
 @given(st.one_of(st.text(), st.text(alphabet='{}[]",:0eE.-<think>/\\ \n'), JSON.map(json.dumps)))
 def test_any_text_is_an_object_or_an_error_for_the_model(text: str) -> None:
@@ -96,6 +110,13 @@ def test_any_text_is_an_object_or_an_error_for_the_model(text: str) -> None:
         f"The answer is {TEXT}. Good luck!",
         f'<think>I could say {{"x": 1}} or []</think>{TEXT}',
         f"\n<think>\n</think>\n\n```json\n{TEXT}\n```",
+        f"<think>One</think>\n<think>Two {{</think>\n{TEXT}",
+        # Some servers put the opening tag into the prompt.
+        f"</think>{TEXT}",
+        f'First {{"x": 1}}, no: [\n</think>\n\n{TEXT}',
+        f"Hm.</think>```json\n{TEXT}\n```",
+        # A byte order mark.
+        f"\ufeff{TEXT}",
         # Braces and brackets of prose.
         f"As {{name}} said [1], in [2, 3] and {{few}} words: {TEXT}",
         f"(see {{a, b}}) {TEXT} [end]",
@@ -109,13 +130,16 @@ def test_what_surrounds_the_object_is_passed_over(text: str) -> None:
     ("text", "told"),
     [
         # Nothing there.
-        ("", "no complete JSON object"),
         ("I would rather not.", "no complete JSON object"),
         ('"text"', "no complete JSON object"),
         ("42", "no complete JSON object"),
         ("null", "no complete JSON object"),
         ("[1, 2]", "no complete JSON object"),
         ('<think>{"a": 1}</think>', "no complete JSON object"),
+        ('I could say {"a": 1}.</think>', "no complete JSON object"),
+        # A text that holds one is not one.
+        (json.dumps('{"a": 1}'), "JSON object"),
+        (json.dumps(json.dumps('{"a": {"b": 1}}')), "JSON object"),
         # Which one?
         ('{"a": 1} {"a": 2}', "holds 2 JSON objects"),
         ('{"a": 1}\n{"a": 1}\n{"a": 1}', "holds 3 JSON objects"),
@@ -145,8 +169,17 @@ def test_an_answer_that_is_not_one_object_is_told_why(text: str, told: str) -> N
     assert str(refused.value).endswith("Answer with exactly one JSON object and nothing else.")
 
 
-def test_thoughts_inside_a_value_are_a_value() -> None:
-    assert read_object('{"a": "<think>x</think>"}') == {"a": "<think>x</think>"}
+@pytest.mark.parametrize("text", ["", " ", "\n\t\u00a0"])
+def test_an_empty_answer_is_called_so(text: str) -> None:
+    with pytest.raises(AnswerError, match="is empty") as refused:
+        read_object(text)
+    assert refused.value.cause == "empty_answer"
+
+
+@pytest.mark.parametrize("value", ["<think>x</think>", "</think>", "a </think> b"])
+@pytest.mark.parametrize("around", ["{}", "```json\n{}\n```", "\n {}", "<think>y</think>{}"])
+def test_thoughts_inside_a_value_are_a_value(value: str, around: str) -> None:
+    assert read_object(around.replace("{}", json.dumps({"a": value}))) == {"a": value}
 
 
 @quick

@@ -105,7 +105,9 @@ def test_a_paragraph_inside_a_value_is_not_taken_for_the_next_column() -> None:
 @given(st.fixed_dictionaries({"a": CELLS, "b": CELLS}))
 def test_values_are_never_read_as_blanks(row: dict[str, str]) -> None:
     text = rendered(row, row_template="{b}|{__ROW_KV_BLOCK__}|{a}", auto_kv_block=False)
-    shown = {name: re.sub(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", r"\g<0>  ", value) for name, value in row.items()}
+    shown = {
+        name: re.sub(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", r"\g<0>  ", value) for name, value in row.items()
+    }
     lines = "\n".join(f"{name}: {value}" if value else f"{name}:" for name, value in shown.items())
     assert text == f"{row['b']}|{lines}|{row['a']}"
 

@@ -14,11 +14,23 @@ from llmbatch_assets.domain.manifest import (
     progress_every_n,
 )
 from llmbatch_assets.domain.outcome import TokenUsage
+from llmbatch_assets.domain.pacing import PacingFacts
 from llmbatch_assets.domain.plan import State
 from llmbatch_assets_tests.domain.strategies import make_source, parameters, quick
 
 STATES: st.SearchStrategy[State] = st.sampled_from(["accepted", "failed", "failed_permanently", "missing"])
-FACTS = RunFacts("2026-02-16T00:00:00Z", 64.42, 40, 10, TokenUsage(requests=12), {"not_json": 1}, None)
+FACTS = RunFacts(
+    generated_at_utc="2026-02-16T00:00:00Z",
+    elapsed_sec=64.42,
+    n_cache_skipped=40,
+    n_to_run=10,
+    usage=TokenUsage(requests=12),
+    n_unknown_cost=12,
+    pacing=PacingFacts(calls=12, lowest_concurrency=10),
+    structured_output="json_schema",
+    causes={"not_json": 1},
+    stopped_by=None,
+)
 
 
 @quick
@@ -78,6 +90,14 @@ def test_it_has_the_shape_that_its_readers_know() -> None:
             "max_workers": 10,
             "execution_mode": "parallel",
             "stopped_by": None,
+            "structured_output": "json_schema",
+            "pacing": {
+                "calls": 12,
+                "rate_limited": 0,
+                "cool_downs": 0,
+                "lowest_concurrency": 10,
+                "seconds_waited": 0.0,
+            },
         },
         "counts": {
             "n_total": 4,
@@ -88,6 +108,14 @@ def test_it_has_the_shape_that_its_readers_know() -> None:
             "n_to_run": 10,
         },
         "failures_by_cause": {"not_json": 1},
-        "usage": {"requests": 12, "input_tokens": 0, "cached_input_tokens": 0, "output_tokens": 0},
+        "usage": {
+            "requests": 12,
+            "input_tokens": 0,
+            "cached_input_tokens": 0,
+            "output_tokens": 0,
+            "reasoning_tokens": 0,
+            "cost_usd": None,
+            "n_unknown_cost": 12,
+        },
         "outputs": files,
     }

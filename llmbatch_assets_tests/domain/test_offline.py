@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, HttpUrl, create_model
 
 from llmbatch_assets.domain.offline import made_up
 from llmbatch_assets.domain.schema import Contract
@@ -76,6 +79,21 @@ TYPES: list[Any] = [
     Annotated[float, Field(le=-0.5)],
     Annotated[list[str], Field(max_length=0)],
     Annotated[dict[str, int], Field(min_length=1)],
+    # What has a form of its own.
+    date,
+    datetime,
+    AwareDatetime,
+    time,
+    timedelta,
+    UUID,
+    Decimal,
+    HttpUrl,
+    tuple[int, str, date],
+    tuple[int, ...],
+    set[int],
+    Annotated[set[int], Field(min_length=5)],
+    Annotated[set[Literal["a", "b", "c"]], Field(min_length=3)],
+    frozenset[str],
 ]
 
 
@@ -100,6 +118,33 @@ def test_a_made_up_object_is_valid_and_of_a_size_that_one_can_look_at(model: typ
         answer = made_up(contract.json_schema, seed)
         contract.validate(answer)
         assert len(json.dumps(answer)) < 200_000
+
+
+class Wide(BaseModel):
+    """One of sixteen to the power of its depth."""
+
+    parts: list[Wide]
+    more: dict[str, Wide]
+    a: Wide | None
+    b: Wide | None
+    c: Wide | None
+    d: Wide | None
+
+
+def test_what_can_grow_without_end_stays_of_a_size_that_one_can_look_at() -> None:
+    contract = Contract.of(Wide)
+    answer = made_up(contract.json_schema, "seed")
+    contract.validate(answer)
+    assert len(json.dumps(answer)) < 200_000
+
+
+def test_what_can_only_be_enormous_is_not_made() -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(12):
+        schema = {"type": "object", "properties": dict.fromkeys("abcd", schema), "required": list("abcd")}
+    for enormous in (schema, {"type": "array", "minItems": 10**9}, {"type": "string", "minLength": 10**9}):
+        with pytest.raises(OverflowError, match="more than"):
+            made_up(enormous, "seed")
 
 
 @quick

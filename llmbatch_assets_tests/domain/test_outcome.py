@@ -70,6 +70,17 @@ def test_usage_adds_up_field_by_field() -> None:
     assert one + one + TokenUsage() == TokenUsage(requests=2, input_tokens=20, cached_input_tokens=8, output_tokens=6)
 
 
+def test_a_sum_of_which_a_part_is_not_known_is_not_known() -> None:
+    priced = TokenUsage(requests=1, cost_usd=0.1)
+    assert (priced + TokenUsage(requests=1, cost_usd=0.2) + TokenUsage()).cost_usd == 0.3
+    assert (priced + TokenUsage(requests=1)).cost_usd is None
+
+
+def test_what_was_written_before_there_were_costs_is_of_unknown_cost() -> None:
+    assert TokenUsage.model_validate({"requests": 2, "input_tokens": 9}).cost_usd is None
+    assert TokenUsage.model_validate({}).cost_usd == 0.0
+
+
 def test_an_attempt_gathers_the_cost_of_its_calls_and_keeps_what_it_knows() -> None:
     verdict = read_verdict({"verdict": "PASS"}, 0)
     known = Attempt(raw_text="x", verdict=verdict)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch_assets.adapters.schema_module import load_source
 from llmbatch_assets.domain.schema import Contract, SchemaModels
 from llmbatch_assets.errors import AnswerError, SchemaError
 
@@ -32,6 +37,8 @@ class LLMOutput(BaseModel):
 
 
 class JudgeResult(BaseModel):
+    reasons: list[str]
+    score: int
     verdict: Literal["PASS", "FAIL"]
 
 
@@ -140,10 +147,162 @@ def test_a_module_without_a_clear_output_is_refused(found: tuple[type[BaseModel]
         models(*found).output()
 
 
+def candidates_of(source: str) -> str:
+    """The name of the model that is taken for the output's."""
+    classes = "".join(f"class {line}\n" for line in source.split("; "))
+    return load_source(f"from pydantic import BaseModel\n\n{classes}", "schema/x.py").output().name
+
+
+@pytest.mark.parametrize(
+    ("source", "meant"),
+    [
+        ("Answer(BaseModel): a: str", "Answer"),
+        ("Answer(BaseModel): a: 'Part'; Part(BaseModel): b: str", "Answer"),
+        ("Part(BaseModel): b: str; Answer(BaseModel): a: list[Part]", "Answer"),
+        ("Shared(BaseModel): a: str; Answer(Shared): b: str", "Answer"),
+        ("Answer(BaseModel): a: 'Answer | None' = None", "Answer"),
+        ("Answer(BaseModel): a: str; JudgeResult(BaseModel): b: 'Why'; Why(BaseModel): c: str", "Answer"),
+        ("Other(BaseModel): a: str; LLMOutput(BaseModel): b: str", "LLMOutput"),
+        # None of two that hold each other is the whole.
+        ("A(BaseModel): b: 'B | None' = None; B(BaseModel): a: 'A | None' = None", None),
+        ("A(BaseModel): a: str; B(BaseModel): a: str", None),
+        ("JudgeResult(BaseModel): a: str", None),
+    ],
+)
+def test_the_only_model_that_is_no_part_of_another_is_the_output(source: str, meant: str | None) -> None:
+    if meant is not None:
+        assert candidates_of(source) == meant
+        return
+    with pytest.raises(SchemaError, match="name the class of an output so"):
+        candidates_of(source)
+
+
+# The judge.
+
+
 def test_a_judge_without_its_class_is_told_how_to_write_one() -> None:
     assert models(LLMOutput, JudgeResult).judge().model is JudgeResult
     with pytest.raises(SchemaError, match=r"class JudgeResult is needed.*Literal"):
         models(LLMOutput).judge()
+
+
+def judge_of(fields: str) -> Contract:
+    """The judge's contract of a ``JudgeResult`` with these fields."""
+    lines = "".join(f"    {line}\n" for line in fields.split("; "))
+    return load_source(f"{JUDGE_HEAD}class JudgeResult(BaseModel):\n{lines}", "schema/x.py").judge()
+
+
+JUDGE_HEAD = """from enum import Enum
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+class Word(str, Enum):
+    PASS = "PASS"
+    FAIL = "FAIL"
+
+
+"""
+WORDS = 'Literal["PASS", "FAIL"]'
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        f"reasons: list[str]; score: int; verdict: {WORDS}",
+        # Other ways to the same.
+        "reasons: list[str]; score: int; verdict: Word",
+        "reasons: list[str]; score: int; verdict: str",
+        "reasons: list[str]; score: int; verdict: Any",
+        f"reasons: list[str] | None = None; score: float | None = None; verdict: {WORDS} | None = None",
+        'reasons: str; score: float; verdict: Literal["PASS", "FAIL", "UNSURE"]',
+        "reasons: list[str]; score: int; passed: bool",
+        "reasons: list[str]; score: Literal[0, 50, 100]; ok: bool",
+        # And more.
+        f"reasons: list[str]; score: int = Field(ge=0, le=100); verdict: {WORDS}; mood: str; parts: list[int]",
+    ],
+)
+def test_a_judge_that_can_say_what_is_read_from_it_is_taken(fields: str) -> None:
+    assert judge_of(fields).name == "JudgeResult"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        # Fields that are missing.
+        (f"score: int; verdict: {WORDS}", "lacks reasons"),
+        (f"reasons: list[str]; verdict: {WORDS}", "lacks score"),
+        ("reasons: list[str]; score: int", "lacks verdict"),
+        ("answer: str", "lacks reasons, score, verdict"),
+        # Verdicts that can only be one thing, or that nobody could read: each output would be paid for and rejected.
+        ('reasons: list[str]; score: int; verdict: Literal["PASS"]', "verdict of another type"),
+        ('reasons: list[str]; score: int; verdict: Literal["pass", "fail"]', "verdict of another type"),
+        ('reasons: list[str]; score: int; verdict: Literal["good", "bad"]', "verdict of another type"),
+        ("reasons: list[str]; score: int; verdict: bool", "verdict of another type"),
+        ("reasons: list[str]; score: int; verdict: int", "verdict of another type"),
+        ("reasons: list[str]; score: int; passed: str", "passed of another type"),
+        ("reasons: list[str]; score: int; passed: Literal[True]", "passed of another type"),
+        # What reading it would break on.
+        (f"reasons: int; score: int; verdict: {WORDS}", "reasons of another type"),
+        (f"reasons: dict[str, str]; score: int; verdict: {WORDS}", "reasons of another type"),
+        (f"reasons: list[str]; score: str; verdict: {WORDS}", "score of another type"),
+    ],
+)
+def test_a_judge_that_cannot_is_refused_before_it_is_asked(fields: str, told: str) -> None:
+    with pytest.raises(SchemaError, match=rf"schema/x\.py: JudgeResult .*{told}.*it needs reasons: list\[str\]"):
+        judge_of(fields)
+
+
+# Sets.
+
+
+class Tagged(BaseModel):
+    tags: set[str]
+    more: frozenset[int] | None = None
+    inner: list[set[str]] = []
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ({"tags": ["c", "a", "b"]}, {"tags": ["a", "b", "c"], "more": None, "inner": []}),
+        ({"tags": [], "more": [3, 1]}, {"tags": [], "more": [1, 3], "inner": []}),
+        (
+            {"tags": ["é", "z"], "inner": [["b", "a"], []]},
+            {"tags": ["z", "é"], "more": None, "inner": [["a", "b"], []]},
+        ),
+    ],
+)
+def test_a_set_comes_out_in_an_order_of_its_own(answer: dict[str, Any], kept: dict[str, Any]) -> None:
+    contract = Contract.of(Tagged)
+    assert contract.validate(answer) == kept
+    assert contract.validate(kept) == kept
+
+
+SHOW_A_SET = """
+from llmbatch_assets.adapters.schema_module import load_source
+contract = load_source("from pydantic import BaseModel\\n\\nclass LLMOutput(BaseModel):\\n    tags: set[str]\\n", "s").output()
+print(contract.validate({"tags": [chr(97 + number) * number for number in range(20)]}), contract.sha)
+"""
+
+
+def test_a_set_comes_out_the_same_in_every_process() -> None:
+    shown = {
+        subprocess.run(
+            [sys.executable, "-c", SHOW_A_SET],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(shown) == 1
+    assert "cc" in shown.pop()
+
+
+# The text.
 
 
 def test_the_text_names_every_model_in_its_order() -> None:
@@ -152,7 +311,39 @@ def test_the_text_names_every_model_in_its_order() -> None:
     assert text.endswith("}\n")
     assert (content["title"], content["type"]) == ("LLM Schema", "object")
     assert list(content["models"]) == ["LLMOutput", "JudgeResult"]
-    assert content["models"]["LLMOutput"] == LLMOutput.model_json_schema()
+    shown = content["models"]["LLMOutput"]
+    assert shown["properties"]["name"] == LLMOutput.model_json_schema()["properties"]["name"]
+    assert shown["required"] == ["name", "count", "share", "sure"]
+    # A part is written out where it is used.
+    assert shown["properties"]["steps"]["items"]["properties"] == Step.model_json_schema()["properties"]
+    assert "$ref" not in text
+
+
+SOURCE = """from pydantic import BaseModel, Field
+
+class Part(BaseModel):
+    name: str = Field(description="Its name.")
+
+class LLMOutput(BaseModel):
+    parts: list[Part] = Field(description="All of them.")
+    first: Part | None = None
+    note: str
+"""
+
+
+def test_in_the_text_every_object_is_closed_and_every_field_described_as_in_the_module() -> None:
+    models_of_text = json.loads(load_source(SOURCE, "s.py").text())["models"]
+    output = models_of_text["LLMOutput"]
+    part = output["properties"]["parts"]["items"]
+    assert [node["additionalProperties"] for node in (*models_of_text.values(), part)] == [False] * 3
+    assert (output["required"], part["required"]) == (["parts", "note"], ["name"])
+    assert output["properties"]["parts"]["description"] == "All of them."
+    assert part["properties"]["name"]["description"] == "Its name."
+    assert output["properties"]["first"]["anyOf"][0] == part
+
+
+def test_the_text_of_a_module_is_always_the_same() -> None:
+    assert load_source(SOURCE, "a.py").text() == load_source(SOURCE + "\n# a comment\n", "b.py").text()
 
 
 def test_a_contract_is_identified_by_what_it_asks_and_by_what_it_refers_to() -> None:
@@ -175,3 +366,28 @@ def test_a_contract_is_identified_by_what_it_asks_and_by_what_it_refers_to() -> 
 def test_the_judge_has_no_part_in_the_contract_of_the_output() -> None:
     assert models(LLMOutput, JudgeResult).output().sha == models(LLMOutput).output().sha
     assert "verdict" not in models(LLMOutput, JudgeResult).output().text
+
+
+def test_a_trusted_modules_code_is_part_of_its_contract() -> None:
+    plain, trusted = Contract.of(LLMOutput), Contract.of(LLMOutput, "c" * 40)
+    assert plain.sha != trusted.sha
+    assert plain.json_schema == trusted.json_schema
+
+
+# The speed at which outputs are validated.
+
+
+def test_an_output_is_validated_at_a_speed_that_nobody_notices() -> None:
+    contract = Contract.of(LLMOutput)
+    answer = GOOD | {
+        "steps": [{"title": f"step {number} of the many that an answer of this length has"} for number in range(400)]
+    }
+    kilobytes = len(json.dumps(answer)) / 1000
+    contract.validate(answer)
+    rounds = []
+    for _ in range(20):
+        started = time.process_time()
+        contract.validate(answer)
+        rounds.append((time.process_time() - started) / kilobytes)
+    # What a busy machine adds is left out by taking the best of the rounds.
+    assert min(rounds) < 50e-6

@@ -10,11 +10,12 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from llmbatch_assets.domain.outcome import AcceptedOutput, Completion, FailedAttempt, TokenUsage
+from llmbatch_assets.domain.outcome import AcceptedOutput, Completion, FailedAttempt, KeptAnswer, TokenUsage
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import ChatRequest, Conversations
 from llmbatch_assets.domain.schema import Contract
 from llmbatch_assets.engine.attempt import Job, Limits, Workbench
+from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets_tests.domain.strategies import make_item, make_source
 
 NOW = "2026-02-16T00:00:00Z"
@@ -66,15 +67,25 @@ class MemoryStore:
     def __init__(self) -> None:
         self.accepted: dict[str, AcceptedOutput] = {}
         self.failures: list[FailedAttempt] = []
+        self.waiting: dict[str, KeptAnswer] = {}
         self.log: list[str] = []
 
     async def save_accepted(self, output: AcceptedOutput) -> None:
         self.accepted[output.meta["cache_id"]] = output
+        self.waiting.pop(output.meta["cache_id"], None)
         self.log.append("accepted")
 
     async def save_failure(self, failure: FailedAttempt) -> None:
         self.failures.append(failure)
+        if failure.failure_class == "answer":
+            self.waiting.pop(failure.meta["cache_id"], None)
         self.log.append(failure.cause)
+
+    async def save_awaiting(self, answer: KeptAnswer) -> None:
+        self.waiting[answer.cache_id] = answer
+
+    def awaiting(self, cache_id: str) -> KeptAnswer | None:
+        return self.waiting.get(cache_id)
 
     def next_attempt(self, cache_id: str) -> int:
         return 1 + len([failure for failure in self.failures if failure.meta["cache_id"] == cache_id])
@@ -109,8 +120,26 @@ def run(work: Callable[[], Awaitable[Returned]]) -> Returned:
 
 
 def job(number: int = 1, group_context: str | None = None, **changes: Any) -> Job:
-    """A job on one item."""
-    return Job(make_item(number, **changes), group_context)
+    """A job on one item of a batch without a judge."""
+    item = make_item(number, **changes)
+    return Job(item, group_context, make_source(judge_enabled=False).identity.cache_id(item.work_id))
+
+
+class AllClaims:
+    """Claims of the only run there is, but for those items that another run is ``held`` to have."""
+
+    def __init__(self, *held: str) -> None:
+        self.held = set(held)
+        self.ours: set[str] = set()
+
+    def claim(self, cache_id: str) -> bool:
+        if cache_id in self.held:
+            return False
+        self.ours.add(cache_id)
+        return True
+
+    def release(self, cache_id: str) -> None:
+        self.ours.remove(cache_id)
 
 
 def bench(
@@ -118,10 +147,11 @@ def bench(
     judge: ScriptedClient | None = None,
     store: MemoryStore | None = None,
     stopped: asyncio.Event | None = None,
+    transport_retries: int = 1,
     **limits: int,
 ) -> Workbench:
     """A workbench of a batch with or without a judge."""
-    chosen: Mapping[str, int] = {"generations": 3, "judge_tries": 2, "transport_retries": 1, "min_score": 0} | limits
+    chosen: Mapping[str, int] = {"generations": 3, "judge_tries": 2, "min_score": 0} | limits
     prompts = (
         PromptTemplate(path="g.yaml", system="Answer.", user="{context}"),
         PromptTemplate(path="j.yaml", user="Judge {context}: {output_json}") if judge else None,
@@ -135,7 +165,7 @@ def bench(
         source=make_source(judge_enabled=judge is not None),
         limits=Limits(**chosen),
         now=lambda: NOW,
-        stopped=stopped or asyncio.Event(),
+        calls=Calls(transport_retries, stopped or asyncio.Event()),
     )
 
 

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.engine.attempt import ItemResult, Job
-from llmbatch_assets.engine.batch import BatchRun, Tally
+from llmbatch_assets.engine.batch import BatchRun
+from llmbatch_assets.engine.stop_rules import StopRules
+from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.errors import LlmBatchError, RunPermanentError
 from llmbatch_assets_tests.domain.strategies import make_failure, make_item, make_output, quick
-from llmbatch_assets_tests.engine.fakes import COST, GOOD, MemoryStore, ScriptedClient, bench, job, run
+from llmbatch_assets_tests.engine.fakes import COST, GOOD, AllClaims, MemoryStore, ScriptedClient, bench, job, run
 
 
 class Workshop:
@@ -29,7 +31,9 @@ class Workshop:
         self.most_at_once = 0
         self.tally = Tally(total)
         self.results: list[ItemResult] = []
-        self.batch = BatchRun(self.work_on, workers, self.tally, asyncio.Event(), self.results.append)
+        self.batch = BatchRun(
+            self.work_on, workers, self.tally, asyncio.Event(), self.results.append, AllClaims(), StopRules()
+        )
 
     def jobs(self) -> Iterator[Job]:
         for number in range(self.tally.total):
@@ -85,7 +89,13 @@ def test_each_result_is_told_as_soon_as_it_is_there() -> None:
 
     tally = Tally(3)
     batch = BatchRun(
-        work_on, 3, tally, asyncio.Event(), lambda result: told.append((result.item.row_index, tally.accepted))
+        work_on,
+        3,
+        tally,
+        asyncio.Event(),
+        lambda result: told.append((result.item.row_index, tally.accepted)),
+        AllClaims(),
+        StopRules(),
     )
     run(lambda: batch.run(job(number) for number in range(3)))
     assert told == [(1, 1), (2, 2), (0, 3)]
@@ -108,7 +118,7 @@ def test_the_first_fault_is_the_one_that_is_told() -> None:
         await asyncio.sleep(one.item.row_index or 0)
         raise second if one.item.row_index else first
 
-    batch = BatchRun(work_on, 2, Tally(2), asyncio.Event(), lambda _: None)
+    batch = BatchRun(work_on, 2, Tally(2), asyncio.Event(), lambda _: None, AllClaims(), StopRules())
     assert run(lambda: batch.run(job(number) for number in range(2))) is first
 
 
@@ -162,7 +172,7 @@ def test_a_batch_of_real_items_ends_with_all_of_them_on_disk() -> None:
     store, client = MemoryStore(), ScriptedClient("no", GOOD)
     workbench = bench(client, store=store)
     tally, results = Tally(10), list[ItemResult]()
-    batch = BatchRun(workbench.work_on, 4, tally, workbench.stopped, results.append)
+    batch = BatchRun(workbench.work_on, 4, tally, workbench.calls.stopped, results.append, AllClaims(), StopRules())
     assert run(lambda: batch.run(job(number) for number in range(10))) is None
     expected = {workbench.source.identity.cache_id(make_item(number).work_id) for number in range(10)}
     assert set(store.accepted) == expected

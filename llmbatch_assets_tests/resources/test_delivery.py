@@ -46,7 +46,7 @@ def generate(project: Project, **selection: Any) -> None:
     items = work_items_of(plan, batch.parameters, "pipeline3_group_contexts.json")
     project.write(str(batch.layout.work_items), json_bytes(items).decode())
     generation = Generation(batch, plan.items, plan.contexts, LlmResource(), LogReporter(lambda line: None, 0))
-    generation.run(generation.choose(Selection(**selection), False), lambda item, output: None)
+    generation.run(generation.choose(Selection(**selection), False), lambda item, output, found: None)
 
 
 def deliver(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,7 +14,7 @@ from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.work import WorkItem
-from llmbatch_assets.engine.batch import Tally
+from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.errors import ArtifactError, InputError, RunPermanentError
 from llmbatch_assets.resources.generation import Generation, LogReporter, Outcome
 from llmbatch_assets.resources.llm import LlmResource
@@ -76,7 +76,7 @@ def prepare(project: Project) -> Generation:
 def generate(
     project: Project,
     force: bool = False,
-    on_accepted: Callable[[WorkItem, AcceptedOutput], None] = lambda item, output: None,
+    on_accepted: Callable[[WorkItem, AcceptedOutput, bool], None] = lambda item, output, found: None,
     **selection: Any,
 ) -> Outcome:
     generation = prepare(project)
@@ -153,7 +153,7 @@ def test_what_is_accepted_is_not_asked_again(project: Project, server: ChatServe
 def test_an_output_is_on_disk_before_it_is_told(offline: Project) -> None:
     told: list[int | None] = []
 
-    def look(item: WorkItem, output: AcceptedOutput) -> None:
+    def look(item: WorkItem, output: AcceptedOutput, found: bool) -> None:
         path = offline.path(f"artifacts/cache/llm_outputs/{output.meta['cache_id']}.json")
         assert json.loads(path.read_bytes())["parsed"] == output.parsed
         told.append(item.row_index)
@@ -342,7 +342,7 @@ def test_a_score_below_the_least_one_is_a_rejection(project: Project, server: Ch
 def volatile_removed(value: Any) -> Any:
     """The value without what is of the day on which it was made."""
     if isinstance(value, dict):
-        volatile = {"created_at_utc", "generated_at_utc", "elapsed_sec", "latency_sec"}
+        volatile = {"created_at_utc", "generated_at_utc", "elapsed_sec", "latency_sec", "pacing"}
         return {name: volatile_removed(part) for name, part in value.items() if name not in volatile}
     return value
 
@@ -369,7 +369,10 @@ def test_texts_in_use_are_kept_under_their_sha(offline: Project) -> None:
         for output in offline.outputs().values()
         for sha in (output["meta"]["identity"]["prompt_sha"], output["meta"]["identity"]["schema_sha"])
     }
-    assert {path.stem for path in offline.path("artifacts/cache/provenance").iterdir()} == shas
+    kept = {path.stem for path in offline.path("artifacts/cache/provenance").iterdir()}
+    assert {name for name in kept if not name.startswith("identity_")} == shas
+    # And what is asked as a whole, by which a later run finds outputs that only lack its judge.
+    assert len(kept) == len(shas) + 1
 
 
 @pytest.mark.parametrize(
@@ -417,7 +420,7 @@ def test_the_run_is_told_as_it_goes(offline: Project) -> None:
     generation = prepare(offline)
     watcher = generation.reporter
     assert isinstance(watcher, Watcher)
-    outcome = generation.run(generation.choose(Selection(limit=3), False), lambda item, output: None)
+    outcome = generation.run(generation.choose(Selection(limit=3), False), lambda item, output, found: None)
     start, scan, completion = watcher.lines
     assert start.startswith("Start: n_items=5 ")
     assert scan == "Pre-scan: cache_skips=0 will_run=3/5 (mode=parallel)"
@@ -431,7 +434,7 @@ def test_the_log_has_as_many_lines_as_was_asked_for(offline: Project, verbose: i
     said: list[str] = []
     generation = prepare(offline)
     generation.reporter = LogReporter(said.append, verbose)
-    generation.run(generation.choose(Selection(), False), lambda item, output: None)
+    generation.run(generation.choose(Selection(), False), lambda item, output, found: None)
     assert len([line for line in said if "/5 done" in line]) == lines
     assert bool(said) == bool(verbose)
 
@@ -453,4 +456,7 @@ def test_tokens_of_all_attempts_are_counted(project: Project, server: ChatServer
         "input_tokens": 600,
         "cached_input_tokens": 0,
         "output_tokens": 60,
+        "reasoning_tokens": 0,
+        "cost_usd": None,
+        "n_unknown_cost": 6,
     }

@@ -1,0 +1,73 @@
+"""What the tokens of a model cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from llmbatch_assets.domain.cost import cost_at, dollars
+from llmbatch_assets.domain.outcome import TokenUsage
+from llmbatch_assets.domain.parameters import Llm, ModelPrice, Parameters
+from llmbatch_assets.errors import ConfigError
+
+CostOf = Callable[[TokenUsage], float | None]
+
+
+def cost_function(llm: Llm, prices: Mapping[str, ModelPrice]) -> CostOf:
+    """Prices the calls to a model: as configured, else by the price list that is installed.
+
+    What is made on this machine costs nothing. A model that nobody has a price for costs None.
+    """
+    if llm.provider != "openai":
+        return lambda _: 0.0
+    if llm.model_name in prices:
+        return _configured(prices[llm.model_name])
+    return _listed(llm)
+
+
+def _configured(price: ModelPrice) -> CostOf:
+    return lambda usage: cost_at(
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        output_tokens=usage.output_tokens,
+        input_price=price.input,
+        cached_input_price=price.cached_input,
+        output_price=price.output,
+    )
+
+
+def _listed(llm: Llm) -> CostOf:
+    # A third of a second, which only those pay who call a provider that has prices.
+    import genai_prices
+
+    today = datetime.now(UTC)
+
+    def cost_of(usage: TokenUsage) -> float | None:
+        told = genai_prices.Usage(
+            input_tokens=usage.input_tokens,
+            cache_read_tokens=usage.cached_input_tokens,
+            output_tokens=usage.output_tokens,
+        )
+        try:
+            priced = genai_prices.calc_price(
+                told, llm.model_name, provider_api_url=llm.endpoint, genai_request_timestamp=today
+            )
+        except (LookupError, ValueError):
+            return None
+        return dollars(float(priced.total_price))
+
+    return cost_of
+
+
+def require_prices(parameters: Parameters) -> None:
+    """Raise ``ConfigError`` where there is a budget and a model that will be called has no known price."""
+    if not parameters.budget.max_cost_usd:
+        return
+    judge = [parameters.judge_llm()] if parameters.prompts.judge.enabled else []
+    for llm in (parameters.llm, *judge):
+        if cost_function(llm, parameters.budget.prices)(TokenUsage(requests=1, input_tokens=1)) is None:
+            raise ConfigError(
+                f"budget.max_cost_usd is set, and no price is known of {llm.model_name} at {llm.endpoint}; tell it in US "
+                f"dollars per million tokens, budget.prices: {{{llm.model_name}: {{input: ..., output: ...}}}}, or take "
+                "budget.max_cost_usd out"
+            )

@@ -1,0 +1,152 @@
+"""The schema module: whether one has to be written, and having it written by the model."""
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from llmbatch_assets.adapters.files import read_json, write_json
+from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.schema_files import replace_schema_py
+from llmbatch_assets.adapters.schema_module import load_schema, load_source
+from llmbatch_assets.domain.outcome import Completion
+from llmbatch_assets.domain.schema_source import parse_schema
+from llmbatch_assets.domain.schema_spec import render_schema
+from llmbatch_assets.domain.schema_writing import generated_from, schema_conversation
+from llmbatch_assets.engine.calls import Calls
+from llmbatch_assets.engine.schema_writer import SchemaWriter, WrittenSchema
+from llmbatch_assets.errors import ArtifactError, SchemaError, SchemaGenerationError
+from llmbatch_assets.resources.generation import new_run_id, utc_now
+from llmbatch_assets.resources.interruption import interruptible
+from llmbatch_assets.resources.llm import LlmResource
+from llmbatch_assets.resources.metering import Meter
+
+# What llm.max_output_tokens says of an item's output is too little for a module.
+SCHEMA_TOKENS = 4_000
+_MANIFEST = 0
+
+
+class SchemaDone(NamedTuple):
+    """A module that was written: what it took, and where the one before is."""
+
+    written: WrittenSchema
+    archived: Path | None
+
+
+def why_due(batch: Batch, *, force: bool = False) -> str:
+    """Why the module has to be written, or nothing where it stands. Raises ``SchemaError`` or ``PromptError``."""
+    settings, path = batch.parameters.llm_schema, batch.layout.schema_py
+    if batch.path(path).is_file():
+        changed = settings.force_regenerate and _last_generated_from(batch) != _generated_from(batch)
+        reason = "forced" if force else "llm_schema.force_regenerate, and what it is written from has changed"
+        why = reason if force or changed else ""
+    elif settings.auto_generate or force:
+        why = "it does not exist"
+    else:
+        raise SchemaError(
+            f"{path} does not exist; write it, name another file in llm_schema.py_path, or set "
+            "llm_schema.auto_generate: true to have the model write it"
+        )
+    if why and batch.parameters.llm.provider == "offline":
+        remedy = (
+            "run without --offline, or without asking for another one"
+            if batch.path(path).is_file()
+            else "write it, or name another file in llm_schema.py_path"
+        )
+        raise SchemaError(f"{path} has to be written by a model ({why}), and provider offline has none; {remedy}")
+    if why:
+        schema_conversation(batch.schema_prompt, batch.generation_prompt, settings.task)
+    return why
+
+
+def write_schema(batch: Batch, llm: LlmResource, say: Callable[[str], None], run_id: str = "") -> SchemaDone:
+    """Have the module written and put it in place; the one before is archived.
+
+    Raises ``SchemaGenerationError``, a ``ProviderError`` or ``RunInterruptedError``; then the old one stays.
+    """
+    try:
+        written = asyncio.run(_ask_for(batch, Meter(llm, batch, run_id or new_run_id(), utc_now), say))
+    except SchemaGenerationError as failed:
+        raise SchemaGenerationError(
+            f"{str(failed).rstrip('.')}. The answers are in {batch.layout.schema_failures}/; nothing was replaced. Write "
+            f"{batch.layout.schema_py} by hand, or say more in llm_schema.task, or name a larger model in llm.model_name"
+        ) from None
+    archived = replace_schema_py(batch, written.source)
+    path, trust = batch.layout.schema_py, batch.parameters.llm_schema.trust
+    contract = load_schema(batch.path(path), str(path), trust=trust).output()
+    manifest = {
+        "meta": {
+            "pipeline": 0,
+            "generated_at_utc": utc_now(),
+            "model_name": batch.parameters.llm.model_name,
+            "provider": batch.parameters.llm.provider,
+            "generated_from": _generated_from(batch),
+            "prompt_path": batch.schema_prompt.path,
+            "schema_sha": contract.sha,
+            "attempts": written.attempts,
+        },
+        "usage": written.usage,
+        "outputs": {
+            "schema_py": str(batch.layout.schema_py),
+            "archived": batch.shown(archived) if archived else None,
+        },
+    }
+    write_json(batch.path(batch.layout.manifest(_MANIFEST)), manifest)
+    return SchemaDone(written, archived)
+
+
+async def _ask_for(batch: Batch, meter: Meter, say: Callable[[str], None]) -> WrittenSchema:
+    settings = batch.parameters.llm
+    longest = settings.max_output_tokens and max(settings.max_output_tokens, SCHEMA_TOKENS)
+    settings = settings.model_copy(update={"max_output_tokens": longest})
+    opening = schema_conversation(batch.schema_prompt, batch.generation_prompt, batch.parameters.llm_schema.task)
+
+    def on_refused(number: int, completion: Completion, problem: str) -> None:
+        path = _keep_failure(batch, completion, problem)
+        say(f"schema answer {number}/{settings.max_retries} refused, kept as {batch.shown(path)}: {problem}")
+
+    with interruptible() as stopped:
+        async with meter.client(settings, stopped) as client:
+            writer = SchemaWriter(
+                client,
+                lambda source: _vet(batch, source),
+                on_refused,
+                settings.max_retries,
+                Calls(settings.transport_retries, stopped),
+            )
+            return await writer.write(opening)
+
+
+def _vet(batch: Batch, source: str) -> str:
+    models = load_source(source, "the module")
+    models.output()
+    if batch.parameters.prompts.judge.enabled:
+        models.judge()
+    return render_schema(parse_schema(source, "the module"))
+
+
+def _keep_failure(batch: Batch, completion: Completion, problem: str) -> Path:
+    folder = batch.path(batch.layout.schema_failures)
+    path = next(path for number in itertools.count(1) if not (path := folder / f"schema__a{number}.json").exists())
+    meta = {"created_at_utc": utc_now(), "model": batch.parameters.llm.model_name}
+    write_json(path, {"meta": meta, "feedback": problem, "raw_text": completion.text, "usage": completion.usage})
+    return path
+
+
+def _generated_from(batch: Batch) -> str:
+    parameters = batch.parameters
+    return generated_from(batch.schema_prompt, batch.generation_prompt, parameters.llm_schema.task, parameters.llm)
+
+
+def _last_generated_from(batch: Batch) -> str:
+    path = batch.path(batch.layout.manifest(_MANIFEST))
+    if not path.is_file():
+        return ""
+    remedy = "removing it, which has the schema written anew"
+    try:
+        return str(read_json(path, remedy)["meta"]["generated_from"])
+    except (KeyError, TypeError):
+        raise ArtifactError(
+            f"{path} does not say what the schema was written from; make it again by {remedy}"
+        ) from None

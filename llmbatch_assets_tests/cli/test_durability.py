@@ -1,0 +1,201 @@
+"""Nothing accepted is lost, and nothing is paid for twice: however a run ends, and however many there are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbatch_assets_tests.chat_server import ChatServer, says, status
+from llmbatch_assets_tests.project import JUDGE, Project, make_project, settings
+
+MakeProject = Callable[..., Project]
+JUDGED = {"prompts": {"judge": {"enabled": True}}}
+GENERATE = ("run", "--select", "llm_outputs")
+
+
+def questions(project: Project, count: int) -> None:
+    project.table([(f"q{number}", "red", f"question {number}") for number in range(count)])
+
+
+def waiting(project: Project) -> int:
+    """How many answers wait for their judge."""
+    return len(list(project.path("artifacts/cache/awaiting_judge").glob("*.json")))
+
+
+# An answer that waits for its judge.
+
+
+def test_an_answer_whose_judge_fails_is_judged_by_the_next_run_and_not_bought_again(
+    project_with: MakeProject, server: ChatServer
+) -> None:
+    project = project_with(**JUDGED)
+    for _ in range(10):
+        server.script(lambda call: True, status(503), purpose="judge")
+    assert project.llmbatch_here("run").returncode == 3
+    assert (server.count("generate"), waiting(project), project.outputs()) == (5, 5, {})
+    assert project.llmbatch_here("run").returncode == 0
+    assert (server.count("generate"), waiting(project), len(project.outputs())) == (5, 0, 5)
+    # What the output cost is what both runs paid for it.
+    assert {output["usage"]["requests"] for output in project.outputs().values()} == {2}
+
+
+def test_an_answer_that_its_judge_rejects_waits_no_longer(project_with: MakeProject, server: ChatServer) -> None:
+    project = project_with(**JUDGED, llm={"max_retries": 1})
+    rejection = says({"reasons": ["no"], "score": 1, "verdict": "FAIL"})
+    server.script(lambda call: True, rejection, purpose="judge", repeat_last=True)
+    assert project.llmbatch_here("run").returncode == 3
+    assert (server.count("generate"), waiting(project)) == (5, 0)
+
+
+# Another judge.
+
+
+def test_a_changed_judge_judges_what_there_is_before_anything_is_generated(
+    project_with: MakeProject, server: ChatServer
+) -> None:
+    project = project_with(**JUDGED)
+    project.llmbatch_here("run")
+    project.prompt("judge", {**JUDGE, "system": "Judge strictly. {judge_schema}"})
+    # The first one no longer passes: its reasons go to the model, which tries again.
+    server.script(lambda call: True, says({"reasons": ["vague"], "score": 1, "verdict": "FAIL"}), purpose="judge")
+    assert project.llmbatch_here("run").returncode == 0
+    assert (server.count("generate"), server.count("judge")) == (5 + 1, 5 + 5 + 1)
+    assert "vague" in server.calls[-2].text
+    assert len(project.outputs()) == 10
+
+
+def test_without_its_judge_an_output_is_filed_anew_without_a_call(
+    project_with: MakeProject, server: ChatServer
+) -> None:
+    project = project_with(**JUDGED)
+    project.llmbatch_here("run")
+    project.parameters(**settings(server.base_url))
+    assert project.llmbatch_here("run").returncode == 0
+    assert server.count() == 10
+    assert sorted(str(output["judge"]) for output in project.outputs().values())[:5] == ["None"] * 5
+
+
+def test_a_forced_run_generates_though_another_judge_had_accepted(
+    project_with: MakeProject, server: ChatServer
+) -> None:
+    project = project_with(**JUDGED)
+    project.llmbatch_here("run")
+    project.parameters(**settings(server.base_url))
+    project.llmbatch_here("run", "--force")
+    assert server.count("generate") == 10
+
+
+# Two runs, and a run that is killed.
+
+
+def test_two_runs_at_once_pay_for_no_item_twice(tmp_path: Path, server: ChatServer) -> None:
+    server.delay = 0.1
+    project = make_project(tmp_path / "project", server.base_url, llm={"max_workers": 4})
+    questions(project, 40)
+    project.llmbatch("run", "--select", "input_snapshot,work_items")
+    with ThreadPoolExecutor() as at_once:
+        ended = [*at_once.map(lambda _: project.llmbatch(*GENERATE), range(2))]
+    assert [run.returncode for run in ended] == [0, 0]
+    assert len(project.outputs()) == 40
+    assert server.count() == 40
+    assert all("40 of 40 items accepted" in run.stdout for run in ended)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("judged", [False, True])
+def test_a_run_that_is_killed_loses_nothing_and_repeats_little(
+    tmp_path: Path, server: ChatServer, judged: bool
+) -> None:
+    workers, items = 8, 60
+    server.delay = 0.05
+    project = make_project(
+        tmp_path / "project", server.base_url, llm={"max_workers": workers}, **(JUDGED if judged else {})
+    )
+    questions(project, items)
+    project.llmbatch("run", "--select", "input_snapshot,work_items")
+    kept: dict[str, Any] = {}
+    for _ in range(2):
+        begun = server.count()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "llmbatch_assets.cli", *GENERATE],
+            cwd=project.root,
+            env=project.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while server.count() < begun + 20 and process.poll() is None:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert kept.items() <= project.outputs().items()
+        kept = project.outputs()
+    assert project.llmbatch(*GENERATE).returncode == 0
+    assert kept.items() <= project.outputs().items()
+    assert len(project.outputs()) == items
+    assert server.count("generate") <= items + 2 * workers
+
+
+# What stops a run, and what it leaves.
+
+
+def test_a_batch_that_is_refused_from_the_start_stops_after_ten_items(
+    project_with: MakeProject, server: ChatServer
+) -> None:
+    project = project_with(llm={"max_workers": 1})
+    questions(project, 30)
+    server.script(lambda call: True, status(400, {"error": {"message": "no such thing"}}), repeat_last=True)
+    ended = project.llmbatch_here("run")
+    assert ended.returncode == 1
+    assert server.count() == 10
+    assert "the first 10 items all failed for good in the same way (10 bad_request)" in ended.stdout + ended.stderr
+    counts = project.json("artifacts/cache/pipeline4_manifest.json")["counts"]
+    assert (counts["n_fail"], counts["n_not_attempted"]) == (10, 20)
+
+
+@pytest.mark.parametrize("limit", [{"max_failures": 3}, {"max_failure_rate": 0.1}])
+def test_failures_beyond_a_limit_stop_the_run(
+    project_with: MakeProject, server: ChatServer, limit: dict[str, float]
+) -> None:
+    project = project_with(llm={"max_workers": 1, "max_retries": 1, **limit})
+    questions(project, 40)
+    server.script(lambda call: call.number % 5 == 0, says("no"), repeat_last=True)
+    ended = project.llmbatch_here("run")
+    assert ended.returncode == 1
+    assert server.count() < 40
+    assert next(iter(limit)) in ended.stdout + ended.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written_to_is_found_before_a_call(
+    project_with: MakeProject, server: ChatServer
+) -> None:
+    project = project_with()
+    project.llmbatch_here("run", "--select", "input_snapshot,work_items")
+    outputs = project.path("artifacts/cache/llm_outputs")
+    outputs.mkdir()
+    outputs.chmod(0o500)
+    ended = project.llmbatch_here(*GENERATE)
+    outputs.chmod(0o700)
+    assert (ended.returncode, server.count()) == (1, 0)
+    assert "cannot be written to" in ended.stdout + ended.stderr
+
+
+def test_leftovers_of_writes_that_were_cut_short_are_swept_once_they_are_old(
+    project_with: MakeProject, server: ChatServer
+) -> None:
+    project = project_with()
+    old = project.write("artifacts/cache/llm_outputs/.a.json.0123abcd.tmp", "{")
+    young = project.write("artifacts/cache/llm_failures/.b.json.0123abcd.tmp", "{")
+    os.utime(old, (0, 0))
+    assert project.llmbatch_here("run").returncode == 0
+    assert (old.exists(), young.exists()) == (False, True)
+    assert len(project.outputs()) == 5

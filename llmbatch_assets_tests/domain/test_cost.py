@@ -1,0 +1,58 @@
+"""Money: sums that do not depend on their order, and amounts that never pretend."""
+
+from __future__ import annotations
+
+import random
+from functools import reduce
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbatch_assets.domain.cost import added, cost_at, dollars, shown
+from llmbatch_assets_tests.domain.strategies import quick
+
+
+@quick
+@given(st.lists(st.integers(0, 10**9), max_size=40), st.randoms())
+def test_sums_are_the_same_in_any_order(amounts: list[int], shuffle: random.Random) -> None:
+    costs: list[float | None] = [0.0, *(dollars(amount / 10**10) for amount in amounts)]
+    forwards = reduce(added, costs)
+    shuffle.shuffle(costs)
+    assert reduce(added, costs) == forwards == dollars(sum(amounts) / 10**10)
+
+
+def test_what_is_unknown_makes_a_sum_unknown() -> None:
+    assert added(1.0, None) is None
+    assert added(None, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("cached", "cached_price", "cost"),
+    [(0, None, 0.75), (400_000, None, 0.75), (400_000, 0.075, 0.72), (400_000, 0.0, 0.69), (9_000_000, 0.0, 0.6)],
+)
+def test_cached_input_is_priced_as_such(cached: int, cached_price: float | None, cost: float) -> None:
+    priced = cost_at(
+        input_tokens=1_000_000,
+        cached_input_tokens=cached,
+        output_tokens=1_000_000,
+        input_price=0.15,
+        cached_input_price=cached_price,
+        output_price=0.6,
+    )
+    assert priced == cost
+
+
+@pytest.mark.parametrize(
+    ("cost", "unknown", "text"),
+    [
+        (None, 0, "cost unknown"),
+        (None, 3, "cost unknown"),
+        (0.0, 0, "$0.00"),
+        (0.000012, 0, "$0.000012"),
+        (12.345, 0, "$12.35"),
+        (1.5, 2, "$1.50 and 2 calls of unknown cost"),
+    ],
+)
+def test_amounts_for_people(cost: float | None, unknown: int, text: str) -> None:
+    assert shown(cost, unknown) == text

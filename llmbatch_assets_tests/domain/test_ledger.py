@@ -1,0 +1,57 @@
+"""Sums over calls: all of them, and how many of unknown cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmbatch_assets.domain.ledger import CallRecord, Spending
+from llmbatch_assets.domain.outcome import TokenUsage
+
+PLAIN: dict[str, Any] = {
+    "at_utc": "2026-02-16T00:00:00.000+00:00",
+    "run_id": "r",
+    "purpose": "generate",
+    "work_id": None,
+    "cache_id": None,
+    "partition_key": None,
+    "attempt": None,
+    "provider": "openai",
+    "model": "m",
+    "input_tokens": 10,
+    "cached_input_tokens": 4,
+    "output_tokens": 5,
+    "reasoning_tokens": 2,
+    "cost_usd": 0.25,
+    "latency_sec": 0.5,
+    "outcome": "ok",
+    "status": 200,
+    "request_id": "",
+}
+
+
+def record(**changes: Any) -> CallRecord:
+    """One call."""
+    return CallRecord.model_validate(PLAIN | changes)
+
+
+def test_all_calls_are_added() -> None:
+    spending = Spending([record(), record(outcome="timeout", status=None, input_tokens=0, cost_usd=0.0)])
+    assert spending.usage == TokenUsage(
+        requests=2,
+        input_tokens=10,
+        cached_input_tokens=8,
+        output_tokens=10,
+        reasoning_tokens=4,
+        cost_usd=0.25,
+    )
+    assert spending.unknown == 0
+
+
+def test_a_cost_that_is_partly_known_says_what_it_leaves_out() -> None:
+    spending = Spending([record(), record(cost_usd=None)])
+    assert (spending.usage.cost_usd, spending.unknown) == (0.25, 1)
+
+
+def test_a_cost_of_which_nothing_is_known_is_unknown_and_not_nothing() -> None:
+    assert Spending([record(cost_usd=None), record(cost_usd=0.0)]).usage.cost_usd is None
+    assert Spending().usage.cost_usd == 0.0

@@ -1,0 +1,104 @@
+"""Money: never more than allowed, calls in flight counted, and nothing left unused for fear."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbatch_assets.engine.budget import Budget
+from llmbatch_assets.errors import RunPermanentError
+from llmbatch_assets_tests.domain.strategies import quick
+from llmbatch_assets_tests.engine.fakes import run
+
+
+async def buy(budget: Budget, most: float | None, cost: float, seconds: float = 1.0) -> float:
+    """A call that may cost this at most and comes to that; gives its cost."""
+    async with budget.bill(most) as bill:
+        await asyncio.sleep(seconds)
+        bill.cost = cost
+    return cost
+
+
+def bought(limit: float, *calls: tuple[float, float]) -> list[float | str]:
+    """What calls cost that all come at once, or why they were not made."""
+
+    async def work() -> list[float | str]:
+        budget = Budget(limit, asyncio.Event())
+        ends = await asyncio.gather(*(buy(budget, *call) for call in calls), return_exceptions=True)
+        return [
+            end if isinstance(end, float) else end.cause for end in ends if isinstance(end, float | RunPermanentError)
+        ]
+
+    return run(work)
+
+
+def test_without_a_budget_everything_is_bought() -> None:
+    assert bought(0, (5.0, 5.0), (5.0, 9.0)) == [5.0, 9.0]
+
+
+def test_the_last_cent_can_be_spent_and_not_one_more() -> None:
+    assert bought(0.3, *[(0.1, 0.1)] * 5) == [0.1, 0.1, 0.1, "budget", "budget"]
+
+
+def test_calls_in_flight_are_waited_for_since_they_may_be_cheaper() -> None:
+    assert bought(1.0, *[(0.9, 0.1)] * 3) == [0.1, 0.1, "budget"]
+
+
+def test_a_call_that_alone_is_too_expensive_is_never_made() -> None:
+    assert bought(1.0, (1.1, 0.1)) == ["budget"]
+
+
+def test_the_message_names_the_key_and_the_amounts() -> None:
+    async def work() -> None:
+        budget = Budget(1.0, asyncio.Event())
+        await buy(budget, 0.9, 0.9)
+        with pytest.raises(RunPermanentError, match=r"\$0\.90 were spent.*\$0\.20.*budget\.max_cost_usd \(\$1\.00\)"):
+            await buy(budget, 0.2, 0.2)
+
+    run(work)
+
+
+def test_a_call_that_failed_gives_back_what_was_set_aside() -> None:
+    async def fail(budget: Budget) -> None:
+        async with budget.bill(1.0) as bill:
+            bill.cost = 0.0
+            raise ZeroDivisionError
+
+    async def work() -> None:
+        budget = Budget(1.0, asyncio.Event())
+        with pytest.raises(ZeroDivisionError):
+            await fail(budget)
+        assert await buy(budget, 1.0, 1.0) == 1.0
+
+    run(work)
+
+
+def test_whoever_waits_is_let_go_when_the_run_is_stopped() -> None:
+    async def work() -> None:
+        stopped = asyncio.Event()
+        budget = Budget(1.0, stopped)
+        first = asyncio.ensure_future(buy(budget, 0.9, 0.9, seconds=60))
+        waiting = asyncio.ensure_future(buy(budget, 0.9, 0.0, seconds=0))
+        await asyncio.sleep(1)
+        stopped.set()
+        # Not refused: whether a call still begins is for others to say.
+        assert await asyncio.wait_for(waiting, 1) == 0.0
+        await first
+
+    run(work)
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1), st.integers(0, 5)), max_size=12), st.integers(1, 120))
+def test_never_more_is_spent_than_allowed(calls: list[tuple[int, float, int]], limit: int) -> None:
+    async def work() -> float:
+        budget = Budget(limit, asyncio.Event())
+        ends = await asyncio.gather(
+            *(buy(budget, most, most * share, seconds) for most, share, seconds in calls), return_exceptions=True
+        )
+        return sum(end for end in ends if isinstance(end, float))
+
+    assert run(work) <= limit + 1e-6

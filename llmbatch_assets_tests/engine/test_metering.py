@@ -1,0 +1,178 @@
+"""Calls that leave a line, whatever comes of them, with what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from llmbatch_assets.domain.ledger import CallRecord, Spending
+from llmbatch_assets.domain.outcome import Completion, TokenUsage
+from llmbatch_assets.domain.prompt import Message
+from llmbatch_assets.domain.request import ChatRequest, Subject
+from llmbatch_assets.engine.budget import Budget
+from llmbatch_assets.engine.forecast import Forecast
+from llmbatch_assets.engine.metering import Books, MeteredClient
+from llmbatch_assets.engine.pacing import CallLimits, Pacer
+from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
+from llmbatch_assets_tests.engine.fakes import COST, GOOD, NOW, ScriptedClient, run
+
+SUBJECT = Subject(work_id="w" * 40, cache_id="c" * 40, partition_key="q1-abc", attempt=2)
+ASKED = ChatRequest("judge", (Message("user", "Is it?"),), None, SUBJECT)
+
+
+@dataclass
+class MemoryLedger:
+    """Lines in memory."""
+
+    records: list[CallRecord] = field(default_factory=list)
+
+    def write(self, record: CallRecord) -> None:
+        self.records.append(record)
+
+
+def a_dollar_a_token(usage: TokenUsage) -> float | None:
+    return float(usage.total_tokens)
+
+
+@dataclass
+class Till:
+    """A metered client and its books."""
+
+    script: str | Completion | Exception = GOOD
+    cost_of: Callable[[TokenUsage], float | None] = a_dollar_a_token
+    max_cost: float = 0
+    ledger: MemoryLedger = field(default_factory=MemoryLedger)
+    spending: Spending = field(default_factory=Spending)
+
+    def client(self) -> MeteredClient:
+        stopped = asyncio.Event()
+        books = Books("run-1", self.ledger, self.spending, Budget(self.max_cost, stopped), lambda: NOW)
+        pacer = Pacer(CallLimits(4), stopped)
+        return MeteredClient(ScriptedClient(self.script), "openai", "m-1", self.cost_of, Forecast(10), pacer, books)
+
+    def ask(self) -> Completion:
+        async def work() -> Completion:
+            return await self.client().complete(ASKED)
+
+        return run(work)
+
+
+def fault(error: ProviderError, status: int | None = None, usage: TokenUsage | None = None) -> ProviderError:
+    error.status, error.usage, error.request_id = status, usage, "req-9"
+    return error
+
+
+def test_an_answer_has_its_cost_and_leaves_a_line() -> None:
+    till = Till(Completion(text=GOOD, usage=COST, latency_sec=0.25, request_id="req-1"))
+    assert till.ask().usage == COST.costing(9.0)
+    [record] = till.ledger.records
+    assert record.model_dump() == {
+        "v": 1,
+        "at_utc": NOW,
+        "run_id": "run-1",
+        "purpose": "judge",
+        **SUBJECT._asdict(),
+        "provider": "openai",
+        "model": "m-1",
+        "input_tokens": 7,
+        "cached_input_tokens": 0,
+        "output_tokens": 2,
+        "reasoning_tokens": 0,
+        "cost_usd": 9.0,
+        "latency_sec": 0.25,
+        "outcome": "ok",
+        "status": 200,
+        "request_id": "req-1",
+    }
+    assert till.spending.usage == COST.costing(9.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "cost", "tokens"),
+    [
+        # What a server has refused with a status is not billed ...
+        (fault(TransientError("rate_limited", "busy"), 429), 0.0, 0),
+        (fault(ItemPermanentError("bad_request", "no"), 400), 0.0, 0),
+        # ... nor what has not left this machine.
+        (fault(RunPermanentError("no_key", "no key")), 0.0, 0),
+        # A refusal that the model has written is.
+        (fault(ItemPermanentError("refused", "no"), 200, COST), 9.0, 9),
+        # Of these nobody knows.
+        (fault(TransientError("timeout", "late")), None, 0),
+        (fault(TransientError("broken_body", "cut"), 200), None, 0),
+    ],
+    ids=lambda value: value.cause if isinstance(value, ProviderError) else "",
+)
+def test_a_fault_leaves_a_line_with_what_is_known_of_its_cost(
+    error: ProviderError, cost: float | None, tokens: int
+) -> None:
+    till = Till(error)
+    with pytest.raises(ProviderError) as raised:
+        till.ask()
+    assert raised.value is error
+    [record] = till.ledger.records
+    assert (record.outcome, record.status, record.request_id) == (error.cause, error.status, "req-9")
+    assert (record.cost_usd, record.usage.total_tokens) == (cost, tokens)
+    assert till.spending.unknown == (cost is None)
+
+
+def test_what_costs_nothing_costs_nothing_whatever_happens() -> None:
+    till = Till(TransientError("timeout", "late"), cost_of=lambda _: 0.0)
+    with pytest.raises(TransientError):
+        till.ask()
+    assert till.ledger.records[0].cost_usd == 0.0
+
+
+def test_an_unknown_price_is_an_unknown_cost() -> None:
+    till = Till(cost_of=lambda _: None)
+    assert till.ask().usage.cost_usd is None
+    assert till.ledger.records[0].cost_usd is None
+    assert till.spending.usage.cost_usd is None
+
+
+def test_a_call_that_is_cut_short_by_a_signal_leaves_a_line() -> None:
+    till = Till()
+
+    class Silent:
+        async def complete(self, request: ChatRequest) -> Completion:
+            await asyncio.sleep(60)
+            raise AssertionError
+
+    async def work() -> None:
+        metered = till.client()
+        silent = MeteredClient(**{**vars(metered), "client": Silent()})
+        asked = asyncio.ensure_future(silent.complete(ASKED))
+        await asyncio.sleep(1)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    run(work)
+    [record] = till.ledger.records
+    assert (record.outcome, record.cost_usd, record.latency_sec) == ("interrupted", None, 1.0)
+
+
+def test_a_budget_that_is_used_up_lets_no_call_out() -> None:
+    till = Till(max_cost=5)
+    with pytest.raises(RunPermanentError) as raised:
+        till.ask()
+    assert raised.value.cause == "budget"
+    assert till.ledger.records == []
+
+
+def test_a_call_that_may_have_been_billed_counts_as_billed_in_the_budget() -> None:
+    # The first guess is 1 token in and 10 out.
+    till = Till(TransientError("timeout", "late"), max_cost=20)
+
+    async def work() -> list[str]:
+        client, causes = till.client(), []
+        for _ in range(2):
+            with pytest.raises(ProviderError) as raised:
+                await client.complete(ASKED)
+            causes.append(raised.value.cause)
+        return causes
+
+    assert run(work) == ["timeout", "budget"]

@@ -1,0 +1,99 @@
+"""``docs/failures.md``: every cause that the code can name stands there, no other one does, and what it says is so."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import openai
+import pytest
+
+import llmbatch_assets
+from llmbatch_assets.adapters.provider_faults import STOPPING_CODES, STOPPING_STATUSES, fault_of_status
+from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
+
+PACKAGE = Path(llmbatch_assets.__file__).parent
+PAGE = PACKAGE.with_name("docs") / "failures.md"
+OUTCOMES = {"asked again": TransientError, "recorded": ItemPermanentError, "the run stops": RunPermanentError}
+NAMING = {"AnswerError", "TransientError", "ItemPermanentError", "RunPermanentError", "__init__", "_stop"}
+
+
+def section(heading: str) -> str:
+    return PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of a page's tables, without headings."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return [row for row, after in zip(cells, [*cells[1:], [""]], strict=True) if set(row[0]) != {"-"} != set(after[0])]
+
+
+def codes(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def words(node: ast.expr) -> Iterator[str]:
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and re.fullmatch(r"[a-z]+(_[a-z]+)*", str(part.value)):
+            yield str(part.value)
+
+
+def named_in(tree: ast.AST) -> Iterator[str]:
+    """The causes that a module names: what its errors are made of, and what its failures hold."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args:
+            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            yield from words(node.args[0]) if name in NAMING else ()
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                yield from words(value) if isinstance(key, ast.Constant) and key.value == "cause" else ()
+
+
+def test_every_cause_is_explained_and_no_other_one() -> None:
+    named = {cause for path in PACKAGE.rglob("*.py") for cause in named_in(ast.parse(path.read_text()))}
+    named |= {*STOPPING_STATUSES.values(), *STOPPING_CODES.values()}
+    told = [
+        code for part in ("By cause", "Failures of failures") for row in rows(section(part)) for code in codes(row[0])
+    ]
+    assert sorted(told) == sorted(named)
+
+
+def fault(status: int, code: str | None) -> ProviderError:
+    request = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
+    response = httpx2.Response(status, content=b"{}", request=request)
+    return fault_of_status(openai.APIStatusError("no", response=response, body={"message": "no", "code": code}))
+
+
+BY_STATUS = [
+    (int(status), outcome, codes(cause)[0])
+    for told, outcome, cause in (row[:3] for row in rows(section("By HTTP status")) if row[0][0].isdigit())
+    for status in told.split(", ")
+]
+BY_CODE = [
+    (code, outcome, codes(cause)[0])
+    for told, outcome, cause in (row[:3] for row in rows(section("By HTTP status")) if row[0][0] == "`")
+    for code in codes(told)
+]
+
+
+@pytest.mark.parametrize(("status", "outcome", "cause"), BY_STATUS)
+def test_a_status_means_what_the_page_says(status: int, outcome: str, cause: str) -> None:
+    got = fault(status, None)
+    assert (type(got), got.cause) == (OUTCOMES[outcome], cause)
+
+
+@pytest.mark.parametrize(("code", "outcome", "cause"), BY_CODE)
+def test_a_code_means_what_the_page_says(code: str, outcome: str, cause: str) -> None:
+    got = fault(400, code)
+    assert (type(got), got.cause) == (OUTCOMES[outcome], cause)
+
+
+def test_all_that_stops_a_run_by_its_status_or_code_is_on_the_page() -> None:
+    assert {status for status, outcome, _ in BY_STATUS if outcome == "the run stops" and status >= 400} == {
+        *STOPPING_STATUSES
+    }
+    assert {code for code, outcome, _ in BY_CODE if outcome == "the run stops"} == {*STOPPING_CODES}
