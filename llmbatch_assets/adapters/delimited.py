@@ -49,7 +49,7 @@ def read_delimited(path: Path, settings: Input, file_format: str, delimiter: str
     else:
         records = _quoted_records(path, text, delimiter, lines)
     header = next(records, None)
-    if header is None:
+    if header is None or (len(header) == 1 and not header[0].strip()):
         raise TableError(f"{path}: the file is empty; its first line must name the columns")
     _check_delimiter(path, header, delimiter)
     return RawTable(header, _even_rows(path, records, len(header), delimiter, lines), file_format)
@@ -88,7 +88,10 @@ def _quoted_records(path: Path, text: str, delimiter: str, lines: _Lines) -> Ite
                 yield record
     except csv.Error as broken:
         unclosed = "a quote is not closed" if "unexpected end" in str(broken) else str(broken)
-        raise TableError(f"{path}: in the row that begins on line {following}: {unclosed}") from None
+        raise TableError(
+            f"{path}: in the row that begins on line {following}: {unclosed}; a quote inside a quoted cell is doubled, and "
+            "a cell that begins with one is quoted"
+        ) from None
 
 
 def _escaped_records(text: str, lines: _Lines) -> Iterator[list[str]]:

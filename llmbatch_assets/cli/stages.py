@@ -14,6 +14,7 @@ from llmbatch_assets.assets.batch import STAGES, build_batch
 from llmbatch_assets.cli.progress import TerminalReporter
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, console, use_project_instance
 from llmbatch_assets.domain.cost import shown
+from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.errors import ConfigError, RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
 
@@ -22,6 +23,7 @@ class StageRunner:
     """Runs stages of one batch and tells how they went."""
 
     def __init__(self, batch_file: BatchFile, batch: Batch) -> None:
+        self._batch_file = batch_file
         self._batch = batch
         self._reporter = TerminalReporter(console, batch.parameters.cache.verbose)
         self._built = build_batch(batch_file, reporter=lambda _context, _batch: self._reporter)
@@ -40,6 +42,8 @@ class StageRunner:
         with _instance() as instance:
             for stage, members in STAGES.items():
                 chosen = [asset for asset in members if asset in assets]
+                if stage == "publish" and self._reporter.outcome is not None:
+                    self._tell_changes()
                 if chosen:
                     self._stage(instance, stage, chosen, {name: config[name] for name in chosen if name in config})
                 if self._interrupted:
@@ -73,6 +77,17 @@ class StageRunner:
             console.print("interrupted; what was accepted is kept, and the next run goes on from there", style="red")
         finally:
             self._reporter.close()
+
+    def _tell_changes(self) -> None:
+        """Say so where somebody changed what is asked while outputs were made: the export is of what is asked now."""
+        made = self._reporter.outcome.manifest["meta"] if self._reporter.outcome else {}
+        changed = what_changed(made, self._batch_file.load().source.identity)
+        if changed:
+            console.print(
+                f"{', '.join(changed)} changed while the run went on: export and report hold outputs of what is asked now; "
+                "run again to make the rest",
+                style="red",
+            )
 
     def _summary(self, assets: Sequence[str]) -> None:
         layout, parameters = self._batch.layout, self._batch.parameters

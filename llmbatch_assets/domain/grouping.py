@@ -99,14 +99,14 @@ class Table:
 def group_key_warnings(snapshot: Snapshot, column: str) -> list[str]:
     """What a user should know about the values of the grouping column, with examples."""
     keys = [row[column] for row in snapshot.rows]
-    empty = [index for index, key in enumerate(keys) if not key]
+    empty = [number for number, key in enumerate(keys, start=1) if not key]
     merged = sorted({key for key in keys if composed(key) != key})
     folded: dict[str, set[str]] = {}
     for key in dict.fromkeys(map(composed, keys)):
         folded.setdefault(" ".join(key.casefold().split()), set()).add(key)
     alike = [" / ".join(map(repr, sorted(same))) for same in folded.values() if len(same) > 1]
     told: list[tuple[Sequence[object], str]] = [
-        (empty, f"{len(empty)} rows have no value in {column!r} and form one group; row indices"),
+        (empty, f"{len(empty)} rows have no value in {column!r} and form one group; rows"),
         (merged, f"{len(merged)} values of {column!r} were composed (Unicode NFC) to find their group"),
         (alike, f"{len(alike)} groups of {column!r} differ only in case or blanks and stay apart"),
     ]

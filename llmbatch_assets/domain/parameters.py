@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from llmbatch_assets.domain.text import composed
 
 DEFAULT_BATCH = "parameters"
 NULL_TOKENS = ("none", "nan", "n/a", "na", "null", "nil", "[none]", "[null]", "#n/a", "<na>", "nat")
 
 GroupingMode = Literal["group_output", "row_output_with_group_context"]
 StructuredOutput = Literal["auto", "json_schema", "json_object", "prompt"]
+
+
+# In the form in which the table's own names are kept.
+ColumnName = Annotated[str, AfterValidator(composed)]
 
 
 class Block(BaseModel):
@@ -73,7 +79,7 @@ class Input(Block):
     delimiter: str = Field("", max_length=1, description="What separates columns; empty: as the format says.")
     sheet: str | int = Field("", description="Sheet of a workbook, by name or by number from 1; empty: its only one.")
     encoding: str = Field("utf-8", description="Encoding of a delimited file; a byte order mark is accepted.")
-    required_columns: tuple[str, ...] = Field((), description="Columns without which the run does not start.")
+    required_columns: tuple[ColumnName, ...] = Field((), description="Columns without which the run does not start.")
     null_tokens: tuple[str, ...] = Field(NULL_TOKENS, description="Cells that mean nothing, compared without case.")
     collapse_whitespace: bool = Field(True, description="Line breaks and tabs inside a cell become one space.")
     records_alias: bool = Field(True, description="Repeat the snapshot's rows under the key records.")
@@ -92,7 +98,7 @@ class Grouping(Block):
     """Which rows belong together, and what comes of it."""
 
     enabled: bool = Field(False, description="false: every row is an item of its own.")
-    column: str = Field("", description="The column whose equal values make a group.")
+    column: ColumnName = Field("", description="The column whose equal values make a group.")
     mode: GroupingMode = Field(
         "row_output_with_group_context",
         description="group_output: one item per group; row_output_with_group_context: one item per row that also "
@@ -116,8 +122,8 @@ class Columns(Block):
     """Column selection."""
 
     mode: Literal["all", "include", "exclude"] = Field("all", description="Which columns the model sees.")
-    include: tuple[str, ...] = Field((), description="The columns, in this order, for mode include.")
-    exclude: tuple[str, ...] = Field((), description="Columns that the model never sees, in every mode.")
+    include: tuple[ColumnName, ...] = Field((), description="The columns, in this order, for mode include.")
+    exclude: tuple[ColumnName, ...] = Field((), description="Columns that the model never sees, in every mode.")
 
     @model_validator(mode="after")
     def _has_columns(self) -> Columns:
@@ -146,7 +152,9 @@ class Context(Block):
 class WorkItemsBlock(Block):
     """Names of items, and what identical ones mean."""
 
-    label_column: str = Field("", description="Column whose value begins the partition key; empty: the group key.")
+    label_column: ColumnName = Field(
+        "", description="Column whose value begins the partition key; empty: the group key."
+    )
     duplicates: Literal["separate", "share"] = Field(
         "separate", description="Identical items: separate outputs, or one call that serves them all."
     )

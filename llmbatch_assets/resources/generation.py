@@ -138,9 +138,10 @@ class Generation:
         )
         changed = what_changed(self._last_meta(), self.batch.source.identity)
         if choice.to_run and changed:
+            pending = sum(state != "accepted" for state in self.states.values())
             self.reporter.say(
-                f"Changed since the last run: {', '.join(changed)}. That makes {len(choice.to_run)} items pending; the "
-                "outputs of before stay on disk"
+                f"Changed since the last run: {', '.join(changed)}. That makes {pending} items pending, of which this run "
+                f"takes {len(choice.to_run)}; the outputs of before stay on disk"
             )
 
     def _last_meta(self) -> dict[str, Any]:

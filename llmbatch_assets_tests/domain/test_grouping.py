@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.canonical import sha1_text
 from llmbatch_assets.domain.grouping import GROUPINGS, make_plan
+from llmbatch_assets.domain.parameters import Input
+from llmbatch_assets.domain.table import RawTable, take_snapshot
 from llmbatch_assets.domain.text import CUT_MARK
 from llmbatch_assets.domain.work import WorkItem, WorkPlan, work_items_of
 from llmbatch_assets.errors import ConfigError, GroupingColumnError
@@ -302,6 +304,13 @@ def test_values_of_the_grouping_column_that_need_a_look_are_told_with_examples()
     made = plan("group_output", rows)
     assert [item.group_key for item in made.items] == ["", "caf\u00e9", "Café"]
     empty, composed, alike = made.warnings
-    assert empty == "1 rows have no value in 'team' and form one group; row indices: 0"
+    assert empty == "1 rows have no value in 'team' and form one group; rows: 1"
     assert composed.startswith("1 values of 'team' were composed (Unicode NFC)")
     assert alike.endswith("differ only in case or blanks and stay apart: 'Café' / 'café'")
+
+
+def test_a_column_is_found_however_its_accents_are_typed() -> None:
+    composed, typed = "Cat\u00e9gorie", "Cate\u0301gorie"
+    taken = take_snapshot(RawTable([composed], [["x"]], "csv"), "t.csv", Input())
+    settings = parameters(grouping={"enabled": True, "column": typed}, context={"columns": {"include": [typed]}})
+    assert [item.group_key for item in make_plan(taken, settings).items] == ["x"]
