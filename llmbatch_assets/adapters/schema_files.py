@@ -27,10 +27,17 @@ def ensure_schema_txt(batch: Batch, *, force: bool = False) -> Ensured:
     sha = sha1_text(text)
     if not force and path.is_file() and not schema_txt_mismatch(batch):
         return Ensured(False, sha, f"{batch.layout.schema_txt} matches {batch.layout.schema_py}; nothing to do")
-    archived = archive(path, batch.path(batch.layout.archive)) if path.is_file() else None
-    write_atomically(path, text.encode())
+    archived = replace_schema_txt(batch, text)
     told = f"wrote {batch.layout.schema_txt} (bytes={len(text.encode())})"
     return Ensured(True, sha, f"{told}; the old one is {batch.shown(archived)}" if archived else told)
+
+
+def replace_schema_txt(batch: Batch, text: str) -> Path | None:
+    """Write the schema's text; gives the archived copy of the one before."""
+    path = batch.path(batch.layout.schema_txt)
+    archived = archive(path, batch.path(batch.layout.archive)) if path.is_file() else None
+    write_atomically(path, text.encode())
+    return archived
 
 
 def schema_txt_mismatch(batch: Batch) -> str:

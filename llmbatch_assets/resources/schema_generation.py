@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from llmbatch_assets.adapters.files import read_json, write_json
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.adapters.schema_files import replace_schema_py
+from llmbatch_assets.adapters.schema_files import replace_schema_py, replace_schema_txt
 from llmbatch_assets.adapters.schema_module import load_schema, load_source
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.schema_source import parse_schema
@@ -74,7 +74,11 @@ def write_schema(batch: Batch, llm: LlmResource, say: Callable[[str], None], run
         ) from None
     archived = replace_schema_py(batch, written.source)
     path, trust = batch.layout.schema_py, batch.parameters.llm_schema.trust
-    contract = load_schema(batch.path(path), str(path), trust=trust).output()
+    models = load_schema(batch.path(path), str(path), trust=trust)
+    contract = models.output()
+    if batch.path(batch.layout.schema_txt).is_file():
+        # Left as it was, it would be a mismatch that nobody made.
+        replace_schema_txt(batch, models.text())
     manifest = {
         "meta": {
             "pipeline": 0,

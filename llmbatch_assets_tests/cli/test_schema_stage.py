@@ -338,6 +338,25 @@ def test_a_text_that_does_not_match_is_never_used_silently(home: Callable[..., P
     assert project.llmbatch_here("run").returncode == 0
 
 
+def test_a_schema_that_is_written_anew_brings_its_text_along(home: Callable[..., Project], server: ChatServer) -> None:
+    project = home(llm_schema={"on_mismatch": "error"})
+    project.llmbatch_here("run", "--select", "llm_schema_txt")
+    answers_with(NEW, server)
+    assert project.llmbatch_here(*FORCE).returncode == 0
+    assert project.llmbatch_here("run", "--select", "llm_schema_txt").returncode == 0
+    assert {Path(name).suffix for name in archived(project)} == {".py", ".txt"}
+
+
+def test_a_text_that_lies_is_told_where_only_outputs_are_made(
+    home: Callable[..., Project], server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = home()
+    project.llmbatch_here("run")
+    project.write("schema/llm_schema.txt", '{"stale": 1}')
+    project.llmbatch_here("run", "--select", "llm_outputs")
+    assert "schema/llm_schema.txt does not match" in caplog.text
+
+
 def test_another_batch_has_a_schema_of_its_own_written(home: Callable[..., Project], server: ChatServer) -> None:
     project = home()
     project.parameters("other", **settings(server.base_url))
