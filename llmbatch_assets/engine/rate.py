@@ -10,7 +10,7 @@ CATCH_UP_SEC = 0.05
 SHORTEST_DELAY_SEC = 0.001
 
 # A rate that was found is undercut, and then raised by ever larger steps until the server objects again. These values
-# hold servers of many kinds near 97 % of what they take, with about one refusal in forty calls, or in eight seconds.
+# hold servers of many kinds near 95 % of what they take, with about one refusal in forty calls, or in eight seconds.
 UNDERCUT = 0.95
 LOWEST_SHARE = 0.9
 SERIOUS_IN_A_ROW = 3

@@ -100,7 +100,7 @@ REFUSED: list[Any] = [
     Refused("nothing", "i.csv", "", ("empty", "first line must name the columns")),
     Refused("only a mark", "i.csv", BOM, ("empty", "first line must name the columns")),
     Refused("only line breaks", "i.csv", "\n\r\n\n", ("empty", "first line must name the columns")),
-    Refused("only blanks", "i.csv", "   \n  \n", ("column 1 has no name",)),
+    Refused("only blanks", "i.csv", "   \n  \n", ("empty", "first line must name the columns")),
     Refused("a web page", "i.csv", "<!DOCTYPE html>\n<html>\n</html>\n", ("HTML",)),
     Refused("a pointer", "i.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n", ("git lfs pull",)),
     # Column names.
