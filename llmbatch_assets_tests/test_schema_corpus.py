@@ -39,7 +39,7 @@ from llmbatch_assets_tests.schema_corpus import AWKWARD, HOSTILE, LEGITIMATE, MA
 from llmbatch_assets_tests.schema_corpus.strategies import DrawnModule, modules, spoilt
 
 SHOWN = "schema/llm_schema.py"
-LONGEST_SEC = 2.0
+LONGEST_SEC = 5.0
 LONGEST_MESSAGE = 500
 ADVICE = re.compile(
     r";|\b(use|write|choose|keep|known|name|rename|give|import|remove|drop|leave|put|make|save|add|at most)\b"

@@ -255,7 +255,8 @@ def test_a_schema_of_two_hundred_lines_is_there_before_one_looks_up() -> None:
         started = time.process_time()
         load_source(f"{source}    again_{number}: str\n", "s.py")
         rounds.append(time.process_time() - started)
-    assert min(rounds) < 0.3
+    # The figure itself is measured by a benchmark; here only what grows beyond all bounds fails.
+    assert min(rounds) < 1.5
 
 
 # Many at once.

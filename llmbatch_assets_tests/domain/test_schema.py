@@ -389,5 +389,5 @@ def test_an_output_is_validated_at_a_speed_that_nobody_notices() -> None:
         started = time.process_time()
         contract.validate(answer)
         rounds.append((time.process_time() - started) / kilobytes)
-    # What a busy machine adds is left out by taking the best of the rounds.
-    assert min(rounds) < 50e-6
+    # The figure itself is measured by a benchmark; here only what grows beyond all bounds fails.
+    assert min(rounds) < 500e-6
