@@ -60,12 +60,17 @@ def test_a_backslash_that_escapes_nothing_stays() -> None:
     assert clean_cell(r"foo\,bar", Input()) == r"foo\,bar"
 
 
+def test_a_character_that_no_text_file_can_keep_is_refused() -> None:
+    with pytest.raises(ValueError, match="row 1, column .a.: holds a NUL character"):
+        clean_cell("x\0", Input())
+
+
 def test_line_breaks_stay_where_they_are_wanted() -> None:
     assert clean_cell(" a\n b \n", Input(collapse_whitespace=False)) == "a\n b"
 
 
 @quick
-@given(st.text())
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_a_clean_cell_is_one_line_and_stays_as_it_is(cell: str) -> None:
     clean = clean_cell(cell, Input())
     assert not set("\n\r\t\v\f\x85\u2028\u2029") & set(clean)
