@@ -163,6 +163,8 @@ class FileStore:
         self.forced.mkdir(parents=True, exist_ok=True)
         for cache_id in cache_ids:
             (self.forced / cache_id).touch()
+            # A new answer is asked for, not a verdict on one that was left over.
+            self._awaiting_path(cache_id).unlink(missing_ok=True)
 
     def is_forced(self, cache_id: str) -> bool:
         return (self.forced / cache_id).exists()

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from llmbatch_assets.domain.schema_spec import MODULES, EnumSpec, FieldSpec, ModelSpec, SchemaSpec, used_names
-from llmbatch_assets.domain.schema_types import PLAIN_TYPES, ImportAdvice, TypeReader, check_depth, construct
+from llmbatch_assets.domain.schema_types import PLAIN_TYPES, ImportAdvice, TypeReader
+from llmbatch_assets.domain.schema_values import check_depth, construct
 from llmbatch_assets.errors import SchemaError
 
 MAX_SOURCE_CHARS = 200_000

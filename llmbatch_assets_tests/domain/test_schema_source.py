@@ -8,7 +8,8 @@ import pytest
 
 from llmbatch_assets.domain.schema_source import MAX_CLASSES, MAX_FIELDS, MAX_SOURCE_CHARS, parse_schema
 from llmbatch_assets.domain.schema_spec import MODULES, EnumSpec, FieldSpec, Name, SchemaSpec, render_schema
-from llmbatch_assets.domain.schema_types import LONGEST, MAX_DEPTH, MAX_PARTS, MAX_PATTERN_CHARS
+from llmbatch_assets.domain.schema_types import MAX_PARTS
+from llmbatch_assets.domain.schema_values import LONGEST, MAX_DEPTH, MAX_PATTERN_CHARS
 from llmbatch_assets.errors import SchemaError
 
 HEAD = "from typing import Annotated, List, Literal, Optional\n\nfrom pydantic import BaseModel, ConfigDict, Field\n\n"
