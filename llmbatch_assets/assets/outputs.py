@@ -66,16 +66,17 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
         by_key = context.has_partition_key or context.has_partition_key_range
         selection = Selection(select="keys", keys=context.partition_keys) if by_key else _selection(config)
         choice = generation.choose(selection, force=config.force)
-        events = PartitionEvents(context, names.partitions, batch.layout.llm_outputs)
-        for item in choice.hits if by_key else events.lagging(generation.accepted_items):
-            events.materialized(item, generation.output(item), hit=True)
-        outcome = generation.run(choice, lambda item, output, found: events.materialized(item, output, hit=found))
-        if not by_key:
-            events.failed(item.partition_key for item in outcome.failed)
-        elif outcome.fault is not None:
-            cancel(context)
-        for item in outcome.standing if by_key else ():
-            events.materialized(item, generation.output(item), hit=True)
+        with PartitionEvents(context, names.partitions, batch.layout.llm_outputs) as events:
+            for item in choice.hits if by_key else events.lagging(generation.accepted_items):
+                events.materialized(item, generation.output(item), hit=True)
+            events.flush()
+            outcome = generation.run(choice, lambda item, output, found: events.materialized(item, output, hit=found))
+            if not by_key:
+                events.failed(item.partition_key for item in outcome.failed)
+            elif outcome.fault is not None:
+                cancel(context)
+            for item in outcome.standing if by_key else ():
+                events.materialized(item, generation.output(item), hit=True)
         if outcome.manifest["usage"]["requests"]:
             context.log_event(dg.AssetObservation(context.asset_key, metadata=_facts(outcome)))
         _raise_for(context, outcome)

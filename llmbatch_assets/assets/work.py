@@ -12,9 +12,7 @@ from llmbatch_assets.domain.identity import IDENTITY_VERSION
 from llmbatch_assets.domain.plan_preview import facts, preview
 from llmbatch_assets.domain.table import Snapshot
 from llmbatch_assets.domain.work import GroupContext, WorkItems, work_items_of
-
-# Keys are added in statements of this size: databases limit the variables of one.
-KEYS_AT_ONCE = 10_000
+from llmbatch_assets.resources.dynamic_partitions import sync_partitions
 
 
 def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition]:
@@ -79,24 +77,11 @@ def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition
             data_version=version,
         )
         # After the artifact: a key without its item would be a partition that nothing can fill.
-        added, removed = sync_partitions(context.instance, names, [item.partition_key for item in plan.items])
+        keys = [item.partition_key for item in plan.items]
+        added, removed = sync_partitions(context.instance, names.own("work_items"), keys)
         context.log.info(f"partitions of llm_outputs: {len(plan.items)} in all, {added} added, {removed} removed")
 
     return [input_snapshot, plan_work]
-
-
-def sync_partitions(instance: dg.DagsterInstance, names: Names, keys: list[str]) -> tuple[int, int]:
-    """Make the registered partition keys exactly ``keys``; gives how many were added and removed. Files stay."""
-    partitions = names.partitions.name
-    assert partitions is not None
-    wanted, present = set(keys), set(instance.get_dynamic_partitions(partitions))
-    added = [key for key in keys if key not in present]
-    removed = sorted(present - wanted)
-    for start in range(0, len(added), KEYS_AT_ONCE):
-        instance.add_dynamic_partitions(partitions, added[start : start + KEYS_AT_ONCE])
-    for key in removed:
-        instance.delete_dynamic_partition(partitions, key)
-    return len(added), len(removed)
 
 
 def _how_items_are_made(batch: Batch) -> str:

@@ -23,6 +23,9 @@ EXIT_STOPPED = 1
 EXIT_INPUT = 2
 EXIT_FAILED_ITEMS = 3
 
+# How many events Dagster collects before it stores them: those of a run's partitions, which it plans all at once.
+EVENT_BATCH_SIZE = "500"
+
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
 config_option = click.option(
@@ -64,7 +67,11 @@ def set_up_logging(level: str) -> None:
 
 
 def use_project_instance(root: Path) -> Path:
-    """Point Dagster at the project's own instance, unless the environment names another; gives its folder."""
+    """Point Dagster at the project's own instance, unless the environment names another; gives its folder.
+
+    This process and those that it starts also write events in batches, where the storage can.
+    """
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH_SIZE)
     home = Path(os.environ.get("DAGSTER_HOME") or root / "dagster_home").resolve()
     os.environ["DAGSTER_HOME"] = str(home)
     settings = home / "dagster.yaml"

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 
 from llmbatch_assets.errors import RunInterruptedError
 
@@ -56,6 +57,16 @@ def _replace_handlers(loop: asyncio.AbstractEventLoop, end: Callable[[int], None
         # Event loops on Windows have no signal handlers; Dagster's own stay in place there.
         return {}
     return before
+
+
+@contextmanager
+def holding_interrupts() -> Iterator[None]:
+    """Let a signal that comes during the block wait for its end; it then ends the run as one does in Dagster."""
+    with capture_interrupts():
+        yield
+        interrupted = pop_captured_interrupt()
+    if interrupted:
+        raise DagsterExecutionInterruptedError
 
 
 def cancel(context: dg.AssetExecutionContext) -> NoReturn:

@@ -1,23 +1,34 @@
 """What Dagster is told about single work items: one partition each."""
 
 import logging
+import os
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import dagster as dg
-from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, StepMaterializationData
+from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from llmbatch_assets.domain.canonical import readable_json, sha1_named
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.work import WorkItem
+from llmbatch_assets.resources.event_groups import EventGroups
 
 PREVIEW_CHARS = 2000
+# What Dagster says of a materialization that has no description.
+MATERIALIZED = "Materialized value."
 
 
 class PartitionEvents:
-    """Events of one run of ``llm_outputs``. An event follows its file and never goes ahead of it."""
+    """Events of one run of ``llm_outputs``, stored in groups. An event follows its file and never goes ahead of it.
+
+    Leaving the ``with`` block stores the last group. Past ``context.log_event`` since that stores, prints and keeps in
+    memory each event by itself.
+    """
 
     def __init__(
         self, context: dg.AssetExecutionContext, partitions: dg.DynamicPartitionsDefinition, folder: PurePosixPath
@@ -25,17 +36,29 @@ class PartitionEvents:
         self._context = context
         self._partitions = partitions
         self._folder = folder
+        self._step = context.op_execution_context.get_step_execution_context()
+        self._tags = self._step.event_tags
+        self._groups = EventGroups(context.instance.event_log_storage)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.flush()
+
+    def flush(self) -> None:
+        """Store the events that wait for their group to be full."""
+        self._groups.flush()
 
     def materialized(self, item: WorkItem, output: AcceptedOutput, *, hit: bool) -> None:
         """The item has an accepted output, made now or found."""
-        self._context.log_event(
-            dg.AssetMaterialization(
-                asset_key=self._context.asset_key,
-                partition=item.partition_key,
-                metadata=_metadata(item, output, str(self._folder / f"{output.meta['cache_id']}.json"), hit),
-                tags={"dagster/data_version": sha1_named(parsed=output.parsed)},
-            )
+        made = dg.AssetMaterialization(
+            asset_key=self._context.asset_key,
+            partition=item.partition_key,
+            metadata=_metadata(item, output, str(self._folder / f"{output.meta['cache_id']}.json"), hit),
+            tags={"dagster/data_version": sha1_named(parsed=output.parsed)},
         )
+        self._groups.add(self._entry(self._materialization(made), MATERIALIZED))
 
     def lagging(self, items: Sequence[WorkItem]) -> list[WorkItem]:
         """Those of the items that Dagster does not show as materialized: after a crash, or a deleted run."""
@@ -49,11 +72,41 @@ class PartitionEvents:
         Dagster paints a partition FAILED that was planned by a failed run and not materialized since. A run that
         chose its items itself has planned none.
         """
-        step_key = self._context.op_execution_context.get_step_execution_context().step.key
+        # Events of one kind are written faster than mixed ones.
+        self.flush()
         for key in keys:
             planned = AssetMaterializationPlannedData(self._context.asset_key, partition=key, partitions_subset=None)
-            event = DagsterEvent.build_asset_materialization_planned_event(self._context.job_name, step_key, planned)
-            self._context.instance.report_dagster_event(event, self._context.run.run_id, logging.DEBUG)
+            event = DagsterEvent.build_asset_materialization_planned_event(
+                self._step.job_name, self._step.step.key, planned
+            )
+            self._groups.add(self._entry(event, ""))
+        self.flush()
+
+    def _materialization(self, made: dg.AssetMaterialization) -> DagsterEvent:
+        step = self._step.step
+        return DagsterEvent(
+            event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+            job_name=self._step.job_name,
+            step_handle=step.handle,
+            node_handle=step.node_handle,
+            step_kind_value=step.kind.value,
+            logging_tags=self._tags,
+            event_specific_data=StepMaterializationData(made),
+            message=MATERIALIZED,
+            pid=os.getpid(),
+        )
+
+    def _entry(self, event: DagsterEvent, message: str) -> EventLogEntry:
+        return EventLogEntry(  # type: ignore[no-untyped-call]
+            error_info=None,
+            level=logging.DEBUG,
+            user_message=message,
+            run_id=self._step.run_id,
+            timestamp=time.time(),
+            step_key=self._step.step.key,
+            job_name=self._step.job_name,
+            dagster_event=event,
+        )
 
 
 def _metadata(item: WorkItem, output: AcceptedOutput, path: str, hit: bool) -> dict[str, Any]:

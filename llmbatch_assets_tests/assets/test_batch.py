@@ -15,7 +15,7 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from llmbatch_assets.assets.batch import STAGES, BatchDefinitions, build_batch
 from llmbatch_assets.assets.keys import Names
-from llmbatch_assets.assets.work import KEYS_AT_ONCE, sync_partitions
+from llmbatch_assets.resources.dynamic_partitions import KEYS_AT_ONCE, sync_partitions
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
 from llmbatch_assets_tests.project import ROWS, Project, make_project, partition_states, settings
 
@@ -273,7 +273,9 @@ def test_partitions_follow_the_rows_and_unchanged_ones_stay_as_they_are(rig: Rig
 
 
 def test_partitions_become_exactly_the_keys_in_their_order(instance: dg.DagsterInstance) -> None:
-    first, other = Names("parameters"), Names("second")
+    first, other = Names("parameters").partitions.name, Names("second").partitions.name
+    assert first is not None
+    assert other is not None
     sync_partitions(instance, other, ["mine"])
 
     # From, to, added, removed.
@@ -305,11 +307,11 @@ def test_many_partitions_are_added_in_statements_that_a_database_takes(
     monkeypatch.setattr(instance, "add_dynamic_partitions", counted)
     keys = [f"item-{number}" for number in range(2 * KEYS_AT_ONCE + 1)]
 
-    assert sync_partitions(instance, Names("parameters"), keys) == (len(keys), 0)
+    assert sync_partitions(instance, "work_items", keys) == (len(keys), 0)
 
     assert sizes == [KEYS_AT_ONCE, KEYS_AT_ONCE, 1]
     assert list(instance.get_dynamic_partitions("work_items")) == keys
-    assert sync_partitions(instance, Names("parameters"), keys) == (0, 0)
+    assert sync_partitions(instance, "work_items", keys) == (0, 0)
     assert len(sizes) == 3
 
 
