@@ -18,6 +18,8 @@ def defs() -> dg.Definitions:
     batches = [build_batch(path) for path in config_files(config)]
     return dg.Definitions(
         assets=[asset for batch in batches for asset in batch.assets],
+        asset_checks=[check for batch in batches for check in batch.checks],
         jobs=[job for batch in batches for job in batch.jobs],
+        sensors=[sensor for batch in batches for sensor in batch.sensors],
         resources={key: resource for batch in batches for key, resource in batch.resources.items()},
     )

@@ -50,7 +50,9 @@ def test_every_configuration_file_is_a_batch(loaded: dg.Definitions) -> None:
     keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
     assert len(keys) == 2 * len({key.removeprefix("second/") for key in keys})
     jobs = {job.name for job in loaded.resolve_all_job_defs() if not job.name.startswith("__")}
-    assert jobs == {f"{batch}{stage}" for batch in ("", "second__") for stage in ("prepare", "generate", "publish")}
+    names = ("prepare", "generate", "generate_pending", "publish")
+    assert jobs == {f"{batch}{name}" for batch in ("", "second__") for name in names}
+    assert all(sensor.default_status is dg.DefaultSensorStatus.STOPPED for sensor in loaded.sensors or ())
 
 
 def test_a_project_is_found_by_the_environment(

@@ -9,10 +9,12 @@ from pathlib import Path
 import dagster as dg
 
 from llmbatch_assets.adapters.project import BatchFile
+from llmbatch_assets.assets.checks import batch_checks
 from llmbatch_assets.assets.delivery import delivery_assets
 from llmbatch_assets.assets.keys import Names
-from llmbatch_assets.assets.outputs import llm_outputs_asset
+from llmbatch_assets.assets.outputs import generate_pending_job, llm_outputs_asset
 from llmbatch_assets.assets.schema import schema_assets
+from llmbatch_assets.assets.sensors import Job, batch_sensors
 from llmbatch_assets.assets.sources import source_assets
 from llmbatch_assets.assets.work import work_assets
 from llmbatch_assets.resources.generation import ReporterFactory
@@ -31,12 +33,20 @@ class BatchDefinitions:
 
     names: Names
     assets: list[dg.AssetsDefinition | dg.SourceAsset]
-    jobs: list[dg.UnresolvedAssetJobDefinition]
+    jobs: list[Job]
+    checks: list[dg.AssetChecksDefinition]
+    sensors: list[dg.SensorDefinition]
     resources: dict[str, object]
 
     def definitions(self) -> dg.Definitions:
         """Everything together."""
-        return dg.Definitions(assets=self.assets, jobs=self.jobs, resources=self.resources)
+        return dg.Definitions(
+            assets=self.assets,
+            asset_checks=self.checks,
+            jobs=self.jobs,
+            sensors=self.sensors,
+            resources=self.resources,
+        )
 
 
 def build_batch(config: Path | str | BatchFile, reporter: ReporterFactory | None = None) -> BatchDefinitions:
@@ -62,21 +72,29 @@ def build_batch(config: Path | str | BatchFile, reporter: ReporterFactory | None
     tags = {"llmbatch/batch": names.batch} | (
         {"llmbatch/run_id": run_id} if (run_id := batch.parameters.run.run_id) else {}
     )
-    return BatchDefinitions(names, assets, _jobs(names, tags), {names.io_manager: io_manager, "llm": LlmResource()})
+    jobs: dict[str, Job] = {**_jobs(names, tags), "generate_pending": generate_pending_job(batch_file, names)}
+    return BatchDefinitions(
+        names=names,
+        assets=assets,
+        jobs=list(jobs.values()),
+        checks=batch_checks(batch_file, names),
+        sensors=batch_sensors(batch_file, names, jobs),
+        resources={names.io_manager: io_manager, "llm": LlmResource()},
+    )
 
 
-def _jobs(names: Names, tags: dict[str, str]) -> list[dg.UnresolvedAssetJobDefinition]:
+def _jobs(names: Names, tags: dict[str, str]) -> dict[str, Job]:
     descriptions = {
         "prepare": "Schema, snapshot and work items: everything before the first call.",
-        "generate": "Generate what has no output yet; run it without choosing a partition.",
+        "generate": "Generate what its configuration selects, without a partition; or the partitions that are chosen.",
         "publish": "Export and report.",
     }
-    return [
-        dg.define_asset_job(
+    return {
+        stage: dg.define_asset_job(
             names.own(stage),
             selection=dg.AssetSelection.assets(*(names.key(asset) for asset in assets)),
             description=descriptions[stage],
             tags=tags,
         )
         for stage, assets in STAGES.items()
-    ]
+    }

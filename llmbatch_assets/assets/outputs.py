@@ -1,20 +1,27 @@
 """``llm_outputs``: one partition per work item, any number of them in one run."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import dagster as dg
 from pydantic import Field
 
-from llmbatch_assets.adapters.project import BatchFile
+from llmbatch_assets.adapters.project import Batch, BatchFile
+from llmbatch_assets.assets.checks import check_results, evaluation, output_check_specs
 from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.plan import Selection
-from llmbatch_assets.domain.work import GroupContext, WorkItems
-from llmbatch_assets.errors import RunInterruptedError
+from llmbatch_assets.domain.quality import Finding, Quality, assess
+from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkItems
+from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.generation import Generation, LogReporter, Outcome, ReporterFactory
 from llmbatch_assets.resources.interruption import cancel
+from llmbatch_assets.resources.json_io_manager import load_artifact
 from llmbatch_assets.resources.llm import LlmResource
+from llmbatch_assets.resources.orphans import close_orphans, sign_run
 from llmbatch_assets.resources.partition_events import PartitionEvents
+from llmbatch_assets.resources.versions import run_tags
 
 
 class GenerateConfig(dg.Config):
@@ -31,6 +38,83 @@ class GenerateConfig(dg.Config):
     retry_failed: bool = Field(default=False, description="Also try again what the provider refused for good.")
     force: bool = Field(default=False, description="Generate again what has an output; it stays until replaced.")
 
+    def selection(self) -> Selection:
+        """The items that are meant."""
+        return Selection(self.select, self.keys, self.limit, self.sample, self.retry_failed)
+
+
+UPSTREAM = ("work_items", "group_contexts", "llm_schema_txt", "prompts")
+
+
+@dataclass(frozen=True)
+class GenerateStage:
+    """A run of the generate stage, as the asset's own and as that of the job that needs no partition."""
+
+    context: dg.OpExecutionContext
+    names: Names
+    batch: Batch
+    generation: Generation
+
+    @property
+    def key(self) -> dg.AssetKey:
+        return self.names.key("llm_outputs")
+
+    def run(self, config: GenerateConfig) -> Iterator[Finding]:
+        """Generate; then what the checks find. Raises ``Failure`` where items failed or the run was stopped."""
+        sign_run(self.context)
+        close_orphans(self.context.instance)
+        use_sources(self.context, self.batch, self.names, "prompts")
+        by_key = self.context.has_partition_key or self.context.has_partition_key_range
+        chosen = Selection(select="keys", keys=self.context.partition_keys) if by_key else config.selection()
+        choice = self.generation.choose(chosen, force=config.force)
+        with self._events() as events:
+            for item in choice.hits if by_key else events.lagging(self.generation.accepted_items):
+                self._hit(events, item)
+            events.told(all_items=not by_key)
+            outcome = self.generation.run(choice, lambda item, out, found: events.materialized(item, out, hit=found))
+            if not by_key:
+                events.failed(item.partition_key for item in outcome.failed)
+            elif outcome.fault is not None:
+                cancel(self.context)
+            for item in outcome.standing if by_key else ():
+                self._hit(events, item)
+            if isinstance(outcome.fault, RunInterruptedError):
+                cancel(self.context)
+            quality = self._quality(events, outcome)
+        yield from assess(quality, self.batch.parameters.checks)
+        self._end(outcome, quality)
+
+    def _events(self) -> PartitionEvents:
+        inputs = [self.names.key(name) for name in UPSTREAM]
+        versions = run_tags(self.context.instance, self.batch.source.identity.sha, inputs)
+        folder = self.batch.layout.llm_outputs
+        return PartitionEvents(self.context, self.key, self.names.partitions, folder, versions)
+
+    def _hit(self, events: PartitionEvents, item: WorkItem) -> None:
+        events.materialized(item, self.generation.output(item), hit=True)
+
+    def _quality(self, events: PartitionEvents, outcome: Outcome) -> Quality:
+        counts, causes = outcome.manifest["counts"], outcome.manifest["failures_by_cause"]
+        # Dagster has been told of every accepted output by now, and of none that is not of this identity.
+        told = events.output_versions()
+        versions = [told[key] for key in outcome.accepted if key in told]
+        scores = self.generation.scores(outcome.accepted)
+        return Quality(counts["n_success"], counts["n_fail"], causes, versions, scores)
+
+    def _end(self, outcome: Outcome, quality: Quality) -> None:
+        facts: dict[str, int | float] = {**outcome.facts(), "acceptance_rate": quality.acceptance_rate}
+        if quality.mean_score is not None:
+            facts["judge_score_mean"] = quality.mean_score
+        if outcome.tally.done:
+            self.context.log_event(dg.AssetObservation(self.key, metadata=facts))
+        causes = ", ".join(f"{count} {cause}" for cause, count in sorted(outcome.tally.causes.items()))
+        metadata = {**facts, "causes": causes or "none"}
+        if outcome.fault is not None:
+            raise dg.Failure(f"stopped: {outcome.fault}", metadata=metadata, allow_retries=False)
+        if outcome.tally.failed:
+            told = f"{outcome.tally.failed} of {outcome.tally.total} items failed: {causes}"
+            raise dg.Failure(told, metadata, allow_retries=False)
+
 
 def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFactory | None) -> dg.AssetsDefinition:
     """The asset that holds the outputs of a batch."""
@@ -42,12 +126,14 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
             "work_items": dg.AssetIn(key=names.key("work_items")),
             "group_contexts": dg.AssetIn(key=names.key("group_contexts")),
         },
-        deps=[names.key("llm_schema_txt"), names.key("prompts"), names.key("parameters")],
+        deps=[names.key("llm_schema_txt"), names.key("prompts")],
         partitions_def=names.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key=names.io_manager,
         output_required=False,
         pool="llm",
+        code_version=_code_version(batch_file),
+        check_specs=output_check_specs(names),
         kinds={"llm", "json"},
         description="The answers: one partition per work item. An item whose accepted output is on disk costs nothing.",
     )
@@ -57,53 +143,49 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
         work_items: WorkItems,
         group_contexts: list[GroupContext],
         llm: dg.ResourceParam[LlmResource],
-    ) -> Iterator[dg.Output[None]]:
+    ) -> Iterator[dg.AssetCheckResult]:
         batch = batch_file.load()
-        watcher = (
-            reporter(context, batch) if reporter else LogReporter(context.log.info, batch.parameters.cache.verbose)
-        )
+        watcher = reporter(context, batch) if reporter else _log_reporter(context, batch)
         generation = Generation(batch, work_items.items, group_contexts, llm, watcher, context.run.run_id)
-        by_key = context.has_partition_key or context.has_partition_key_range
-        selection = Selection(select="keys", keys=context.partition_keys) if by_key else _selection(config)
-        choice = generation.choose(selection, force=config.force)
-        with PartitionEvents(context, names.partitions, batch.layout.llm_outputs) as events:
-            for item in choice.hits if by_key else events.lagging(generation.accepted_items):
-                events.materialized(item, generation.output(item), hit=True)
-            events.flush()
-            outcome = generation.run(choice, lambda item, output, found: events.materialized(item, output, hit=found))
-            if not by_key:
-                events.failed(item.partition_key for item in outcome.failed)
-            elif outcome.fault is not None:
-                cancel(context)
-            for item in outcome.standing if by_key else ():
-                events.materialized(item, generation.output(item), hit=True)
-        if outcome.manifest["usage"]["requests"]:
-            context.log_event(dg.AssetObservation(context.asset_key, metadata=_facts(outcome)))
-        _raise_for(context, outcome)
-        # A generator that yields nothing materializes nothing by itself: the events were logged one by one.
-        yield from ()
+        stage = GenerateStage(context.op_execution_context, names, batch, generation)
+        # No output is yielded, or Dagster would call every partition materialized: the events were logged one by one.
+        yield from check_results(stage.run(config))
 
     return llm_outputs
 
 
-def _selection(config: GenerateConfig) -> Selection:
-    return Selection(config.select, config.keys, config.limit, config.sample, config.retry_failed)
+def generate_pending_job(batch_file: BatchFile, names: Names) -> dg.JobDefinition:
+    """The generate stage as a job without partitions: one click in the UI, where the asset's own wants a partition."""
+
+    @dg.op(name=names.own("generate_items"), pool="llm")
+    def generate_items(
+        context: dg.OpExecutionContext, config: GenerateConfig, llm: dg.ResourceParam[LlmResource]
+    ) -> None:
+        batch = batch_file.load()
+        items = load_artifact(batch, "work_items", WorkItems).items
+        contexts = load_artifact(batch, "group_contexts", list[GroupContext])
+        generation = Generation(batch, items, contexts, llm, _log_reporter(context, batch), context.run.run_id)
+        for result in check_results(GenerateStage(context, names, batch, generation).run(config)):
+            # Dagster logs it, though its annotation does not say so.
+            context.log_event(evaluation(names.key("llm_outputs"), result))  # type: ignore[arg-type]
+
+    @dg.job(
+        name=names.own("generate_pending"),
+        description="Generate what has no output yet, all of it in one run: Launchpad, then Launch Run.",
+    )
+    def generate_pending() -> None:
+        generate_items()
+
+    return generate_pending
 
 
-def _facts(outcome: Outcome) -> dict[str, int | float | str]:
-    """What a run did and what it cost, as numbers that Dagster can plot. An unknown cost is no number."""
-    usage = outcome.manifest["usage"]
-    counts = {"accepted": outcome.tally.accepted, "failed": outcome.tally.failed}
-    return counts | {name: value for name, value in usage.items() if value is not None}
+def _log_reporter(context: dg.OpExecutionContext | dg.AssetExecutionContext, batch: Batch) -> LogReporter:
+    return LogReporter(context.log.info, batch.parameters.cache.verbose)
 
 
-def _raise_for(context: dg.AssetExecutionContext, outcome: Outcome) -> None:
-    if isinstance(outcome.fault, RunInterruptedError):
-        cancel(context)
-    causes = ", ".join(f"{count} {cause}" for cause, count in sorted(outcome.tally.causes.items()))
-    metadata = {**_facts(outcome), "causes": causes or "none"}
-    if outcome.fault is not None:
-        raise dg.Failure(f"stopped: {outcome.fault}", metadata=metadata, allow_retries=False)
-    if outcome.tally.failed:
-        total = outcome.tally.total
-        raise dg.Failure(f"{outcome.tally.failed} of {total} items failed: {causes}", metadata, allow_retries=False)
+def _code_version(batch_file: BatchFile) -> str | None:
+    """Fingerprint of all that is asked about an item, None as long as it is not known, e.g. before there is a schema."""
+    try:
+        return batch_file.load().source.identity.sha
+    except LlmBatchError:
+        return None

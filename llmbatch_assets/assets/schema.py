@@ -6,6 +6,7 @@ from pydantic import Field
 from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.adapters.schema_files import ensure_schema_txt
 from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.generation import ReporterFactory
 from llmbatch_assets.resources.interruption import cancel
@@ -70,6 +71,7 @@ def schema_assets(batch_file: BatchFile, names: Names, reporter: ReporterFactory
                 **facts,
             },
             data_version=dg.DataVersion(contract.sha),
+            tags=use_sources(context, batch, names, "parameters", "prompts"),
         )
 
     @dg.asset(

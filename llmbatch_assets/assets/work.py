@@ -6,6 +6,7 @@ import dagster as dg
 
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.identity import IDENTITY_VERSION
@@ -26,18 +27,21 @@ def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition
         kinds={"table", "json"},
         description="The input table, cleaned: every value a text, the same bytes for the same table.",
     )
-    def input_snapshot() -> dg.MaterializeResult[Snapshot]:
-        snapshot = batch_file.load().read_snapshot()
+    def input_snapshot(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Snapshot]:
+        batch = batch_file.load()
+        snapshot = batch.read_snapshot()
         return dg.MaterializeResult(
             value=snapshot,
             metadata={"n_rows": snapshot.n_rows, "n_cols": snapshot.n_cols, "columns": ", ".join(snapshot.columns)},
             data_version=dg.DataVersion(sha1_named(columns=snapshot.columns, rows=snapshot.rows)),
+            tags=use_sources(context, batch, names, "input_table", "parameters"),
         )
 
     @dg.multi_asset(
         name=names.own("plan_work"),
         group_name=names.group,
         ins={"input_snapshot": dg.AssetIn(key=names.key("input_snapshot"))},
+        deps=[names.key("parameters")],
         outs={
             "group_contexts": dg.AssetOut(
                 key=names.key("group_contexts"),
@@ -62,6 +66,7 @@ def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition
         plan = make_plan(input_snapshot, batch.parameters)
         work_items = work_items_of(plan, batch.parameters, batch.layout.group_contexts.name)
         version = dg.DataVersion(_how_items_are_made(batch))
+        tags = use_sources(context, batch, names, "parameters")
         for warning in plan.warnings:
             context.log.warning(warning)
         yield dg.MaterializeResult(
@@ -69,12 +74,14 @@ def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition
             value=plan.contexts,
             metadata={"n_group_contexts": len(plan.contexts)},
             data_version=version,
+            tags=tags,
         )
         yield dg.MaterializeResult(
             asset_key=names.key("work_items"),
             value=work_items,
             metadata={**facts(plan), "preview": dg.MetadataValue.md(preview(plan.items))},
             data_version=version,
+            tags=tags,
         )
         # After the artifact: a key without its item would be a partition that nothing can fill.
         keys = [item.partition_key for item in plan.items]

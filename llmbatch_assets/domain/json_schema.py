@@ -208,3 +208,19 @@ def _close(made: JsonSchema) -> None:
         raise _NoStrictFormError
     made["properties"] = {name: _strict(part) for name, part in made.get("properties", {}).items()}
     made["required"] = list(made["properties"])
+
+
+def open_objects(schema: JsonSchema) -> list[str]:
+    """Titles of the objects with named fields that take further ones."""
+    found: list[str] = []
+
+    def visit(node: Any) -> None:
+        if not isinstance(node, dict):
+            return
+        if "properties" in node and node.get("additionalProperties") is not False:
+            found.append(str(node.get("title", "an object without a title")))
+        for key, part in node.items():
+            _over_schemas(key, part, visit)
+
+    visit(schema)
+    return found

@@ -352,6 +352,18 @@ class Budget(Block):
     )
 
 
+class Checks(Block):
+    """From when on outputs are good enough. What falls short is shown on the asset in Dagster."""
+
+    min_acceptance: float = Field(
+        0.0, ge=0, le=1, description="Share of the attempted items that must have an accepted output."
+    )
+    min_judge_score: float = Field(0.0, ge=0, le=100, description="The judge's mean score must be at least this.")
+    block_export: bool = Field(
+        False, description="No export while a check on the outputs has failed, or where none has been made yet."
+    )
+
+
 class Parameters(Block):
     """One batch: everything that its user decides."""
 
@@ -368,6 +380,7 @@ class Parameters(Block):
     artifacts: Artifacts = Field(default_factory=Artifacts, description="Where files go.")
     outputs: Outputs = Field(default_factory=Outputs, description="The export.")
     report: Report = Field(default_factory=Report, description="The report.")
+    checks: Checks = Field(default_factory=Checks, description="From when on outputs are good enough.")
     budget: Budget = Field(default_factory=Budget, description="What a run may take at most.")
 
     @model_validator(mode="after")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from llmbatch_assets.domain.canonical import sha1_text
 from llmbatch_assets.domain.parameters import Parameters
 
 # Dataclasses with slots, though they are stored: a pydantic model takes ten times the memory, and there are 100,000.
@@ -51,6 +53,14 @@ class WorkPlan:
     items: list[WorkItem]
     contexts: list[GroupContext]
     warnings: list[str]
+
+
+def unresolved(items: Iterable[WorkItem], contexts: Iterable[GroupContext]) -> list[str]:
+    """Partition keys of the items whose group context is not there, or is not the text that its id stands for."""
+    known = {one.group_context_id for one in contexts if one.group_context_id == sha1_text(one.context)}
+    return [
+        item.partition_key for item in items if item.group_context_id is not None and item.group_context_id not in known
+    ]
 
 
 def work_items_of(plan: WorkPlan, parameters: Parameters, contexts_artifact: str) -> WorkItems:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -45,14 +45,27 @@ class Outcome(NamedTuple):
     """How a run of the generate stage ended.
 
     ``failed`` are the items of this run that have no output now, ``standing`` those whose regeneration failed and
-    whose earlier output still stands.
+    whose earlier output still stands; ``accepted`` the partition keys of all items of the batch that have one.
     """
 
     tally: Tally
+    accepted: list[str]
     failed: list[WorkItem]
     standing: list[WorkItem]
     fault: LlmBatchError | None
     manifest: dict[str, Any]
+
+    def facts(self) -> dict[str, int | float]:
+        """What the run did and what it cost, as numbers. An unknown cost is none."""
+        seconds = self.manifest["meta"]["elapsed_sec"]
+        numbers = {
+            "accepted": self.tally.accepted,
+            "failed": self.tally.failed,
+            "cache_hits": self.manifest["counts"]["n_cache_skipped"] + self.tally.found,
+            "items_per_second": round(self.tally.done / seconds, 3) if seconds else None,
+            **self.manifest["usage"],
+        }
+        return {name: value for name, value in numbers.items() if value is not None}
 
 
 class Reporter(Protocol):
@@ -168,6 +181,14 @@ class Generation:
             raise ArtifactError(f"{self.store.accepted_path(self.cache_id(item))} has gone since it was looked at")
         return output
 
+    def scores(self, keys: Collection[str]) -> list[float]:
+        """The judge's scores of the accepted outputs of these partition keys; without a judge there are none."""
+        if not self.batch.source.identity.judge_enabled:
+            return []
+        wanted = set(keys)
+        judged = (self.output(item).judge or {} for item in self.items if item.partition_key in wanted)
+        return [float(judge["score"]) for judge in judged if isinstance(judge.get("score"), int | float)]
+
     def run(self, choice: Choice, on_accepted: Callable[[WorkItem, AcceptedOutput, bool], None]) -> Outcome:
         """Work on the chosen items.
 
@@ -187,11 +208,13 @@ class Generation:
 
         fault = asyncio.run(self._run(choice, tally, on_result)) if choice.to_run else None
         elapsed = round(time.monotonic() - started, 2)
-        manifest = self._write_manifest(choice, ended, tally, elapsed, fault)
+        states = self.states | {key: _state(result, self.states[key]) for key, result in ended.items()}
+        manifest = self._write_manifest(choice, states, tally, elapsed, fault)
         not_made = [result.item for result in ended.values() if result.failed is not None]
         standing = [item for item in not_made if self.states[item.partition_key] == "accepted"]
         failed = [item for item in not_made if self.states[item.partition_key] != "accepted"]
-        outcome = Outcome(tally, failed, standing, fault, manifest)
+        accepted = [key for key, state in states.items() if state == "accepted"]
+        outcome = Outcome(tally, accepted, failed, standing, fault, manifest)
         self._tell_end(outcome)
         return outcome
 
@@ -264,12 +287,11 @@ class Generation:
     def _write_manifest(
         self,
         choice: Choice,
-        ended: dict[str, ItemResult],
+        states: dict[str, State],
         tally: Tally,
         elapsed: float,
         fault: LlmBatchError | None,
     ) -> dict[str, Any]:
-        states = self.states | {key: _state(result, self.states[key]) for key, result in ended.items()}
         facts = RunFacts(
             generated_at_utc=utc_now(),
             elapsed_sec=elapsed,

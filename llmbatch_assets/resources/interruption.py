@@ -69,7 +69,7 @@ def holding_interrupts() -> Iterator[None]:
         raise DagsterExecutionInterruptedError
 
 
-def cancel(context: dg.AssetExecutionContext) -> NoReturn:
+def cancel(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> NoReturn:
     """End the run as CANCELED. Ended as FAILURE, it would show every partition that it did not reach as failed."""
     context.instance.report_run_canceling(context.run)
     raise DagsterExecutionInterruptedError

@@ -3,20 +3,22 @@
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, StepMaterializationData
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
-from llmbatch_assets.domain.canonical import readable_json, sha1_named
+from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.resources.event_groups import EventGroups
+from llmbatch_assets.resources.versions import Mark, output_version, versions_sha
 
 PREVIEW_CHARS = 2000
 # What Dagster says of a materialization that has no description.
@@ -31,14 +33,24 @@ class PartitionEvents:
     """
 
     def __init__(
-        self, context: dg.AssetExecutionContext, partitions: dg.DynamicPartitionsDefinition, folder: PurePosixPath
+        self,
+        context: dg.OpExecutionContext,
+        asset_key: dg.AssetKey,
+        partitions: dg.DynamicPartitionsDefinition,
+        folder: PurePosixPath,
+        versions: Mapping[str, str],
     ) -> None:
-        self._context = context
+        """``versions`` are the tags that all outputs of the run have in common."""
+        self._asset_key = asset_key
+        self._instance = context.instance
         self._partitions = partitions
         self._folder = folder
-        self._step = context.op_execution_context.get_step_execution_context()
+        self._versions = versions
+        self._wanted = versions_sha(versions)
+        self._mark = Mark(self._instance, f"llmbatch/versions/{asset_key.to_user_string()}")
+        self._step = context.get_step_execution_context()
         self._tags = self._step.event_tags
-        self._groups = EventGroups(context.instance.event_log_storage)
+        self._groups = EventGroups(self._instance.event_log_storage)
 
     def __enter__(self) -> Self:
         return self
@@ -53,18 +65,40 @@ class PartitionEvents:
     def materialized(self, item: WorkItem, output: AcceptedOutput, *, hit: bool) -> None:
         """The item has an accepted output, made now or found."""
         made = dg.AssetMaterialization(
-            asset_key=self._context.asset_key,
+            asset_key=self._asset_key,
             partition=item.partition_key,
             metadata=_metadata(item, output, str(self._folder / f"{output.meta['cache_id']}.json"), hit),
-            tags={"dagster/data_version": sha1_named(parsed=output.parsed)},
+            tags={**self._versions, DATA_VERSION_TAG: output_version(output)},
         )
         self._groups.add(self._entry(self._materialization(made), MATERIALIZED))
 
     def lagging(self, items: Sequence[WorkItem]) -> list[WorkItem]:
-        """Those of the items that Dagster does not show as materialized: after a crash, or a deleted run."""
+        """Those of the items with an output of which Dagster shows something else.
+
+        After a crash or a deleted run it shows none, after a change of versions it shows the former ones.
+        """
+        if self._mark.value() != self._wanted:
+            return list(items)
         keys = [item.partition_key for item in items]
-        status = self._context.instance.get_status_by_partition(self._context.asset_key, keys, self._partitions) or {}
+        status = self._instance.get_status_by_partition(self._asset_key, keys, self._partitions) or {}
         return [item for item in items if status.get(item.partition_key) is not AssetPartitionStatus.MATERIALIZED]
+
+    def told(self, *, all_items: bool) -> None:
+        """Store what is waiting; ``all_items`` says that every item with an output now shows this run's versions."""
+        self.flush()
+        if all_items:
+            self._mark.set(self._wanted)
+        elif self._mark.value() != self._wanted:
+            # Some have these versions and some others: the next run that looks at all of them puts it right.
+            self._mark.set("")
+
+    def output_versions(self) -> Mapping[str, str]:
+        """The data version of each partition's latest output, by key."""
+        self.flush()
+        tags = self._instance.event_log_storage.get_latest_tags_by_partition(
+            self._asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
+        )
+        return {key: one[DATA_VERSION_TAG] for key, one in tags.items()}
 
     def failed(self, keys: Iterable[str]) -> None:
         """Show the keys as failed once the run has ended in failure.
@@ -75,7 +109,7 @@ class PartitionEvents:
         # Events of one kind are written faster than mixed ones.
         self.flush()
         for key in keys:
-            planned = AssetMaterializationPlannedData(self._context.asset_key, partition=key, partitions_subset=None)
+            planned = AssetMaterializationPlannedData(self._asset_key, partition=key, partitions_subset=None)
             event = DagsterEvent.build_asset_materialization_planned_event(
                 self._step.job_name, self._step.step.key, planned
             )

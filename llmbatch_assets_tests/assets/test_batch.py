@@ -457,9 +457,9 @@ DEPENDENCIES: dict[str, set[str]] = {
     "llm_schema_py": {"parameters", "prompts"},
     "llm_schema_txt": {"llm_schema_py"},
     "input_snapshot": {"input_table", "parameters"},
-    "group_contexts": {"input_snapshot"},
-    "work_items": {"input_snapshot"},
-    "llm_outputs": {"work_items", "group_contexts", "llm_schema_txt", "prompts", "parameters"},
+    "group_contexts": {"input_snapshot", "parameters"},
+    "work_items": {"input_snapshot", "parameters"},
+    "llm_outputs": {"work_items", "group_contexts", "llm_schema_txt", "prompts"},
     "export": {"llm_outputs", "input_snapshot", "work_items"},
     "report": {"export", "llm_outputs", "work_items", "group_contexts", "llm_schema_txt"},
 }

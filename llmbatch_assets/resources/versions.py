@@ -1,0 +1,92 @@
+"""What Dagster compares to tell whether something is still what would be made now.
+
+An event that a run logs by itself carries no versions, so it is given the tags that Dagster puts on its own.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
+    INPUT_EVENT_POINTER_TAG_PREFIX,
+    NULL_DATA_VERSION,
+    NULL_EVENT_POINTER,
+    extract_data_version_from_entry,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+
+from llmbatch_assets.domain.canonical import sha1_named
+from llmbatch_assets.domain.outcome import AcceptedOutput
+
+
+def recorded_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The data version of an asset's latest event in Dagster, None where there is no event."""
+    return _version_of(instance.get_latest_data_version_record(key))
+
+
+def _version_of(record: dg.EventLogRecord | None) -> str | None:
+    if record is None:
+        return None
+    return (extract_data_version_from_entry(record.event_log_entry) or DEFAULT_DATA_VERSION).value
+
+
+def observation(key: dg.AssetKey, version: str) -> dg.AssetObservation:
+    """A source as it is now."""
+    tags = {DATA_VERSION_TAG: version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+    return dg.AssetObservation(key, tags=tags)
+
+
+def observe(context: dg.OpExecutionContext | dg.AssetExecutionContext, sources: Mapping[dg.AssetKey, str]) -> None:
+    """Record the sources that a run uses, by their data versions, where Dagster's latest record says otherwise."""
+    for key, version in sources.items():
+        if recorded_version(context.instance, key) != version:
+            context.log_event(observation(key, version))
+
+
+def input_tags(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]) -> dict[str, str]:
+    """The tags that say from which versions of its inputs something was made: the latest in Dagster."""
+    tags: dict[str, str] = {}
+    for key in keys:
+        record = instance.get_latest_data_version_record(key)
+        tags[get_input_data_version_tag(key)] = _version_of(record) or NULL_DATA_VERSION.value
+        tags[get_input_event_pointer_tag(key)] = str(record.storage_id) if record else NULL_EVENT_POINTER
+    return tags
+
+
+def run_tags(instance: dg.DagsterInstance, code_version: str, inputs: Iterable[dg.AssetKey]) -> dict[str, str]:
+    """What all outputs of a run have in common."""
+    provided = {CODE_VERSION_TAG: code_version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+    return provided | input_tags(instance, inputs)
+
+
+def output_version(output: AcceptedOutput) -> str:
+    """The data version of an output: the same content has the same one."""
+    return sha1_named(parsed=output.parsed)
+
+
+def versions_sha(tags: Mapping[str, str]) -> str:
+    """Fingerprint of the versions among the tags, whichever events told them."""
+    return sha1_named(
+        **{name: value for name, value in tags.items() if not name.startswith(INPUT_EVENT_POINTER_TAG_PREFIX)}
+    )
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A word that the Dagster instance keeps for us."""
+
+    instance: dg.DagsterInstance
+    name: str
+
+    def value(self) -> str:
+        """The word, empty at first."""
+        return self.instance.daemon_cursor_storage.get_cursor_values({self.name}).get(self.name, "")
+
+    def set(self, value: str) -> None:
+        """Keep another word."""
+        self.instance.daemon_cursor_storage.set_cursor_values({self.name: value})
