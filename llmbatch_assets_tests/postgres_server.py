@@ -32,9 +32,19 @@ def postgres_server(program: Path, *, durable: bool = False) -> Iterator[str]:
     # The server refuses to be root's.
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     # A short path, since that of a socket may have 100 characters, and one that the server's user can reach.
-    folder = Path(tempfile.mkdtemp(prefix="llmbatch-pg-", dir="/tmp"))  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="llmbatch-pg-", dir="/tmp"))
     shutil.chown(folder, user)
-    initdb = [program.with_name("initdb"), "-D", folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+    initdb = [
+        str(program.with_name("initdb")),
+        "-D",
+        str(folder / "data"),
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+    ]
     try:
         subprocess.run([*initdb, "--no-sync", "--locale=C"], user=user, check=True, capture_output=True, cwd=folder)
         settings = ["-c", "listen_addresses=", "-c", f"fsync={'on' if durable else 'off'}"]

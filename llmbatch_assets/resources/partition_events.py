@@ -38,7 +38,7 @@ class PartitionEvents:
         self._folder = folder
         self._step = context.op_execution_context.get_step_execution_context()
         self._tags = self._step.event_tags
-        self._groups = EventGroups(context.instance.event_log_storage)
+        self._groups = EventGroups(context.instance.event_log_storage.store_event_batch)
 
     def __enter__(self) -> Self:
         return self
