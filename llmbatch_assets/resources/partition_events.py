@@ -19,8 +19,6 @@ from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.resources.event_groups import EventGroups
 
 PREVIEW_CHARS = 2000
-# What Dagster says of a materialization that has no description.
-MATERIALIZED = "Materialized value."
 
 
 class PartitionEvents:
@@ -58,7 +56,9 @@ class PartitionEvents:
             metadata=_metadata(item, output, str(self._folder / f"{output.meta['cache_id']}.json"), hit),
             tags={"dagster/data_version": sha1_named(parsed=output.parsed)},
         )
-        self._groups.add(self._entry(self._materialization(made), MATERIALIZED))
+        # As Dagster says it.
+        message = f"Materialized value {made.label}."
+        self._groups.add(self._entry(self._materialization(made, message), message))
 
     def lagging(self, items: Sequence[WorkItem]) -> list[WorkItem]:
         """Those of the items that Dagster does not show as materialized: after a crash, or a deleted run."""
@@ -82,7 +82,7 @@ class PartitionEvents:
             self._groups.add(self._entry(event, ""))
         self.flush()
 
-    def _materialization(self, made: dg.AssetMaterialization) -> DagsterEvent:
+    def _materialization(self, made: dg.AssetMaterialization, message: str) -> DagsterEvent:
         step = self._step.step
         return DagsterEvent(
             event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
@@ -92,7 +92,7 @@ class PartitionEvents:
             step_kind_value=step.kind.value,
             logging_tags=self._tags,
             event_specific_data=StepMaterializationData(made),
-            message=MATERIALIZED,
+            message=message,
             pid=os.getpid(),
         )
 
