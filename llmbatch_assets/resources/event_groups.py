@@ -1,9 +1,9 @@
 """Events on their way to Dagster's storage, which takes many at once for little more than the price of one."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.event_log import EventLogStorage
 
 from llmbatch_assets.resources.interruption import holding_interrupts
 
@@ -15,8 +15,8 @@ LONGEST_WAIT = 0.5
 class EventGroups:
     """Collects events and stores them in groups. What could not be stored is kept and tried again with the next ones."""
 
-    def __init__(self, storage: EventLogStorage) -> None:
-        self._storage = storage
+    def __init__(self, store: Callable[[Sequence[EventLogEntry]], None]) -> None:
+        self._store_batch = store
         self._waiting: list[EventLogEntry] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -43,7 +43,7 @@ class EventGroups:
                 self._store()
 
     def _store(self) -> None:
-        self._storage.store_event_batch(self._waiting)
+        self._store_batch(self._waiting)
         self._waiting = []
 
 

@@ -21,8 +21,6 @@ from llmbatch_assets.resources.event_groups import EventGroups
 from llmbatch_assets.resources.versions import Mark, output_version, versions_sha
 
 PREVIEW_CHARS = 2000
-# What Dagster says of a materialization that has no description.
-MATERIALIZED = "Materialized value."
 
 
 class PartitionEvents:
@@ -50,7 +48,7 @@ class PartitionEvents:
         self._mark = Mark(self._instance, f"llmbatch/versions/{asset_key.to_user_string()}")
         self._step = context.get_step_execution_context()
         self._tags = self._step.event_tags
-        self._groups = EventGroups(self._instance.event_log_storage)
+        self._groups = EventGroups(self._instance.event_log_storage.store_event_batch)
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +68,9 @@ class PartitionEvents:
             metadata=_metadata(item, output, str(self._folder / f"{output.meta['cache_id']}.json"), hit),
             tags={**self._versions, DATA_VERSION_TAG: output_version(output)},
         )
-        self._groups.add(self._entry(self._materialization(made), MATERIALIZED))
+        # As Dagster says it.
+        message = f"Materialized value {made.label}."
+        self._groups.add(self._entry(self._materialization(made, message), message))
 
     def lagging(self, items: Sequence[WorkItem]) -> list[WorkItem]:
         """Those of the items with an output of which Dagster shows something else.
@@ -116,7 +116,7 @@ class PartitionEvents:
             self._groups.add(self._entry(event, ""))
         self.flush()
 
-    def _materialization(self, made: dg.AssetMaterialization) -> DagsterEvent:
+    def _materialization(self, made: dg.AssetMaterialization, message: str) -> DagsterEvent:
         step = self._step.step
         return DagsterEvent(
             event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
@@ -126,7 +126,7 @@ class PartitionEvents:
             step_kind_value=step.kind.value,
             logging_tags=self._tags,
             event_specific_data=StepMaterializationData(made),
-            message=MATERIALIZED,
+            message=message,
             pid=os.getpid(),
         )
 

@@ -1,0 +1,110 @@
+"""What a run writes by itself is what Dagster would have written."""
+
+from pathlib import PurePosixPath
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.events.log import EventLogEntry
+
+from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
+from llmbatch_assets.domain.work import WorkItem
+from llmbatch_assets.resources.partition_events import PartitionEvents
+
+PARTITIONS = dg.DynamicPartitionsDefinition(name="work_items")
+ITEM = WorkItem("w1", "red-1", "red", 0, None, "How tall?", {})
+OUTPUT = AcceptedOutput(
+    meta={"cache_id": "c1", "attempt_outer": 1, "model": "test-model"},
+    parsed={"answer": "```tall```"},
+    judge={"verdict": "PASS", "score": 90},
+    usage=TokenUsage(requests=1, input_tokens=10, output_tokens=5),
+    latency_sec=0.5,
+)
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def events_of(context: dg.AssetExecutionContext) -> PartitionEvents:
+    return PartitionEvents(context, PARTITIONS, PurePosixPath("artifacts/cache/llm_outputs"))
+
+
+@dg.asset(partitions_def=PARTITIONS, output_required=False)
+def told_twice(context: dg.AssetExecutionContext) -> Any:
+    """One materialization our way, and the same one Dagster's way."""
+    with events_of(context) as events:
+        events.materialized(ITEM, OUTPUT, hit=False)
+    (record,) = context.instance.fetch_materializations(context.asset_key, limit=5).records
+    assert record.asset_materialization is not None
+    context.log_event(record.asset_materialization)
+    yield from ()
+
+
+@dg.asset(partitions_def=PARTITIONS, output_required=False)
+def breaks_off(context: dg.AssetExecutionContext) -> Any:
+    """A run that ends in the middle."""
+    with events_of(context) as events:
+        events.materialized(ITEM, OUTPUT, hit=True)
+        raise dg.Failure("on purpose", allow_retries=False)
+    yield from ()
+
+
+def run(asset: dg.AssetsDefinition, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    job = dg.Definitions(assets=[asset], jobs=[dg.define_asset_job("job", [asset])]).resolve_job_def("job")
+    return job.execute_in_process(instance=instance, run_config=QUIET, raise_on_error=False)
+
+
+def plain(entry: EventLogEntry) -> dict[str, Any]:
+    """An entry without its time."""
+    told = entry._asdict()
+    assert told.pop("timestamp") > 0
+    return told
+
+
+def test_a_materialization_is_to_the_letter_what_dagster_logs(instance: dg.DagsterInstance) -> None:
+    run_id = run(told_twice, instance).run_id
+    ours, dagsters = (
+        entry
+        for entry in instance.all_logs(run_id)
+        if entry.dagster_event_type is dg.DagsterEventType.ASSET_MATERIALIZATION
+    )
+    assert plain(ours) == plain(dagsters)
+
+
+def test_a_planned_event_of_a_failed_key_is_to_the_letter_what_a_run_plans(
+    instance: dg.DagsterInstance,
+) -> None:
+    @dg.asset(partitions_def=PARTITIONS, output_required=False)
+    def fails(context: dg.AssetExecutionContext) -> Any:
+        with events_of(context) as events:
+            events.failed(["red-1"])
+        raise dg.Failure("on purpose", allow_retries=False)
+        yield
+
+    instance.add_dynamic_partitions("work_items", ["red-1"])
+    job = dg.Definitions(assets=[fails], jobs=[dg.define_asset_job("job", [fails])]).resolve_job_def("job")
+    result = job.execute_in_process(instance=instance, run_config=QUIET, raise_on_error=False, partition_key="red-1")
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    dagsters, ours = (entry for entry in instance.all_logs(result.run_id) if entry.dagster_event_type is planned)
+    assert plain(ours) == plain(dagsters)
+
+
+def test_a_run_that_breaks_off_leaves_the_events_of_what_was_accepted(instance: dg.DagsterInstance) -> None:
+    assert not run(breaks_off, instance).success
+    (record,) = instance.fetch_materializations(breaks_off.key, limit=5).records
+    assert record.partition_key == ITEM.partition_key
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_events_come_in_one_batch(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    batches: list[int] = []
+
+    @dg.asset(partitions_def=PARTITIONS, output_required=False)
+    def accepts(context: dg.AssetExecutionContext) -> Any:
+        storage = context.instance.event_log_storage
+        monkeypatch.setattr(storage, "store_event_batch", lambda events: batches.append(len(events)))
+        with events_of(context) as events:
+            for _ in range(count):
+                events.materialized(ITEM, OUTPUT, hit=False)
+        yield from ()
+
+    assert run(accepts, instance).success
+    assert batches == ([count] if count else [])
