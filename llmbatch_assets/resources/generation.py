@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import dagster as dg
 
+from llmbatch_assets.adapters.artifacts import artifact_path, output_store
 from llmbatch_assets.adapters.claims import claiming
 from llmbatch_assets.adapters.files import read_json, write_json
 from llmbatch_assets.adapters.output_store import FileStore, earlier_identities, keep_provenance
@@ -36,7 +37,6 @@ from llmbatch_assets.engine.stop_rules import StopRules
 from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, LocalModelError, RunInterruptedError, RunPermanentError
 from llmbatch_assets.resources.interruption import interruptible
-from llmbatch_assets.resources.json_io_manager import artifact_path, output_store
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.metering import Meter
 
