@@ -11,10 +11,11 @@ from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.work import GroupContext, WorkItems
 from llmbatch_assets.errors import RunInterruptedError
-from llmbatch_assets.resources.generation import Generation, LogReporter, Outcome, ReporterFactory
+from llmbatch_assets.resources.generation import Generation, Outcome, ReporterFactory
 from llmbatch_assets.resources.interruption import cancel
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.partition_events import PartitionEvents
+from llmbatch_assets.resources.progress import dagster_reporter
 
 
 class GenerateConfig(dg.Config):
@@ -60,7 +61,7 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
     ) -> Iterator[dg.Output[None]]:
         batch = batch_file.load()
         watcher = (
-            reporter(context, batch) if reporter else LogReporter(context.log.info, batch.parameters.cache.verbose)
+            reporter(context, batch) if reporter else dagster_reporter(context.log.info, batch.parameters.cache.verbose)
         )
         generation = Generation(batch, work_items.items, group_contexts, llm, watcher, context.run.run_id)
         by_key = context.has_partition_key or context.has_partition_key_range

@@ -56,9 +56,16 @@ def open_batch_file(config: str | None, *, offline: bool = False) -> BatchFile:
     return BatchFile(find_config(config, os.environ, Path.cwd()), offline)
 
 
+class _ErrorLines(logging.Handler):
+    """Writes to whatever standard error is at the time: a live display puts its own in place, to stay whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
 def set_up_logging(level: str) -> None:
     """Show our log lines and those of the HTTP client from ``level`` on, and warnings of everything else."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[_ErrorLines()])
     for name in ("llmbatch_assets", "openai", "httpx2"):
         logging.getLogger(name).setLevel(level)
 

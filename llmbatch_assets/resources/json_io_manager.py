@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from llmbatch_assets.adapters.artifacts import artifact_path, load_artifact, output_reader
-from llmbatch_assets.adapters.files import keep_json
+from llmbatch_assets.adapters.files import keep_json, tell_written
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import Batch, BatchFile
 
@@ -26,6 +26,11 @@ class JsonIOManager(dg.ConfigurableIOManager):
         path = artifact_path(batch, context.asset_key.path[-1])
         size, written = keep_json(path, obj)
         context.log.info(f"{'wrote' if written else 'unchanged:'} {batch.shown(path)} (bytes={size})")
+        # What a manifest says was written was written just before it.
+        for file in obj.get("files", {}).values() if isinstance(obj, dict) else ():
+            tell_written(file, batch.path(file).stat().st_size)
+        if written:
+            tell_written(batch.shown(path), size)
         context.add_output_metadata({"path": dg.MetadataValue.path(batch.shown(path)), "bytes": size})
 
     def load_input(self, context: dg.InputContext) -> Any:
