@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -11,7 +11,8 @@ from llmbatch_assets.adapters.files import read_json
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.domain.work import WorkItems
+from llmbatch_assets.domain.grouping import make_plan
+from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.errors import ArtifactError
 
 _PATHS = {
@@ -58,3 +59,23 @@ def output_reader(batch: Batch) -> OutputReader:
     """The outputs of the batch as it is configured now."""
     work_items = load_artifact(batch, "work_items", WorkItems)
     return OutputReader(output_store(batch), batch.source.identity, work_items.items)
+
+
+class Planned(NamedTuple):
+    """The items of a batch; ``from_table``: no run has kept them yet, so they were made of the table as it is now."""
+
+    items: list[WorkItem]
+    contexts: list[GroupContext]
+    from_table: bool
+
+
+def planned(batch: Batch) -> Planned:
+    """The items that the last run kept, else those that a run would make now.
+
+    Raises ``ArtifactError``, or an ``InputError`` of the table.
+    """
+    if artifact_path(batch, "work_items").is_file():
+        contexts = load_artifact(batch, "group_contexts", list[GroupContext])
+        return Planned(load_artifact(batch, "work_items", WorkItems).items, contexts, from_table=False)
+    plan = make_plan(batch.read_snapshot(), batch.parameters)
+    return Planned(plan.items, plan.contexts, from_table=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from llmbatch_assets.adapters.credentials import key_reader
 from llmbatch_assets.adapters.files import written
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.cli.progress import told
-from llmbatch_assets.cli.session import console, set_up_logging
+from llmbatch_assets.cli.progress import screen, told
+from llmbatch_assets.cli.session import set_up_logging
 from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.errors import ConfigError, RunPermanentError
 
@@ -26,7 +26,7 @@ class _ConsoleLines(logging.Handler):
     """Prints messages as they are."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(record.getMessage())
+        screen().print(record.getMessage())
 
 
 class _WithoutKeys(logging.Formatter):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
 from collections.abc import Callable
+from functools import cache
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -27,9 +30,21 @@ REDRAWS_PER_SECOND = 4
 told = logging.getLogger("llmbatch_assets.told")
 
 
+@cache
+def screen() -> Console:
+    """Where a run tells of itself: standard output, a terminal by a handle of its own.
+
+    During a step Dagster sends standard output through a pipe; it must have been asked for before that.
+    """
+    if console.is_dumb_terminal or not sys.stdout.isatty():
+        return console
+    handle = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding, errors="replace")
+    return Console(file=handle, highlight=False, markup=False, soft_wrap=True)
+
+
 def tell(line: str, style: str = "") -> None:
     """Print a line and put it into the log file."""
-    console.print(line, style=style)
+    screen().print(line, style=style)
     told.info(line)
 
 
@@ -80,9 +95,9 @@ class Standing:
 class TerminalReporter:
     """A live display in a terminal, plain lines elsewhere; the same lines go to the log file, where there is one."""
 
-    def __init__(self, console: Console, verbose: int) -> None:
-        self._console = console
-        self._plain = LogReporter(console.print, verbose)
+    def __init__(self, verbose: int) -> None:
+        self._console = screen()
+        self._plain = LogReporter(self._console.print, verbose)
         self._log = LogReporter(told.info, verbose)
         self._live: Live | None = None
         self.outcome: Outcome | None = None
@@ -96,7 +111,7 @@ class TerminalReporter:
         """Show the display, which follows the tally from now on."""
         self._plain.began(tally)
         self._log.began(tally)
-        if self._console.is_terminal and tally.total:
+        if self._console is not console and tally.total:
             self._live = Live(
                 Standing(tally), console=self._console, transient=True, refresh_per_second=REDRAWS_PER_SECOND
             )

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
 
 from llmbatch_assets.adapters.files import write_atomically
 from llmbatch_assets.adapters.project import BatchFile, find_config
+from llmbatch_assets.domain.canonical import readable_json
+from llmbatch_assets.domain.text import visible, visible_json
 from llmbatch_assets.errors import ConfigError, InputError, LlmBatchError
 
 EXIT_STOPPED = 1
@@ -28,6 +30,18 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 config_option = click.option(
     "--config", "config", metavar="FILE", help="Configuration file; default: the nearest configs/parameters.yaml."
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+offline_option = click.option("--offline", is_flag=True, help="Look at the made-up outputs of llmbatch run --offline.")
+
+
+def print_line(line: str) -> None:
+    """Print a line in which anything may stand: controls that a terminal would obey are shown as escapes."""
+    click.echo(visible(line))
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON that a terminal can show, too."""
+    click.echo(visible_json(readable_json(value)))
 
 
 def complain(message: str, code: int) -> NoReturn:

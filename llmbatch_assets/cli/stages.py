@@ -12,7 +12,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.batch import STAGES, build_batch
 from llmbatch_assets.cli.progress import TerminalReporter, tell
-from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, console, use_project_instance
+from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
 from llmbatch_assets.cli.signals import SignalsNoted
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.manifest import what_changed
@@ -26,7 +26,7 @@ class StageRunner:
     def __init__(self, batch_file: BatchFile, batch: Batch) -> None:
         self._batch_file = batch_file
         self._batch = batch
-        self._reporter = TerminalReporter(console, batch.parameters.cache.verbose)
+        self._reporter = TerminalReporter(batch.parameters.cache.verbose)
         self._built = build_batch(batch_file, reporter=lambda _context, _batch: self._reporter)
         self._definitions = self._built.definitions()
         # The signal that ended the run, 0 if none did.
