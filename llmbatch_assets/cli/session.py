@@ -46,7 +46,7 @@ def print_json(value: Any) -> None:
 
 def complain(message: str, code: int) -> NoReturn:
     """Tell what is wrong on standard error and end with ``code``."""
-    click.echo(f"llmbatch: {message}", err=True)
+    click.echo(f"llmbatch: {visible(message)}", err=True)
     sys.exit(code)
 
 
