@@ -18,8 +18,9 @@ from typing import NamedTuple
 from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.plan import Selection
-from llmbatch_assets.resources.generation import Generation, LogReporter
+from llmbatch_assets.resources.generation import Generation
 from llmbatch_assets.resources.llm import LlmResource
+from llmbatch_assets.resources.progress import LogReporter
 from llmbatch_assets_tests.chat_server import ChatServer, RateLimit
 from llmbatch_assets_tests.project import make_project
 

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
 
 from llmbatch_assets.adapters.project import config_files, find_config
-from llmbatch_assets.assets.batch import build_batch
+from llmbatch_assets.assets.batch import BatchDefinitions, build_batch
+from llmbatch_assets.errors import ConfigError
+
+log = dg.get_dagster_logger("llmbatch_assets")
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """All batches of the nearest project."""
-    config = find_config(None, os.environ, Path.cwd())
-    batches = [build_batch(path) for path in config_files(config)]
+    """All batches of the nearest project. Raises ``ConfigError`` where its own configuration is wrong."""
+    batches = list(_batches(find_config(None, os.environ, Path.cwd())))
     return dg.Definitions(
         assets=[asset for batch in batches for asset in batch.assets],
         asset_checks=[check for batch in batches for check in batch.checks],
         jobs=[job for batch in batches for job in batch.jobs],
         sensors=[sensor for batch in batches for sensor in batch.sensors],
         resources={key: resource for batch in batches for key, resource in batch.resources.items()},
+    )
+
+
+def _batches(config: Path) -> Iterator[BatchDefinitions]:
+    """The batch of this file, and those beside it. A mistake in another batch does not hide this one."""
+    for path in config_files(config):
+        try:
+            yield build_batch(path)
+        except ConfigError as mistake:
+            if path == config:
+                raise
+            _tell_left_out(path, str(mistake))
+
+
+@cache
+def _tell_left_out(path: Path, mistake: str) -> None:
+    # Once: Dagster asks for the definitions several times while it loads them.
+    log.error(
+        f"the batch {path.stem} is left out; mend {path} (llmbatch check --config {path} tells all that is wrong) "
+        f"and reload: {mistake}"
     )

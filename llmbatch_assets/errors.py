@@ -11,6 +11,7 @@
     ├── ArtifactError             a file that we wrote can no longer be read
     ├── SchemaGenerationError     no answer of the model was a schema module
     ├── LocalModelError           the embedded model cannot be had or started
+    ├── BusyError                 a run is at work on what was to be changed
     ├── RunInterruptedError       a signal ended the run
     ├── AnswerError               the model's answer cannot be used; it is told why and asked again
     └── ProviderError             a call gave no answer
@@ -70,6 +71,10 @@ class SchemaGenerationError(LlmBatchError):
 
 class LocalModelError(LlmBatchError):
     """The embedded model cannot be fetched or its server cannot be started."""
+
+
+class BusyError(LlmBatchError):
+    """A run is working on the batch, and what was asked for would get in its way."""
 
 
 class RunInterruptedError(LlmBatchError):

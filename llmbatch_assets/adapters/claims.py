@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmbatch_assets.errors import BusyError
+
 if sys.platform != "win32":
     import fcntl
 
@@ -36,6 +38,16 @@ class Claims:
             return False
         return True
 
+    def claim_all(self) -> bool:
+        """Whether all items are ours now; not where another process has any."""
+        if sys.platform == "win32":
+            return True
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
     def release(self, cache_id: str) -> None:
         """Let others have the item."""
         if sys.platform != "win32":
@@ -52,6 +64,18 @@ def claiming(path: Path) -> Iterator[Claims]:
     claims = Claims(path)
     try:
         yield claims
+    finally:
+        claims.close()
+
+
+@contextmanager
+def claiming_all(path: Path) -> Iterator[None]:
+    """Let no run claim anything meanwhile. Raises ``BusyError`` while one has claimed something."""
+    claims = Claims(path)
+    try:
+        if not claims.claim_all():
+            raise BusyError("a run is working on this batch; wait until it has ended, or end it")
+        yield
     finally:
         claims.close()
 

@@ -19,6 +19,8 @@ from pydantic import BaseModel
 from llmbatch_assets.errors import ArtifactError, MissingArtifactError
 
 log = logging.getLogger(__name__)
+# What a user may want to know of: the whole artifacts, not each of a hundred thousand outputs.
+written = logging.getLogger("llmbatch_assets.written")
 
 PIECE_ITEMS = 1_000
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS
@@ -118,6 +120,11 @@ def sync_directory(folder: Path) -> None:
 def write_json(path: Path, value: Any) -> int:
     """Write a JSON artifact; gives its size in bytes."""
     return write_atomically(path, json_bytes(value))
+
+
+def tell_written(shown_as: str, size: int) -> None:
+    """Tell of an artifact that was written."""
+    written.info("Wrote %s (bytes=%d)", shown_as, size)
 
 
 def keep_json(path: Path, value: Any) -> tuple[int, bool]:

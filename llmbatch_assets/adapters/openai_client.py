@@ -18,7 +18,7 @@ import openai
 from llmbatch_assets.adapters.provider_faults import fault_of_status, read_completion
 from llmbatch_assets.domain.json_schema import strict_form
 from llmbatch_assets.domain.outcome import Completion
-from llmbatch_assets.domain.parameters import GEMINI_BASE_URL, OPENAI_BASE_URL, Llm
+from llmbatch_assets.domain.parameters import OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.errors import AskOtherwiseError, ProviderError, RunPermanentError, TransientError
@@ -37,9 +37,8 @@ _STEPS = ("json_schema", "json_object", "prompt")
 
 
 def endpoint(llm: Llm) -> tuple[str, str]:
-    """Base URL and name of the key's environment variable; a server of one's own has no key unless one is named."""
-    usual = {GEMINI_BASE_URL: "GEMINI_API_KEY", OPENAI_BASE_URL: "OPENAI_API_KEY"}
-    return llm.endpoint, llm.api_key_env or ("" if llm.base_url else usual[llm.endpoint])
+    """Base URL and name of the key's environment variable; empty: no key."""
+    return llm.endpoint, llm.key_name
 
 
 class OpenAIClient:

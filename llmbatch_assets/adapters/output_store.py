@@ -43,6 +43,10 @@ class FileStore:
     forced: Path
     keep_failures: bool = True
 
+    @property
+    def awaiting_judge(self) -> Path:
+        return self.outputs.with_name("awaiting_judge")
+
     def accepted_path(self, cache_id: str) -> Path:
         return self.outputs / f"{cache_id}.json"
 
@@ -86,7 +90,7 @@ class FileStore:
             return None
 
     def _awaiting_path(self, cache_id: str) -> Path:
-        return self.outputs.with_name("awaiting_judge") / f"{cache_id}.json"
+        return self.awaiting_judge / f"{cache_id}.json"
 
     def check_room(self) -> None:
         """Raise ``RunPermanentError`` where an output could not be written, before one is paid for."""

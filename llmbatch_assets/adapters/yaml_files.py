@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,33 @@ def load_parameters(path: Path) -> Parameters:
         raise ConfigError(f"{path}: holds what JSON cannot say: {broken}") from None
 
 
+def load_what_holds(path: Path) -> Parameters:
+    """The parameters of a file without its wrong ones, as far as it can be read. Raises ``ConfigError``."""
+    mapping = _mapping(path, ConfigError)
+    while True:
+        try:
+            return read_parameters(mapping)
+        except ValidationError as problem:
+            before = deepcopy(mapping)
+            for error in problem.errors(include_url=False, include_context=False):
+                _drop(mapping, error["loc"] or ("judge",))
+            if mapping == before:
+                # Blocks that do not go together, or a key by another of its names.
+                mapping.popitem()
+        except (ValueError, TypeError) as broken:
+            raise ConfigError(f"{path}: holds what JSON cannot say: {broken}") from None
+
+
+def _drop(mapping: dict[Any, Any], place: Sequence[int | str]) -> None:
+    """Take the key at that place out, or the innermost one around it that there is."""
+    first, *rest = place
+    inner = mapping.get(first)
+    if rest and isinstance(inner, dict) and rest[0] in inner:
+        _drop(inner, rest)
+    else:
+        mapping.pop(first, None)
+
+
 def load_prompt(path: Path, shown_as: str, named_by: str = "") -> PromptTemplate:
     """A prompt file. ``shown_as`` is its path in artifacts, ``named_by`` the key that names it.
 
@@ -53,6 +82,21 @@ def load_prompt(path: Path, shown_as: str, named_by: str = "") -> PromptTemplate
         raise PromptError(
             "\n".join([*lines, "known keys: name, version, purpose, system, user, assistant_prefix, examples"])
         ) from None
+
+
+def prompt_that_holds(path: Path, shown_as: str) -> PromptTemplate | None:
+    """A prompt file without its wrong keys; None where it cannot be read at all."""
+    try:
+        mapping = {**_mapping(path, PromptError), "path": shown_as}
+        return PromptTemplate.model_validate(mapping)
+    except PromptError:
+        return None
+    except ValidationError as problem:
+        wrong = {error["loc"][0] for error in problem.errors()}
+    try:
+        return PromptTemplate.model_validate({name: value for name, value in mapping.items() if name not in wrong})
+    except ValidationError:
+        return None
 
 
 def read_text(path: Path, error: type[InputError], named_by: str = "") -> str:

@@ -15,12 +15,13 @@ from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.quality import Finding, Quality, assess
 from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
-from llmbatch_assets.resources.generation import Generation, LogReporter, Outcome, ReporterFactory
+from llmbatch_assets.resources.generation import Generation, Outcome, Reporter, ReporterFactory
 from llmbatch_assets.resources.interruption import cancel
 from llmbatch_assets.resources.json_io_manager import load_artifact
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.orphans import close_orphans, sign_run
 from llmbatch_assets.resources.partition_events import PartitionEvents
+from llmbatch_assets.resources.progress import dagster_reporter
 from llmbatch_assets.resources.versions import run_tags
 
 
@@ -179,8 +180,8 @@ def generate_pending_job(batch_file: BatchFile, names: Names) -> dg.JobDefinitio
     return generate_pending
 
 
-def _log_reporter(context: dg.OpExecutionContext | dg.AssetExecutionContext, batch: Batch) -> LogReporter:
-    return LogReporter(context.log.info, batch.parameters.cache.verbose)
+def _log_reporter(context: dg.OpExecutionContext | dg.AssetExecutionContext, batch: Batch) -> Reporter:
+    return dagster_reporter(context.log.info, batch.parameters.cache.verbose)
 
 
 def _code_version(batch_file: BatchFile) -> str | None:

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import click
 
-from llmbatch_assets.cli.run import run
-from llmbatch_assets.cli.ui import ui
+# In the order in which --help lists them. A command's module, of the same name, is imported when it is asked for.
+COMMANDS = {
+    "init": "Make a new project in a folder.",
+    "check": "Find every mistake in configuration, prompts, schema and table.",
+    "run": "Run the batch: schema, snapshot, work items, outputs, export, report.",
+    "status": "Tell how the batch stands: items by state, failures by cause, cost.",
+    "show": "Show one item: what was asked, each attempt, and what came of it.",
+    "prune": "List or delete files that the present settings do not use.",
+    "ui": "Open the project in Dagster: lineage, partitions, runs.",
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="llmbatch-assets")
+class _Commands(click.Group):
+    """Imports a command when it is used: what one needs takes time that another should not."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="llmbatch-assets", help="Show the version and exit.")
 def main() -> None:
-    """Turn every row of a table into a validated, judged and cached JSON output of an LLM."""
+    """Turn every row of a table into a validated, judged and cached JSON output of an LLM.
 
-
-main.add_command(run)
-main.add_command(ui)
+    Begin with: llmbatch init DIR. Each command has its own --help.
+    """

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from llmbatch_assets.adapters.artifacts import artifact_path
 from llmbatch_assets.adapters.prices import require_prices
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.schema_files import schema_txt_mismatch
 from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.request import checked_prompts, prompt_warnings
 from llmbatch_assets.errors import MissingArtifactError
-from llmbatch_assets.resources.json_io_manager import artifact_path
 from llmbatch_assets.resources.schema_generation import why_due
 
 log = logging.getLogger(__name__)

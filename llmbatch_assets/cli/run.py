@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from llmbatch_assets.cli.session import config_option, open_batch_file, set_up_logging, telling_mistakes
+from llmbatch_assets.cli.session import config_option, open_batch_file, telling_mistakes
 
 ASSETS = (
     *("llm_schema_py", "llm_schema_txt", "input_snapshot", "group_contexts", "work_items"),
@@ -71,7 +71,9 @@ def run(
         batch_file = open_batch_file(config, offline=offline)
         # Importing Dagster takes seconds, which a wrong option or file should not.
         batch = batch_file.load()
-        set_up_logging(batch.parameters.run.log_level)
+        from llmbatch_assets.cli.logs import keep_log
+
+        keep_log(batch)
         from llmbatch_assets.cli.preflight import preflight
         from llmbatch_assets.cli.stages import StageRunner
 

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
 
 from llmbatch_assets.adapters.files import write_atomically
 from llmbatch_assets.adapters.project import BatchFile, find_config
+from llmbatch_assets.domain.canonical import readable_json
+from llmbatch_assets.domain.text import visible, visible_json
 from llmbatch_assets.errors import ConfigError, InputError, LlmBatchError
 
 EXIT_STOPPED = 1
@@ -31,11 +33,23 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 config_option = click.option(
     "--config", "config", metavar="FILE", help="Configuration file; default: the nearest configs/parameters.yaml."
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+offline_option = click.option("--offline", is_flag=True, help="Look at the made-up outputs of llmbatch run --offline.")
+
+
+def print_line(line: str) -> None:
+    """Print a line in which anything may stand: controls that a terminal would obey are shown as escapes."""
+    click.echo(visible(line))
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON that a terminal can show, too."""
+    click.echo(visible_json(readable_json(value)))
 
 
 def complain(message: str, code: int) -> NoReturn:
     """Tell what is wrong on standard error and end with ``code``."""
-    click.echo(f"llmbatch: {message}", err=True)
+    click.echo(f"llmbatch: {visible(message)}", err=True)
     sys.exit(code)
 
 
@@ -59,9 +73,16 @@ def open_batch_file(config: str | None, *, offline: bool = False) -> BatchFile:
     return BatchFile(find_config(config, os.environ, Path.cwd()), offline)
 
 
+class _ErrorLines(logging.Handler):
+    """Writes to whatever standard error is at the time: a live display puts its own in place, to stay whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
 def set_up_logging(level: str) -> None:
     """Show our log lines and those of the HTTP client from ``level`` on, and warnings of everything else."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[_ErrorLines()])
     for name in ("llmbatch_assets", "openai", "httpx2"):
         logging.getLogger(name).setLevel(level)
 

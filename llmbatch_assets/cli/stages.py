@@ -11,8 +11,9 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.batch import STAGES, build_batch
-from llmbatch_assets.cli.progress import TerminalReporter
-from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, console, use_project_instance
+from llmbatch_assets.cli.progress import TerminalReporter, tell
+from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
+from llmbatch_assets.cli.signals import SignalsNoted
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.errors import ConfigError, RunInterruptedError
@@ -25,7 +26,7 @@ class StageRunner:
     def __init__(self, batch_file: BatchFile, batch: Batch) -> None:
         self._batch_file = batch_file
         self._batch = batch
-        self._reporter = TerminalReporter(console, batch.parameters.cache.verbose)
+        self._reporter = TerminalReporter(batch.parameters.cache.verbose)
         self._built = build_batch(batch_file, reporter=lambda _context, _batch: self._reporter)
         self._definitions = self._built.definitions()
         # The signal that ended the run, 0 if none did.
@@ -59,8 +60,9 @@ class StageRunner:
         config: Mapping[str, Mapping[str, object]],
     ) -> None:
         names = self._built.names
-        console.print(f"{stage}: {', '.join(assets)}", style="bold")
+        tell(f"{stage}: {', '.join(assets)}", style="bold")
         job = self._definitions.resolve_job_def(names.own(stage))
+        noted = SignalsNoted()
         try:
             job.execute_in_process(
                 instance=instance,
@@ -71,11 +73,12 @@ class StageRunner:
                 },
             )
         except dg.Failure as failure:
-            console.print(failure.description, style="red")
+            tell(failure.description or "failed", style="red")
         except (KeyboardInterrupt, DagsterExecutionInterruptedError) as ended:
-            self._interrupted = _signal_behind(ended)
-            console.print("interrupted; what was accepted is kept, and the next run goes on from there", style="red")
+            self._interrupted = _signal_behind(ended) or noted.last() or signal.SIGINT
+            tell("interrupted; what was accepted is kept, and the next run goes on from there", style="red")
         finally:
+            noted.close()
             self._reporter.close()
 
     def _tell_changes(self) -> None:
@@ -83,7 +86,7 @@ class StageRunner:
         made = self._reporter.outcome.manifest["meta"] if self._reporter.outcome else {}
         changed = what_changed(made, self._batch_file.load().source.identity)
         if changed:
-            console.print(
+            tell(
                 f"{', '.join(changed)} changed while the run went on: export and report hold outputs of what is asked now; "
                 "run again to make the rest",
                 style="red",
@@ -92,20 +95,20 @@ class StageRunner:
     def _summary(self, assets: Sequence[str]) -> None:
         layout, parameters = self._batch.layout, self._batch.parameters
         if self._reporter.outcome is not None:
-            console.print(_counted(self._reporter.outcome), style="bold")
-            console.print(f"  usage     {_spent(self._reporter.outcome)}")
-            console.print(f"  outputs   {layout.llm_outputs}/")
+            tell(_counted(self._reporter.outcome), style="bold")
+            tell(f"  usage     {_spent(self._reporter.outcome)}")
+            tell(f"  outputs   {layout.llm_outputs}/")
             if self._reporter.outcome.tally.failed:
-                console.print(f"  failures  {layout.llm_failures}/")
+                tell(f"  failures  {layout.llm_failures}/")
         if self._interrupted:
             return
         if "export" in assets:
-            console.print(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
+            tell(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
         if "report" in assets and parameters.report.enabled:
-            console.print(f"  report    {layout.report('html' if parameters.report.write_html else 'md')}")
-        console.print("  in Dagster: llmbatch ui")
+            tell(f"  report    {layout.report('html' if parameters.report.write_html else 'md')}")
+        tell("  in Dagster: llmbatch ui")
         if parameters.llm.provider == "offline":
-            console.print("made-up answers: export and report hold them until the next run with a model", style="bold")
+            tell("made-up answers: export and report hold them until the next run with a model", style="bold")
 
 
 def _instance() -> dg.DagsterInstance:
@@ -133,13 +136,13 @@ def _spent(outcome: Outcome) -> str:
 
 
 def _signal_behind(ended: BaseException) -> int:
-    """The signal that an interruption came from, SIGINT where it does not say."""
+    """The signal that an interruption says it came from; 0 where it does not say."""
     link: BaseException | None = ended
     while link is not None:
         if isinstance(link, RunInterruptedError):
             return link.signal_number
         link = link.__cause__ or link.__context__
-    return signal.SIGINT
+    return 0
 
 
 def _exit_code(outcome: Outcome | None, interrupted: int) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import sys
+from pathlib import Path
 
 import click
 
 from llmbatch_assets.adapters.project import CONFIG_ENV, BatchFile, config_files
 from llmbatch_assets.cli.session import config_option, console, open_batch_file, telling_mistakes, use_project_instance
+from llmbatch_assets.domain.text import visible
+from llmbatch_assets.errors import ConfigError
 
 
 @click.command()
@@ -17,11 +22,19 @@ from llmbatch_assets.cli.session import config_option, console, open_batch_file,
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 def ui(config: str | None, host: str, port: int) -> None:
-    """Open the project in Dagster: lineage, partitions, runs. Ends with Ctrl-C."""
+    """Open the project in Dagster: lineage, partitions, runs.
+
+    Webserver and daemon run on the project's own instance, dagster_home/, until Ctrl-C. A batch in configs/ whose file
+    is wrong is left out, and told.
+
+    Exit codes: 2 for wrong configuration or a port that is taken, 130 or 143 at the end.
+    """
     with telling_mistakes():
         batch_file = open_batch_file(config)
+        batch_file.load()
         for path in config_files(batch_file.path):
-            BatchFile(path).load()
+            _warn_of(path)
+        _check_port(host, port)
         home = use_project_instance(batch_file.root)
     os.environ[CONFIG_ENV] = str(batch_file.path)
     console.print(f"Dagster on http://{host}:{port} (instance: {home})")
@@ -30,3 +43,23 @@ def ui(config: str | None, host: str, port: int) -> None:
     # as on SIGINT, and the latter is ignored in what a shell script has started in the background.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev", *where])
+
+
+def _warn_of(path: Path) -> None:
+    try:
+        BatchFile(path).load()
+    except ConfigError as mistake:
+        console.print(f"the batch {path.stem} is left out: {visible(str(mistake))}", style="red")
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise ``ConfigError`` where the webserver could not listen; Dagster would start a daemon first and say it late."""
+    try:
+        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind, protocol) as probe:
+            # As servers do: what an ended one has left in the kernel is no obstacle.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as refused:
+        reason = "is taken by another program" if refused.errno == errno.EADDRINUSE else f"cannot be used ({refused})"
+        raise ConfigError(f"port {port} of {host} {reason}; choose another one with --port") from None

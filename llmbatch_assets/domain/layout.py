@@ -78,6 +78,15 @@ class Layout:
     def provenance(self) -> PurePosixPath:
         return self.cache / "provenance"
 
+    @property
+    def log_file(self) -> PurePosixPath | None:
+        """The log file, where one is asked for."""
+        named = PurePosixPath(self.parameters.run.log_file)
+        if not named.name:
+            return None
+        folder = PurePosixPath(self.parameters.artifacts.logs_dir or self.artifacts / "logs")
+        return folder / named if len(named.parts) == 1 else named
+
     def manifest(self, pipeline: int) -> PurePosixPath:
         return self.cache / f"pipeline{pipeline}_manifest.json"
 

@@ -31,6 +31,8 @@ class Block(BaseModel):
 
 GEMINI_BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
 OPENAI_BASE_URL = "https://api.openai.com/v1"
+# What provider local serves.
+LOCAL_MODEL = "SmolLM2-135M-Instruct"
 
 
 def _server(url: str | None) -> str | None:
@@ -56,7 +58,12 @@ class Run(Block):
 
     name: str = Field("", description="Title of the report; empty: the batch's name.")
     timezone: str = Field("UTC", description="Time zone of the times shown in the report, e.g. Asia/Tokyo.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What the console shows.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="What the console and the log file show."
+    )
+    log_file: str = Field(
+        "", description="Log file: a name in artifacts.logs_dir, or a path with folders; empty: no file is written."
+    )
     run_id: str = Field("", description="A name of your own for the run; becomes a tag of the Dagster runs.")
 
     @field_validator("timezone")
@@ -258,6 +265,12 @@ class Llm(Block):
         """Base URL of the server that is called; without one of one's own it is told by the model's name."""
         return self.base_url or (GEMINI_BASE_URL if self.model_name.startswith("gemini-") else OPENAI_BASE_URL)
 
+    @property
+    def key_name(self) -> str:
+        """Name of the key's environment variable; a server of one's own has no key unless one is named."""
+        usual = {GEMINI_BASE_URL: "GEMINI_API_KEY", OPENAI_BASE_URL: "OPENAI_API_KEY"}
+        return self.api_key_env or ("" if self.base_url else usual[self.endpoint])
+
 
 class Judge(Block):
     """Where the judge differs from ``llm``."""
@@ -301,6 +314,7 @@ class Artifacts(Block):
     dir: str = Field("", description="Folder of everything that is written; empty: artifacts (or artifacts/<batch>).")
     outputs_dir: str = Field("", description="Folder of the exports; empty: <dir>/outputs.")
     reports_dir: str = Field("", description="Folder of the reports; empty: <dir>/reports.")
+    logs_dir: str = Field("", description="Folder of run.log_file; empty: <dir>/logs.")
 
 
 class Outputs(Block):
@@ -387,6 +401,17 @@ class Parameters(Block):
     def _servers_are_used(self) -> Parameters:
         if self.llm.provider != "openai" and (self.llm.base_url or self.judge.base_url):
             raise ValueError(f"base_url has no effect with llm.provider {self.llm.provider}; use provider: openai")
+        return self
+
+    @model_validator(mode="after")
+    def _local_models_are_there(self) -> Parameters:
+        asked = {"llm.model_name": self.llm.model_name, "judge.model_name": self.judge.model_name or LOCAL_MODEL}
+        foreign = [key for key, name in asked.items() if name != LOCAL_MODEL]
+        if self.llm.provider == "local" and foreign:
+            raise ValueError(
+                f"llm.provider local has one model, so {foreign[0]} must be {LOCAL_MODEL} (found {asked[foreign[0]]!r}); "
+                "for another model use provider: openai, with the server's address in llm.base_url"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 
@@ -11,6 +12,11 @@ _LOOKALIKES = {0x00A0: " ", 0x202F: " ", 0xFEFF: None, 0x200B: None, 0x2060: Non
 _LINE_BREAKS = re.compile(r"[\r\n\t\v\f\x85\u2028\u2029]+")
 _ASCII_WORDS = re.compile(r"[a-z0-9]+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
+# What makes a terminal do something, or hides or reorders what stands there: controls but for line breaks and tabs,
+# marks of direction, line separators, halves of surrogate pairs, tags.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 CUT_MARK = " …[cut]"
 
 
@@ -27,6 +33,16 @@ def composed(text: str) -> str:
 def has_surrogates(text: str) -> bool:
     """Whether the text holds half of a surrogate pair, which no file can keep as UTF-8."""
     return not text.isascii() and _SURROGATES.search(text) is not None
+
+
+def visible(text: str) -> str:
+    """The text as a terminal may show it: what it would act on or hide is written as an escape sequence."""
+    return _UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+
+
+def visible_json(text: str) -> str:
+    """JSON as a terminal may show it: the same value, with JSON's own escapes for what would do harm there."""
+    return _UNSEEN.sub(lambda found: json.dumps(found.group())[1:-1], text)
 
 
 def flatten(text: str) -> str:

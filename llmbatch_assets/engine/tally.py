@@ -13,7 +13,7 @@ class Tally:
     """How a run stands. Counts of items, but for ``usage``.
 
     ``found`` are items that another run has accepted in the meantime, ``failed_for_good`` those of the failed ones that
-    the provider refused.
+    the provider refused, ``cached`` those that had an output before the run and are no part of ``total``.
     """
 
     total: int
@@ -22,6 +22,7 @@ class Tally:
     found: int = 0
     failed_for_good: int = 0
     in_flight: int = 0
+    cached: int = 0
     causes: dict[str, int] = field(default_factory=dict)
     usage: TokenUsage = field(default_factory=TokenUsage)
 

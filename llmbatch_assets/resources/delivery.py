@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from llmbatch_assets.adapters.artifacts import load_artifact
 from llmbatch_assets.adapters.exporters import export_file
 from llmbatch_assets.adapters.files import write_atomically
 from llmbatch_assets.adapters.ledger import read_ledger
@@ -18,7 +19,6 @@ from llmbatch_assets.domain.manifest import GenerationManifest
 from llmbatch_assets.domain.report import Findings, gather, report_page
 from llmbatch_assets.domain.table import Snapshot
 from llmbatch_assets.resources.generation import utc_now
-from llmbatch_assets.resources.json_io_manager import load_artifact
 
 
 def deliver_exports(batch: Batch, outputs: OutputReader, snapshot: Snapshot) -> dict[str, Any]:

@@ -12,20 +12,19 @@ from typing import Any, NamedTuple, Protocol
 
 import dagster as dg
 
+from llmbatch_assets.adapters.artifacts import artifact_path, output_store
 from llmbatch_assets.adapters.claims import claiming
-from llmbatch_assets.adapters.files import read_json, write_json
+from llmbatch_assets.adapters.files import read_json, tell_written, write_json
 from llmbatch_assets.adapters.output_store import FileStore, earlier_identities, keep_provenance
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.identity import BatchIdentity
 from llmbatch_assets.domain.manifest import (
     RunFacts,
     execution_mode,
     generation_manifest,
-    progress_every_n,
     what_changed,
 )
-from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
+from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan import Choice, Selection, State, by_group, choose
 from llmbatch_assets.domain.work import GroupContext, WorkItem
 from llmbatch_assets.engine.attempt import ItemResult, Job, Limits, Workbench
@@ -36,7 +35,6 @@ from llmbatch_assets.engine.stop_rules import StopRules
 from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, LocalModelError, RunInterruptedError, RunPermanentError
 from llmbatch_assets.resources.interruption import interruptible
-from llmbatch_assets.resources.json_io_manager import artifact_path, output_store
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.metering import Meter
 
@@ -73,6 +71,9 @@ class Reporter(Protocol):
 
     def say(self, line: str) -> None:
         """A line for people."""
+
+    def began(self, tally: Tally) -> None:
+        """Items are worked on from now on; the tally is the run's own and goes on with it."""
 
     def advanced(self, tally: Tally) -> None:
         """The counts have changed."""
@@ -196,7 +197,9 @@ class Generation:
         """
         self.store.sweep()
         keep_provenance(self.batch.path(self.batch.layout.provenance), self.batch.provenance())
-        tally, ended, started = Tally(len(choice.to_run)), dict[str, ItemResult](), time.monotonic()
+        tally = Tally(len(choice.to_run), cached=self._skipped(choice))
+        ended, started = dict[str, ItemResult](), time.monotonic()
+        self.reporter.began(tally)
 
         def on_result(result: ItemResult) -> None:
             ended[result.item.partition_key] = ItemResult(
@@ -305,7 +308,8 @@ class Generation:
             stopped_by=getattr(fault, "cause", None),
         )
         manifest = generation_manifest(self.batch.parameters, self.batch.source, states, facts, self._files(states))
-        write_json(artifact_path(self.batch, "llm_outputs"), manifest)
+        path = artifact_path(self.batch, "llm_outputs")
+        tell_written(self.batch.shown(path), write_json(path, manifest))
         return manifest
 
     def _files(self, states: dict[str, State]) -> dict[str, Any]:
@@ -337,33 +341,3 @@ def _state(result: ItemResult, before: State) -> State:
         # A forced regeneration that failed: the earlier output still stands.
         return before
     return "failed_permanently" if result.failed.item_permanent else "failed"
-
-
-class LogReporter:
-    """Tells a log about a run, at the rate of ``cache.verbose``."""
-
-    def __init__(self, say: Callable[[str], None], verbose: int) -> None:
-        self._say = say
-        self._verbose = verbose
-
-    def say(self, line: str) -> None:
-        if self._verbose:
-            self._say(line)
-
-    def advanced(self, tally: Tally) -> None:
-        every = progress_every_n(self._verbose, tally.total)
-        if every and (tally.done % every == 0 or tally.done == tally.total):
-            self._say(progress_line(tally))
-
-    def ended(self, outcome: Outcome) -> None:
-        for cause, count in sorted(outcome.tally.causes.items()):
-            self._say(f"failed: {count} {cause}")
-
-
-def progress_line(tally: Tally) -> str:
-    """The counts of a run on one line."""
-    usage: TokenUsage = tally.usage
-    return (
-        f"{tally.done}/{tally.total} done, {tally.accepted} accepted, {tally.failed} failed, "
-        f"{usage.total_tokens} tokens, {shown(usage.cost_usd)}"
-    )

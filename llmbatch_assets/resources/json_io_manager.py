@@ -4,59 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import TypeAdapter, ValidationError
 
-from llmbatch_assets.adapters.files import keep_json, read_json
+from llmbatch_assets.adapters.artifacts import artifact_path, load_artifact, output_reader
+from llmbatch_assets.adapters.files import keep_json, tell_written
 from llmbatch_assets.adapters.output_reader import OutputReader
-from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch, BatchFile
-from llmbatch_assets.domain.work import WorkItems
-from llmbatch_assets.errors import ArtifactError
-
-_PATHS = {
-    "input_snapshot": "snapshot",
-    "group_contexts": "group_contexts",
-    "work_items": "work_items",
-}
-_MANIFESTS = {"llm_outputs": 4, "export": 5, "report": 6}
-
-
-def artifact_path(batch: Batch, asset: str) -> Path:
-    """Where an asset's JSON artifact lies."""
-    layout = batch.layout
-    relative = layout.manifest(_MANIFESTS[asset]) if asset in _MANIFESTS else getattr(layout, _PATHS[asset])
-    return batch.path(relative)
-
-
-def output_store(batch: Batch) -> FileStore:
-    """The output cache of a batch."""
-    layout = batch.layout
-    return FileStore(
-        outputs=batch.path(layout.llm_outputs),
-        failures=batch.path(layout.llm_failures),
-        forced=batch.path(layout.forced),
-        keep_failures=batch.parameters.cache.dump_failures,
-    )
-
-
-def load_artifact(batch: Batch, asset: str, kind: Any) -> Any:
-    """An asset's artifact as the type ``kind``. Raises ``MissingArtifactError`` or ``ArtifactError``."""
-    path = artifact_path(batch, asset)
-    content = read_json(path, f"{batch.command} --select {asset}")
-    try:
-        return TypeAdapter(kind).validate_python(content)
-    except ValidationError as broken:
-        first = broken.errors()[0]
-        raise ArtifactError(
-            f"{path} is not what {asset} writes ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
-            f"make it again with: {batch.command} --select {asset}"
-        ) from None
-
-
-def output_reader(batch: Batch) -> OutputReader:
-    """The outputs of the batch as it is configured now."""
-    work_items = load_artifact(batch, "work_items", WorkItems)
-    return OutputReader(output_store(batch), batch.source.identity, work_items.items)
 
 
 class JsonIOManager(dg.ConfigurableIOManager):
@@ -74,6 +26,11 @@ class JsonIOManager(dg.ConfigurableIOManager):
         path = artifact_path(batch, context.asset_key.path[-1])
         size, written = keep_json(path, obj)
         context.log.info(f"{'wrote' if written else 'unchanged:'} {batch.shown(path)} (bytes={size})")
+        # What a manifest says was written was written just before it.
+        for file in obj.get("files", {}).values() if isinstance(obj, dict) else ():
+            tell_written(file, batch.path(file).stat().st_size)
+        if written:
+            tell_written(batch.shown(path), size)
         context.add_output_metadata({"path": dg.MetadataValue.path(batch.shown(path)), "bytes": size})
 
     def load_input(self, context: dg.InputContext) -> Any:

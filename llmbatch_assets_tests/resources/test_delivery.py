@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmbatch_assets.adapters.artifacts import output_reader
 from llmbatch_assets.adapters.files import json_bytes
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.domain.export import ExportManifest
@@ -16,9 +17,9 @@ from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.work import work_items_of
 from llmbatch_assets.errors import MissingArtifactError
 from llmbatch_assets.resources.delivery import deliver_exports, deliver_report
-from llmbatch_assets.resources.generation import Generation, LogReporter
-from llmbatch_assets.resources.json_io_manager import output_reader
+from llmbatch_assets.resources.generation import Generation
 from llmbatch_assets.resources.llm import LlmResource
+from llmbatch_assets.resources.progress import LogReporter
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
 from llmbatch_assets_tests.project import COLUMNS, ROWS, Project, make_project, settings
 

@@ -16,8 +16,9 @@ from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.errors import ArtifactError, InputError, RunPermanentError
-from llmbatch_assets.resources.generation import Generation, LogReporter, Outcome
+from llmbatch_assets.resources.generation import Generation, Outcome
 from llmbatch_assets.resources.llm import LlmResource
+from llmbatch_assets.resources.progress import LogReporter
 from llmbatch_assets_tests.chat_server import Answer, ChatServer, cut_off, error_body, refuses, says, status
 from llmbatch_assets_tests.project import Project, make_project, settings
 
@@ -48,6 +49,9 @@ class Watcher:
 
     def say(self, line: str) -> None:
         self.lines.append(line)
+
+    def began(self, tally: Tally) -> None:
+        """The tally is looked at as it advances."""
 
     def advanced(self, tally: Tally) -> None:
         self.done.append(tally.done)

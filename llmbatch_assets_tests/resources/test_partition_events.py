@@ -24,7 +24,10 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def events_of(context: dg.AssetExecutionContext) -> PartitionEvents:
-    return PartitionEvents(context, PARTITIONS, PurePosixPath("artifacts/cache/llm_outputs"))
+    folder = PurePosixPath("artifacts/cache/llm_outputs")
+    return PartitionEvents(
+        context.op_execution_context, context.asset_key, PARTITIONS, folder, {"dagster/code_version": "c"}
+    )
 
 
 @dg.asset(partitions_def=PARTITIONS, output_required=False)

@@ -1,0 +1,78 @@
+"""``llmbatch check``: every mistake in the user's files at once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from llmbatch_assets.adapters.batch_check import Found, check_batch
+from llmbatch_assets.adapters.project import BatchFile, config_files
+from llmbatch_assets.cli.session import (
+    EXIT_INPUT,
+    config_option,
+    open_batch_file,
+    print_line,
+    set_up_logging,
+    telling_mistakes,
+)
+from llmbatch_assets.domain.text import flatten
+
+
+@click.command()
+@config_option
+@click.option(
+    "--ping", "is_pinged", is_flag=True, help="Also make one minimal call to each model; it may cost a little."
+)
+def check(config: str | None, is_pinged: bool) -> None:
+    """Find every mistake in configuration, prompts, schema and table.
+
+    All of them are told, of all files, and what is probably not meant as a warning. Nothing is called or written, but
+    with --ping. Without --config every batch in configs/ is checked.
+
+    Exit codes: 0 no mistake (there may be warnings), 2 mistakes, or a model that does not answer.
+    """
+    with telling_mistakes():
+        batch_file = open_batch_file(config)
+        set_up_logging(logging.getLevelName(logging.WARNING))
+        files = [batch_file] if config else [BatchFile(path) for path in config_files(batch_file.path)]
+        is_good = [_checked(one, is_pinged) for one in files]
+    if not all(is_good):
+        sys.exit(EXIT_INPUT)
+
+
+def _checked(batch_file: BatchFile, is_pinged: bool) -> bool:
+    found = check_batch(batch_file)
+    for kind, lines in (("mistake", found.mistakes), ("warning", found.warnings)):
+        for line in lines:
+            print_line(f"{kind}: {flatten(line)}")
+    print_line(f"{_shown(batch_file)}: {_summary(found)}")
+    if not is_pinged or found.mistakes:
+        return not found.mistakes
+    return _answers(batch_file)
+
+
+def _shown(batch_file: BatchFile) -> str:
+    path = batch_file.path
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _summary(found: Found) -> str:
+    planned = "" if found.n_items is None else f", {found.n_items} items"
+    return f"{_many(len(found.mistakes), 'mistake')}, {_many(len(found.warnings), 'warning')}{planned}"
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
+
+
+def _answers(batch_file: BatchFile) -> bool:
+    # Importing Dagster takes seconds, which a mere look at files should not.
+    from llmbatch_assets.cli.ping import ping
+
+    pongs = list(ping(batch_file.load()))
+    for pong in pongs:
+        print_line(pong.told)
+    return all(pong.answered for pong in pongs)
