@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
+from llmbatch_assets.adapters.artifacts import load_artifact
 from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.domain.json_schema import open_objects
 from llmbatch_assets.domain.quality import ABOUT_OUTPUTS, Finding
 from llmbatch_assets.domain.work import GroupContext, WorkItems, unresolved
-from llmbatch_assets.resources.json_io_manager import load_artifact
 
 MAX_NAMED = 10
 

@@ -7,6 +7,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
+from llmbatch_assets.adapters.artifacts import load_artifact
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.checks import check_results, evaluation, output_check_specs
 from llmbatch_assets.assets.keys import Names
@@ -17,7 +18,6 @@ from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.generation import Generation, Outcome, Reporter, ReporterFactory
 from llmbatch_assets.resources.interruption import cancel
-from llmbatch_assets.resources.json_io_manager import load_artifact
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.orphans import close_orphans, sign_run
 from llmbatch_assets.resources.partition_events import PartitionEvents
