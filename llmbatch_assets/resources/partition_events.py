@@ -61,10 +61,13 @@ class PartitionEvents:
         self._groups.add(self._entry(self._materialization(made, message), message))
 
     def lagging(self, items: Sequence[WorkItem]) -> list[WorkItem]:
-        """Those of the items that Dagster does not show as materialized: after a crash, or a deleted run."""
-        keys = [item.partition_key for item in items]
-        status = self._context.instance.get_status_by_partition(self._context.asset_key, keys, self._partitions) or {}
-        return [item for item in items if status.get(item.partition_key) is not AssetPartitionStatus.MATERIALIZED]
+        """Those of the items that Dagster has no materialization of, or shows as failed: after a crash, a deleted run."""
+        keys, asset = [item.partition_key for item in items], self._context.asset_key
+        status = self._context.instance.get_status_by_partition(asset, keys, self._partitions) or {}
+        # A status outlives the events of a run that was deleted.
+        with_event = self._context.instance.get_materialized_partitions(asset)
+        shown = {key for key in keys if status.get(key) is AssetPartitionStatus.MATERIALIZED} & with_event
+        return [item for item in items if item.partition_key not in shown]
 
     def failed(self, keys: Iterable[str]) -> None:
         """Show the keys as failed once the run has ended in failure.
