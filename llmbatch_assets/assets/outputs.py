@@ -71,9 +71,8 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
                 events.materialized(item, generation.output(item), hit=True)
             events.flush()
             outcome = generation.run(choice, lambda item, output, found: events.materialized(item, output, hit=found))
-            if not by_key:
-                events.failed(item.partition_key for item in outcome.failed)
-            elif outcome.fault is not None:
+            events.failed(item.partition_key for item in outcome.failed)
+            if by_key and outcome.fault is not None:
                 cancel(context)
             for item in outcome.standing if by_key else ():
                 events.materialized(item, generation.output(item), hit=True)

@@ -73,7 +73,7 @@ class PartitionEvents:
         """Show the keys as failed once the run has ended in failure.
 
         Dagster paints a partition FAILED that was planned by a failed run and not materialized since. A run that
-        chose its items itself has planned none.
+        chose its items itself has planned none, and one of a range perhaps the range alone.
         """
         # Events of one kind are written faster than mixed ones.
         self.flush()
