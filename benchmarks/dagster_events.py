@@ -34,7 +34,7 @@ from llmbatch_assets.resources.partition_events import PartitionEvents
 from llmbatch_assets_tests.postgres_server import find_server, postgres_server
 from llmbatch_assets_tests.project import Project, make_project
 
-CASES = ("default:1000", "ours:1000", "ours:20000", "postgres:1000", "postgres:20000", "postgres-subset:20000")
+CASES = ("default:1000", "ours:1000", "ours:20000", "postgres:1000", "postgres-subset:20000")
 STORAGES: dict[str, dict[str, Any] | None] = {
     "default": {"sqlite": {"base_dir": {"env": "DAGSTER_HOME"}}},
     "ours": None,  # what a project is given

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from llmbatch_assets_tests.chat_server import ChatServer
 from llmbatch_assets_tests.project import Project, make_project
@@ -131,6 +132,8 @@ def test_an_interrupted_run_keeps_what_was_accepted_and_ends_as_canceled(
     assert "Traceback" not in told
     kept = len(project.outputs())
     assert kept >= 1
+    # The last of them were told to Dagster while the run ended.
+    assert list(project.partition_states().values()).count(AssetPartitionStatus.MATERIALIZED) == kept
     calls = server.count()
     server.delay = 0.0
     assert project.llmbatch("run").returncode == 0

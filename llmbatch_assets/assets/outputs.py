@@ -73,9 +73,8 @@ class GenerateStage:
                 self._hit(events, item)
             events.told(all_items=not by_key)
             outcome = self.generation.run(choice, lambda item, out, found: events.materialized(item, out, hit=found))
-            if not by_key:
-                events.failed(item.partition_key for item in outcome.failed)
-            elif outcome.fault is not None:
+            events.failed(item.partition_key for item in outcome.failed)
+            if by_key and outcome.fault is not None:
                 cancel(self.context)
             for item in outcome.standing if by_key else ():
                 self._hit(events, item)

@@ -81,7 +81,10 @@ class PartitionEvents:
             return list(items)
         keys = [item.partition_key for item in items]
         status = self._instance.get_status_by_partition(self._asset_key, keys, self._partitions) or {}
-        return [item for item in items if status.get(item.partition_key) is not AssetPartitionStatus.MATERIALIZED]
+        # A status outlives the events of a run that was deleted.
+        with_event = self._instance.get_materialized_partitions(self._asset_key)
+        shown = {key for key in keys if status.get(key) is AssetPartitionStatus.MATERIALIZED} & with_event
+        return [item for item in items if item.partition_key not in shown]
 
     def told(self, *, all_items: bool) -> None:
         """Store what is waiting; ``all_items`` says that every item with an output now shows this run's versions."""
@@ -104,7 +107,7 @@ class PartitionEvents:
         """Show the keys as failed once the run has ended in failure.
 
         Dagster paints a partition FAILED that was planned by a failed run and not materialized since. A run that
-        chose its items itself has planned none.
+        chose its items itself has planned none, and one of a range perhaps the range alone.
         """
         # Events of one kind are written faster than mixed ones.
         self.flush()

@@ -33,7 +33,7 @@ class SqliteEngines:
     tables of a file that is opened; it is given an engine for that alone.
     """
 
-    def __init__(self, prepare: Callable[[Engine, Path], None]) -> None:
+    def __init__(self, prepare: Callable[[Engine], None]) -> None:
         self._prepare = prepare
         self._start_afresh()
 
@@ -64,7 +64,7 @@ class SqliteEngines:
         once = sqlalchemy.create_engine(
             _url(path), poolclass=NullPool, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
         )
-        self._prepare(once, path)
+        self._prepare(once)
         return _Open(_pooled_engine(path), _inode(path))
 
     def _close_least_used(self) -> None:

@@ -17,7 +17,7 @@ from dagster._core.storage.event_log.schema import DynamicPartitionsTable, SqlEv
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, _event_logs_directory
 from dagster._serdes import ConfigurableClassData
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
 from llmbatch_assets.resources.sqlite_engines import SqliteEngines
 
@@ -36,7 +36,7 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
     """The event log: one database per run, and one, the index, of what concerns assets in all runs."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._engines = SqliteEngines(self._make_tables)
+        self._engines = SqliteEngines(self._initdb)
         self._tables = set[str]()
         self._asset_columns = set[str]()
         super().__init__(base_dir, inst_data)
@@ -44,9 +44,6 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
         return cls(inst_data=inst_data, **config_value)
-
-    def _make_tables(self, engine: Engine, _path: Path) -> None:
-        self._initdb(engine)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:

@@ -120,6 +120,19 @@ def test_a_range_run_marks_hits_and_fresh_outputs_and_only_what_failed(rig: Rig,
     assert sources == {tower: ["cache", "fresh"], river: ["fresh"]}
 
 
+def test_a_range_that_is_planned_in_one_event_marks_what_failed(
+    rig: Rig, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "1")
+    tower, bridge, harbour, river, road = rig.prepare()
+    server.script(HARBOUR, WRONG, repeat_last=True)
+    ended = rig.run_range(tower, river)
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    told = [entry.get_dagster_event().partition for entry in rig.instance.all_logs(ended.run_id, of_type=planned)]
+    assert told == [None, harbour]
+    assert rig.states() == {**dict.fromkeys((tower, bridge, river), MATERIALIZED), harbour: FAILED, road: None}
+
+
 def test_a_range_run_that_is_stopped_shows_nothing_as_failed(rig: Rig, server: ChatServer) -> None:
     keys = rig.prepare()
     assert rig.run("generate", limit=1).success
