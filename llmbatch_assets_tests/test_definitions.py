@@ -12,6 +12,7 @@ import pytest
 
 from llmbatch_assets import definitions
 from llmbatch_assets.adapters.project import config_files
+from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.project import Project, make_project, settings
 
 LONGEST_IMPORT_SEC = 1.5
@@ -106,3 +107,30 @@ def test_the_command_line_imports_dagster_only_when_it_runs_something(tmp_path: 
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
     assert ended.stdout.split() == ["False", "False"]
+
+
+def test_a_bad_file_hides_its_own_batch_only(
+    two_batches: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_batches.parameters("broken", llm={"model": "x"})
+    monkeypatch.chdir(two_batches.root)
+    monkeypatch.delenv("LLMBATCH_PARAMETERS", raising=False)
+
+    keys = {key.to_user_string() for key in definitions.defs().resolve_asset_graph().get_all_asset_keys()}
+    definitions.defs()
+
+    assert {"llm_outputs", "second/llm_outputs"} <= keys
+    assert "broken/llm_outputs" not in keys
+    told = caplog.text
+    assert told.count("the batch broken is left out") == 1
+    assert "llm.model: unknown key" in told
+    assert "llmbatch check --config" in told
+
+
+def test_a_bad_file_of_the_project_itself_is_an_error(two_batches: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_batches.parameters(llm={"model": "x"})
+    monkeypatch.chdir(two_batches.root)
+    monkeypatch.delenv("LLMBATCH_PARAMETERS", raising=False)
+
+    with pytest.raises(ConfigError, match=r"llm\.model"):
+        definitions.defs()

@@ -11,7 +11,7 @@ COMMANDS = {
     "init": "Make a new project in a folder.",
     "check": "Find every mistake in configuration, prompts, schema and table.",
     "run": "Run the batch: schema, snapshot, work items, outputs, export, report.",
-    "status": "Tell how the batch stands: items by state, failures by cause, cost.",
+    "status": "Tell how the batch stands: items by state, failures by cause, calls and their cost.",
     "show": "Show one item: what was asked, each attempt, and what came of it.",
     "prune": "List or delete files that the present settings do not use.",
     "ui": "Open the project in Dagster: lineage, partitions, runs.",

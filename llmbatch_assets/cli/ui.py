@@ -19,8 +19,10 @@ from llmbatch_assets.errors import ConfigError
 
 @click.command()
 @config_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", metavar="N", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on."
+)
 def ui(config: str | None, host: str, port: int) -> None:
     """Open the project in Dagster: lineage, partitions, runs.
 

@@ -209,15 +209,17 @@ class LlmSchema(Block):
     """The contract of the outputs."""
 
     py_path: str = Field(
-        "", validation_alias=AliasChoices("py_path", "path"), description="The Pydantic module with LLMOutput."
+        "",
+        validation_alias=AliasChoices("py_path", "path"),
+        description="The Pydantic module with LLMOutput; empty: schema/llm_schema.py (or schema/<batch>/llm_schema.py).",
     )
-    txt_path: str = Field("", description="Its JSON schema as text, written from the module.")
+    txt_path: str = Field("", description="Its JSON schema as text, written from the module; empty: beside it.")
     auto_generate: bool = Field(True, description="Have the model write the module where it is missing.")
     force_regenerate: bool = Field(
         False, description="Have it written anew, once for each change of the prompts, the task or the model."
     )
     task: str = Field("", description="What the outputs are for, in your words; {task} in the schema prompt.")
-    archive_dir: str = Field("", description="Where replaced schema files go.")
+    archive_dir: str = Field("", description="Where replaced schema files go; empty: archived (or archived/<batch>).")
     trust: bool = Field(False, description="Run the module as it is, validators and all; else it is only read.")
     on_mismatch: Literal["regenerate", "error"] = Field(
         "regenerate", description="Where the text does not match the module: archive and rewrite it, or stop."
@@ -300,7 +302,7 @@ class Cache(Block):
     enabled: bool = Field(True, description="false: every selected item is generated again.")
     force: bool = Field(False, description="true: every run generates its items again and overwrites their outputs.")
     dir: str = Field(
-        "", validation_alias=AliasChoices("dir", "artifact_dir"), description="Cache folder; empty: artifacts/cache."
+        "", validation_alias=AliasChoices("dir", "artifact_dir"), description="Cache folder; empty: <dir>/cache."
     )
     dump_failures: bool = Field(
         True, description="Keep a file of every failed attempt; without it a failed item counts as not attempted."

@@ -15,6 +15,7 @@ from llmbatch_assets.domain.identity import (
     partition_key,
     work_id,
 )
+from llmbatch_assets.domain.parameters import LOCAL_MODEL
 from llmbatch_assets_tests.domain.strategies import make_identity, parameters, quick
 
 ITEM = "9f06640aaa0c3d36" + "0" * 24
@@ -135,7 +136,7 @@ def test_the_named_parts_are_those_that_an_artifact_shows() -> None:
         ({"extra_body": {"a": 1}}, {"extra_body": {"a": 1}}),
         ({"structured_output": "prompt"}, {"structured_output": "prompt"}),
         # Another provider answers otherwise, wherever its server listens today.
-        ({"provider": "local"}, {"provider": "local"}),
+        ({"provider": "local", "model_name": LOCAL_MODEL}, {"provider": "local"}),
         ({"provider": "offline"}, {"provider": "offline"}),
         # Patience, keys and speed change no question.
         ({"api_key_env": "A", "timeout_sec": 1, "max_workers": 1, "max_retries": 9, "transport_retries": 0}, {}),

@@ -22,7 +22,7 @@ def paths(layout: Layout) -> dict[str, str]:
     exports = {f"export {name}": layout.export(name) for name in FORMATS}
     reports = {f"report {name}": layout.report(name) for name in ("md", "html")}
     manifests = {f"manifest {number}": layout.manifest(number) for number in (4, 5, 6)}
-    return {name: str(path) for name, path in (plain | exports | reports | manifests).items()}
+    return {name: str(path) for name, path in (plain | exports | reports | manifests).items() if path}
 
 
 # Names that are those of the default batch's own folders are the ones to try.
@@ -85,3 +85,20 @@ def test_a_configured_path_is_taken(block: dict[str, Any], name: str, expected: 
 
 def test_paths_are_relative_to_the_project() -> None:
     assert not any(PurePosixPath(path).is_absolute() for path in paths(Layout("b", Parameters())).values())
+
+
+@pytest.mark.parametrize(
+    ("batch", "run", "artifacts", "expected"),
+    [
+        (DEFAULT_BATCH, {}, {}, None),
+        (DEFAULT_BATCH, {"log_file": "run.log"}, {}, "artifacts/logs/run.log"),
+        ("french", {"log_file": "run.log"}, {}, "artifacts/french/logs/run.log"),
+        (DEFAULT_BATCH, {"log_file": "run.log"}, {"logs_dir": "logs"}, "logs/run.log"),
+        (DEFAULT_BATCH, {"log_file": "other/run.log"}, {"logs_dir": "logs"}, "other/run.log"),
+    ],
+)
+def test_a_log_file_is_where_its_name_or_its_folder_says(
+    batch: str, run: dict[str, Any], artifacts: dict[str, Any], expected: str | None
+) -> None:
+    found = Layout(batch, parameters(run=run, artifacts=artifacts)).log_file
+    assert (None if found is None else str(found)) == expected

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from llmbatch_assets.domain.grouping import GROUPINGS
-from llmbatch_assets.domain.parameters import Llm, Parameters, read_parameters
+from llmbatch_assets.domain.parameters import LOCAL_MODEL, Llm, Parameters, read_parameters
 from llmbatch_assets_tests.domain.strategies import ROW_MODES, parameters
 
 
@@ -258,3 +258,11 @@ def test_a_key_is_not_sent_to_a_server_that_it_was_not_meant_for() -> None:
 
 def test_nothing_falls_back_to_a_model_that_was_not_asked_for() -> None:
     assert Parameters().llm.provider == "openai"
+
+
+@pytest.mark.parametrize("blocks", [{"llm": {"model_name": "gpt-4o-mini"}}, {"judge": {"model_name": "big"}}, {}])
+def test_the_embedded_model_is_called_by_its_name_only(blocks: dict[str, dict[str, str]]) -> None:
+    local = {"provider": "local", "model_name": LOCAL_MODEL} if "judge" in blocks else {"provider": "local"}
+    with pytest.raises(ValidationError, match=rf"must be {LOCAL_MODEL} .*use provider: openai"):
+        parameters(**{**blocks, "llm": {**local, **blocks.get("llm", {})}})
+    assert parameters(llm={"provider": "local", "model_name": LOCAL_MODEL}).judge_llm().model_name == LOCAL_MODEL

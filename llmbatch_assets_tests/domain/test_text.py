@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.text import CUT_MARK, cut, flatten, harden, slug
+from llmbatch_assets.domain.text import CUT_MARK, cut, flatten, harden, slug, visible, visible_json
 from llmbatch_assets_tests.domain.strategies import quick
 
 
@@ -87,3 +89,20 @@ def test_flattening_leaves_other_spaces_alone() -> None:
 )
 def test_hardening_replaces_only_what_looks_like_something_else(text: str, expected: str) -> None:
     assert harden(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("plain\n\ttext, né 日本 👩‍👩‍👧 \u00a0", "plain\n\ttext, né 日本 👩‍👩‍👧 \u00a0"),
+        ("\x1b[2J\x07\r\x7f", r"\x1b[2J\x07\r\x7f"),
+        ("\x9b31m\x85", r"\x9b31m\x85"),
+        ("\u202eevil\u2066\u200f\u2028", r"\u202eevil\u2066\u200f\u2028"),
+        ("\ud800\U000e0041", r"\ud800\U000e0041"),
+    ],
+)
+def test_what_a_terminal_would_act_on_is_shown_as_an_escape(text: str, seen: str) -> None:
+    assert visible(text) == seen
+    as_json = visible_json(json.dumps(text, ensure_ascii=False))
+    assert json.loads(as_json) == text
+    assert visible(as_json) == as_json

@@ -1,0 +1,61 @@
+"""Pages that follow from the code, and help that leaves nothing out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+from pydantic import BaseModel
+
+from llmbatch_assets.cli import COMMANDS, main
+from llmbatch_assets.cli.docs import ROOT, files
+from llmbatch_assets.domain.parameters import Parameters
+
+MADE = files()
+
+
+@pytest.mark.parametrize("path", MADE)
+def test_what_is_made_from_the_code_or_the_sample_is_as_they_are(path: str) -> None:
+    assert (ROOT / path).read_bytes() == MADE[path], "write it anew with: python -m llmbatch_assets.cli.docs"
+
+
+def keys(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, str | None]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from keys(kind, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", field.description
+
+
+def test_every_key_has_a_row_and_a_description() -> None:
+    page = MADE["docs/configuration.md"].decode()
+    for key, description in keys(Parameters):
+        assert description, key
+        assert page.count(f"| `{key}`") == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_each_of_its_options_has_help(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert command.help is not None
+    # What the list of commands says without importing them.
+    assert " ".join(command.help.split("\n\n")[0].split()) == COMMANDS[name]
+    assert "Exit codes:" in command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+def test_help_is_quick_since_no_command_is_imported_for_it() -> None:
+    code = (
+        "import sys; from llmbatch_assets.cli import main; main(['--help'], standalone_mode=False); print(*sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    imported = set(ended.stdout.splitlines()[-1].split())
+    assert "click" in imported
+    assert not {"dagster", "pydantic", "yaml", "rich", "orjson"} & imported
