@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from llmbatch_assets.cli.diff import diff
+from llmbatch_assets.cli.plan import plan
 from llmbatch_assets.cli.run import run
 from llmbatch_assets.cli.ui import ui
 
@@ -15,4 +17,6 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(plan)
+main.add_command(diff)
 main.add_command(ui)

@@ -54,3 +54,13 @@ def slug(text: str, limit: int = 32) -> str:
         # Marks belong to letters: without them Hindi and Thai words fall apart.
         words = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in plain).split()
     return "-".join(words)[:limit].strip("-")
+
+
+def visible(text: str) -> str:
+    """The text for a terminal: what is no letter, sign, space or line break is shown as a replacement character.
+
+    Escape sequences, which what was written by others can hold, would act on the terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
