@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import orjson
 from pydantic import ValidationError
 
 from llmbatch_assets.adapters.files import read_json
@@ -78,17 +79,26 @@ class CacheSurvey:
     def output(self, cache_id: str) -> AcceptedOutput | None:
         """The output, None where there is no whole one of this id."""
         try:
-            output = AcceptedOutput.model_validate(json.loads(self._output_path(cache_id).read_bytes()))
+            # Not by orjson, to which long integers are floats.
+            output = AcceptedOutput.model_validate(json.loads(_bytes(f"{self._outputs}/{cache_id}.json")))
             agrees = sha1_named(**output.meta["identity"]) == output.meta["cache_id"] == cache_id
         except (OSError, ValueError, ValidationError, LookupError, TypeError, RecursionError):
             return None
         return output if agrees else None
 
+    def meta(self, cache_id: str) -> dict[str, Any]:
+        """What an output, or else the last failed attempt, says of itself; empty where it cannot be read."""
+        if cache_id not in self.accepted:
+            return dict(self.failure(cache_id).get("meta") or {})
+        try:
+            return dict(_read(f"{self._outputs}/{cache_id}.json")["meta"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return {}
+
     def failure(self, cache_id: str) -> dict[str, Any]:
         """The last failed attempt as it is written, empty where it cannot be read."""
-        path = self._folder("llm_failures") / f"{cache_id}__a{self.failed[cache_id]}.json"
         try:
-            return dict(json.loads(path.read_bytes()))
+            return dict(_read(f"{self._folder('llm_failures')}/{cache_id}__a{self.failed[cache_id]}.json"))
         except (OSError, ValueError, TypeError, RecursionError):
             return {}
 
@@ -103,8 +113,24 @@ class CacheSurvey:
     def _folder(self, name: str) -> Path:
         return self.batch.path(getattr(self.batch.layout, name))
 
-    def _output_path(self, cache_id: str) -> Path:
-        return self._folder("llm_outputs") / f"{cache_id}.json"
+    @cached_property
+    def _outputs(self) -> str:
+        # A path is put together once for each of tens of thousands of files.
+        return str(self._folder("llm_outputs"))
+
+
+def _bytes(path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123  # no Path is made for it
+        return file.read()
+
+
+def _read(path: str) -> Any:
+    content = _bytes(path)
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        # Halves of surrogate pairs, which orjson refuses.
+        return json.loads(content)
 
 
 def cache_ids(identity: BatchIdentity, work_ids: Iterable[str]) -> Iterator[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import orjson
 
 from llmbatch_assets.adapters.cache_survey import CacheSurvey, cache_ids
 from llmbatch_assets.adapters.provenance import Use, kept_identities, kept_text, read_uses
@@ -86,7 +87,7 @@ class EarlierOutputs:
 
     @cached_property
     def _others(self) -> list[Former]:
-        read = (self._former(self._meta(cache_id)) for cache_id in sorted(self._told[1]))
+        read = (self._former(self.survey.meta(cache_id)) for cache_id in sorted(self._told[1]))
         return [one for one in read if one is not None]
 
     @property
@@ -104,14 +105,8 @@ class EarlierOutputs:
         """The latest artifact of each item that has one."""
         ids = {work_id: asked[0].cache_id for work_id, asked in self.by_item.items()}
         ids |= {work_id: cache_id for work_id, cache_id in self.current.items() if cache_id in self.survey.accepted}
-        read = (self._former(self._meta(cache_id)) for cache_id in ids.values())
+        read = (self._former(self.survey.meta(cache_id)) for cache_id in ids.values())
         return [one for one in read if one is not None]
-
-    def _meta(self, cache_id: str) -> dict[str, Any]:
-        if cache_id not in self.survey.accepted:
-            return dict(self.survey.failure(cache_id).get("meta") or {})
-        output = self.survey.output(cache_id)
-        return output.meta if output else {}
 
     def _former(self, meta: dict[str, Any]) -> Former | None:
         try:
@@ -122,11 +117,11 @@ class EarlierOutputs:
         return Former(**own, identity=identity, other_settings=self._made_otherwise(meta["created_at_utc"]))
 
     @cached_property
-    def _identities(self) -> dict[str, BatchIdentity]:
+    def _identities(self) -> dict[bytes, BatchIdentity]:
         return {}
 
     def _identity_of(self, parts: dict[str, Any]) -> BatchIdentity:
-        key = json.dumps({**parts, "work_id": ""}, sort_keys=True)
+        key = orjson.dumps({**parts, "work_id": ""}, option=orjson.OPT_SORT_KEYS)
         if key not in self._identities:
             self._identities[key] = identity_of(parts)
         return self._identities[key]

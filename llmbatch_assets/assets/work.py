@@ -11,7 +11,9 @@ from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.identity import IDENTITY_VERSION
 from llmbatch_assets.domain.plan_preview import facts, preview
 from llmbatch_assets.domain.table import Snapshot
-from llmbatch_assets.domain.work import GroupContext, WorkItems, work_items_of
+from llmbatch_assets.domain.work import GroupContext, WorkItems, WorkPlan, work_items_of
+from llmbatch_assets.errors import InputError
+from llmbatch_assets.resources.planning import Planner
 
 # Keys are added in statements of this size: databases limit the variables of one.
 KEYS_AT_ONCE = 10_000
@@ -75,7 +77,7 @@ def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition
         yield dg.MaterializeResult(
             asset_key=names.key("work_items"),
             value=work_items,
-            metadata={**facts(plan), "preview": dg.MetadataValue.md(preview(plan.items))},
+            metadata={**facts(plan), **_headline(batch, plan), "preview": dg.MetadataValue.md(preview(plan.items))},
             data_version=version,
         )
         # After the artifact: a key without its item would be a partition that nothing can fill.
@@ -83,6 +85,14 @@ def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition
         context.log.info(f"partitions of llm_outputs: {len(plan.items)} in all, {added} added, {removed} removed")
 
     return [input_snapshot, plan_work]
+
+
+def _headline(batch: Batch, plan: WorkPlan) -> dict[str, str]:
+    """What a run would do now. Nothing is said while prompts or schema cannot be used: the items do not need them."""
+    try:
+        return {"plan": Planner(batch, plan, trusting=True).report().headline}
+    except InputError:
+        return {}
 
 
 def sync_partitions(instance: dg.DagsterInstance, names: Names, keys: list[str]) -> tuple[int, int]:

@@ -100,14 +100,21 @@ def _slope(points: Sequence[tuple[int, int]], mean_x: float, mean_y: float) -> t
     return slope, math.sqrt(left / (len(points) - 2) / spread)
 
 
-def relative_error(missed: Sequence[float], n_items: int, expected: float) -> float:
+def relative_error(missed: Sequence[float], n_items: int, expected: float, reach: float = 1.0) -> float:
     """By which share a sum over ``n_items`` may be off, where the estimate of single ones missed by these amounts.
 
-    Two standard errors of a sum that is predicted from a sample of m: ``2 s sqrt(n + n² / m)``.
+    Two standard errors of a sum that is predicted from a sample of m: ``2 s sqrt(n + n² / m)``. ``reach`` is how many
+    times as long, or as short, as all that was seen the requests are: a line through the seen ones may bend beyond.
     """
     m = len(missed)
     if m < FEWEST_FOR_A_SPREAD or expected <= 0:
         return LARGEST_ERROR
     deviation = math.sqrt(sum(miss**2 for miss in missed) / (m - 2))
     off = STANDARD_ERRORS * deviation * math.sqrt(n_items + n_items**2 / m) / expected
-    return min(max(off, SMALLEST_ERROR), 1.0)
+    return min(max(off, SMALLEST_ERROR * reach), 1.0)
+
+
+def reach(seen: Sequence[int], lengths: Sequence[int]) -> float:
+    """How many times as long, or as short, as all that was seen requests of these lengths are on average; at least 1."""
+    mean = sum(lengths) / len(lengths)
+    return max(1.0, mean / max(*seen, 1), min(seen) / max(mean, 1))

@@ -34,6 +34,9 @@ class Differences(NamedTuple):
     schema: list[Changed]
     config: list[Changed]
 
+    def __bool__(self) -> bool:
+        return any(self[2:])
+
     def as_json(self) -> dict[str, Any]:
         """The differences as ``--json`` tells them."""
         tables = {name: [one._asdict() for one in getattr(self, name)] for name in ("schema", "config")}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from llmbatch_assets.domain.calibration import Line, Taken, fitted, relative_error
+from llmbatch_assets.domain.calibration import Line, Taken, fitted, reach, relative_error
 from llmbatch_assets.domain.outcome import TokenUsage
 
 # What is assumed where nothing was measured; docs/plan.md gives the reasons.
@@ -136,7 +136,7 @@ def _grown(line: Line, lengths: Sequence[int], seen: Sequence[tuple[int, int, in
     growth = sum(every for _, _, every in seen) / max(sum(first for _, first, _ in seen), 1)
     missed = [every - growth * line.total([size]) for size, _, every in seen]
     amount = growth * line.total(lengths)
-    return amount, relative_error(missed, len(lengths), amount)
+    return amount, relative_error(missed, len(lengths), amount, reach([size for size, _, _ in seen], lengths))
 
 
 def _assumed(questions: Questions, kindred: Sequence[Taken], longest: int | None) -> Stage:

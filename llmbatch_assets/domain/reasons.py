@@ -102,6 +102,11 @@ def _asked(identity: BatchIdentity, name: str) -> Any:
     return {**identity.settings, **own}.get(name)
 
 
+def together(*reasons: Reason) -> Reasons:
+    """Several reasons, each once, in the order in which they are told."""
+    return tuple(reason for reason in LABELS if reason in reasons)
+
+
 def counted(reasons: Mapping[str, Reasons]) -> list[tuple[Reasons, int]]:
     """How many items run for the same reasons, the most frequent ones first."""
     order = list(LABELS)

@@ -15,7 +15,7 @@ from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.identity import BatchIdentity
 from llmbatch_assets.domain.plan import Choice, Selection, State, choose
 from llmbatch_assets.domain.plan_report import Counts, PlanReport, judged_spending
-from llmbatch_assets.domain.reasons import Reasons, Traces, changes_between, trace_of
+from llmbatch_assets.domain.reasons import Reasons, Traces, changes_between, together, trace_of
 from llmbatch_assets.domain.row_matching import Match, match_rows
 from llmbatch_assets.domain.schema import JUDGE_MODEL
 from llmbatch_assets.domain.work import WorkItem, WorkPlan
@@ -102,8 +102,7 @@ class Planner:
         match = self._matches.get(item.work_id)
         if match is None:
             return ("new_row",)
-        more = changes_between(match.former.identity, self.identity)
-        return (match.reason, *(reason for reason in more if reason != match.reason))
+        return together(match.reason, *changes_between(match.former.identity, self.identity))
 
     def _asked_before(self, item: WorkItem) -> BatchIdentity | None:
         """What was last asked of the item, of all that left an artifact."""
