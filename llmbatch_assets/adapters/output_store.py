@@ -19,7 +19,6 @@ from pydantic import ValidationError
 
 from llmbatch_assets.adapters.files import write_atomically, write_json
 from llmbatch_assets.domain.canonical import sha1_named
-from llmbatch_assets.domain.identity import BatchIdentity
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, KeptAnswer
 from llmbatch_assets.domain.plan import State
 from llmbatch_assets.errors import RunPermanentError
@@ -202,22 +201,3 @@ def _agrees(meta: dict[str, Any], cache_id: str) -> bool:
     if meta.get("cache_id") != cache_id or not isinstance(identity, dict) or not _READ.issubset(meta):
         return False
     return sha1_named(**identity) == cache_id
-
-
-def earlier_identities(folder: Path, identity: BatchIdentity) -> list[BatchIdentity]:
-    """What was asked by runs whose outputs differ from those of ``identity`` only in who judged them."""
-    known: list[BatchIdentity] = []
-    for path in sorted(folder.glob("identity_*.json")):
-        try:
-            known.append(BatchIdentity.model_validate(json.loads(path.read_bytes())))
-        except (ValueError, RecursionError):
-            log.warning("%s cannot be read; outputs of that run are not looked for", path)
-    return [other for other in known if other.differs_only_in_judge(identity)]
-
-
-def keep_provenance(folder: Path, texts: dict[str, Any]) -> None:
-    """Keep every prompt and schema under its sha, once."""
-    for sha, text in texts.items():
-        path = folder / f"{sha}.json"
-        if not path.exists():
-            write_json(path, text)

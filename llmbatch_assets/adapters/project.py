@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from llmbatch_assets.adapters.readers import read_table
 from llmbatch_assets.adapters.schema_module import load_schema
-from llmbatch_assets.adapters.yaml_files import load_parameters, load_prompt
+from llmbatch_assets.adapters.yaml_files import load_parameters, load_prompt, read_text
 from llmbatch_assets.domain.canonical import sha1_named, sha1_text
 from llmbatch_assets.domain.identity import BatchIdentity, asking_parts
 from llmbatch_assets.domain.layout import Layout
@@ -21,7 +21,7 @@ from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import Conversations
 from llmbatch_assets.domain.schema import SchemaModels
 from llmbatch_assets.domain.table import Snapshot, take_snapshot
-from llmbatch_assets.errors import ConfigError
+from llmbatch_assets.errors import ConfigError, SchemaError
 
 CONFIG_ENV = "LLMBATCH_PARAMETERS"
 DEFAULT_TITLE = "LLM batch"
@@ -168,18 +168,18 @@ class Batch:
             schema_sha=self.schema.output().sha,
             model_name=llm.model_name,
             temperature=llm.temperature,
-            settings=asking_parts(llm) | self._shown_texts(),
+            settings=asking_parts(llm) | {name: sha1_text(text) for name, text in self._shown_texts().items()},
             judge_enabled=judge is not None,
             judge_prompt_sha=judge.sha if judge else None,
             judge=self._judge_parts(self.parameters.judge_llm()) if judge else None,
         )
 
     def _shown_texts(self) -> dict[str, str]:
-        """Fingerprints of what the generation prompt shows beyond the contract of the output."""
+        """What the generation prompt shows beyond the contract of the output."""
         shown = {"llm_schema_txt": self.schema.text()}
         if self.judge_prompt:
             shown["judge_schema"] = self.schema.judge().text
-        return {name: sha1_text(text) for name, text in shown.items() if name in self.generation_prompt.placeholders}
+        return {name: text for name, text in shown.items() if name in self.generation_prompt.placeholders}
 
     def _judge_parts(self, llm: Llm) -> dict[str, object]:
         return {
@@ -191,14 +191,23 @@ class Batch:
         }
 
     def provenance(self) -> dict[str, object]:
-        """Every text that identities of this batch refer to, by its sha."""
+        """Every text that identities of this batch refer to, by its sha; and what it is configured with."""
         identity = self.source.identity
-        texts: dict[str, object] = {f"identity_{identity.sha}": identity.model_dump(mode="json")}
+        texts: dict[str, object] = {f"identity_{identity.sha}": self._kept_identity()}
+        texts[f"config_{self.config_sha()}"] = self.parameters.model_dump(mode="json")
         texts |= {self.generation_prompt.sha: self.generation_prompt.model_dump(mode="json")}
         if self.judge_prompt:
             texts[self.judge_prompt.sha] = self.judge_prompt.model_dump(mode="json")
             texts[self.schema.judge().sha] = self.schema.judge().json_schema
+        texts |= {sha1_text(text): text for text in self._shown_texts().values()}
+        if self.schema.code_sha:
+            texts[self.schema.code_sha] = read_text(self.path(self.layout.schema_py), SchemaError, "llm_schema.py_path")
         return texts | {self.schema.output().sha: self.schema.output().json_schema}
+
+    def _kept_identity(self) -> dict[str, object]:
+        # A trusted module's code validates, too: the sha of the schema covers it and does not name it.
+        code = {"schema_code_sha": self.schema.code_sha} if self.schema.code_sha else {}
+        return self.source.identity.model_dump(mode="json") | code
 
     def config_sha(self) -> str:
         """Fingerprint of the parameters."""

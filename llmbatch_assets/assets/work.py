@@ -12,8 +12,10 @@ from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.identity import IDENTITY_VERSION
 from llmbatch_assets.domain.plan_preview import facts, preview
 from llmbatch_assets.domain.table import Snapshot
-from llmbatch_assets.domain.work import GroupContext, WorkItems, work_items_of
+from llmbatch_assets.domain.work import GroupContext, WorkItems, WorkPlan, work_items_of
+from llmbatch_assets.errors import InputError
 from llmbatch_assets.resources.dynamic_partitions import sync_partitions
+from llmbatch_assets.resources.planning import Planner
 
 
 def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition]:
@@ -79,7 +81,7 @@ def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition
         yield dg.MaterializeResult(
             asset_key=names.key("work_items"),
             value=work_items,
-            metadata={**facts(plan), "preview": dg.MetadataValue.md(preview(plan.items))},
+            metadata={**facts(plan), **_headline(batch, plan), "preview": dg.MetadataValue.md(preview(plan.items))},
             data_version=version,
             tags=tags,
         )
@@ -89,6 +91,14 @@ def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition
         context.log.info(f"partitions of llm_outputs: {len(plan.items)} in all, {added} added, {removed} removed")
 
     return [input_snapshot, plan_work]
+
+
+def _headline(batch: Batch, plan: WorkPlan) -> dict[str, str]:
+    """What a run would do now. Nothing is said while prompts or schema cannot be used: the items do not need them."""
+    try:
+        return {"plan": Planner(batch, plan, trusting=True).report().headline}
+    except InputError:
+        return {}
 
 
 def _how_items_are_made(batch: Batch) -> str:

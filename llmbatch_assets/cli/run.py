@@ -7,7 +7,15 @@ import sys
 
 import click
 
-from llmbatch_assets.cli.session import config_option, open_batch_file, telling_mistakes
+from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.cli.session import (
+    EXIT_STOPPED,
+    complain,
+    config_option,
+    open_batch_file,
+    telling_mistakes,
+)
+from llmbatch_assets.domain.plan import Selection
 
 ASSETS = (
     *("llm_schema_py", "llm_schema_txt", "input_snapshot", "group_contexts", "work_items"),
@@ -49,6 +57,7 @@ def selected_assets(_context: click.Context, _option: click.Parameter, names: st
 )
 @click.option("--retry-failed", is_flag=True, help="Also try again what the provider refused for good.")
 @click.option("--offline", is_flag=True, help="Made-up answers instead of a model: a dry run without a call.")
+@click.option("--yes", is_flag=True, help="Do not ask where the estimate exceeds the budget or no price is known.")
 def run(
     config: str | None,
     select: tuple[str, ...],
@@ -57,6 +66,7 @@ def run(
     sample: int,
     retry_failed: bool,
     offline: bool,
+    yes: bool,
 ) -> None:
     """Run the batch: schema, snapshot, work items, outputs, export, report.
 
@@ -80,6 +90,19 @@ def run(
         # Without --select, what is made again is the outputs.
         forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)
         preflight(batch, select, force_schema="llm_schema_py" in forced)
+        if "llm_outputs" in select and not yes:
+            _ask(batch, Selection(limit=limit, sample=sample, retry_failed=retry_failed), forced, select)
         generate = {"limit": limit, "sample": sample, "retry_failed": retry_failed, "force": "llm_outputs" in forced}
         schema = {name: {"force": name in forced} for name in ("llm_schema_py", "llm_schema_txt")}
         sys.exit(StageRunner(batch_file, batch).run(select, {"llm_outputs": generate, **schema}))
+
+
+def _ask(batch: Batch, selection: Selection, forced: set[str], select: tuple[str, ...]) -> None:
+    """Ask at a terminal whether to pay what was not agreed to, and end where the answer is no."""
+    if not sys.stdin.isatty():
+        return
+    from llmbatch_assets.cli.question import question
+
+    asked = question(batch, selection, force="llm_outputs" in forced, plans="work_items" in select)
+    if asked and not click.confirm(asked, err=True):
+        complain("nothing was called", EXIT_STOPPED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -102,3 +103,15 @@ class BatchIdentity(BaseModel):
     def generation_id(self, item_id: str) -> str:
         """The same without the judge: outputs that share it differ only in who judged them."""
         return sha1_named(**self.generation_parts(item_id))
+
+
+_OWN_PARTS = ("prompt_sha", "schema_sha", "model_name", "temperature", "judge_enabled", "judge_prompt_sha", "judge")
+
+
+def identity_of(parts: Mapping[str, Any]) -> BatchIdentity:
+    """What was asked of all items, from the ``parts`` of one of them. Raises ``ValueError`` where some are missing."""
+    own = {name: parts[name] for name in _OWN_PARTS if name in parts}
+    known = {*_OWN_PARTS, "scheme", "work_id"}
+    return BatchIdentity.model_validate(
+        {**own, "settings": {name: value for name, value in parts.items() if name not in known}}
+    )

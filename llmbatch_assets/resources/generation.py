@@ -15,8 +15,9 @@ import dagster as dg
 from llmbatch_assets.adapters.artifacts import artifact_path, output_store
 from llmbatch_assets.adapters.claims import claiming
 from llmbatch_assets.adapters.files import read_json, tell_written, write_json
-from llmbatch_assets.adapters.output_store import FileStore, earlier_identities, keep_provenance
+from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.provenance import Use, earlier_identities, keep_provenance, note_use
 from llmbatch_assets.domain.identity import BatchIdentity
 from llmbatch_assets.domain.manifest import (
     RunFacts,
@@ -196,7 +197,7 @@ class Generation:
         ``on_accepted`` is called for each accepted one, after its file is on disk, and told whether another run made it.
         """
         self.store.sweep()
-        keep_provenance(self.batch.path(self.batch.layout.provenance), self.batch.provenance())
+        self._keep_provenance()
         tally = Tally(len(choice.to_run), cached=self._skipped(choice))
         ended, started = dict[str, ItemResult](), time.monotonic()
         self.reporter.began(tally)
@@ -220,6 +221,11 @@ class Generation:
         outcome = Outcome(tally, accepted, failed, standing, fault, manifest)
         self._tell_end(outcome)
         return outcome
+
+    def _keep_provenance(self) -> None:
+        folder = self.batch.path(self.batch.layout.provenance)
+        keep_provenance(folder, self.batch.provenance())
+        note_use(folder, Use(utc_now(), self.batch.source.identity.sha, self.batch.config_sha()))
 
     def _tell_end(self, outcome: Outcome) -> None:
         counts, meta = outcome.manifest["counts"], outcome.manifest["meta"]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from llmbatch_assets.adapters.files import read_json, write_json
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.provenance import keep_provenance
 from llmbatch_assets.adapters.schema_files import replace_schema_py, replace_schema_txt
 from llmbatch_assets.adapters.schema_module import load_schema, load_source
 from llmbatch_assets.domain.outcome import Completion
@@ -87,6 +88,7 @@ def write_schema(batch: Batch, llm: LlmResource, say: Callable[[str], None], run
             "provider": batch.parameters.llm.provider,
             "generated_from": _generated_from(batch),
             "prompt_path": batch.schema_prompt.path,
+            "prompt_sha": batch.schema_prompt.sha,
             "schema_sha": contract.sha,
             "attempts": written.attempts,
         },
@@ -96,6 +98,9 @@ def write_schema(batch: Batch, llm: LlmResource, say: Callable[[str], None], run
             "archived": batch.shown(archived) if archived else None,
         },
     }
+    keep_provenance(
+        batch.path(batch.layout.provenance), {batch.schema_prompt.sha: batch.schema_prompt.model_dump(mode="json")}
+    )
     write_json(batch.path(batch.layout.manifest(_MANIFEST)), manifest)
     return SchemaDone(written, archived)
 

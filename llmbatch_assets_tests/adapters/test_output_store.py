@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmbatch_assets.adapters.files import write_json
-from llmbatch_assets.adapters.output_store import FileStore, keep_provenance
+from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
 from llmbatch_assets_tests.adapters.values import accepted, cache_id, failed
 
@@ -225,16 +225,6 @@ def test_marking_twice_or_nothing_is_no_fault(store: FileStore) -> None:
     store.force([ID])
     assert store.is_forced(ID)
     assert not store.is_forced(cache_id(1))
-
-
-# Provenance.
-
-
-def test_texts_are_kept_once_under_their_sha(tmp_path: Path) -> None:
-    keep_provenance(tmp_path / "provenance", {"abc": {"user": "one"}})
-    keep_provenance(tmp_path / "provenance", {"abc": {"user": "another"}, "def": "two"})
-    kept = {path.name: json.loads(path.read_bytes()) for path in (tmp_path / "provenance").iterdir()}
-    assert kept == {"abc.json": {"user": "one"}, "def.json": "two"}
 
 
 def test_integers_beyond_64_bits_are_kept(store: FileStore) -> None:

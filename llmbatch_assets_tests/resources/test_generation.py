@@ -374,9 +374,9 @@ def test_texts_in_use_are_kept_under_their_sha(offline: Project) -> None:
         for sha in (output["meta"]["identity"]["prompt_sha"], output["meta"]["identity"]["schema_sha"])
     }
     kept = {path.stem for path in offline.path("artifacts/cache/provenance").iterdir()}
-    assert {name for name in kept if not name.startswith("identity_")} == shas
-    # And what is asked as a whole, by which a later run finds outputs that only lack its judge.
-    assert len(kept) == len(shas) + 1
+    assert {name for name in kept if "_" not in name} == shas | {"uses"}
+    # And what is asked as a whole, by which a later run finds outputs that only lack its judge; and the configuration.
+    assert len(kept) == len(shas) + 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""The question before money is spent that nobody has agreed to."""
+
+from __future__ import annotations
+
+from llmbatch_assets.adapters.artifacts import load_artifact
+from llmbatch_assets.adapters.prices import cost_function
+from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.domain.cost import shown
+from llmbatch_assets.domain.grouping import make_plan
+from llmbatch_assets.domain.outcome import TokenUsage
+from llmbatch_assets.domain.plan import Selection
+from llmbatch_assets.domain.plan_report import PlanReport, shown_cost
+from llmbatch_assets.domain.work import GroupContext, WorkItems, WorkPlan
+from llmbatch_assets.resources.planning import Planner
+
+_A_CALL = TokenUsage(requests=1, input_tokens=1_000, output_tokens=1_000)
+
+
+def question(batch: Batch, selection: Selection, *, force: bool, plans: bool) -> str | None:
+    """What to ask before a run of ``llm_outputs``, None where there is nothing to ask.
+
+    That is where the estimate exceeds ``budget.max_cost_usd``, or a price is not known. ``plans``: the run makes the work
+    items anew.
+    """
+    parameters = batch.parameters
+    models = [parameters.llm, *([parameters.judge_llm()] if parameters.prompts.judge.enabled else [])]
+    prices = [cost_function(llm, parameters.budget.prices)(_A_CALL) for llm in models]
+    unpriced = [llm.model_name for llm, price in zip(models, prices, strict=True) if price is None]
+    if not (unpriced or (any(prices) and parameters.budget.max_cost_usd)):
+        return None
+    if not batch.path(batch.layout.schema_py).is_file():
+        # The run has it written first, so how many calls there will be is not known.
+        return _without_price(unpriced[0], "an unknown number of calls") if unpriced else None
+    report = Planner(batch, _work(batch, plans=plans), selection, force, trusting=True).report()
+    return _about(report, unpriced) if report.estimate.calls.high else None
+
+
+def _work(batch: Batch, *, plans: bool) -> WorkPlan:
+    if plans:
+        return make_plan(batch.read_snapshot(), batch.parameters)
+    items = load_artifact(batch, "work_items", WorkItems).items
+    return WorkPlan(items, load_artifact(batch, "group_contexts", list[GroupContext]), [])
+
+
+def _about(report: PlanReport, unpriced: list[str]) -> str | None:
+    estimate, most = report.estimate, report.spending.max_cost_usd
+    if unpriced:
+        return _without_price(unpriced[0], f"about {round(estimate.calls.likely):,} calls")
+    if report.spending.verdict not in ("exceeds", "may_exceed"):
+        return None
+    return (
+        f"{estimate.n_items} items will cost {shown_cost(estimate)}, by estimate, and budget.max_cost_usd is {shown(most)}: "
+        "the run stops before it costs more. Begin?"
+    )
+
+
+def _without_price(model: str, calls: str) -> str:
+    return f"The price of {model} is not known (tell it in budget.prices), and {calls} will be made. Begin?"
