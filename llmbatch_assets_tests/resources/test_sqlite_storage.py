@@ -79,7 +79,7 @@ def made_in(instance: dg.DagsterInstance) -> set[str]:
 
 
 def test_events_one_by_one_and_in_batches_are_read_back_as_from_the_default_storage(instance_at: InstanceAt) -> None:
-    events = history(seed=1, count=60)
+    events = history(seed=2, count=60)
     default, single, batched = (
         instance_at(name, storage) for name, storage in {"default": DEFAULT, "single": OURS, "batched": OURS}.items()
     )
@@ -102,7 +102,7 @@ def test_what_is_deleted_is_gone_as_from_the_default_storage(instance_at: Instan
     default, batched = instance_at("default", DEFAULT), instance_at("batched", OURS)
     for instance in (default, batched):
         add_runs(instance)
-        instance.event_log_storage.store_event_batch(history(seed=1, count=60))
+        instance.event_log_storage.store_event_batch(history(seed=2, count=60))
     expected = picture(default)
     assert picture(batched) == expected
     for instance in (default, batched):
