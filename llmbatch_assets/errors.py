@@ -15,6 +15,7 @@
     ├── AnswerError               the model's answer cannot be used; it is told why and asked again
     └── ProviderError             a call gave no answer
         ├── TransientError        trying again later can help
+        ├── AskOtherwiseError     trying again at once can help: the client now asks in another way
         ├── ItemPermanentError    this item will never be answered; the others may be
         └── RunPermanentError     no call can succeed until the user changes something
 
@@ -113,6 +114,10 @@ class TransientError(ProviderError):
     def __init__(self, cause: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(cause, message)
         self.retry_after = retry_after
+
+
+class AskOtherwiseError(ProviderError):
+    """Refused for the way in which it was asked; the client has taken note, so ask again at once."""
 
 
 class ItemPermanentError(ProviderError):

@@ -21,7 +21,7 @@ from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.parameters import GEMINI_BASE_URL, OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
-from llmbatch_assets.errors import RunPermanentError, TransientError
+from llmbatch_assets.errors import AskOtherwiseError, ProviderError, RunPermanentError, TransientError
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +72,13 @@ class OpenAIClient:
         return read_completion(answer.content, time.perf_counter() - started, answer.headers.get("x-request-id", ""))
 
     async def _send(self, request: ChatRequest) -> httpx2.Response:
-        while True:
-            step = self._steps[0]
-            try:
-                return await self._post(_body(self._llm, self._base_url, request, step))
-            except openai.APIStatusError as refused:
-                self._reached = True
-                if not self._steps_down(refused, step):
-                    raise fault_of_status(refused) from None
+        step = self._steps[0]
+        try:
+            return await self._post(_body(self._llm, self._base_url, request, step))
+        except openai.APIStatusError as refused:
+            self._reached = True
+            fault = fault_of_status(refused)
+            raise (_otherwise(fault) if self._steps_down(refused, step) else fault) from None
 
     async def _post(self, body: dict[str, Any]) -> httpx2.Response:
         try:
@@ -118,6 +117,12 @@ class OpenAIClient:
             del self._steps[0]
             log.warning("%s does not take structured_output %s; using %s", self._base_url, step, self._steps[0])
         return self._steps[0] != step
+
+
+def _otherwise(refusal: ProviderError) -> AskOtherwiseError:
+    again = AskOtherwiseError("structured_output", str(refusal))
+    again.request_id, again.status = refusal.request_id, refusal.status
+    return again
 
 
 def _reason(causes: list[BaseException]) -> str:

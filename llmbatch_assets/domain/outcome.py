@@ -115,7 +115,10 @@ class KeptAnswer(Stored):
 
 
 class FailedAttempt(Stored):
-    """An attempt that gave nothing to keep: ``llm_failures/{cache_id}__a{attempt}.json``."""
+    """An attempt that gave nothing to keep: ``llm_failures/{cache_id}__a{attempt}.json``.
+
+    ``request_id`` is the provider's own name for the attempt's last call, which its support asks for.
+    """
 
     meta: dict[str, Any]
     error: dict[str, str]
@@ -126,6 +129,7 @@ class FailedAttempt(Stored):
     judge: dict[str, Any] | None
     usage: TokenUsage
     latency_sec: float
+    request_id: str = ""
 
     @property
     def item_permanent(self) -> bool:
@@ -136,6 +140,7 @@ class FailedAttempt(Stored):
 class Attempt(Stored):
     """What an attempt has gathered so far, whichever way it ends."""
 
+    request_id: str = ""
     raw_text: str | None = None
     verdict: Verdict | None = None
     usage: TokenUsage = TokenUsage()
@@ -144,4 +149,5 @@ class Attempt(Stored):
     def plus(self, completion: Completion) -> Attempt:
         """The attempt with the cost of one more call."""
         usage = self.usage + completion.usage
-        return self.model_copy(update={"usage": usage, "latency_sec": self.latency_sec + completion.latency_sec})
+        latency = self.latency_sec + completion.latency_sec
+        return self.model_copy(update={"usage": usage, "latency_sec": latency, "request_id": completion.request_id})

@@ -153,13 +153,20 @@ class _Attempt:
         try:
             output = await self._generate()
         except (AnswerError, TransientError, ItemPermanentError) as fault:
-            if isinstance(fault, ProviderError) and isinstance(fault.usage, TokenUsage):
-                self.so_far = self.so_far.model_copy(update={"usage": self.so_far.usage + fault.usage})
+            self._charge(fault)
             failure = self._failure(fault)
             await self.bench.store.save_failure(failure)
             return failure
         await self.bench.store.save_accepted(output)
         return output
+
+    def _charge(self, fault: AnswerError | ProviderError) -> None:
+        """Count what the call that ended the attempt has cost."""
+        if not isinstance(fault, ProviderError):
+            return
+        spent = fault.usage if isinstance(fault.usage, TokenUsage) else TokenUsage()
+        told = {"usage": self.so_far.usage + spent, "request_id": fault.request_id or self.so_far.request_id}
+        self.so_far = self.so_far.model_copy(update=told)
 
     async def _generate(self) -> AcceptedOutput:
         parsed = await self._answered() if self.kept is None else self._take_up(self.kept)
@@ -222,7 +229,8 @@ class _Attempt:
             except AnswerError as unreadable:
                 if not remaining:
                     raise TransientError("judge_unreadable", f"the judge gave no verdict: {unreadable}") from unreadable
-                messages += _turns(completion.text, str(unreadable))
+                # Servers refuse a turn that says nothing.
+                messages += _turns(completion.text, str(unreadable)) if completion.text.strip() else ()
         verdict = read_verdict(answer, self.bench.limits.min_score)
         self.so_far = self.so_far.model_copy(update={"verdict": verdict})
         return verdict
@@ -233,7 +241,8 @@ class _Attempt:
 
     def correction(self, failure: FailedAttempt) -> tuple[Message, ...]:
         """The two turns that show the model its answer and what was wrong with it."""
-        return _turns(failure.raw_text, failure.feedback) if failure.raw_text and failure.feedback else ()
+        answer, wrong = failure.raw_text, failure.feedback
+        return _turns(answer, wrong) if answer and answer.strip() and wrong else ()
 
     def _subject(self) -> Subject:
         return Subject(self.job.item.work_id, self.job.cache_id, self.job.item.partition_key, self.number)
@@ -254,6 +263,7 @@ class _Attempt:
                 "judge": verdict.answer if verdict else None,
                 "usage": self._usage(),
                 "latency_sec": self._latency(),
+                "request_id": self.so_far.request_id,
             }
         )
 

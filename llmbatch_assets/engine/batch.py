@@ -15,6 +15,10 @@ from llmbatch_assets.errors import LlmBatchError, RunPermanentError
 
 # How long to wait before looking again at items that another run works on.
 LOOK_AGAIN_SEC = 0.5
+# So long a call in flight may still take once the provider has ended the run: it hardly gets an answer.
+LAST_CALLS_SEC = 20.0
+# With these a run ends itself, and what is in flight will be good.
+_OUR_OWN = {"budget", "too_many_failures"}
 
 
 @dataclass
@@ -32,15 +36,25 @@ class BatchRun:
     on_result: Callable[[ItemResult], None]
     claims: Claims
     rules: StopRules
+    last_calls_sec: float = LAST_CALLS_SEC
     fault: LlmBatchError | None = None
 
     async def run(self, jobs: Iterable[Job]) -> LlmBatchError | None:
         """Work through the jobs. Returns what stopped the run before its end, if anything did."""
         queue, taken = iter(jobs), deque[Job]()
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(min(self.max_workers, self.tally.total)):
-                workers.create_task(self._worker(queue, taken))
+        async with asyncio.TaskGroup() as group:
+            n_workers = min(self.max_workers, self.tally.total)
+            workers = [group.create_task(self._worker(queue, taken)) for _ in range(n_workers)]
+            watch = asyncio.create_task(self._end_last_calls(workers))
+        watch.cancel()
         return self.fault
+
+    async def _end_last_calls(self, workers: Iterable[asyncio.Task[None]]) -> None:
+        await self.stopped.wait()
+        if isinstance(self.fault, RunPermanentError) and self.fault.cause not in _OUR_OWN:
+            await asyncio.sleep(self.last_calls_sec)
+            for worker in workers:
+                worker.cancel()
 
     async def _worker(self, queue: Iterable[Job], taken: deque[Job]) -> None:
         for job in queue:

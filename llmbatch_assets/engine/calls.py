@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.engine.patience import patiently
 from llmbatch_assets.engine.ports import ChatClient
-from llmbatch_assets.errors import RunPermanentError
+from llmbatch_assets.errors import AskOtherwiseError, RunPermanentError
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Calls:
         """The answer to a call, tried again while that can help. Raises a ``ProviderError``."""
 
         async def call() -> Completion:
-            if self.stopped.is_set():
-                raise RunPermanentError("stopped", "the run was stopped")
-            return await client.complete(request)
+            while not self.stopped.is_set():
+                with contextlib.suppress(AskOtherwiseError):
+                    return await client.complete(request)
+            raise RunPermanentError("stopped", "the run was stopped")
 
         return await patiently(call, self.transport_retries, self.stopped)

@@ -22,6 +22,9 @@ STEPS_UNTIL_TWICE = 40
 STEPS_AFTER_A_GUESS = 120
 FEWEST_TO_MEASURE = 20
 STEPS_PER_SEC = 5.0
+# A server that took calls much faster until a spell of refusals may be well again.
+FAR_BELOW = 0.5
+STEP_FAR_BELOW = 0.1
 
 
 class Allowance:
@@ -59,6 +62,7 @@ class FoundRate:
     _before: float = math.inf
     _taken: int = 0
     _seconds: float = 0.0
+    _once: float = 0.0
     _in_a_row: int = 0
     _steps: float = STEPS_UNTIL_TWICE
 
@@ -71,6 +75,7 @@ class FoundRate:
         if taken:
             self._in_a_row = self._in_a_row + 1 if self._steps < STEPS_IN_A_ROW else 1
             self._before, self._taken, self._seconds = self.per_second, taken, 0.0
+            self._once = taken / seconds if seconds > 0 else 0.0
         # A server that took nothing is still refusing for the sake of the calls before.
         self._seconds += seconds
         measured = self._taken / self._seconds * UNDERCUT if self._taken and self._seconds > 0 else math.inf
@@ -87,4 +92,6 @@ class FoundRate:
         step = min(1.0, STEPS_PER_SEC / self.per_second)
         self._steps += step
         rise = step * min(FIRST_STEP * (1 + (self._steps / STEPS_UNTIL_TWICE) ** 3), LARGEST_STEP)
+        if self.per_second < self._once * FAR_BELOW:
+            rise = step * STEP_FAR_BELOW
         self.per_second = min(self.per_second * (1 + rise), self._most)

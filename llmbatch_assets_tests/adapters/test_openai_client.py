@@ -24,6 +24,7 @@ from llmbatch_assets.domain.parameters import GEMINI_BASE_URL, OPENAI_BASE_URL, 
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.schema import Contract
+from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 from llmbatch_assets_tests.adapters.values import LLMOutput, chat_request
 from llmbatch_assets_tests.chat_server import (
@@ -65,11 +66,12 @@ def ask(
 
     async def ask_all() -> list[Completion | BaseException]:
         client = OpenAIClient(llm(**settings), base_url, key)
+        once = Calls(transport_retries=0, stopped=asyncio.Event())
         try:
             if together:
-                calls = (client.complete(request) for request in requests)
+                calls = (once.ask(client, request) for request in requests)
                 return list(await asyncio.gather(*calls, return_exceptions=True))
-            return [(await asyncio.gather(client.complete(one), return_exceptions=True))[0] for one in requests]
+            return [(await asyncio.gather(once.ask(client, one), return_exceptions=True))[0] for one in requests]
         finally:
             await client.close()
 

@@ -337,13 +337,22 @@ def test_a_long_cool_down_does_not_outlive_a_run_that_is_stopped(
     assert time.monotonic() - started < 30
 
 
-def test_the_manifest_tells_how_json_was_asked_for_in_the_end(project: Project, server: ChatServer) -> None:
+def test_log_manifest_and_ledger_tell_how_json_was_asked_for_in_the_end(
+    project: Project, server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
     assert project.llmbatch_here("run", "--limit", "1").returncode == 0
     assert manifest(project)["meta"]["structured_output"] == "json_schema"
     server.refuse_response_format = {"json_schema"}
     server.fallback_answer = GOOD
     assert project.llmbatch_here("run").returncode == 0
     assert manifest(project)["meta"]["structured_output"] == "json_object"
+    assert caplog.text.count("does not take structured_output json_schema") == 1
+    # The refused calls are calls, too.
+    records = ledger(project)
+    assert len(records) == server.count()
+    refused = [one for one in records if one.outcome == "structured_output"]
+    assert refused
+    assert {(one.status, one.cost_usd) for one in refused} == {(400, 0.0)}
 
 
 def test_the_key_is_not_in_the_ledger(project: Project, server: ChatServer) -> None:

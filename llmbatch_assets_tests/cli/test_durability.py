@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,55 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_a_call(
     outputs.chmod(0o700)
     assert (ended.returncode, server.count()) == (1, 0)
     assert "cannot be written to" in ended.stdout + ended.stderr
+
+
+@pytest.fixture
+def small_disk(project_with: MakeProject) -> Iterator[Callable[[str], Project]]:
+    """A project whose outputs lie on a file system of its own, mounted with the given options."""
+    project = project_with()
+    project.llmbatch_here("run", "--select", "input_snapshot,work_items")
+    outputs = project.path("artifacts/cache/llm_outputs")
+    outputs.mkdir()
+
+    def mounted(options: str) -> Project:
+        mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(outputs)]
+        if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("no file system can be mounted here")
+        return project
+
+    yield mounted
+    subprocess.run(["umount", str(outputs)], check=False, capture_output=True)
+
+
+def test_a_file_system_that_is_read_only_is_found_before_a_call(
+    small_disk: Callable[[str], Project], server: ChatServer
+) -> None:
+    ended = small_disk("ro").llmbatch_here(*GENERATE)
+    assert (ended.returncode, server.count()) == (1, 0)
+    assert "cannot be written to" in ended.stdout + ended.stderr
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_what_is_on_it_is_whole(
+    small_disk: Callable[[str], Project], server: ChatServer
+) -> None:
+    project = small_disk("size=128k")
+    # Each output takes a page of the 32.
+    questions(project, 60)
+    project.llmbatch_here("run", "--select", "input_snapshot,work_items")
+
+    ended = project.llmbatch_here(*GENERATE)
+
+    assert ended.returncode == 1
+    assert "an artifact cannot be written" in ended.stdout + ended.stderr
+    whole = project.outputs()
+    assert 0 < len(whole) < 40
+    assert all(output["parsed"] for output in whole.values())
+    asked = server.count()
+    assert asked <= len(whole) + 8
+    subprocess.run(["mount", "-o", "remount,size=2m", project.path("artifacts/cache/llm_outputs")], check=True)
+    assert project.llmbatch_here(*GENERATE).returncode == 0
+    assert len(project.outputs()) == 60
+    assert server.count() == asked + 60 - len(whole)
 
 
 def test_leftovers_of_writes_that_were_cut_short_are_swept_once_they_are_old(

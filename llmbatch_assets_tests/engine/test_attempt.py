@@ -130,6 +130,27 @@ def test_a_bad_answer_is_answered_with_what_was_wrong_after_the_unchanged_messag
     assert kept(result).meta["attempt_outer"] == 3
 
 
+def test_a_blank_answer_is_not_shown_to_the_model_since_servers_refuse_an_empty_turn() -> None:
+    store, client = MemoryStore(), ScriptedClient("  ", GOOD)
+    kept(worked(bench(client, store=store)))
+    assert causes(store) == ["empty_answer"]
+    assert client.conversation(1) == client.conversation(0)
+
+
+def test_a_blank_verdict_is_asked_for_again_in_the_same_words() -> None:
+    judge = ScriptedClient(" ", APPROVAL)
+    kept(worked(bench(ScriptedClient(GOOD), judge=judge)))
+    assert judge.conversation(1) == judge.conversation(0)
+
+
+def test_a_failure_names_the_providers_last_call() -> None:
+    store = MemoryStore()
+    refused = ItemPermanentError("refused", "no")
+    refused.request_id = "req-2"
+    worked(bench(ScriptedClient(Completion(text="no", request_id="req-1"), refused), store=store))
+    assert [failure.request_id for failure in store.failures] == ["req-1", "req-2"]
+
+
 @pytest.mark.parametrize("generations", [1, 2, 5])
 def test_an_item_is_given_up_when_its_generations_are_used_up(generations: int) -> None:
     store, client = MemoryStore(), ScriptedClient("no")

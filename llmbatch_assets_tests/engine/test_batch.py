@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Iterator
 
 import pytest
 from hypothesis import given
@@ -59,6 +60,14 @@ class Workshop:
         return run(lambda: self.batch.run(self.jobs()))
 
 
+async def timed(work: Awaitable[object]) -> float:
+    """For how many seconds the work went on, by the loop's clock."""
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    await work
+    return clock() - begun
+
+
 @quick
 @given(st.integers(0, 12), st.integers(1, 15))
 def test_every_job_is_done_once_by_no_more_workers_than_allowed(total: int, workers: int) -> None:
@@ -109,6 +118,24 @@ def test_a_fault_of_the_whole_run_lets_nothing_begin_and_what_was_begun_end() ->
     assert shop.begun == [0, 1]
     assert shop.ended == [0]
     assert (shop.tally.accepted, shop.tally.failed, shop.tally.in_flight) == (1, 0, 0)
+
+
+def test_a_call_that_gets_no_answer_holds_up_the_end_for_so_long_and_no_longer() -> None:
+    fault = RunPermanentError("no_quota", "no quota")
+    shop = Workshop(20, 3, seconds=1000.0, item_1=fault)
+    begun = time.monotonic()
+    assert run(lambda: timed(shop.batch.run(shop.jobs()))) == pytest.approx(20.0)
+    assert time.monotonic() - begun < 5
+    assert shop.batch.fault is fault
+    assert shop.ended == []
+    assert (shop.tally.done, shop.tally.in_flight) == (0, 0)
+
+
+@pytest.mark.parametrize("cause", ["budget", "too_many_failures"])
+def test_when_a_run_ends_itself_every_answer_in_flight_is_waited_for(cause: str) -> None:
+    shop = Workshop(20, 3, seconds=1000.0, item_1=RunPermanentError(cause, "enough"))
+    shop.run()
+    assert shop.ended == [0]
 
 
 def test_the_first_fault_is_the_one_that_is_told() -> None:

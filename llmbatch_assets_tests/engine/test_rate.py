@@ -79,6 +79,19 @@ def test_a_server_that_goes_on_refusing_is_still_measured_by_the_calls_before() 
     assert found.per_second == pytest.approx(10 * UNDERCUT)
 
 
+def test_after_a_spell_of_refusals_a_fast_server_is_soon_called_fast_again() -> None:
+    found = FoundRate()
+    found.refused(150, 3.5)
+    for pause in (1, 2, 4, 8, 16):
+        found.refused(0, pause)
+    assert found.per_second < 5
+    seconds = 0.0
+    while found.per_second < 20:
+        seconds += 1 / found.per_second
+        found.answered()
+    assert seconds < 6
+
+
 def test_one_refusal_hardly_counts_and_several_in_a_row_halve() -> None:
     # At the edge of a limit refusals come in pairs.
     found, rates = FoundRate(10.0), []
