@@ -78,7 +78,9 @@ class BusyError(LlmBatchError):
 
 
 class RunInterruptedError(LlmBatchError):
-    """The process was told to end; ``signal_number`` says how."""
+    """The process was told to end; ``signal_number`` says how. ``cause`` is a short code, as other ends have one."""
+
+    cause = "interrupted"
 
     def __init__(self, signal_number: int) -> None:
         super().__init__("interrupted; what was accepted is kept, and the next run goes on from there")

@@ -38,6 +38,7 @@ def output_store(batch: Batch) -> FileStore:
         failures=batch.path(layout.llm_failures),
         forced=batch.path(layout.forced),
         keep_failures=batch.parameters.cache.dump_failures,
+        check=lambda parsed: batch.conversations.output_contract.validate(parsed),
     )
 
 

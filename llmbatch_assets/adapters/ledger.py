@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.ledger import CallRecord
+from llmbatch_assets.errors import RunPermanentError
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,14 @@ class UsageLedger:
         self._unsynced = 0
 
     def __enter__(self) -> Self:
+        """Raises ``RunPermanentError`` where no line could be appended to what there is."""
+        try:
+            if self._path.exists():
+                self._open()
+        except OSError as refused:
+            raise RunPermanentError(
+                "disk", f"{self._path} cannot be written to ({refused.strerror}); no call was made"
+            ) from None
         return self
 
     def __exit__(

@@ -85,8 +85,9 @@ class OpenAIClient:
                 raw = await self._sdk.chat.completions.with_raw_response.create(**body)
         except TimeoutError:
             raise self._timeout() from None
-        except (openai.APIConnectionError, aiohttp.ClientError) as fault:
-            # The SDK lets pass what its aiohttp transport says of an answer that is not HTTP.
+        except (openai.APIConnectionError, aiohttp.ClientError, UnicodeError) as fault:
+            # The SDK lets pass what its aiohttp transport says of an answer that is not HTTP, or stumbles over a reason
+            # phrase ("Nicht verf\xfcgbar") that is not UTF-8.
             raise self._connection_fault(fault) from None
         answer: httpx2.Response = raw.http_response
         return answer
@@ -125,7 +126,7 @@ def _otherwise(refusal: ProviderError) -> AskOtherwiseError:
 
 
 def _reason(causes: list[BaseException]) -> str:
-    if any(isinstance(one, aiohttp.ClientPayloadError | aiohttp.ClientResponseError) for one in causes):
+    if any(isinstance(one, aiohttp.ClientPayloadError | aiohttp.ClientResponseError | UnicodeError) for one in causes):
         # aiohttp quotes what it could not read, in which the key may be.
         return "the answer breaks off or is not HTTP"
     return str(causes[-1]) or type(causes[-1]).__name__
@@ -178,8 +179,9 @@ async def _take_in(response: httpx2.Response) -> None:
     except httpx2.DecodingError:
         raise TransientError("broken_body", "the answer cannot be decompressed") from None
     key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
+    # Not everything that a server puts into a header is ASCII.
     response.headers = httpx2.Headers(
-        {name: _without(key, told) for name, told in response.headers.items() if name != "content-encoding"}
+        {name: _without(key, told) for name, told in response.headers.items() if name != "content-encoding"}, "utf-8"
     )
     response.stream = httpx2.ByteStream(_without(key, body.decode("latin-1")).encode("latin-1"))
 

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +18,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmbatch_assets.adapters.files import write_atomically, write_json
-from llmbatch_assets.domain.canonical import sha1_named
+from llmbatch_assets.domain.canonical import canonical_json, sha1_text
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, KeptAnswer
 from llmbatch_assets.domain.plan import State
-from llmbatch_assets.errors import RunPermanentError
+from llmbatch_assets.errors import AnswerError, RunPermanentError
 
 _READ = {"attempt_outer", "model", "generation_id"}
 
@@ -33,14 +33,22 @@ LEFTOVER_SEC = 3_600
 log = logging.getLogger(__name__)
 
 
+def _anything(_parsed: dict[str, Any]) -> None:
+    """The check of a store that knows no contract."""
+
+
 @dataclass(frozen=True)
 class FileStore:
-    """The output cache of one batch. ``keep_failures`` false: failed attempts leave no file."""
+    """The output cache of one batch. ``keep_failures`` false: failed attempts leave no file.
+
+    ``check`` raises ``AnswerError`` for an edited output that no longer is what was asked for.
+    """
 
     outputs: Path
     failures: Path
     forced: Path
     keep_failures: bool = True
+    check: Callable[[dict[str, Any]], object] = _anything
 
     @property
     def awaiting_judge(self) -> Path:
@@ -55,7 +63,8 @@ class FileStore:
     async def save_accepted(self, output: AcceptedOutput) -> None:
         """Keep an accepted output; then, and only then, its item is no longer marked for regeneration."""
         cache_id = output.meta["cache_id"]
-        await asyncio.to_thread(write_json, self.accepted_path(cache_id), output.model_dump(mode="json"))
+        content = output.model_dump(mode="json") | {"parsed_sha": _sha(output.parsed)}
+        await asyncio.to_thread(write_json, self.accepted_path(cache_id), content)
         (self.forced / cache_id).unlink(missing_ok=True)
         self._awaiting_path(cache_id).unlink(missing_ok=True)
 
@@ -81,26 +90,32 @@ class FileStore:
         """The answer that waits for its judge. One that cannot be read is bought again, and told."""
         path = self._awaiting_path(cache_id)
         try:
-            return KeptAnswer.model_validate(json.loads(path.read_bytes()))
+            answer = KeptAnswer.model_validate(json.loads(path.read_bytes()))
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError):
             self._quarantine(path, "it cannot be read")
             return None
+        if answer.cache_id != cache_id:
+            self._quarantine(path, "it is another item's")
+            return None
+        return answer
 
     def _awaiting_path(self, cache_id: str) -> Path:
         return self.awaiting_judge / f"{cache_id}.json"
 
     def check_room(self) -> None:
         """Raise ``RunPermanentError`` where an output could not be written, before one is paid for."""
-        probe = self.outputs / f".probe-{os.getpid()}"
-        try:
-            write_atomically(probe, bytes(PROBE_BYTES))
-            probe.unlink()
-        except OSError as refused:
-            raise RunPermanentError(
-                "disk", f"{self.outputs} cannot be written to ({refused.strerror}); no call was made"
-            ) from None
+        others = [folder for folder in (self.failures, self._awaiting_path("").parent) if folder.exists()]
+        for folder in (self.outputs, *others):
+            probe = folder / f".probe-{os.getpid()}"
+            try:
+                write_atomically(probe, bytes(PROBE_BYTES))
+                probe.unlink()
+            except OSError as refused:
+                raise RunPermanentError(
+                    "disk", f"{folder} cannot be written to ({refused.strerror}); no call was made"
+                ) from None
 
     def sweep(self) -> None:
         """Remove what writes that were cut short have left. Young ones may be another run's."""
@@ -130,13 +145,21 @@ class FileStore:
         """The accepted output, if there is a whole one. What cannot be it is set aside, and told."""
         path = self.accepted_path(cache_id)
         try:
-            output = AcceptedOutput.model_validate(json.loads(path.read_bytes()))
+            content = json.loads(path.read_bytes())
+            output = AcceptedOutput.model_validate(content)
+            agrees = _agrees(output.meta, cache_id)
+            if content.get("parsed_sha", "") not in ("", _sha(output.parsed)):
+                # Only then: not every contract takes its own results again, for example a default that it forbids.
+                self.check(output.parsed)
         except FileNotFoundError:
+            return None
+        except AnswerError:
+            self._quarantine(path, "it was edited, and is no longer what the schema asks for")
             return None
         except (ValueError, ValidationError, RecursionError) as broken:
             self._quarantine(path, f"it cannot be read: {str(broken).splitlines()[0]}")
             return None
-        if not _agrees(output.meta, cache_id):
+        if not agrees:
             self._quarantine(path, "its parts are not those of its name")
             return None
         return output
@@ -195,9 +218,13 @@ def _unreadable(cache_id: str, attempt: int) -> FailedAttempt:
     )
 
 
+def _sha(parsed: dict[str, Any]) -> str:
+    return sha1_text(canonical_json(parsed))
+
+
 def _agrees(meta: dict[str, Any], cache_id: str) -> bool:
     """Whether the meta is one that we wrote for this id."""
     identity = meta.get("identity")
     if meta.get("cache_id") != cache_id or not isinstance(identity, dict) or not _READ.issubset(meta):
         return False
-    return sha1_named(**identity) == cache_id
+    return sha1_text(canonical_json(identity)) == cache_id

@@ -68,12 +68,20 @@ def fault_of_status(refused: openai.APIStatusError) -> ProviderError:
     """The error for an HTTP status that is not 200."""
     error = _error_object(refused.body)
     told = str(error.get("message") or refused.response.text or "no message")
-    fault = _fault(refused.status_code, error, f"HTTP {refused.status_code}: {told[:_MOST_TOLD]}")
+    fault = _fault(refused.status_code, error, f"HTTP {refused.status_code}: {_quoted(told)}")
     if isinstance(fault, TransientError):
         fault.retry_after = _retry_after(refused.response.headers)
     fault.request_id = _request_id(refused.request_id)
     fault.status = refused.status_code
     return fault
+
+
+def _quoted(told: str) -> str:
+    """The beginning of what a provider says, fit for every terminal and file: what cannot be seen is written out."""
+    signs = (
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in told[:_MOST_TOLD]
+    )
+    return "".join(signs)
 
 
 def _error_object(body: Any) -> dict[str, Any]:
@@ -148,7 +156,7 @@ def _until(date: str) -> float:
 
 
 def _request_id(*told: Any) -> str:
-    return next((one[:_MOST_TOLD] for one in told if isinstance(one, str) and one), "")
+    return next((_quoted(one) for one in told if isinstance(one, str) and one), "")
 
 
 def read_completion(content: bytes, latency: float, request_id: str = "") -> Completion:
@@ -156,7 +164,7 @@ def read_completion(content: bytes, latency: float, request_id: str = "") -> Com
     try:
         return _completion(content, latency, request_id)
     except ProviderError as fault:
-        fault.request_id, fault.status, fault.usage = request_id, 200, _usage_in(content)
+        fault.request_id, fault.status, fault.usage = _request_id(request_id), 200, _usage_in(content)
         raise
 
 
@@ -174,7 +182,7 @@ def _completion(content: bytes, latency: float, request_id: str) -> Completion:
     choice, message = _first_choice(body, content)
     refusal = message.get("refusal")
     if refusal:
-        raise ItemPermanentError("refused", f"the model refused: {str(refusal)[:_MOST_TOLD]}")
+        raise ItemPermanentError("refused", f"the model refused: {_quoted(str(refusal))}")
     said = str(choice.get("finish_reason") or "stop")
     finish_reason = _FINISH_REASONS.get(said.lower(), said)
     if finish_reason == "content_filter":
@@ -217,7 +225,7 @@ def _fault_in_200(told: Any) -> ProviderError:
     error = _error_object(told)
     code = error.get("code")
     status = code if isinstance(code, int) and 400 <= code < 600 else 500
-    return _fault(status, error, f"HTTP 200 with an error: {str(error.get('message') or told)[:_MOST_TOLD]}")
+    return _fault(status, error, f"HTTP 200 with an error: {_quoted(str(error.get('message') or told))}")
 
 
 def _text(content: Any) -> str:
@@ -228,7 +236,7 @@ def _text(content: Any) -> str:
         texts = [part.get("text") for part in content]
         if all(isinstance(text, str) for text in texts):
             return "".join(texts)
-    raise TransientError("broken_body", f"the answer's content is no text: {str(content)[:200]}")
+    raise TransientError("broken_body", f"the answer's content is no text: {_quoted(str(content))}")
 
 
 def _usage(told: Any) -> TokenUsage:

@@ -216,24 +216,36 @@ class _Attempt:
     async def _judge(self, parsed: dict[str, Any]) -> Verdict:
         conversations = self.bench.conversations
         contract = conversations.judge_contract
-        assert self.bench.judge is not None
         assert contract is not None
         messages = conversations.judge_output(self.job.item, self.job.group_context, parsed)
         for remaining in reversed(range(self.bench.limits.judge_tries)):
-            request = ChatRequest("judge", messages, contract, self._subject())
-            completion = await self.bench.calls.ask(self.bench.judge, request)
-            self.so_far = self.so_far.plus(completion)
+            said = ""
             try:
+                completion = await self._asked_judge(ChatRequest("judge", messages, contract, self._subject()))
+                said = completion.text
                 answer = contract.validate(read_object(_whole(completion)))
                 break
             except AnswerError as unreadable:
                 if not remaining:
                     raise TransientError("judge_unreadable", f"the judge gave no verdict: {unreadable}") from unreadable
                 # Servers refuse a turn that says nothing.
-                messages += _turns(completion.text, str(unreadable)) if completion.text.strip() else ()
+                messages += _turns(said, str(unreadable)) if said.strip() else ()
         verdict = read_verdict(answer, self.bench.limits.min_score)
         self.so_far = self.so_far.model_copy(update={"verdict": verdict})
         return verdict
+
+    async def _asked_judge(self, request: ChatRequest) -> Completion:
+        """What the judge says. One that declines may not do so again, so that is an answer that cannot be used."""
+        assert self.bench.judge is not None
+        try:
+            completion = await self.bench.calls.ask(self.bench.judge, request)
+        except ItemPermanentError as refusal:
+            if refusal.cause != "refused":
+                raise
+            self._charge(refusal)
+            raise AnswerError("judge_unreadable", str(refusal)) from refusal
+        self.so_far = self.so_far.plus(completion)
+        return completion
 
     def worth_repeating(self, failure: FailedAttempt) -> bool:
         """Whether another generation can help: not where the judge, or the item itself, is what failed."""

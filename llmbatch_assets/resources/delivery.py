@@ -64,7 +64,8 @@ def deliver_report(batch: Batch, outputs: OutputReader, export: ExportManifest) 
     if settings.write_html:
         renderers["html"] = partial(render_html, page)
     for name, render in renderers.items():
-        write_atomically(batch.path(batch.layout.report(name)), render().encode())
+        # A model's words can hold half a surrogate pair, which is no UTF-8.
+        write_atomically(batch.path(batch.layout.report(name)), render().encode(errors="backslashreplace"))
     files = {name: str(batch.layout.report(name)) for name in renderers}
     return {"meta": {"pipeline": 6, "generated_at_utc": utc_now()}, "counts": findings.counts(), "files": files}
 

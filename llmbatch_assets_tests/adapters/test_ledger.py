@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch_assets.adapters.ledger import SYNC_LINES, UsageLedger, read_ledger
+from llmbatch_assets.errors import RunPermanentError
 from llmbatch_assets_tests.domain.test_ledger import record
 
 
@@ -63,6 +64,14 @@ def test_a_torn_line_is_told_and_spoils_no_other(tmp_path: Path, caplog: pytest.
     assert f"line 2 of {path}" in caplog.text
     write(path, "b", "c")
     assert names(path) == ["a", "b", "c"]
+
+
+def test_a_ledger_that_cannot_be_appended_to_is_told_before_a_call_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    path.mkdir()
+    with pytest.raises(RunPermanentError, match=r"usage\.jsonl cannot be written to") as caught, UsageLedger(path):
+        pass
+    assert caught.value.cause == "disk"
 
 
 def _writer(path: Path, name: str) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from llmbatch_assets.adapters.files import write_json
 from llmbatch_assets.adapters.output_store import FileStore
-from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, KeptAnswer, TokenUsage
+from llmbatch_assets.errors import AnswerError, RunPermanentError
 from llmbatch_assets_tests.adapters.values import accepted, cache_id, failed
 
 ID = cache_id()
@@ -108,6 +109,9 @@ def test_the_output_of_another_question_is_set_aside(store: FileStore) -> None:
         lambda content: content["meta"].pop("attempt_outer"),
         lambda content: content["meta"].pop("model"),
         lambda content: content["meta"].pop("identity"),
+        # What no canonical form has.
+        lambda content: content["meta"]["identity"].update(model_name=float("nan")),
+        lambda content: content["meta"].update(identity={"self": 1, "\ud800": 2}),
     ],
 )
 def test_an_output_whose_parts_do_not_agree_is_set_aside(
@@ -116,6 +120,56 @@ def test_an_output_whose_parts_do_not_agree_is_set_aside(
     save(store, accepted())
     damage(store.accepted_path(ID), change)
     assert store.accepted(ID) is None
+
+
+def no_list(parsed: dict[str, Any]) -> None:
+    if isinstance(parsed.get("answer"), list):
+        raise AnswerError("schema_mismatch", "a list")
+
+
+def test_an_output_that_was_edited_into_something_else_is_set_aside_and_one_that_was_corrected_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_in(tmp_path, check=no_list)
+    save(store, accepted())
+    damage(store.accepted_path(ID), lambda content: content["parsed"].update(answer="corrected"))
+    output = store.accepted(ID)
+    assert output is not None
+    assert output.parsed["answer"] == "corrected"
+    damage(store.accepted_path(ID), lambda content: content["parsed"].update(answer=[]))
+    assert store.accepted(ID) is None
+    assert "no longer what the schema asks for" in caplog.text
+
+
+def test_an_output_that_nobody_edited_is_never_checked_again(tmp_path: Path) -> None:
+    store = store_in(tmp_path, check=no_list)
+    save(store, accepted(parsed={"answer": []}))
+    assert store.accepted(ID) is not None
+
+
+@pytest.mark.parametrize("change", [{"cache_id": cache_id(1)}, {"parsed": []}])
+def test_an_answer_that_waits_for_its_judge_must_be_the_items_and_whole(
+    tmp_path: Path, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_in(tmp_path)
+    answer = KeptAnswer(cache_id=ID, attempt=1, parsed={}, raw_text="{}", usage=TokenUsage(), latency_sec=0.0)
+    asyncio.run(store.save_awaiting(answer))
+    assert store.awaiting(ID) == answer
+    damage(tmp_path / f"awaiting_judge/{ID}.json", lambda content: content.update(change))
+    assert store.awaiting(ID) is None
+    assert "set aside" in caplog.text
+
+
+@pytest.mark.parametrize("folder", ["llm_outputs", "llm_failures", "awaiting_judge"])
+def test_a_folder_in_which_nothing_can_be_written_is_told(tmp_path: Path, folder: str) -> None:
+    store = store_in(tmp_path)
+    store.check_room()
+    assert [path.name for path in tmp_path.iterdir()] == ["llm_outputs"]
+    store.outputs.rmdir()
+    (tmp_path / folder).write_text("a file")
+    with pytest.raises(RunPermanentError, match=rf"{folder} cannot be written to .*no call was made") as caught:
+        store.check_room()
+    assert caught.value.cause == "disk"
 
 
 def test_what_was_set_aside_before_is_kept(store: FileStore) -> None:

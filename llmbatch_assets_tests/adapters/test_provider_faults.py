@@ -120,6 +120,17 @@ def test_the_provider_is_quoted_and_cut() -> None:
     assert len(str(fault_of_status(refusal(400, error("x" * 100_000))))) < 1_000
 
 
+def test_what_no_terminal_and_no_file_should_be_handed_is_written_out() -> None:
+    told, shown = "no\ud800 \x1b[31mway\x00\u202e\nthere", "no\\ud800 \\x1b[31mway\\x00\\u202e\nthere"
+    assert shown in str(fault_of_status(refusal(400, error(told))))
+    for body in (choice(refusal=told), {"error": {"message": told}}, choice(content=[told])):
+        with pytest.raises(ProviderError) as caught:
+            read(body)
+        str(caught.value).encode()
+        assert "\x1b" not in str(caught.value)
+    assert fault_of_status(refusal(500, error(), **{"x-request-id": "r\x7f"})).request_id == "r\\x7f"
+
+
 @pytest.mark.parametrize(
     ("told", "seconds"),
     [("3", 3.0), ("0", 0.0), ("0.5", 0.5), ("-5", 0.0), ("", None), ("soon", None), ("1e3", 1000.0)],

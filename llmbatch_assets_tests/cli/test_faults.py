@@ -72,6 +72,9 @@ PASSING: dict[str, Answer] = {
     "503": error(503, ""),
     "504": error(504, "upstream request timeout"),
     "529": error(529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
+    "headers of other letters": wire(
+        b"HTTP/1.1 503 N\xf6\r\nX-Request-Id: \xff\xfe\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n"
+    ),
     "odd status": wire(b"HTTP/1.1 999 Odd\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n"),
     # Connections that break.
     "reset before": resets(),
@@ -365,6 +368,42 @@ def test_a_run_ends_well_when_every_third_answer_is_a_fault(
     assert len(accepted) >= 0.99 * len(names)
     assert accepted.keys() | lost == set(names)
     assert server.count() > 1.3 * len(names)
+    assert_quiet(ended, caplog)
+
+
+# What would break a terminal, a file or a page.
+UNSEEN = "no\ud800 \x1b[31mway\x00 <script>alert(1)</script>"
+
+
+def test_whatever_a_provider_says_can_be_shown_and_written(
+    project_with: Callable[..., Project], server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = project_with(llm={"max_retries": 1})
+    said = [
+        error(500, json.dumps(error_body(UNSEEN))),
+        status(400, json.dumps(error_body(UNSEEN))),
+        refuses(UNSEEN),
+        says(json.dumps(GOOD | {UNSEEN: 1})),
+    ]
+    names = [str(number) for number in range(len(said))]
+    ask_about(project, names)
+    for name, answer in zip(names, said, strict=True):
+        server.script(question(name), answer, answer)
+
+    ended = project.llmbatch_here("run")
+
+    assert (ended.returncode, len(project.failures())) == (3, len(said))
+    for page in ("report.md", "report.html"):
+        text = project.path(f"artifacts/reports/{page}").read_text()
+        assert "ud800" in text
+        assert "\x1b" not in text
+        assert "<script>" not in text
+    assert_quiet(ended, caplog)
+
+    server.script(lambda _: True, status(401, json.dumps(error_body(UNSEEN))), repeat_last=True)
+    ended = project.llmbatch_here("run")
+    assert ended.returncode == 1
+    assert "no\\ud800 \\x1b[31mway\\x00" in ended.stdout
     assert_quiet(ended, caplog)
 
 

@@ -231,6 +231,33 @@ def test_a_judge_that_cannot_be_read_is_asked_again() -> None:
     assert output.usage == COST + COST + COST
 
 
+def test_a_judge_that_declines_is_asked_again_in_the_same_words() -> None:
+    declined = ItemPermanentError("refused", "the model refused: I do not judge")
+    declined.usage = COST
+    client, judge = ScriptedClient(GOOD), ScriptedClient(declined, APPROVAL)
+    output = kept(worked(bench(client, judge)))
+    assert len(client.asked) == 1
+    assert judge.conversation(0) == judge.conversation(1)
+    assert output.usage == COST + COST + COST
+
+
+def test_a_judge_that_always_declines_costs_no_other_answer_and_is_asked_again_by_the_next_run() -> None:
+    client, judge, store = ScriptedClient(GOOD), ScriptedClient(ItemPermanentError("refused", "never")), MemoryStore()
+    failure = lost(worked(bench(client, judge, store)))
+    assert (failure.cause, failure.failure_class, failure.error["message"]) == (
+        "judge_unreadable",
+        "transient",
+        "the judge gave no verdict: never",
+    )
+    assert len(client.asked) == 1
+
+
+def test_what_a_filter_keeps_from_the_judge_is_asked_once() -> None:
+    judge = ScriptedClient(ItemPermanentError("content_filter", "no"))
+    assert lost(worked(bench(ScriptedClient(GOOD), judge))).failure_class == "item_permanent"
+    assert len(judge.asked) == 1
+
+
 @pytest.mark.parametrize("tries", [1, 3])
 def test_a_judge_that_stays_unreadable_does_not_cost_another_answer(tries: int) -> None:
     store, client, judge = MemoryStore(), ScriptedClient(GOOD), ScriptedClient("hm")
