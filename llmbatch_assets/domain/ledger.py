@@ -59,6 +59,11 @@ class Spending:
         self.unknown += usage.cost_usd is None
         self._usage += usage.costing(usage.cost_usd or 0.0)
 
+    def take_in(self, other: Spending) -> None:
+        """Take the calls of another sum into this one."""
+        self.unknown += other.unknown
+        self._usage += other._usage
+
     @property
     def usage(self) -> TokenUsage:
         """All calls together; the cost is None where nothing is known of it."""

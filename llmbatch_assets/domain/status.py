@@ -58,16 +58,18 @@ class Spent:
         self.by_model: dict[str, Spending] = {}
         self.by_attempt: dict[int, Spending] = {}
         self.by_purpose: dict[str, Spending] = {}
+        # Each call is added once, since there may be a million; the few kinds of calls are added up after that.
+        kinds: dict[tuple[str, str, int | None], Spending] = {}
         for record in records:
-            self._count(record)
-
-    def _count(self, record: CallRecord) -> None:
-        self.total.count(record)
-        self.by_model.setdefault(f"{record.provider}/{record.model}", Spending()).count(record)
-        self.by_purpose.setdefault(record.purpose, Spending()).count(record)
-        # Calls that write a schema belong to no attempt of an item.
-        if record.attempt is not None:
-            self.by_attempt.setdefault(record.attempt, Spending()).count(record)
+            kind = (f"{record.provider}/{record.model}", record.purpose, record.attempt)
+            kinds.setdefault(kind, Spending()).count(record)
+        for (model, purpose, attempt), part in kinds.items():
+            self.total.take_in(part)
+            self.by_model.setdefault(model, Spending()).take_in(part)
+            self.by_purpose.setdefault(purpose, Spending()).take_in(part)
+            # Calls that write a schema belong to no attempt of an item.
+            if attempt is not None:
+                self.by_attempt.setdefault(attempt, Spending()).take_in(part)
 
     def shown(self) -> dict[str, Any]:
         """All sums, as JSON has them."""
