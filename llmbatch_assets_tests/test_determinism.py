@@ -42,7 +42,7 @@ def batch(root: Path) -> Project:
 def written(project: Project) -> dict[str, bytes]:
     """Everything that a run has written, without what may differ."""
     # What happened, call by call, is no function of what was asked.
-    history = ("dagster_home/", "artifacts/cache/usage.jsonl")
+    history = ("dagster_home/", "artifacts/cache/usage.jsonl", "artifacts/cache/provenance/uses.jsonl")
     files = {name: content for name, content in project.tree().items() if not name.startswith(history)}
     for pattern in VOLATILE:
         files = {name: pattern.sub(b"volatile", content) for name, content in files.items()}

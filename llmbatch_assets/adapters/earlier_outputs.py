@@ -59,7 +59,7 @@ class EarlierOutputs:
         return sorted(others.values(), key=lambda one: (-last.get(one.sha, -1), one.sha))
 
     def last_use(self, identity: BatchIdentity) -> Use | None:
-        """When runs last began to ask this, and with which configuration."""
+        """When runs last began to ask this, and how their items were made."""
         return next((use for use in reversed(self.uses) if use.identity == identity.sha), None)
 
     @cached_property
@@ -142,10 +142,10 @@ class EarlierOutputs:
 
     def item_settings(self, use: Use | None) -> dict[str, Any] | None:
         """What turned rows into items at the time of a use, None where that is not kept; without a use: now."""
-        sha = use.config if use else ""
+        sha = use.items if use else ""
         if sha not in self._settings:
-            now = self.survey.batch.parameters.model_dump(mode="json")
-            kept = kept_text(self._folder, f"config_{sha}") if use else now
+            now = self.survey.batch.item_settings()
+            kept = kept_text(self._folder, f"items_{sha}") if use else now
             self._settings[sha] = _making_items(kept) if isinstance(kept, dict) else None
         return self._settings[sha]
 

@@ -191,10 +191,10 @@ class Batch:
         }
 
     def provenance(self) -> dict[str, object]:
-        """Every text that identities of this batch refer to, by its sha; and what it is configured with."""
+        """Every text that identities of this batch refer to, by its sha; and how rows become its items."""
         identity = self.source.identity
         texts: dict[str, object] = {f"identity_{identity.sha}": self._kept_identity()}
-        texts[f"config_{self.config_sha()}"] = self.parameters.model_dump(mode="json")
+        texts[f"items_{self.item_settings_sha()}"] = self.item_settings()
         texts |= {self.generation_prompt.sha: self.generation_prompt.model_dump(mode="json")}
         if self.judge_prompt:
             texts[self.judge_prompt.sha] = self.judge_prompt.model_dump(mode="json")
@@ -208,6 +208,15 @@ class Batch:
         # A trusted module's code validates, too: the sha of the schema covers it and does not name it.
         code = {"schema_code_sha": self.schema.code_sha} if self.schema.code_sha else {}
         return self.source.identity.model_dump(mode="json") | code
+
+    def item_settings(self) -> dict[str, dict[str, object]]:
+        """The blocks of the configuration that say how rows become items."""
+        blocks = ("input", "grouping", "context", "work_items")
+        return {name: getattr(self.parameters, name).model_dump(mode="json") for name in blocks}
+
+    def item_settings_sha(self) -> str:
+        """Fingerprint of these."""
+        return sha1_named(**self.item_settings())
 
     def config_sha(self) -> str:
         """Fingerprint of the parameters."""

@@ -1,4 +1,4 @@
-"""What was asked, kept for good: each prompt, schema and configuration that outputs were made with, under its sha."""
+"""What was asked, kept for good: each prompt and schema that outputs were made with, under its sha."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ USES = "uses.jsonl"
 
 
 class Use(NamedTuple):
-    """From ``at_utc`` on, runs asked what ``identity`` names, with the parameters that ``config`` names."""
+    """From ``at_utc`` on, runs asked what ``identity`` names, of rows made into items as ``items`` names."""
 
     at_utc: str
     identity: str
-    config: str
+    items: str
 
 
 def keep_provenance(folder: Path, texts: dict[str, Any]) -> None:
-    """Keep every prompt, schema and configuration under its sha, once."""
+    """Keep every text under its sha, once."""
     for sha, text in texts.items():
         path = folder / f"{sha}.json"
         if not path.exists():

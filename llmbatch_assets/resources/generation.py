@@ -225,7 +225,7 @@ class Generation:
     def _keep_provenance(self) -> None:
         folder = self.batch.path(self.batch.layout.provenance)
         keep_provenance(folder, self.batch.provenance())
-        note_use(folder, Use(utc_now(), self.batch.source.identity.sha, self.batch.config_sha()))
+        note_use(folder, Use(utc_now(), self.batch.source.identity.sha, self.batch.item_settings_sha()))
 
     def _tell_end(self, outcome: Outcome) -> None:
         counts, meta = outcome.manifest["counts"], outcome.manifest["meta"]

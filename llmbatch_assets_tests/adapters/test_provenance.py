@@ -38,7 +38,7 @@ def test_a_use_is_noted_where_it_differs_from_the_last(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "uses.jsonl").write_text('{"at_utc": "1", "identity": "i", "config": "c"}\n{"at_utc"\n')
+    (tmp_path / "uses.jsonl").write_text('{"at_utc": "1", "identity": "i", "items": "c"}\n{"at_utc"\n')
     (tmp_path / "identity_x.json").write_text("{")
     (tmp_path / "abc.json").write_text("{")
     with caplog.at_level(logging.WARNING):
@@ -81,7 +81,7 @@ def test_every_text_that_an_artifact_names_is_kept(tmp_path: Path) -> None:
     assert kept_text(folder, identity["schema_code_sha"]) == SCHEMA
     (use,) = read_uses(folder)
     assert use.identity == identity_of(parts).sha
-    assert kept_text(folder, f"config_{use.config}")["llm_schema"]["trust"] is True
+    assert kept_text(folder, f"items_{use.items}")["context"]["kv_order"] == "input_order"
 
 
 def test_a_second_run_adds_nothing(tmp_path: Path) -> None:

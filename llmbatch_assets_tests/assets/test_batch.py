@@ -524,3 +524,21 @@ def test_a_changed_file_is_a_new_version_of_its_source(
     rig.project.write(relative, text)
 
     assert {name for name, version in versions().items() if version != before[name]} == {asset}
+
+
+# The plan.
+
+
+def test_work_items_tell_what_a_run_would_do(rig: Rig) -> None:
+    def headline() -> object:
+        rig.prepare()
+        event = rig.instance.get_latest_materialization_event(rig.batch.names.key("work_items"))
+        made = event.asset_materialization if event else None
+        return made.metadata["plan"].value if made and "plan" in made.metadata else None
+
+    assert str(headline()).startswith("5 items: 0 cached, 5 new, 0 to run again; cost unknown, about ")
+    assert rig.run("generate").success
+    assert headline() == "5 items: 5 cached, 0 new, 0 to run again; nothing to pay for"
+    # The items do not need a prompt.
+    rig.project.path("prompts/generation.yaml").unlink()
+    assert headline() is None

@@ -375,7 +375,7 @@ def test_texts_in_use_are_kept_under_their_sha(offline: Project) -> None:
     }
     kept = {path.stem for path in offline.path("artifacts/cache/provenance").iterdir()}
     assert {name for name in kept if "_" not in name} == shas | {"uses"}
-    # And what is asked as a whole, by which a later run finds outputs that only lack its judge; and the configuration.
+    # And what is asked as a whole, by which a later run finds outputs that only lack its judge; and how items were made.
     assert len(kept) == len(shas) + 3
 
 
