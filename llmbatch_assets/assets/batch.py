@@ -12,6 +12,7 @@ from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.delivery import delivery_assets
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.assets.outputs import llm_outputs_asset
+from llmbatch_assets.assets.report import report_asset
 from llmbatch_assets.assets.schema import schema_assets
 from llmbatch_assets.assets.sources import source_assets
 from llmbatch_assets.assets.work import work_assets
@@ -57,6 +58,7 @@ def build_batch(config: Path | str | BatchFile, reporter: ReporterFactory | None
             *work_assets(batch_file, names),
             llm_outputs_asset(batch_file, names, reporter),
             *delivery_assets(batch_file, names),
+            report_asset(batch_file, names),
         ]
     io_manager = JsonIOManager(config_file=str(batch_file.path), offline=batch_file.offline)
     tags = {"llmbatch/batch": names.batch} | (

@@ -16,6 +16,7 @@ from llmbatch_assets.adapters.claims import claiming
 from llmbatch_assets.adapters.files import read_json, write_json
 from llmbatch_assets.adapters.output_store import FileStore, earlier_identities, keep_provenance
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.run_history import append_run
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.identity import BatchIdentity
 from llmbatch_assets.domain.manifest import (
@@ -27,6 +28,7 @@ from llmbatch_assets.domain.manifest import (
 )
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.domain.plan import Choice, Selection, State, by_group, choose
+from llmbatch_assets.domain.run_history import run_record
 from llmbatch_assets.domain.work import GroupContext, WorkItem
 from llmbatch_assets.engine.attempt import ItemResult, Job, Limits, Workbench
 from llmbatch_assets.engine.batch import BatchRun
@@ -284,6 +286,9 @@ class Generation:
         )
         manifest = generation_manifest(self.batch.parameters, self.batch.source, states, facts, self._files(states))
         write_json(artifact_path(self.batch, "llm_outputs"), manifest)
+        if choice.to_run:
+            record = run_record(manifest, self.run_id, n_accepted=tally.accepted, n_failed=tally.failed)
+            append_run(self.batch.path(self.batch.layout.run_history), record)
         return manifest
 
     def _files(self, states: dict[str, State]) -> dict[str, Any]:
