@@ -84,7 +84,9 @@ def render_summary(page: Mapping[str, Any]) -> str:
 
 def render_charts(charts: Sequence[Chart]) -> str:
     """The charts as Markdown whose images are data."""
-    return "\n\n".join(f"![{_plain(chart.alt)}]({chart_image_for_any_ground(chart)})" for chart in charts)
+    return "\n\n".join(
+        f"### {_plain(chart.title)}\n\n![{_plain(chart.alt)}]({chart_image_for_any_ground(chart)})" for chart in charts
+    )
 
 
 def render_html(
