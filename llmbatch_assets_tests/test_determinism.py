@@ -16,8 +16,9 @@ VOLATILE = (
     re.compile(rb'"(?:created_at_utc|generated_at_utc)": ?"[^"]+"'),
     re.compile(rb'"(?:elapsed_sec|latency_sec|seconds_waited)": ?[\d.e-]+'),
     re.compile(rb"(?<=[,|\t])\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00$", re.MULTILINE),  # meta_created_at_utc
-    re.compile(rb"last generation(?: \||</th><td>)[^|<]+"),
-    re.compile(rb"median latency of an item(?: \||</th><td>)[^|<]+"),
+    re.compile(rb"(?:last generation|with work to do)(?: \||</th><td>)[^|<]+"),
+    re.compile(rb"<section [^>]+ data-varies>.*?</section>", re.DOTALL),
+    re.compile(rb"^## (?:Latency|Run history)$.*?(?=^## )", re.DOTALL | re.MULTILINE),
 )
 ACCENTED = (("q6", "blåbär", "Où est la gare ? 駅はどこですか\u2028"), ("q7", "ﬁnal", "I\u0307stanbul'da ıssız mı?"))
 SURROUNDINGS = (
@@ -42,7 +43,8 @@ def batch(root: Path) -> Project:
 def written(project: Project) -> dict[str, bytes]:
     """Everything that a run has written, without what may differ."""
     # What happened, call by call, is no function of what was asked.
-    history = ("dagster_home/", "artifacts/cache/usage.jsonl", "artifacts/cache/provenance/uses.jsonl")
+    cache = "artifacts/cache/"
+    history = ("dagster_home/", f"{cache}usage.jsonl", f"{cache}provenance/uses.jsonl", f"{cache}run_history.jsonl")
     files = {name: content for name, content in project.tree().items() if not name.startswith(history)}
     for pattern in VOLATILE:
         files = {name: pattern.sub(b"volatile", content) for name, content in files.items()}

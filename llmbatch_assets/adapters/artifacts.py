@@ -59,7 +59,8 @@ def load_artifact(batch: Batch, asset: str, kind: Any) -> Any:
 def output_reader(batch: Batch) -> OutputReader:
     """The outputs of the batch as it is configured now."""
     work_items = load_artifact(batch, "work_items", WorkItems)
-    return OutputReader(output_store(batch), batch.source.identity, work_items.items)
+    warnings = work_items.meta.get("warnings", ())
+    return OutputReader(output_store(batch), batch.source.identity, work_items.items, warnings)
 
 
 class Planned(NamedTuple):

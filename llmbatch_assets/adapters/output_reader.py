@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llmbatch_assets.adapters.output_store import FileStore
@@ -18,6 +18,7 @@ class OutputReader:
     store: FileStore
     identity: BatchIdentity
     items: list[WorkItem]
+    plan_warnings: Sequence[str] = ()
 
     def output(self, item: WorkItem) -> AcceptedOutput | None:
         """The item's accepted output."""
@@ -26,6 +27,10 @@ class OutputReader:
     def failure(self, item: WorkItem) -> FailedAttempt | None:
         """The item's latest failed attempt."""
         return self.store.last_failure(self.identity.cache_id(item.work_id))
+
+    def failures(self, item: WorkItem) -> list[FailedAttempt]:
+        """The item's failed attempts, the latest last."""
+        return list(self.store.failed_attempts(self.identity.cache_id(item.work_id)))
 
     def __iter__(self) -> Iterator[tuple[WorkItem, AcceptedOutput]]:
         for item in self.items:

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -167,8 +167,15 @@ class FileStore:
     def last_failure(self, cache_id: str) -> FailedAttempt | None:
         """The latest failed attempt."""
         number = self.next_attempt(cache_id) - 1
-        if not number:
-            return None
+        return self._failure(cache_id, number) if number else None
+
+    def failed_attempts(self, cache_id: str) -> Iterator[FailedAttempt]:
+        """The failed attempts whose files are there, in their order."""
+        for number in range(1, self.next_attempt(cache_id)):
+            if self.failure_path(cache_id, number).exists():
+                yield self._failure(cache_id, number)
+
+    def _failure(self, cache_id: str, number: int) -> FailedAttempt:
         try:
             return FailedAttempt.model_validate(json.loads(self.failure_path(cache_id, number).read_bytes()))
         except (ValueError, ValidationError, RecursionError):

@@ -13,6 +13,7 @@ from llmbatch_assets.assets.checks import batch_checks
 from llmbatch_assets.assets.delivery import delivery_assets
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.assets.outputs import generate_pending_job, llm_outputs_asset
+from llmbatch_assets.assets.report import report_asset
 from llmbatch_assets.assets.schema import schema_assets
 from llmbatch_assets.assets.sensors import Job, batch_sensors
 from llmbatch_assets.assets.sources import source_assets
@@ -67,6 +68,7 @@ def build_batch(config: Path | str | BatchFile, reporter: ReporterFactory | None
             *work_assets(batch_file, names),
             llm_outputs_asset(batch_file, names, reporter),
             *delivery_assets(batch_file, names),
+            report_asset(batch_file, names),
         ]
     io_manager = JsonIOManager(config_file=str(batch_file.path), offline=batch_file.offline)
     tags = {"llmbatch/batch": names.batch} | (

@@ -1,4 +1,4 @@
-"""``export`` and ``report``: what leaves the house."""
+"""``export``: what leaves the house."""
 
 from typing import Any
 
@@ -7,13 +7,12 @@ import dagster as dg
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.keys import Names
-from llmbatch_assets.domain.export import ExportManifest
 from llmbatch_assets.domain.table import Snapshot
-from llmbatch_assets.resources.delivery import deliver_exports, deliver_report
+from llmbatch_assets.resources.delivery import deliver_exports
 
 
 def delivery_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition]:
-    """The last two stages."""
+    """The stage before the last."""
 
     @dg.asset(
         key=names.key("export"),
@@ -38,31 +37,4 @@ def delivery_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefini
         files = {f"{name} file": dg.MetadataValue.path(path) for name, path in manifest["files"].items()}
         return dg.Output(manifest, metadata={**counts, **files})
 
-    @dg.asset(
-        key=names.key("report"),
-        group_name=names.group,
-        ins={
-            "export": dg.AssetIn(key=names.key("export")),
-            "llm_outputs": dg.AssetIn(key=names.key("llm_outputs"), partition_mapping=dg.AllPartitionMapping()),
-        },
-        deps=[names.key("work_items"), names.key("group_contexts"), names.key("llm_schema_txt")],
-        io_manager_key=names.io_manager,
-        kinds={"markdown"},
-        output_required=False,
-        description="What ran, how it ended, samples to look at, and where everything is.",
-    )
-    def report(context: dg.AssetExecutionContext, export: ExportManifest, llm_outputs: OutputReader) -> Any:
-        batch = batch_file.load()
-        if not batch.parameters.report.enabled:
-            context.log.info("report.enabled is false; nothing to do")
-            return
-        manifest = deliver_report(batch, llm_outputs, export)
-        yield dg.Output(
-            manifest,
-            metadata={
-                **manifest["counts"],
-                **{f"{name} file": dg.MetadataValue.path(path) for name, path in manifest["files"].items()},
-            },
-        )
-
-    return [export, report]
+    return [export]

@@ -11,7 +11,9 @@ from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.schema_files import schema_txt_mismatch
 from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.request import checked_prompts, prompt_warnings
+from llmbatch_assets.domain.table import Snapshot
 from llmbatch_assets.errors import MissingArtifactError
+from llmbatch_assets.resources.reporting import check_counted
 from llmbatch_assets.resources.schema_generation import why_due
 
 log = logging.getLogger(__name__)
@@ -20,7 +22,7 @@ _NEEDS = {
     "work_items": ("input_snapshot",),
     "llm_outputs": ("work_items", "group_contexts"),
     "export": ("input_snapshot", "work_items"),
-    "report": ("work_items", "llm_outputs", "export"),
+    "report": ("input_snapshot", "work_items", "llm_outputs", "export"),
 }
 
 
@@ -35,12 +37,20 @@ def preflight(batch: Batch, assets: Sequence[str], *, force_schema: bool = False
         if "llm_schema_txt" not in assets and (mismatch := schema_txt_mismatch(batch)):
             log.warning("%s", mismatch)
     if "input_snapshot" in assets:
-        snapshot = batch.read_snapshot()
-        plan = make_plan(snapshot, batch.parameters)
-        for warning in (*snapshot.meta["warnings"], *plan.warnings):
-            log.warning("%s: %s", batch.parameters.input.path, warning)
+        snapshot = _checked_table(batch)
+        # The fields of a schema that is about to be written are not known yet.
+        if "report" in assets and not ("llm_schema_py" in assets and why_due(batch, force=force_schema)):
+            check_counted(batch, snapshot.columns)
     for asset in assets:
         _require(batch, asset, [needed for needed in _NEEDS.get(asset, ()) if needed not in assets])
+
+
+def _checked_table(batch: Batch) -> Snapshot:
+    snapshot = batch.read_snapshot()
+    plan = make_plan(snapshot, batch.parameters)
+    for warning in (*snapshot.meta["warnings"], *plan.warnings):
+        log.warning("%s: %s", batch.parameters.input.path, warning)
+    return snapshot
 
 
 def _check_contracts(batch: Batch, assets: Sequence[str], *, force_schema: bool) -> None:

@@ -75,6 +75,10 @@ class Layout:
         return self.cache / "usage.jsonl"
 
     @property
+    def run_history(self) -> PurePosixPath:
+        return self.cache / "run_history.jsonl"
+
+    @property
     def provenance(self) -> PurePosixPath:
         return self.cache / "provenance"
 

@@ -345,7 +345,12 @@ class Report(Block):
         description="Outputs shown per group.",
     )
     include_full_examples: bool = Field(True, description="Show whole outputs, not only their first characters.")
-    max_reason_examples: int = Field(5, ge=0, description="Examples shown per cause of failure.")
+    max_reason_examples: int = Field(
+        5, ge=0, description="Examples shown per cause of failure and per reason of the judge."
+    )
+    count_by: tuple[ColumnName, ...] = Field(
+        (), description="Columns of the table and fields of the output whose values are counted."
+    )
 
 
 class ModelPrice(Block):

@@ -18,6 +18,7 @@ from llmbatch_assets.adapters.files import read_json, tell_written, write_json
 from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.provenance import Use, earlier_identities, keep_provenance, note_use
+from llmbatch_assets.adapters.run_history import append_run
 from llmbatch_assets.domain.identity import BatchIdentity
 from llmbatch_assets.domain.manifest import (
     RunFacts,
@@ -27,6 +28,7 @@ from llmbatch_assets.domain.manifest import (
 )
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan import Choice, Selection, State, by_group, choose
+from llmbatch_assets.domain.run_history import run_record
 from llmbatch_assets.domain.work import GroupContext, WorkItem
 from llmbatch_assets.engine.attempt import ItemResult, Job, Limits, Workbench
 from llmbatch_assets.engine.batch import BatchRun
@@ -316,6 +318,9 @@ class Generation:
         manifest = generation_manifest(self.batch.parameters, self.batch.source, states, facts, self._files(states))
         path = artifact_path(self.batch, "llm_outputs")
         tell_written(self.batch.shown(path), write_json(path, manifest))
+        if choice.to_run:
+            record = run_record(manifest, self.run_id, n_accepted=tally.accepted, n_failed=tally.failed)
+            append_run(self.batch.path(self.batch.layout.run_history), record)
         return manifest
 
     def _files(self, states: dict[str, State]) -> dict[str, Any]:

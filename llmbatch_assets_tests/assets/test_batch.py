@@ -474,7 +474,7 @@ DEPENDENCIES: dict[str, set[str]] = {
     "work_items": {"input_snapshot", "parameters"},
     "llm_outputs": {"work_items", "group_contexts", "llm_schema_txt", "prompts"},
     "export": {"llm_outputs", "input_snapshot", "work_items"},
-    "report": {"export", "llm_outputs", "work_items", "group_contexts", "llm_schema_txt"},
+    "report": {"export", "llm_outputs", "input_snapshot", "work_items", "group_contexts", "llm_schema_txt"},
 }
 
 

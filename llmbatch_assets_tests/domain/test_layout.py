@@ -50,6 +50,7 @@ def test_the_default_batch_has_the_plain_paths() -> None:
         "forced": "artifacts/cache/forced",
         "claims": "artifacts/cache/claims.lock",
         "ledger": "artifacts/cache/usage.jsonl",
+        "run_history": "artifacts/cache/run_history.jsonl",
         "provenance": "artifacts/cache/provenance",
         **{f"export {name}": f"artifacts/outputs/output.{name}" for name in FORMATS},
         "report md": "artifacts/reports/report.md",

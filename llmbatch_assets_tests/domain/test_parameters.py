@@ -119,6 +119,7 @@ def test_the_name_of_a_variable_is_taken(name: str) -> None:
         ("report.sample_per_group", 4),
         ("report.include_full_examples", False),
         ("report.max_reason_examples", 9),
+        ("report.count_by", ["Skill"]),
     ],
 )
 def test_a_key_of_the_earlier_system_loads_and_arrives(path: str, value: Any) -> None:

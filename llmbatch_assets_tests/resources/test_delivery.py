@@ -16,10 +16,11 @@ from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.work import work_items_of
 from llmbatch_assets.errors import MissingArtifactError
-from llmbatch_assets.resources.delivery import deliver_exports, deliver_report
+from llmbatch_assets.resources.delivery import deliver_exports
 from llmbatch_assets.resources.generation import Generation
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.progress import LogReporter
+from llmbatch_assets.resources.reporting import deliver_report
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
 from llmbatch_assets_tests.project import COLUMNS, ROWS, Project, make_project, settings
 
@@ -54,8 +55,9 @@ def deliver(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
     """The manifests of export and report."""
     batch = batch_of(project)
     outputs = output_reader(batch)
-    export = deliver_exports(batch, outputs, batch.read_snapshot())
-    return export, deliver_report(batch, outputs, ExportManifest.model_validate(export))
+    snapshot = batch.read_snapshot()
+    export = deliver_exports(batch, outputs, snapshot)
+    return export, deliver_report(batch, outputs, ExportManifest.model_validate(export), snapshot).manifest
 
 
 def read_csv(project: Project) -> list[dict[str, str]]:
@@ -205,8 +207,8 @@ def test_hostile_cells_and_answers_are_shown_and_inert(project: Project, server:
     generate(project)
     _, report = deliver(project)
     page = project.path(report["files"]["html"]).read_text(encoding="utf-8")
-    assert "<script" not in page
-    assert "&lt;script&gt;" in page
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
     markdown = project.path(report["files"]["md"]).read_text(encoding="utf-8")
     outside = [part for place, part in enumerate(markdown.split("\n```")) if place % 2 == 0]
     assert not any("<script" in part or "![z]" in part for part in outside)

@@ -1,0 +1,80 @@
+"""What the ledger and the history together tell of past runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmbatch_assets.domain.ledger import CallRecord
+from llmbatch_assets.domain.report.charts import history_charts
+from llmbatch_assets.domain.run_history import RunRecord, all_runs, costs_by_run, last_runs
+
+
+def call(run_id: str, cost: float | None = 0.5, **changes: Any) -> CallRecord:
+    values: dict[str, Any] = {
+        "at_utc": "2026-01-01T00:00:00.000+00:00",
+        "run_id": run_id,
+        "purpose": "generate",
+        "provider": "openai",
+        "model": "m",
+        "input_tokens": 10,
+        "cached_input_tokens": 0,
+        "output_tokens": 5,
+        "reasoning_tokens": 0,
+        "cost_usd": cost,
+        "latency_sec": 0.1,
+        "outcome": "ok",
+        "status": 200,
+        "request_id": "",
+        **dict.fromkeys(("work_id", "cache_id", "partition_key", "attempt")),
+    }
+    return CallRecord.model_validate(values | changes)
+
+
+def record(run_id: str, ended: str, **changes: Any) -> RunRecord:
+    """A run that accepted 3 of 4 items."""
+    values: dict[str, Any] = {
+        "run_id": run_id,
+        "ended_at_utc": ended,
+        "elapsed_sec": 1.0,
+        "provider": "openai",
+        "model_name": "m",
+        "prompt_sha": "p",
+        "schema_sha": "s",
+        "judge_prompt_sha": None,
+        "n_total": 4,
+        "n_success": 3,
+        "n_fail": 1,
+        "n_not_attempted": 0,
+        "n_to_run": 4,
+        "n_accepted": 3,
+        "n_failed": 1,
+        "stopped_by": None,
+    }
+    return RunRecord(**values | changes)
+
+
+def test_a_cost_is_what_is_known_of_it_and_unknown_where_nothing_is() -> None:
+    costs = costs_by_run([call("a"), call("a", None), call("b", None), call("c", 0.0)])
+    assert (costs["a"].known_cost, costs["a"].unknown, costs["a"].calls, costs["a"].tokens) == (0.5, 1, 2, 30)
+    assert (costs["b"].known_cost, costs["c"].known_cost) == (None, 0.0)
+    total = all_runs(costs.values())
+    assert (total.calls, total.tokens, total.unknown, total.known_cost) == (4, 60, 2, 0.5)
+
+
+def test_runs_come_in_the_order_of_time_and_only_the_last() -> None:
+    records = [record(name, f"2026-01-0{day}T00:00:00Z") for name, day in (("b", 2), ("c", 3), ("a", 1))]
+    assert [run.run_id for run in last_runs(records, {}, 2)] == ["b", "c"]
+
+
+def test_a_run_that_was_killed_is_known_by_its_calls_and_one_for_a_schema_is_none() -> None:
+    costs = costs_by_run([call("killed"), call("schema", purpose="schema")])
+    (run,) = last_runs([], costs, 5)
+    assert (run.run_id, run.record, run.acceptance, run.costs.calls) == ("killed", None, None, 1)
+    assert run.at_utc == "2026-01-01T00:00:00.000+00:00"
+
+
+def test_history_is_drawn_as_acceptance_and_cost() -> None:
+    records = [record("a", "2026-01-01T00:00:00Z"), record("b", "2026-01-02T00:00:00Z", n_success=4)]
+    share, cost = history_charts(last_runs(records, costs_by_run([call("a"), call("b", 0.25)]), 5))
+    assert [bar.value for bar in share.bars] == [75.0, 100.0]
+    assert [bar.value for bar in cost.bars] == [0.5, 0.25]
