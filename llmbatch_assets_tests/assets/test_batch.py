@@ -539,6 +539,3 @@ def test_work_items_tell_what_a_run_would_do(rig: Rig) -> None:
     assert str(headline()).startswith("5 items: 0 cached, 5 new, 0 to run again; cost unknown, about ")
     assert rig.run("generate").success
     assert headline() == "5 items: 5 cached, 0 new, 0 to run again; nothing to pay for"
-    # The items do not need a prompt.
-    rig.project.path("prompts/generation.yaml").unlink()
-    assert headline() is None

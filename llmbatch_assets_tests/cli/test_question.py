@@ -53,8 +53,8 @@ def test_what_is_asked_of_a_provider_that_charges(tmp_path: Path, blocks: dict[s
 
 
 def test_a_provider_that_costs_nothing_never_asks(tmp_path: Path) -> None:
-    for provider in ("offline", "local"):
-        project = make_project(tmp_path, llm={"provider": provider}, budget={"max_cost_usd": 0.0001})
+    for llm in ({"provider": "offline"}, {"provider": "local", "model_name": "SmolLM2-135M-Instruct"}):
+        project = make_project(tmp_path, llm=llm, budget={"max_cost_usd": 0.0001})
         assert asked(project) is None
 
 
