@@ -41,6 +41,8 @@ def diff(
     """Compare the outputs of now with those of before a change of prompt, schema, model or judge.
 
     Old artifacts are still there; items are matched by their work ids. Nothing is called.
+
+    Exit codes: 0 told, 1 a file cannot be written, 2 wrong usage, configuration or input.
     """
     with telling_mistakes():
         batch = open_batch_file(config, offline=offline).load()

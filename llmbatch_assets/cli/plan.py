@@ -33,6 +33,8 @@ def plan(
     """Tell what `llmbatch run` would do: items by reason, what changed, tokens, cost and time.
 
     Nothing is called and nothing is written.
+
+    Exit codes: 0 told, 2 wrong usage, configuration or input.
     """
     with telling_mistakes():
         batch = open_batch_file(config, offline=offline).load()
