@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
-import openai
 import pytest
 
 import llmbatch_assets
+from llmbatch_assets.adapters.http_session import HttpAnswer
 from llmbatch_assets.adapters.provider_faults import STOPPING_CODES, STOPPING_STATUSES, fault_of_status
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
@@ -63,9 +63,7 @@ def test_every_cause_is_explained_and_no_other_one() -> None:
 
 
 def fault(status: int, code: str | None) -> ProviderError:
-    request = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
-    response = httpx2.Response(status, content=b"{}", request=request)
-    return fault_of_status(openai.APIStatusError("no", response=response, body={"message": "no", "code": code}))
+    return fault_of_status(HttpAnswer(status, {}, json.dumps({"error": {"message": "no", "code": code}}).encode()))
 
 
 BY_STATUS = [

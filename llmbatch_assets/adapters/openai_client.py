@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-import re
+import os
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
-import httpx2
-import openai
+import orjson
 
+from llmbatch_assets.adapters.http_session import HTTP_OK, HttpAnswer, HttpSession
 from llmbatch_assets.adapters.provider_faults import fault_of_status, read_completion
 from llmbatch_assets.domain.json_schema import strict_form
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.parameters import GEMINI_BASE_URL, OPENAI_BASE_URL, Llm
-from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.errors import RunPermanentError, TransientError
 
 log = logging.getLogger(__name__)
 
 CONNECT_SEC = 10.0
-# No model writes so much in one answer. Bytes after decompression.
-LONGEST_BODY = 10_000_000
-# A placeholder such as "none" is no secret.
-SHORTEST_KEY = 7
-_THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
 
 # What a server may be asked for, strictest first.
 _STEPS = ("json_schema", "json_object", "prompt")
@@ -48,16 +42,22 @@ class OpenAIClient:
     def __init__(self, llm: Llm, base_url: str, read_key: Callable[[], str]) -> None:
         self._llm = llm
         self._base_url = base_url
-        self._sdk = _open_sdk(llm, base_url, read_key)
-        # The lines of httpx2 quote the server's own words, in which the key may be.
-        for name in ("httpx2", "openai") if llm.silence_client_lv_logs else ("httpx2",):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._read_key = read_key
+        self._log = logging.getLogger("openai")
+        if llm.silence_client_lv_logs:
+            self._log.setLevel(logging.WARNING)
         self._steps = list(_STEPS if llm.structured_output == "auto" else (llm.structured_output,))
+        self._settings: dict[tuple[str, str], dict[str, Any]] = {}
         self._reached = False
+
+    @cached_property
+    def _http(self) -> HttpSession:
+        return HttpSession(self._url, min(self._llm.timeout_sec, CONNECT_SEC), _own_headers(self._base_url))
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._sdk.close()
+        await self._http.close()
 
     @property
     def structured_output(self) -> str:
@@ -68,38 +68,33 @@ class OpenAIClient:
         """Answer one call. Raises a ``ProviderError``."""
         started = time.perf_counter()
         answer = await self._send(request)
-        self._reached = True
-        return read_completion(answer.content, time.perf_counter() - started, answer.headers.get("x-request-id", ""))
+        latency = time.perf_counter() - started
+        self._log.debug("POST %s: %d in %.3f s", self._url, answer.status, latency)
+        return read_completion(answer.content, latency, answer.request_id)
 
-    async def _send(self, request: ChatRequest) -> httpx2.Response:
+    async def _send(self, request: ChatRequest) -> HttpAnswer:
         while True:
             step = self._steps[0]
-            try:
-                return await self._post(_body(self._llm, self._base_url, request, step))
-            except openai.APIStatusError as refused:
-                self._reached = True
-                if not self._steps_down(refused, step):
-                    raise fault_of_status(refused) from None
+            answer = await self._post(self._body(request, step))
+            self._reached = True
+            if answer.status == HTTP_OK:
+                return answer
+            if not self._steps_down(answer, step):
+                raise fault_of_status(answer)
 
-    async def _post(self, body: dict[str, Any]) -> httpx2.Response:
+    async def _post(self, body: bytes) -> HttpAnswer:
+        key = _checked(self._read_key())
         try:
             async with asyncio.timeout(self._llm.timeout_sec):
-                raw = await self._sdk.chat.completions.with_raw_response.create(**body)
-        except TimeoutError:
-            raise self._timeout() from None
-        except (openai.APIConnectionError, aiohttp.ClientError) as fault:
-            # The SDK lets pass what its aiohttp transport says of an answer that is not HTTP.
+                return await self._http.post(body, key)
+        except TimeoutError as fault:
             raise self._connection_fault(fault) from None
-        answer: httpx2.Response = raw.http_response
-        return answer
-
-    def _timeout(self) -> TransientError:
-        return TransientError("timeout", f"no answer within {self._llm.timeout_sec:g} s")
+        except aiohttp.ClientError as fault:
+            raise self._connection_fault(fault) from None
 
     def _connection_fault(self, fault: Exception) -> TransientError | RunPermanentError:
         causes = list(_causes(fault))
         reason = _reason(causes)
-        # What it was stands in the chain: the SDK calls a refused connection a timeout.
         unconnected = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
         if not self._reached and any(isinstance(one, unconnected) for one in causes):
             return RunPermanentError(
@@ -107,17 +102,54 @@ class OpenAIClient:
                 f"no connection to {self._base_url} ({reason}); start the server or correct llm.base_url",
             )
         if any(isinstance(one, TimeoutError) for one in causes):
-            return self._timeout()
+            return TransientError("timeout", f"no answer within {self._llm.timeout_sec:g} s")
         return TransientError("connection", f"connection to {self._base_url} failed: {reason}")
 
-    def _steps_down(self, refused: openai.APIStatusError, step: str) -> bool:
+    def _steps_down(self, refused: HttpAnswer, step: str) -> bool:
         """Whether the server refused the way of asking, and there is another one left."""
-        if refused.status_code not in (400, 422) or "response_format" not in refused.response.text:
+        if refused.status not in (400, 422) or b"response_format" not in refused.content:
             return False
         if self._steps[0] == step and len(self._steps) > 1:
             del self._steps[0]
             log.warning("%s does not take structured_output %s; using %s", self._base_url, step, self._steps[0])
         return self._steps[0] != step
+
+    def _body(self, request: ChatRequest, step: str) -> bytes:
+        messages = request.messages if step == "json_schema" else request.with_schema_in_prompt()
+        asked = self._shared(request, step) | {"messages": [message._asdict() for message in messages]}
+        try:
+            return orjson.dumps(asked)
+        except TypeError:
+            # Integers beyond 64 bits; and a model can say half of a surrogate pair, which no request can hold when it is
+            # shown to it again.
+            shown = [
+                {"role": one.role, "content": one.content.encode(errors="backslashreplace").decode()}
+                for one in messages
+            ]
+            return json.dumps(asked | {"messages": shown}).encode()
+
+    def _shared(self, request: ChatRequest, step: str) -> dict[str, Any]:
+        """What all requests of a kind have in common."""
+        kind = (step, request.contract.sha if request.contract else "")
+        if kind not in self._settings:
+            self._settings[kind] = _settings(self._llm, self._base_url, request, step)
+        return self._settings[kind]
+
+
+def _checked(key: str) -> str:
+    if not (key.isascii() and key.isprintable()):
+        raise RunPermanentError(
+            "bad_key", "the key holds a line break or another character that no key has; copy it again"
+        )
+    return key
+
+
+def _own_headers(base_url: str) -> dict[str, str]:
+    """What the environment says of the user at OpenAI, which is told to no other server."""
+    told = (
+        {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"} if _is_openai(base_url) else {}
+    )
+    return {header: os.environ[name] for header, name in told.items() if os.environ.get(name)}
 
 
 def _reason(causes: list[BaseException]) -> str:
@@ -134,86 +166,22 @@ def _causes(fault: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
-def _open_sdk(llm: Llm, base_url: str, read_key: Callable[[], str]) -> openai.AsyncOpenAI:
-    async def key() -> str:
-        found = read_key()
-        if not (found.isascii() and found.isprintable()):
-            raise RunPermanentError(
-                "bad_key", "the key holds a line break or another character that no key has; copy it again"
-            )
-        return found
-
-    # Redirects are not followed: the key must reach no other host.
-    timeout = openai.Timeout(llm.timeout_sec, connect=min(llm.timeout_sec, CONNECT_SEC))
-    # A proxy is for what lies beyond this machine.
-    http = openai.DefaultAioHttpClient(
-        timeout=timeout,
-        follow_redirects=False,
-        trust_env=urlsplit(base_url).hostname not in _THIS_MACHINE,
-        event_hooks={"response": [_take_in]},
-    )
-    sdk = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http, timeout=timeout)
-    if not _is_openai(base_url):
-        # The SDK takes both from the environment and would tell them to any server.
-        sdk.organization = sdk.project = None
-    return sdk
-
-
-async def _take_in(response: httpx2.Response) -> None:
-    """Read an answer to its end, but for what is too long, and leave nothing in it that is the key.
-
-    The SDK would read on for ever, and inflate what is compressed without end.
-    """
-    unread = httpx2.Response(response.status_code, headers=response.headers, stream=response.stream)
-    body = bytearray()
-    try:
-        async for piece in unread.aiter_bytes():
-            body += piece
-            if len(body) > LONGEST_BODY:
-                raise TransientError("too_large", f"the answer is larger than {LONGEST_BODY // 1_000_000} MB")
-    except httpx2.DecodingError:
-        raise TransientError("broken_body", "the answer cannot be decompressed") from None
-    key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
-    response.headers = httpx2.Headers(
-        {name: _without(key, told) for name, told in response.headers.items() if name != "content-encoding"}
-    )
-    response.stream = httpx2.ByteStream(_without(key, body.decode("latin-1")).encode("latin-1"))
-
-
-def _without(key: str, told: str) -> str:
-    """What a server said without the key, which some repeat, be it as it is or escaped as in JSON."""
-    return _pattern(key).sub("[key]", told) if len(key) > SHORTEST_KEY else told
-
-
-@cache
-def _pattern(key: str) -> re.Pattern[str]:
-    signs = (rf"\\{{0,8}}(?:{re.escape(sign)}|u00{ord(sign):02x}|u00{ord(sign):02X})" for sign in key)
-    return re.compile("".join(signs))
-
-
 def _is_openai(base_url: str) -> bool:
     return base_url.rstrip("/") == OPENAI_BASE_URL
 
 
-def _body(llm: Llm, base_url: str, request: ChatRequest, step: str) -> dict[str, Any]:
-    messages = request.messages if step == "json_schema" else request.with_schema_in_prompt()
+def _settings(llm: Llm, base_url: str, request: ChatRequest, step: str) -> dict[str, Any]:
     # OpenAI's newer models know only the second name, most other servers only the first.
     longest = "max_completion_tokens" if _is_openai(base_url) else "max_tokens"
     settings = {
+        "model": llm.model_name,
         "temperature": llm.temperature,
         "top_p": llm.top_p,
         "seed": llm.seed,
         longest: llm.max_output_tokens,
         "response_format": _response_format(base_url, request, step),
-        "extra_body": llm.extra_body or None,
     }
-    sent = {name: value for name, value in settings.items() if value is not None}
-    return {"model": llm.model_name, "messages": [_turn(message) for message in messages], **sent}
-
-
-def _turn(message: Message) -> dict[str, str]:
-    # A model can say half of a surrogate pair, which no request can hold when it is shown to it again.
-    return {"role": message.role, "content": message.content.encode(errors="backslashreplace").decode()}
+    return {name: value for name, value in settings.items() if value is not None} | llm.extra_body
 
 
 def _response_format(base_url: str, request: ChatRequest, step: str) -> dict[str, Any] | None:

@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import openai
-
+from llmbatch_assets.adapters.http_session import HttpAnswer
 from llmbatch_assets.domain.outcome import Completion, TokenUsage
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
@@ -64,16 +63,24 @@ _FINISH_REASONS = {
 _LONG_WORDS = ("context length", "prompt is too long", "maximum number of tokens")
 
 
-def fault_of_status(refused: openai.APIStatusError) -> ProviderError:
+def fault_of_status(refused: HttpAnswer) -> ProviderError:
     """The error for an HTTP status that is not 200."""
-    error = _error_object(refused.body)
-    told = str(error.get("message") or refused.response.text or "no message")
-    fault = _fault(refused.status_code, error, f"HTTP {refused.status_code}: {told[:_MOST_TOLD]}")
+    text = refused.content.decode(errors="replace")
+    error = _error_object(_json_or_text(text))
+    told = str(error.get("message") or text or "no message")
+    fault = _fault(refused.status, error, f"HTTP {refused.status}: {told[:_MOST_TOLD]}")
     if isinstance(fault, TransientError):
-        fault.retry_after = _retry_after(refused.response.headers)
+        fault.retry_after = _retry_after(refused.headers)
     fault.request_id = _request_id(refused.request_id)
-    fault.status = refused.status_code
+    fault.status = refused.status
     return fault
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _error_object(body: Any) -> dict[str, Any]:

@@ -82,8 +82,15 @@ class BatchIdentity(BaseModel):
 
     def generation_parts(self, item_id: str) -> dict[str, Any]:
         """Named parts of what the generation of an item depends on."""
-        own = self.model_dump(include={"prompt_sha", "schema_sha", "model_name", "temperature"})
-        return {"scheme": IDENTITY_VERSION, "work_id": item_id, **own, **self.settings}
+        return {
+            "scheme": IDENTITY_VERSION,
+            "work_id": item_id,
+            "prompt_sha": self.prompt_sha,
+            "schema_sha": self.schema_sha,
+            "model_name": self.model_name,
+            "temperature": self.temperature,
+            **self.settings,
+        }
 
     def parts(self, item_id: str) -> dict[str, Any]:
         """All named parts of an item's cache id."""

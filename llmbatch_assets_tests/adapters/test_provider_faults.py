@@ -3,22 +3,18 @@
 import json
 from typing import Any
 
-import httpx2
-import openai
 import pytest
 
+from llmbatch_assets.adapters.http_session import HttpAnswer
 from llmbatch_assets.adapters.provider_faults import fault_of_status, read_completion
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
 
-def refusal(status: int, body: Any = None, **headers: str) -> openai.APIStatusError:
-    """A refusal as the SDK raises it."""
+def refusal(status: int, body: Any = None, **headers: str) -> HttpAnswer:
+    """A refusal as it comes from a server."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
-    response = httpx2.Response(status, content=content, headers=headers, request=request)
-    told = body.get("error", body) if isinstance(body, dict) else body
-    return openai.APIStatusError("refused", response=response, body=told)
+    return HttpAnswer(status, headers, content)
 
 
 def error(message: str = "told", **more: Any) -> dict[str, Any]:
@@ -108,7 +104,7 @@ def read(body: Any) -> Any:
         (refusal(400, [error("of Gemini")]), ItemPermanentError, "bad_request"),
     ],
 )
-def test_a_refusal_says_who_can_help(refused: openai.APIStatusError, kind: type[ProviderError], cause: str) -> None:
+def test_a_refusal_says_who_can_help(refused: HttpAnswer, kind: type[ProviderError], cause: str) -> None:
     fault = fault_of_status(refused)
     assert (type(fault), fault.cause) == (kind, cause)
 
