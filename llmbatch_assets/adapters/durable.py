@@ -16,7 +16,6 @@ import struct
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 LENGTH = struct.Struct("!Q")
@@ -27,17 +26,18 @@ _THREADS = 4
 class FileWrite(NamedTuple):
     """A file to be replaced; once it is on disk, and only then, the ``obsolete`` ones are removed."""
 
-    path: Path
+    path: str
     content: bytes
-    obsolete: tuple[Path, ...] = ()
+    obsolete: tuple[str, ...] = ()
 
 
-def replace_file(path: Path, content: bytes | Iterable[bytes]) -> int:
+def replace_file(path: str, content: bytes | Iterable[bytes]) -> int:
     """Replace the file, whole and on disk; its folder is still to be synced for it to outlive a power failure.
 
     Gives its size.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
     file = _open_new(temporary)
     try:
         with file:
@@ -45,22 +45,22 @@ def replace_file(path: Path, content: bytes | Iterable[bytes]) -> int:
             size = file.tell()
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105  # a new Path for each is not needed
+        os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove((temporary,))
         raise
     return size
 
 
-def _open_new(path: Path) -> BinaryIO:
+def _open_new(path: str) -> BinaryIO:
     try:
-        return path.open("xb")
+        return open(path, "xb")
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("xb")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return open(path, "xb")
 
 
-def sync_directory(folder: Path) -> None:
+def sync_directory(folder: str) -> None:
     """Make renames in the folder last through a power failure, where the system can."""
     if os.name != "posix":
         return
@@ -75,15 +75,15 @@ def write_group(group: list[FileWrite], threads: Executor | None = None) -> list
     """Replace files with one sync of each folder. Gives what went wrong with each file, if anything did."""
     each = threads.map if threads and len(group) > 1 else map
     replaced = list(each(lambda write: _fault_of(replace_file, write.path, write.content), group))
-    synced = {folder: _fault_of(sync_directory, folder) for folder in {write.path.parent for write in group}}
-    faults = [fault or synced[write.path.parent] for write, fault in zip(group, replaced, strict=True)]
+    synced = {folder: _fault_of(sync_directory, folder) for folder in {os.path.dirname(write.path) for write in group}}
+    faults = [fault or synced[os.path.dirname(write.path)] for write, fault in zip(group, replaced, strict=True)]
     return [fault or _fault_of(_remove, write.obsolete) for write, fault in zip(group, faults, strict=True)]
 
 
-def _remove(obsolete: tuple[Path, ...]) -> None:
+def _remove(obsolete: tuple[str, ...]) -> None:
     for path in obsolete:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # noqa: PTH108  # most are not there, and pathlib is slow to find that out
+            os.unlink(path)
 
 
 def _fault_of(act: Callable[..., object], *on: object) -> OSError | None:

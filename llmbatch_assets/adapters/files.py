@@ -86,8 +86,8 @@ def _dataclass_fields(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tupl
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> int:
     """Replace the file by ``content``; on return it is on disk. A reader never sees a part of it. Gives its size."""
-    size = replace_file(path, content)
-    sync_directory(path.parent)
+    size = replace_file(str(path), content)
+    sync_directory(str(path.parent))
     log.debug("wrote %s (bytes=%d)", path, size)
     return size
 

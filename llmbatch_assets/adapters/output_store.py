@@ -54,8 +54,8 @@ class FileStore:
     async def save_accepted(self, output: AcceptedOutput) -> None:
         """Keep an accepted output; then, and only then, its item is no longer marked for regeneration."""
         cache_id = output.meta["cache_id"]
-        obsolete = (self.forced / cache_id, self._awaiting_path(cache_id))
-        await self.commit.write(FileWrite(self.accepted_path(cache_id), json_bytes(output), obsolete))
+        obsolete = (f"{self.forced}/{cache_id}", str(self._awaiting_path(cache_id)))
+        await self.commit.write(FileWrite(str(self.accepted_path(cache_id)), json_bytes(output), obsolete))
 
     async def save_failure(self, failure: FailedAttempt) -> None:
         """Keep a failed attempt beside the earlier ones. An answer that was rejected no longer waits for its judge."""
@@ -67,12 +67,12 @@ class FileStore:
 
     async def _keep_failure(self, failure: FailedAttempt, cache_id: str, number: int) -> None:
         content = json_bytes(failure.model_dump(mode="json", by_alias=True))
-        await self.commit.write(FileWrite(self.failure_path(cache_id, number), content))
+        await self.commit.write(FileWrite(str(self.failure_path(cache_id, number)), content))
         self._last_numbers[cache_id] = number
 
     async def save_awaiting(self, answer: KeptAnswer) -> None:
         """Keep an answer that waits for its judge."""
-        await self.commit.write(FileWrite(self._awaiting_path(answer.cache_id), json_bytes(answer)))
+        await self.commit.write(FileWrite(str(self._awaiting_path(answer.cache_id)), json_bytes(answer)))
 
     def awaiting(self, cache_id: str) -> KeptAnswer | None:
         """The answer that waits for its judge. One that cannot be read is bought again, and told."""

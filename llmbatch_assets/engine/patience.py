@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Awaitable, Callable
-
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential,
-    wait_random,
-)
 
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.errors import TransientError
@@ -21,14 +13,15 @@ from llmbatch_assets.errors import TransientError
 FIRST_WAIT_SEC = 0.5
 LONGEST_WAIT_SEC = 30.0
 LONGEST_RETRY_AFTER_SEC = 120.0
+_MOST_DOUBLINGS = 10
 
-_backoff = wait_exponential(multiplier=FIRST_WAIT_SEC, max=LONGEST_WAIT_SEC) + wait_random(0, FIRST_WAIT_SEC)
 
-
-def _wait(state: RetryCallState) -> float:
-    fault = state.outcome.exception() if state.outcome else None
-    asked = fault.retry_after if isinstance(fault, TransientError) else None
-    return _backoff(state) if asked is None else min(asked, LONGEST_RETRY_AFTER_SEC)
+def _wait(tried: int, fault: TransientError) -> float:
+    """Seconds before the next try: as the server asked, else exponentially more, and not the same for all."""
+    if fault.retry_after is not None:
+        return min(fault.retry_after, LONGEST_RETRY_AFTER_SEC)
+    grown = min(FIRST_WAIT_SEC * 2.0 ** min(tried, _MOST_DOUBLINGS), LONGEST_WAIT_SEC)
+    return grown + random.uniform(0, FIRST_WAIT_SEC)  # noqa: S311  # nobody has to be kept from guessing it
 
 
 async def patiently(call: Callable[[], Awaitable[Completion]], retries: int, stopped: asyncio.Event) -> Completion:
@@ -36,16 +29,12 @@ async def patiently(call: Callable[[], Awaitable[Completion]], retries: int, sto
 
     Raises the last ``TransientError``, and every other error at once. A pause ends when the run is ``stopped``.
     """
-
-    async def pause(seconds: float) -> None:
+    # By hand: a library for this costs more for each call than all else that the engine does for it.
+    for tried in range(retries):
+        try:
+            return await call()
+        except TransientError as fault:
+            seconds = _wait(tried, fault)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), seconds)
-
-    tries = AsyncRetrying(
-        retry=retry_if_exception_type(TransientError),
-        stop=stop_after_attempt(retries + 1),
-        wait=_wait,
-        sleep=pause,
-        reraise=True,
-    )
-    return await tries(call)
+    return await call()
