@@ -73,7 +73,7 @@ class BatchIdentity(BaseModel):
 
     def __copy__(self) -> Self:
         # A copy may be given other parts: what was made of these stays behind.
-        return self.model_construct(self.model_fields_set, **{name: getattr(self, name) for name in _PARTS})
+        return type(self)(**{name: getattr(self, name) for name in _PARTS})
 
     @property
     def sha(self) -> str:
