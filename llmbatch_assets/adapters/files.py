@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -16,6 +14,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
+from llmbatch_assets.adapters.durable import replace_file, sync_directory
 from llmbatch_assets.errors import ArtifactError, MissingArtifactError
 
 log = logging.getLogger(__name__)
@@ -89,32 +88,10 @@ def _dataclass_fields(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tupl
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> int:
     """Replace the file by ``content``; on return it is on disk. A reader never sees a part of it. Gives its size."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.writelines((content,) if isinstance(content, bytes) else content)
-            size = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+    size = replace_file(str(path), content)
+    sync_directory(str(path.parent))
     log.debug("wrote %s (bytes=%d)", path, size)
     return size
-
-
-def sync_directory(folder: Path) -> None:
-    """Make renames in the folder last through a power failure, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> int:

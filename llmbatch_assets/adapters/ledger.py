@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import orjson
 from pydantic import ValidationError
 
 from llmbatch_assets.domain.canonical import canonical_json
@@ -55,7 +56,7 @@ class UsageLedger:
         """Append one line. Raises ``OSError`` where it cannot be written whole."""
         if self._handle < 0:
             self._open()
-        self._append(canonical_json(record.model_dump(mode="json")).encode("utf-8", "backslashreplace") + b"\n")
+        self._append(_line(record))
         self._unsynced += 1
         if self._unsynced >= SYNC_LINES:
             os.fsync(self._handle)
@@ -71,6 +72,15 @@ class UsageLedger:
     def _append(self, line: bytes) -> None:
         if os.write(self._handle, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+
+
+def _line(record: CallRecord) -> bytes:
+    fields = dict(record)
+    try:
+        return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # Half of a surrogate pair in a provider's name for the call.
+        return canonical_json(fields).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _ends_within_a_line(handle: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import logging
@@ -10,14 +9,16 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from llmbatch_assets.adapters.files import write_atomically, write_json
+from llmbatch_assets.adapters.durable import FileWrite
+from llmbatch_assets.adapters.files import json_bytes, write_atomically
+from llmbatch_assets.adapters.group_commit import GroupCommit
 from llmbatch_assets.domain.canonical import canonical_json, sha1_text
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, KeptAnswer
 from llmbatch_assets.domain.plan import State
@@ -49,6 +50,7 @@ class FileStore:
     forced: Path
     keep_failures: bool = True
     check: Callable[[dict[str, Any]], object] = _anything
+    commit: GroupCommit = field(default_factory=GroupCommit, compare=False)
 
     @property
     def awaiting_judge(self) -> Path:
@@ -64,9 +66,8 @@ class FileStore:
         """Keep an accepted output; then, and only then, its item is no longer marked for regeneration."""
         cache_id = output.meta["cache_id"]
         content = output.model_dump(mode="json") | {"parsed_sha": _sha(output.parsed)}
-        await asyncio.to_thread(write_json, self.accepted_path(cache_id), content)
-        (self.forced / cache_id).unlink(missing_ok=True)
-        self._awaiting_path(cache_id).unlink(missing_ok=True)
+        obsolete = (f"{self.forced}/{cache_id}", str(self._awaiting_path(cache_id)))
+        await self.commit.write(FileWrite(str(self.accepted_path(cache_id)), json_bytes(content), obsolete))
 
     async def save_failure(self, failure: FailedAttempt) -> None:
         """Keep a failed attempt beside the earlier ones. An answer that was rejected no longer waits for its judge."""
@@ -77,14 +78,13 @@ class FileStore:
             self._awaiting_path(cache_id).unlink(missing_ok=True)
 
     async def _keep_failure(self, failure: FailedAttempt, cache_id: str, number: int) -> None:
-        await asyncio.to_thread(
-            write_json, self.failure_path(cache_id, number), failure.model_dump(mode="json", by_alias=True)
-        )
+        content = json_bytes(failure.model_dump(mode="json", by_alias=True))
+        await self.commit.write(FileWrite(str(self.failure_path(cache_id, number)), content))
         self._last_numbers[cache_id] = number
 
     async def save_awaiting(self, answer: KeptAnswer) -> None:
         """Keep an answer that waits for its judge."""
-        await asyncio.to_thread(write_json, self._awaiting_path(answer.cache_id), answer)
+        await self.commit.write(FileWrite(str(self._awaiting_path(answer.cache_id)), json_bytes(answer)))
 
     def awaiting(self, cache_id: str) -> KeptAnswer | None:
         """The answer that waits for its judge. One that cannot be read is bought again, and told."""

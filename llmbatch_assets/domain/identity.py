@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from llmbatch_assets.domain.canonical import sha1_named, sha1_text
+from llmbatch_assets.domain.canonical import canonical_json, sha1_named, sha1_text
 from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.text import slug
 
@@ -72,6 +72,10 @@ class BatchIdentity(BaseModel):
     judge_prompt_sha: str | None = None
     judge: dict[str, Any] | None = None
 
+    def __copy__(self) -> Self:
+        # A copy may be given other parts: what was made of these stays behind.
+        return type(self)(**{name: getattr(self, name) for name in _PARTS})
+
     @property
     def sha(self) -> str:
         """Fingerprint of all that is asked."""
@@ -83,8 +87,15 @@ class BatchIdentity(BaseModel):
 
     def generation_parts(self, item_id: str) -> dict[str, Any]:
         """Named parts of what the generation of an item depends on."""
-        own = self.model_dump(include={"prompt_sha", "schema_sha", "model_name", "temperature"})
-        return {"scheme": IDENTITY_VERSION, "work_id": item_id, **own, **self.settings}
+        return {
+            "scheme": IDENTITY_VERSION,
+            "work_id": item_id,
+            "prompt_sha": self.prompt_sha,
+            "schema_sha": self.schema_sha,
+            "model_name": self.model_name,
+            "temperature": self.temperature,
+            **self.settings,
+        }
 
     def parts(self, item_id: str) -> dict[str, Any]:
         """All named parts of an item's cache id."""
@@ -97,14 +108,25 @@ class BatchIdentity(BaseModel):
         }
 
     def cache_id(self, item_id: str) -> str:
-        """Name of the item's output: another id is another question."""
-        return sha1_named(**self.parts(item_id))
+        """Name of the item's output, the SHA-1 of its named parts: another id is another question."""
+        return sha1_text(item_id.join(self._cache_frame))
 
     def generation_id(self, item_id: str) -> str:
         """The same without the judge: outputs that share it differ only in who judged them."""
-        return sha1_named(**self.generation_parts(item_id))
+        return sha1_text(item_id.join(self._generation_frame))
+
+    # The canonical JSON of the parts before and after the item's id, which is all that differs between items.
+
+    @cached_property
+    def _cache_frame(self) -> list[str]:
+        return canonical_json(self.parts(self.sha)).split(self.sha)
+
+    @cached_property
+    def _generation_frame(self) -> list[str]:
+        return canonical_json(self.generation_parts(self.sha)).split(self.sha)
 
 
+_PARTS = tuple(BatchIdentity.model_fields)
 _OWN_PARTS = ("prompt_sha", "schema_sha", "model_name", "temperature", "judge_enabled", "judge_prompt_sha", "judge")
 
 

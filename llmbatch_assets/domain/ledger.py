@@ -41,7 +41,14 @@ class CallRecord(Stored):
     @property
     def usage(self) -> TokenUsage:
         """The call as a part of a sum."""
-        return TokenUsage(requests=1, **self.model_dump(include=set(TokenUsage.model_fields)))
+        return TokenUsage(
+            requests=1,
+            input_tokens=self.input_tokens,
+            cached_input_tokens=self.cached_input_tokens,
+            output_tokens=self.output_tokens,
+            reasoning_tokens=self.reasoning_tokens,
+            cost_usd=self.cost_usd,
+        )
 
 
 class Spending:
@@ -56,8 +63,10 @@ class Spending:
     def count(self, record: CallRecord) -> None:
         """Take one more call into the sums."""
         usage = record.usage
-        self.unknown += usage.cost_usd is None
-        self._usage += usage.costing(usage.cost_usd or 0.0)
+        if usage.cost_usd is None:
+            self.unknown += 1
+            usage = usage.costing(0.0)
+        self._usage += usage
 
     def take_in(self, other: Spending) -> None:
         """Take the calls of another sum into this one."""

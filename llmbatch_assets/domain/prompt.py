@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -91,20 +92,25 @@ class PromptTemplate(BaseModel):
 
 def blanks(text: str) -> list[str]:
     """Names of the blanks of a text, in order."""
-    return [found.group(1) for found in _live_tokens(text) if found.group(1)]
+    return [piece for piece, is_blank in _pieces(text) if is_blank]
 
 
 def fill(text: str, values: Mapping[str, str | None]) -> str:
     """The text with its blanks filled in one pass: what is put in is never read as a blank. None is nothing."""
-    pieces, end = [], 0
+    return "".join([(values[piece] or "") if is_blank else piece for piece, is_blank in _pieces(text)])
+
+
+# All items of a batch fill the same few texts.
+@lru_cache(maxsize=64)
+def _pieces(text: str) -> tuple[tuple[str, bool], ...]:
+    """The text in parts: what stays as it is, and the names of blanks."""
+    pieces: list[tuple[str, bool]] = []
+    end = 0
     for found in _live_tokens(text):
-        pieces += [text[end : found.start()], _value(found, values)]
+        name = found.group(1)
+        pieces += [(text[end : found.start()], False), (name or found.group()[0], name is not None)]
         end = found.end()
-    return "".join([*pieces, text[end:]])
-
-
-def _value(found: re.Match[str], values: Mapping[str, str | None]) -> str:
-    return (values[found.group(1)] or "") if found.group(1) else found.group()[0]
+    return (*pieces, (text[end:], False))
 
 
 def _live_tokens(text: str) -> list[re.Match[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.canonical import readable_json
@@ -33,7 +34,7 @@ class ChatRequest:
     contract: Contract | None
     subject: Subject | None = None
 
-    @property
+    @cached_property
     def chars(self) -> int:
         """The length of everything that is said."""
         return sum(len(message.content) for message in self.messages)
@@ -71,6 +72,7 @@ class Conversations:
         """Conversations whose prompts have no blank that nothing fills. Raises ``PromptError``."""
         return cls(generation, checked_prompts(generation, judge), output_contract, judge_contract, schema_txt)
 
+    @cached_property
     def _shared_values(self) -> dict[str, str | None]:
         return {
             "llm_schema": self.output_contract.text,
@@ -80,12 +82,12 @@ class Conversations:
 
     def generate(self, item: WorkItem, group_context: str | None) -> tuple[Message, ...]:
         """The messages that ask for an item's output."""
-        return self.generation.render(self._shared_values() | item_values(item, group_context))
+        return self.generation.render(self._shared_values | item_values(item, group_context))
 
     def judge_output(self, item: WorkItem, group_context: str | None, parsed: dict[str, Any]) -> tuple[Message, ...]:
         """The messages that ask what an output is worth."""
         assert self.judge is not None
-        values = self._shared_values() | item_values(item, group_context) | {"output_json": readable_json(parsed)}
+        values = self._shared_values | item_values(item, group_context) | {"output_json": readable_json(parsed)}
         return self.judge.render(values)
 
 

@@ -34,12 +34,12 @@ class Contract:
     def of(cls, model: type[BaseModel], code_sha: str = "") -> Contract:
         return cls(model.__name__, model, written_out(model.model_json_schema()), code_sha)
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The JSON schema as a prompt shows it."""
         return readable_json(self.json_schema)
 
-    @property
+    @cached_property
     def sha(self) -> str:
         """Fingerprint of the model and all that it refers to."""
         code = {"code": self.code_sha} if self.code_sha else {}

@@ -32,6 +32,11 @@ class Budget:
         self._spent = 0.0
         self._set_aside = 0.0
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit to keep."""
+        return self._max > 0
+
     @asynccontextmanager
     async def bill(self, most: float | None) -> AsyncIterator[Bill]:
         """Set aside what a call may cost; what its bill says at the end is spent.

@@ -50,7 +50,8 @@ class MeteredClient:
 
     async def complete(self, request: ChatRequest) -> Completion:
         """The provider's answer, with what it cost. Raises as the provider does, and once a budget is used up."""
-        most = self.cost_of(self.forecast.most(request))
+        # Pricing a call costs as much as making it: only where it decides something.
+        most = self.cost_of(self.forecast.most(request)) if self.books.budget.limited else None
         async with (
             self.books.budget.bill(most) as bill,
             self.pacer.passage(self.forecast.likely(request)) as passage,
@@ -66,7 +67,7 @@ class MeteredClient:
         try:
             completion = await self.client.complete(request)
         except ProviderError as fault:
-            usage = self._usage_of(fault, most)
+            usage = self._usage_of(request, fault)
             fault.usage = None if fault.usage is None else usage
             passage.tokens = usage.total_tokens
             bill.cost = bill.cost if usage.cost_usd is None else usage.cost_usd
@@ -80,12 +81,13 @@ class MeteredClient:
         self._enter(request, usage, completion.latency_sec, OK, _HTTP_OK, completion.request_id)
         return completion.model_copy(update={"usage": usage})
 
-    def _usage_of(self, fault: ProviderError, most: float | None) -> TokenUsage:
+    def _usage_of(self, request: ChatRequest, fault: ProviderError) -> TokenUsage:
         """What a call that gave no answer took. What ended without a status may or may not be billed."""
         if isinstance(fault.usage, TokenUsage):
             return fault.usage.costing(self.cost_of(fault.usage))
         refused = isinstance(fault, RunPermanentError) or (fault.status or 0) >= _FIRST_ERROR_STATUS
-        return TokenUsage(requests=1, cost_usd=0.0 if refused or most == 0 else None)
+        free = refused or self.cost_of(self.forecast.most(request)) == 0
+        return TokenUsage(requests=1, cost_usd=0.0 if free else None)
 
     def _enter(
         self,
@@ -108,7 +110,11 @@ class MeteredClient:
                 attempt=about.attempt if about else None,
                 provider=self.provider,
                 model=self.model,
-                **usage.model_dump(exclude={"requests"}),
+                input_tokens=usage.input_tokens,
+                cached_input_tokens=usage.cached_input_tokens,
+                output_tokens=usage.output_tokens,
+                reasoning_tokens=usage.reasoning_tokens,
+                cost_usd=usage.cost_usd,
                 latency_sec=round(latency, 4),
                 outcome=outcome,
                 status=status,

@@ -243,7 +243,7 @@ class Generation:
         try:
             self.store.check_room()
             with interruptible() as stopped:
-                async with self.meter.clients(stopped) as (generator, judge):
+                async with self.store.commit.in_process(), self.meter.clients(stopped) as (generator, judge):
                     bench = self._workbench(generator, judge, stopped)
                     with claiming(self.batch.path(self.batch.layout.claims)) as claims:
                         run = BatchRun(bench.work_on, llm.max_workers, tally, stopped, on_result, claims, rules)

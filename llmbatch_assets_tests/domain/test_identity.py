@@ -160,3 +160,11 @@ def test_no_label_makes_a_partition_key_that_dagster_refuses(label: str) -> None
     assert "..." not in key
     assert key == key.strip()
     assert ITEM[:16] in key
+
+
+def test_a_changed_copy_has_ids_of_its_own() -> None:
+    # What an identity has made of its parts was once copied along with them.
+    identity = make_identity()
+    before = identity.cache_id(ITEM)
+    changed = identity.model_copy(update={"model_name": "another"})
+    assert changed.cache_id(ITEM) == make_identity(model_name="another").cache_id(ITEM) != before
