@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,22 +51,30 @@ class BatchDefinitions:
         )
 
 
-def build_batch(config: Path | str | BatchFile, reporter: ReporterFactory | None = None) -> BatchDefinitions:
-    """The assets, jobs and resources of the batch that a configuration file describes.
+def build_batch(
+    config: Path | str | BatchFile,
+    reporter: ReporterFactory | None = None,
+    *,
+    input_asset: dg.AssetKey | None = None,
+    key_prefix: Sequence[str] = (),
+) -> BatchDefinitions:
+    """The assets, checks, jobs, sensors and resources of the batch that a configuration file describes.
 
     The file is read now, for the batch's names, and again at each run. ``reporter`` makes whoever watches a run of
-    ``llm_outputs``; by default Dagster's log does. Raises ``ConfigError``.
+    ``llm_outputs``; by default Dagster's log does. ``input_asset`` is an asset that gives the table in place of
+    ``input.path``: a data frame, an Arrow table or a list of records. ``key_prefix`` goes before all asset keys, and
+    before the names of jobs, sensors and partitions. Raises ``ConfigError``.
     """
     batch_file = config if isinstance(config, BatchFile) else BatchFile(Path(config).resolve())
     batch = batch_file.load()
-    names = Names(batch.name)
+    names = Names(batch.name, tuple(key_prefix))
     with warnings.catch_warnings():
         for joint in ("backfill_policy", "observable_source_asset"):
             warnings.filterwarnings("ignore", message=f".*`{joint}`", category=dg.BetaWarning)
         assets: list[dg.AssetsDefinition | dg.SourceAsset] = [
-            *source_assets(batch_file, names),
+            *source_assets(batch_file, names, table=input_asset is None),
             *schema_assets(batch_file, names, reporter),
-            *work_assets(batch_file, names),
+            *work_assets(batch_file, names, input_asset),
             llm_outputs_asset(batch_file, names, reporter),
             *delivery_assets(batch_file, names),
             report_asset(batch_file, names),
@@ -80,7 +89,7 @@ def build_batch(config: Path | str | BatchFile, reporter: ReporterFactory | None
         assets=assets,
         jobs=list(jobs.values()),
         checks=batch_checks(batch_file, names),
-        sensors=batch_sensors(batch_file, names, jobs),
+        sensors=batch_sensors(batch_file, names, jobs, table=input_asset is None),
         resources={names.io_manager: io_manager, "llm": LlmResource()},
     )
 

@@ -11,9 +11,10 @@ from llmbatch_assets.domain.parameters import DEFAULT_BATCH
 
 @dataclass(frozen=True)
 class Names:
-    """Names of one batch. The default batch has plain ones, every other its own prefix."""
+    """Names of one batch. The default batch has plain ones, every other its own prefix; ``prefix`` goes before both."""
 
     batch: str
+    prefix: tuple[str, ...] = ()
 
     @property
     def is_default(self) -> bool:
@@ -26,11 +27,15 @@ class Names:
 
     def key(self, asset: str) -> dg.AssetKey:
         """The key of an asset."""
-        return dg.AssetKey([asset] if self.is_default else [self.batch, asset])
+        return dg.AssetKey([*self._before, asset])
 
     def own(self, name: str) -> str:
         """A name that is global in a Dagster instance or code location: a job's, a resource's, partitions'."""
-        return name if self.is_default else f"{self.batch}__{name}"
+        return "__".join([*self._before, name])
+
+    @property
+    def _before(self) -> list[str]:
+        return [*self.prefix, *([] if self.is_default else [self.batch])]
 
     @property
     def partitions(self) -> dg.DynamicPartitionsDefinition:

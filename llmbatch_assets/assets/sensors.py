@@ -17,10 +17,12 @@ Job: TypeAlias = dg.JobDefinition | UnresolvedAssetJobDefinition
 WATCH_SEC = 30
 
 
-def batch_sensors(batch_file: BatchFile, names: Names, jobs: dict[str, Job]) -> list[dg.SensorDefinition]:
+def batch_sensors(
+    batch_file: BatchFile, names: Names, jobs: dict[str, Job], *, table: bool
+) -> list[dg.SensorDefinition]:
     """What chains the stages, and what begins with the first one when a file has changed.
 
-    A run of the command line starts none of them: it brings its own next stage.
+    A run of the command line starts none of them: it brings its own next stage. ``table`` says that the table is a file.
     """
     generate, publish = jobs["generate"], jobs["publish"]
     generating = [generate, jobs["generate_pending"]]
@@ -29,7 +31,7 @@ def batch_sensors(batch_file: BatchFile, names: Names, jobs: dict[str, Job]) -> 
         _chain(names.own("generate_after_prepare"), success, [jobs["prepare"]], generate),
         _chain(names.own("publish_after_generate"), success, generating, publish),
         _chain(names.own("publish_after_failed_items"), failure, generating, publish),
-        _watch(batch_file, names, jobs["prepare"]),
+        _watch(batch_file, names, jobs["prepare"], [name for name in FINGERPRINTS if table or name != "input_table"]),
     ]
 
 
@@ -48,7 +50,7 @@ def _chain(name: str, status: dg.DagsterRunStatus, after: Sequence[Job], then: J
     return chain
 
 
-def _watch(batch_file: BatchFile, names: Names, prepare: Job) -> dg.SensorDefinition:
+def _watch(batch_file: BatchFile, names: Names, prepare: Job, sources: Sequence[str]) -> dg.SensorDefinition:
     @dg.sensor(
         name=names.own("prepare_after_changes"),
         job=prepare,
@@ -58,7 +60,7 @@ def _watch(batch_file: BatchFile, names: Names, prepare: Job) -> dg.SensorDefini
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
             batch = batch_file.load()
-            now = {name: fingerprint(batch) for name, fingerprint in FINGERPRINTS.items()}
+            now = {name: FINGERPRINTS[name](batch) for name in sources}
         except (LlmBatchError, OSError) as mistake:
             return dg.SkipReason(f"nothing is run until this is mended: {mistake}")
         seen = {name: recorded_version(context.instance, names.key(name)) for name in now}

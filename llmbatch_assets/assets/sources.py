@@ -10,9 +10,13 @@ from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.resources.versions import input_tags, observe
 
 
-def source_assets(batch_file: BatchFile, names: Names) -> list[dg.SourceAsset]:
-    """The table, the prompts and the parameters, each with its fingerprint as data version."""
-    return [_source(name, description, batch_file, names) for name, description in _DESCRIPTIONS.items()]
+def source_assets(batch_file: BatchFile, names: Names, *, table: bool) -> list[dg.SourceAsset]:
+    """The prompts and the parameters, each with its fingerprint as data version, and the ``table`` where it is a file."""
+    return [
+        _source(name, description, batch_file, names)
+        for name, description in _DESCRIPTIONS.items()
+        if table or name != "input_table"
+    ]
 
 
 def _source(name: str, description: str, batch_file: BatchFile, names: Names) -> dg.SourceAsset:

@@ -1,9 +1,11 @@
 """``input_snapshot``, ``group_contexts`` and ``work_items``: from the table to the items."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
+from llmbatch_assets.adapters.given_table import given_table
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.assets.sources import use_sources
@@ -11,34 +13,50 @@ from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.identity import IDENTITY_VERSION
 from llmbatch_assets.domain.plan_preview import facts, preview
-from llmbatch_assets.domain.table import Snapshot
+from llmbatch_assets.domain.table import Snapshot, take_snapshot
 from llmbatch_assets.domain.work import GroupContext, WorkItems, WorkPlan, work_items_of
 from llmbatch_assets.errors import InputError
 from llmbatch_assets.resources.dynamic_partitions import sync_partitions
 from llmbatch_assets.resources.planning import Planner
 
 
-def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition]:
-    """The snapshot, and the plan that is made from it."""
+def work_assets(
+    batch_file: BatchFile, names: Names, input_asset: dg.AssetKey | None = None
+) -> list[dg.AssetsDefinition]:
+    """The snapshot, of the table's file or of what ``input_asset`` gives, and the plan that is made from it."""
+    return [_snapshot_asset(batch_file, names, input_asset), _plan_asset(batch_file, names)]
+
+
+def _snapshot_asset(batch_file: BatchFile, names: Names, input_asset: dg.AssetKey | None) -> dg.AssetsDefinition:
+    sources = ["parameters"] if input_asset else ["input_table", "parameters"]
 
     @dg.asset(
         key=names.key("input_snapshot"),
         group_name=names.group,
-        deps=[names.key("input_table"), names.key("parameters")],
+        ins={"table": dg.AssetIn(key=input_asset)} if input_asset else {},
+        deps=[names.key(name) for name in sources],
         io_manager_key=names.io_manager,
         kinds={"table", "json"},
         description="The input table, cleaned: every value a text, the same bytes for the same table.",
     )
-    def input_snapshot(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Snapshot]:
+    def input_snapshot(context: dg.AssetExecutionContext, **given: Any) -> dg.MaterializeResult[Snapshot]:
         batch = batch_file.load()
-        snapshot = batch.read_snapshot()
+        if input_asset:
+            name = f"asset {input_asset.to_user_string()}"
+            snapshot = take_snapshot(given_table(given["table"], name), name, batch.parameters.input)
+        else:
+            snapshot = batch.read_snapshot()
         return dg.MaterializeResult(
             value=snapshot,
             metadata={"n_rows": snapshot.n_rows, "n_cols": snapshot.n_cols, "columns": ", ".join(snapshot.columns)},
             data_version=dg.DataVersion(sha1_named(columns=snapshot.columns, rows=snapshot.rows)),
-            tags=use_sources(context, batch, names, "input_table", "parameters"),
+            tags=use_sources(context, batch, names, *sources),
         )
 
+    return input_snapshot
+
+
+def _plan_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=names.own("plan_work"),
         group_name=names.group,
@@ -90,7 +108,7 @@ def work_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition
         added, removed = sync_partitions(context.instance, names.own("work_items"), keys)
         context.log.info(f"partitions of llm_outputs: {len(plan.items)} in all, {added} added, {removed} removed")
 
-    return [input_snapshot, plan_work]
+    return plan_work
 
 
 def _headline(batch: Batch, plan: WorkPlan) -> dict[str, str]:
