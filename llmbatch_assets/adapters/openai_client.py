@@ -82,14 +82,14 @@ class OpenAIClient:
     async def _post(self, body: dict[str, Any]) -> httpx2.Response:
         try:
             async with asyncio.timeout(self._llm.timeout_sec):
-                raw = await self._sdk.chat.completions.with_raw_response.create(**body)
+                # Not by chat.completions.create: that takes every value of the body apart, the schema's too, for each call.
+                answer = await self._sdk.post("/chat/completions", cast_to=httpx2.Response, body=body)
         except TimeoutError:
             raise self._timeout() from None
         except (openai.APIConnectionError, aiohttp.ClientError, UnicodeError) as fault:
             # The SDK lets pass what its aiohttp transport says of an answer that is not HTTP, or stumbles over a reason
             # phrase ("Nicht verf\xfcgbar") that is not UTF-8.
             raise self._connection_fault(fault) from None
-        answer: httpx2.Response = raw.http_response
         return answer
 
     def _timeout(self) -> TransientError:
@@ -211,10 +211,9 @@ def _body(llm: Llm, base_url: str, request: ChatRequest, step: str) -> dict[str,
         "seed": llm.seed,
         longest: llm.max_output_tokens,
         "response_format": _response_format(base_url, request, step),
-        "extra_body": llm.extra_body or None,
     }
     sent = {name: value for name, value in settings.items() if value is not None}
-    return {"model": llm.model_name, "messages": [_turn(message) for message in messages], **sent}
+    return {"model": llm.model_name, "messages": [_turn(message) for message in messages], **sent} | llm.extra_body
 
 
 def _turn(message: Message) -> dict[str, str]:
