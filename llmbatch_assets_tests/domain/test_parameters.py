@@ -258,3 +258,8 @@ def test_a_key_is_not_sent_to_a_server_that_it_was_not_meant_for() -> None:
 
 def test_nothing_falls_back_to_a_model_that_was_not_asked_for() -> None:
     assert Parameters().llm.provider == "openai"
+
+
+def test_fields_of_a_request_that_only_sound_like_a_secret_are_taken() -> None:
+    fields = {"max_tokens": 5, "token_budget": 1, "thinking": {"budget_tokens": 3}, "keys": ["a"]}
+    assert Llm(extra_body=fields).extra_body == fields
