@@ -15,7 +15,7 @@ import aiohttp
 import httpx2
 import openai
 
-from llmbatch_assets.adapters.provider_faults import fault_of_status, read_completion
+from llmbatch_assets.adapters.provider_faults import fault_of_status, is_about_format, read_completion
 from llmbatch_assets.domain.json_schema import strict_form
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.parameters import OPENAI_BASE_URL, Llm
@@ -111,7 +111,7 @@ class OpenAIClient:
 
     def _steps_down(self, refused: openai.APIStatusError, step: str) -> bool:
         """Whether the server refused the way of asking, and there is another one left."""
-        if refused.status_code not in (400, 422) or "response_format" not in refused.response.text:
+        if not is_about_format(refused):
             return False
         if self._steps[0] == step and len(self._steps) > 1:
             del self._steps[0]

@@ -234,4 +234,6 @@ def _agrees(meta: dict[str, Any], cache_id: str) -> bool:
     identity = meta.get("identity")
     if meta.get("cache_id") != cache_id or not isinstance(identity, dict) or not _READ.issubset(meta):
         return False
+    if type(meta["attempt_outer"]) is not int:
+        return False
     return sha1_text(canonical_json(identity)) == cache_id

@@ -61,6 +61,8 @@ _FINISH_REASONS = {
     "blocklist": "content_filter",
     "prohibited_content": "content_filter",
 }
+# Servers' words for the way in which JSON was asked for: OpenAI's, Gemini's, llama.cpp's, vLLM's.
+_FORMAT_WORDS = ("response_format", "response_schema", "json schema", "json_schema", "grammar error", "parse grammar")
 _LONG_WORDS = ("context length", "prompt is too long", "maximum number of tokens")
 
 
@@ -74,6 +76,12 @@ def fault_of_status(refused: openai.APIStatusError) -> ProviderError:
     fault.request_id = _request_id(refused.request_id)
     fault.status = refused.status_code
     return fault
+
+
+def is_about_format(refused: openai.APIStatusError) -> bool:
+    """Whether a server refuses the way in which JSON was asked for, and not what was asked."""
+    told = refused.response.text.lower()
+    return refused.status_code in (400, 422) and any(words in told for words in _FORMAT_WORDS)
 
 
 def _quoted(told: str) -> str:

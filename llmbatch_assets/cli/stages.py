@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
+from sqlalchemy.exc import DBAPIError
 
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.batch import STAGES, build_batch
@@ -16,7 +17,7 @@ from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_pro
 from llmbatch_assets.cli.signals import SignalsNoted
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.manifest import what_changed
-from llmbatch_assets.errors import ConfigError, RunInterruptedError
+from llmbatch_assets.errors import ConfigError, LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
 
 
@@ -74,6 +75,11 @@ class StageRunner:
             )
         except dg.Failure as failure:
             tell(failure.description or "failed", style="red")
+        except DBAPIError as trouble:
+            raise LlmBatchError(
+                f"Dagster's storage in {os.environ['DAGSTER_HOME']} cannot be used ({trouble.orig}); is the disk full? "
+                "What was accepted is kept, and the next run goes on from there"
+            ) from trouble
         except (KeyboardInterrupt, DagsterExecutionInterruptedError) as ended:
             self._interrupted = _signal_behind(ended) or noted.last() or signal.SIGINT
             tell("interrupted; what was accepted is kept, and the next run goes on from there", style="red")

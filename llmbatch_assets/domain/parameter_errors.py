@@ -36,7 +36,8 @@ def _sentence(error: Any) -> str:
 
 def _shown(path: tuple[str, ...], value: Any) -> str:
     # A key pasted into the wrong place must not travel on into a terminal or a log.
-    if any("api_key" in part for part in path) or isinstance(value, dict):
+    in_address = path[-1:] == ("base_url",) and {"@", "?"} & set(str(value))
+    if any("api_key" in part for part in path) or in_address or isinstance(value, dict):
         return ""
     return f" (found {str(value)[:80]!r})"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -51,6 +52,27 @@ def _variable_name(name: str | None) -> str | None:
     if name and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,79}", name):
         raise ValueError("must be the NAME of an environment variable in capitals, e.g. OPENAI_API_KEY, never the key")
     return name
+
+
+# Names under which a request may carry a key. What is sent so is part of every artifact's identity.
+_SECRET = re.compile(
+    r"api[-_]?key|authori[sz]ation|secret|password|credential|(?:access|auth|bearer)[-_]?token", re.IGNORECASE
+)
+
+
+def _without_keys(body: dict[str, Any]) -> dict[str, Any]:
+    """Further fields of a request. Raises ``ValueError`` where one is named like a secret."""
+    for name in _names(body):
+        if _SECRET.search(name):
+            raise ValueError(f"must hold no keys: {name} belongs into an environment variable (api_key_env)")
+    return body
+
+
+def _names(value: Any) -> Iterator[str]:
+    parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    yield from map(str, value if isinstance(value, dict) else ())
+    for part in parts:
+        yield from _names(part)
 
 
 class Run(Block):
@@ -261,6 +283,7 @@ class Llm(Block):
 
     _names_a_variable = field_validator("api_key_env")(_variable_name)
     _names_a_server = field_validator("base_url")(_server)
+    _holds_no_key = field_validator("extra_body")(_without_keys)
 
     @property
     def endpoint(self) -> str:

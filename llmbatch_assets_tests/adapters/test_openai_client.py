@@ -547,6 +547,23 @@ def test_a_way_of_asking_that_a_server_does_not_take_is_given_up_once(
     assert len([record for record in caplog.records if "does not take" in record.getMessage()]) == len(unknown)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "JSON schema conversion failed: Unrecognized schema",
+        "Failed to parse grammar",
+        "Grammar error: Unknown format: uri",
+        "The provided JSON schema contains features not supported by xgrammar.",
+        "Unknown name \"additionalProperties\" at 'generation_config.response_schema'",
+    ],
+)
+def test_servers_have_many_words_for_a_schema_that_they_do_not_take(server: ChatServer, told: str) -> None:
+    server.script(lambda call: "response_format" in call.body, status(400, error_body(told)))
+    [got] = ask(server.base_url, chat_request())
+    assert isinstance(got, Completion)
+    assert formats(server) == ["json_schema", "json_object"]
+
+
 def test_calls_in_flight_step_down_together(server: ChatServer, caplog: pytest.LogCaptureFixture) -> None:
     server.refuse_response_format = {"json_schema"}
     server.delay = 0.1

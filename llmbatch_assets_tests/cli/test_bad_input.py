@@ -162,6 +162,27 @@ def test_a_key_in_the_configuration_is_refused_and_not_repeated(tmp_path: Path) 
     assert "sk-0" not in told
 
 
+@pytest.mark.parametrize(
+    ("block", "pasted"),
+    [
+        ("llm", {"base_url": "https://user:sk-1234567890@host/v1"}),
+        ("judge", {"base_url": "https://host/v1?key=sk-1234567890"}),
+        ("llm", {"extra_body": {"api_key": "sk-1234567890"}}),
+        ("llm", {"extra_body": {"options": [{"X-Api-Key": "sk-1234567890"}]}}),
+        ("llm", {"extra_body": {"headers": {"Authorization": "Bearer sk-1234567890"}}}),
+    ],
+)
+def test_a_key_within_another_setting_is_refused_and_not_repeated(
+    tmp_path: Path, block: str, pasted: dict[str, Any]
+) -> None:
+    spoil = with_parameters(**{block: pasted})
+
+    told = told_for(make_project(tmp_path / "project"), Mistake("pasted key", spoil, ()))
+
+    assert f"{block}.{next(iter(pasted))}: must hold no" in told
+    assert "sk-1" not in told
+
+
 @pytest.mark.parametrize("option", ["--limit=-1", "--sample=x", "--selct=export", "--select=exprot"])
 def test_a_wrong_option_is_a_usage_error(tmp_path: Path, option: str) -> None:
     project = make_project(tmp_path / "project")

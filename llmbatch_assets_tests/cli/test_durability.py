@@ -191,6 +191,31 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_a_call(
     assert "cannot be written to" in ended.stdout + ended.stderr
 
 
+def mount_or_skip(folder: Path, options: str) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+
+
+@pytest.mark.slow
+def test_a_disk_that_has_no_room_for_dagster_either_is_told_in_one_line(tmp_path: Path, server: ChatServer) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    mount_or_skip(folder, "size=3m")
+    try:
+        project = make_project(folder, server.base_url, llm={"max_workers": 4})
+        questions(project, 400)
+        ended = project.llmbatch("run")
+        assert ended.returncode == 1
+        assert "Traceback" not in ended.stdout + ended.stderr
+        assert "full" in ended.stderr or "cannot be written" in ended.stdout
+        whole = project.outputs()
+        assert 0 < len(whole) < 400
+        assert server.count() <= len(whole) + 4
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
+
+
 @pytest.fixture
 def small_disk(project_with: MakeProject) -> Iterator[Callable[[str], Project]]:
     """A project whose outputs lie on a file system of its own, mounted with the given options."""
@@ -200,9 +225,7 @@ def small_disk(project_with: MakeProject) -> Iterator[Callable[[str], Project]]:
     outputs.mkdir()
 
     def mounted(options: str) -> Project:
-        mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(outputs)]
-        if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
-            pytest.skip("no file system can be mounted here")
+        mount_or_skip(outputs, options)
         return project
 
     yield mounted

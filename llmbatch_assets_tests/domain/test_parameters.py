@@ -267,3 +267,8 @@ def test_the_embedded_model_is_called_by_its_name_only(blocks: dict[str, dict[st
     with pytest.raises(ValidationError, match=rf"must be {LOCAL_MODEL} .*use provider: openai"):
         parameters(**{**blocks, "llm": {**local, **blocks.get("llm", {})}})
     assert parameters(llm={"provider": "local", "model_name": LOCAL_MODEL}).judge_llm().model_name == LOCAL_MODEL
+
+
+def test_fields_of_a_request_that_only_sound_like_a_secret_are_taken() -> None:
+    fields = {"max_tokens": 5, "token_budget": 1, "thinking": {"budget_tokens": 3}, "keys": ["a"]}
+    assert Llm(extra_body=fields).extra_body == fields
