@@ -7,11 +7,12 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 from pydantic import BaseModel
@@ -85,14 +86,14 @@ def _dataclass_fields(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tupl
     return names, attrgetter(*names)
 
 
-def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> int:
-    """Replace the file by ``content``; on return it is on disk. A reader never sees a part of it. Gives its size."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of ``path`` when the block ends well; then it is on disk. A reader never sees a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.writelines((content,) if isinstance(content, bytes) else content)
-            size = file.tell()
+        with temporary.open("xb+") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -100,6 +101,13 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> int:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> int:
+    """Replace the file by ``content``; on return it is on disk. A reader never sees a part of it. Gives its size."""
+    with replacing(path) as file:
+        file.writelines((content,) if isinstance(content, bytes) else content)
+        size = file.tell()
     log.debug("wrote %s (bytes=%d)", path, size)
     return size
 

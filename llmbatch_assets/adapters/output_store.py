@@ -200,15 +200,20 @@ def _agrees(meta: dict[str, Any], cache_id: str) -> bool:
     return sha1_named(**identity) == cache_id
 
 
-def earlier_identities(folder: Path, identity: BatchIdentity) -> list[BatchIdentity]:
-    """What was asked by runs whose outputs differ from those of ``identity`` only in who judged them."""
+def known_identities(folder: Path) -> list[BatchIdentity]:
+    """What was asked by all runs so far."""
     known: list[BatchIdentity] = []
     for path in sorted(folder.glob("identity_*.json")):
         try:
             known.append(BatchIdentity.model_validate(json.loads(path.read_bytes())))
         except (ValueError, RecursionError):
             log.warning("%s cannot be read; outputs of that run are not looked for", path)
-    return [other for other in known if other.differs_only_in_judge(identity)]
+    return known
+
+
+def earlier_identities(folder: Path, identity: BatchIdentity) -> list[BatchIdentity]:
+    """What was asked by runs whose outputs differ from those of ``identity`` only in who judged them."""
+    return [other for other in known_identities(folder) if other.differs_only_in_judge(identity)]
 
 
 def keep_provenance(folder: Path, texts: dict[str, Any]) -> None:

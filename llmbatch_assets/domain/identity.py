@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from llmbatch_assets.domain.canonical import sha1_named, sha1_text
+from llmbatch_assets.domain.canonical import canonical_json, sha1_named, sha1_text
 from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.text import slug
 
@@ -16,6 +16,16 @@ IDENTITY_VERSION = 1
 # Settings that change what is asked and are part of an identity only where they are set, so that a later
 # version can add one without giving every existing output a new id.
 _OPTIONAL_SETTINGS = ("max_output_tokens", "top_p", "seed", "extra_body")
+
+_IN_WORDS = {
+    "prompt_sha": "generation prompt",
+    "schema_sha": "schema",
+    "model_name": "model",
+    "temperature": "temperature",
+    "judge_enabled": "judge",
+    "judge_prompt_sha": "judge's prompt",
+    "judge": "judge's settings",
+}
 
 
 def group_context_id(text: str) -> str:
@@ -99,6 +109,29 @@ class BatchIdentity(BaseModel):
         """Name of the item's output: another id is another question."""
         return sha1_named(**self.parts(item_id))
 
+    def differences(self, other: BatchIdentity) -> list[str]:
+        """In what both ask for something else, in words."""
+        named = [words for name, words in _IN_WORDS.items() if getattr(self, name) != getattr(other, name)]
+        keys = sorted(self.settings.keys() | other.settings.keys())
+        return named + [key for key in keys if self.settings.get(key) != other.settings.get(key)]
+
     def generation_id(self, item_id: str) -> str:
         """The same without the judge: outputs that share it differ only in who judged them."""
         return sha1_named(**self.generation_parts(item_id))
+
+
+class CacheIds:
+    """The cache ids of one batch's items, ten times as fast as one by one.
+
+    Not kept in ``BatchIdentity`` itself, whose copies would have those of their original.
+    """
+
+    def __init__(self, identity: BatchIdentity) -> None:
+        one, other = (canonical_json(identity.parts(item_id)) for item_id in ("0", "1"))
+        place = next(place for place, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1])
+        # Without the quotes around the id, which come with it.
+        self._before, self._after = one[: place - 1], one[place + 2 :]
+
+    def of(self, item_id: str) -> str:
+        """What ``BatchIdentity.cache_id`` gives."""
+        return sha1_text(f"{self._before}{canonical_json(item_id)}{self._after}")

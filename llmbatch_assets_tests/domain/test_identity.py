@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.identity import (
     IDENTITY_VERSION,
+    CacheIds,
     asking_parts,
     group_context_id,
     partition_key,
     work_id,
 )
-from llmbatch_assets_tests.domain.strategies import make_identity, parameters, quick
+from llmbatch_assets_tests.domain.strategies import JSON, TEXTS, make_identity, parameters, quick
 
 ITEM = "9f06640aaa0c3d36" + "0" * 24
 WORK_PARTS: dict[str, Any] = {
@@ -159,3 +160,17 @@ def test_no_label_makes_a_partition_key_that_dagster_refuses(label: str) -> None
     assert "..." not in key
     assert key == key.strip()
     assert ITEM[:16] in key
+
+
+@quick
+@given(item_id=TEXTS, extra=JSON)
+def test_many_cache_ids_are_those_that_are_made_one_by_one(item_id: str, extra: Any) -> None:
+    identity = make_identity(settings={"extra_body": {"work_id": "0", "x": extra}})
+    assert CacheIds(identity).of(item_id) == identity.cache_id(item_id)
+
+
+def test_what_differs_between_two_identities_is_told_in_words() -> None:
+    now = make_identity()
+    then = make_identity(prompt_sha="q", model_name="m", settings={"top_p": 0.5, "seed": 1})
+    assert then.differences(now) == ["generation prompt", "model", "seed", "top_p"]
+    assert now.differences(now) == []
