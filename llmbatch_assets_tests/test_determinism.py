@@ -34,7 +34,7 @@ def batch(root: Path) -> Project:
         root,
         grouping={"enabled": True, "column": "team"},
         prompts={"judge": {"enabled": True}},
-        outputs={"formats": ["csv", "psv", "tsv", "jsonl"]},
+        outputs={"formats": ["csv", "psv", "tsv", "jsonl"], "nested": "flatten"},
     )
     project.table([*ROWS, *ACCENTED])
     return project

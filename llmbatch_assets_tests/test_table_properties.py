@@ -21,11 +21,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from llmbatch_assets.adapters.exporters import EXPORTERS, export_file
+from llmbatch_assets.adapters.exporters import EXPORTERS, Line, exporting
 from llmbatch_assets.adapters.files import json_bytes
 from llmbatch_assets.adapters.readers import READERS, read_table
-from llmbatch_assets.domain.export import export_columns, records
+from llmbatch_assets.domain.export import cells, export_columns
+from llmbatch_assets.domain.export_fields import OutputField
+from llmbatch_assets.domain.export_records import Join, entries
 from llmbatch_assets.domain.grouping import GROUPINGS, make_plan
+from llmbatch_assets.domain.left_out import LeftOut, Standing
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.table import RawTable, Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.work import work_items_of
@@ -254,7 +257,7 @@ def test_a_row_is_cleaned_as_if_it_stood_alone(table: RawTable, collapse: bool) 
 def input_part(kind: str, snapshot: Snapshot, columns: list[str]) -> list[dict[str, str]]:
     """The input rows in an export that was read back."""
     nested: dict[str, Callable[[dict[str, str]], Any]] = {
-        **dict.fromkeys(DELIMITERS, lambda row: dict(zip(columns, row.values(), strict=False))),
+        **dict.fromkeys([*DELIMITERS, "xlsx", "parquet"], lambda row: dict(zip(columns, row.values(), strict=False))),
         "jsonl": lambda row: json.loads(row["input"]),
     }
     return [nested[kind](row) for row in snapshot.rows]
@@ -263,8 +266,12 @@ def input_part(kind: str, snapshot: Snapshot, columns: list[str]) -> list[dict[s
 def exported(path: Path, snapshot: Snapshot) -> bytes:
     """An output for every row, exported as a run does it."""
     items = make_plan(snapshot, parameters()).items
-    pairs = ((item, make_output(item, {"answer": item.context})) for item in items)
-    export_file(path, path.suffix[1:], records(snapshot, None, pairs), export_columns(snapshot.columns, ["answer"]))
+    standings = (Standing(item, make_output(item, {"answer": item.context})) for item in items)
+    columns = export_columns(snapshot.columns, [OutputField(("answer",), "string")])
+    with exporting({path.suffix[1:]: path}, columns, {}, escape_formulas=True) as put:
+        for entry in entries(Join.of(snapshot, parameters()), standings):
+            assert not isinstance(entry, LeftOut)
+            put([Line(entry, cells(entry, columns))])
     return path.read_bytes()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from llmbatch_assets.adapters.text_files import read_table_text
 from llmbatch_assets.domain.cell import EscapedCell
 from llmbatch_assets.domain.export import EXPORT_MARK
+from llmbatch_assets.domain.formula import original
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.table import RawTable
 from llmbatch_assets.errors import TableError
@@ -52,7 +53,11 @@ def read_delimited(path: Path, settings: Input, file_format: str, delimiter: str
     if header is None or (len(header) == 1 and not header[0].strip()):
         raise TableError(f"{path}: the file is empty; its first line must name the columns")
     _check_delimiter(path, header, delimiter)
-    return RawTable(header, _even_rows(path, records, len(header), delimiter, lines), file_format)
+    rows = _even_rows(path, records, len(header), delimiter, lines)
+    if file_format != "psv" and EXPORT_MARK in header:
+        # One of our exports: what was done to keep a spreadsheet from running its cells is undone.
+        header, rows = list(map(original, header)), (list(map(original, row)) for row in rows)
+    return RawTable(header, rows, file_format)
 
 
 @dataclass

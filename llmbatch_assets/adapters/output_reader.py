@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.domain.identity import BatchIdentity
+from llmbatch_assets.domain.left_out import OlderOutput, Standing
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
 from llmbatch_assets.domain.work import WorkItem
 
@@ -31,6 +33,24 @@ class OutputReader:
     def failures(self, item: WorkItem) -> list[FailedAttempt]:
         """The item's failed attempts, the latest last."""
         return list(self.store.failed_attempts(self.identity.cache_id(item.work_id)))
+
+    def standings(
+        self, older: Callable[[WorkItem], OlderOutput | None], shown: Callable[[Path], str] = str
+    ) -> Iterator[Standing]:
+        """How each item stands, reading each artifact once.
+
+        ``older`` is asked about items without an output; ``shown`` gives the name under which a file is told of.
+        """
+        for item in self.items:
+            output = self.output(item)
+            failure = None if output else self.failure(item)
+            if output:
+                yield Standing(item, output)
+            elif failure:
+                path = self.store.failure_path(failure.meta["cache_id"], failure.meta["attempt_outer"])
+                yield Standing(item, None, failure, shown(path), older(item))
+            else:
+                yield Standing(item, older=older(item))
 
     def __iter__(self) -> Iterator[tuple[WorkItem, AcceptedOutput]]:
         for item in self.items:

@@ -7,8 +7,24 @@ import dagster as dg
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.domain.export_manifest import told_of_export
+from llmbatch_assets.domain.export_settings import export_warnings
 from llmbatch_assets.domain.table import Snapshot
-from llmbatch_assets.resources.delivery import deliver_exports
+from llmbatch_assets.resources.delivery import Delivered, deliver_exports
+
+
+def _export_metadata(delivered: Delivered) -> dict[str, Any]:
+    manifest = delivered.manifest
+    columns = [dg.TableColumn(column["name"], column["type"], column["from"]) for column in manifest["columns"]]
+    files = {f"{name} file": dg.MetadataValue.path(path) for name, path in manifest["files"].items()}
+    return {
+        **manifest["counts"],
+        "dagster/row_count": manifest["counts"]["n_records"],
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        **files,
+        "not exported": dg.MetadataValue.path(manifest["not_exported_file"]),
+        "preview": dg.MetadataValue.md(delivered.preview),
+    }
 
 
 def delivery_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition]:
@@ -30,11 +46,11 @@ def delivery_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefini
         context: dg.AssetExecutionContext, llm_outputs: OutputReader, input_snapshot: Snapshot
     ) -> dg.Output[dict[str, Any]]:
         batch = batch_file.load()
-        manifest = deliver_exports(batch, llm_outputs, input_snapshot)
-        counts = manifest["counts"]
-        if counts["n_failed"] or counts["n_missing"]:
-            context.log.warning(f"not exported: {counts['n_failed']} failed items, {counts['n_missing']} not attempted")
-        files = {f"{name} file": dg.MetadataValue.path(path) for name, path in manifest["files"].items()}
-        return dg.Output(manifest, metadata={**counts, **files})
+        for warning in export_warnings(batch.parameters):
+            context.log.warning(warning)
+        delivered = deliver_exports(batch, llm_outputs, input_snapshot)
+        for told in told_of_export(delivered.manifest, delivered.set_aside):
+            context.log.warning(told)
+        return dg.Output(delivered.manifest, metadata=_export_metadata(delivered))
 
     return [export]

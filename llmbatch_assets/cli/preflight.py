@@ -9,10 +9,13 @@ from llmbatch_assets.adapters.artifacts import artifact_path
 from llmbatch_assets.adapters.prices import require_prices
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.schema_files import schema_txt_mismatch
+from llmbatch_assets.domain.export_records import Join
+from llmbatch_assets.domain.export_settings import export_warnings
 from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.request import checked_prompts, prompt_warnings
 from llmbatch_assets.domain.table import Snapshot
 from llmbatch_assets.errors import MissingArtifactError
+from llmbatch_assets.resources.delivery import export_columns_of
 from llmbatch_assets.resources.reporting import check_counted
 from llmbatch_assets.resources.schema_generation import why_due
 
@@ -28,7 +31,8 @@ _NEEDS = {
 
 def preflight(batch: Batch, assets: Sequence[str], *, force_schema: bool = False) -> None:
     """Raise the ``InputError`` that a run of these assets would end in. Nothing is written."""
-    _check_contracts(batch, assets, force_schema=force_schema)
+    schema_is_due = "llm_schema_py" in assets and bool(why_due(batch, force=force_schema))
+    _check_contracts(batch, assets, schema_is_due=schema_is_due)
     if {"llm_schema_py", "llm_outputs"} & set(assets):
         require_prices(batch.parameters)
     if "llm_outputs" in assets:
@@ -37,25 +41,28 @@ def preflight(batch: Batch, assets: Sequence[str], *, force_schema: bool = False
         if "llm_schema_txt" not in assets and (mismatch := schema_txt_mismatch(batch)):
             log.warning("%s", mismatch)
     if "input_snapshot" in assets:
-        snapshot = _checked_table(batch)
-        # The fields of a schema that is about to be written are not known yet.
-        if "report" in assets and not ("llm_schema_py" in assets and why_due(batch, force=force_schema)):
+        snapshot = _check_table(batch, with_export="export" in assets and not schema_is_due)
+        if "report" in assets and not schema_is_due:
             check_counted(batch, snapshot.columns)
     for asset in assets:
         _require(batch, asset, [needed for needed in _NEEDS.get(asset, ()) if needed not in assets])
 
 
-def _checked_table(batch: Batch) -> Snapshot:
+def _check_table(batch: Batch, *, with_export: bool) -> Snapshot:
     snapshot = batch.read_snapshot()
     plan = make_plan(snapshot, batch.parameters)
     for warning in (*snapshot.meta["warnings"], *plan.warnings):
         log.warning("%s: %s", batch.parameters.input.path, warning)
+    if with_export:
+        export_columns_of(batch, Join.of(snapshot, batch.parameters))
+        for warning in export_warnings(batch.parameters):
+            log.warning("%s", warning)
     return snapshot
 
 
-def _check_contracts(batch: Batch, assets: Sequence[str], *, force_schema: bool) -> None:
+def _check_contracts(batch: Batch, assets: Sequence[str], *, schema_is_due: bool) -> None:
     needs_prompts = bool({"llm_outputs", "export", "report"} & set(assets))
-    if "llm_schema_py" in assets and why_due(batch, force=force_schema):
+    if schema_is_due:
         # The module that there is, if any, is about to be replaced.
         if needs_prompts:
             checked_prompts(batch.generation_prompt, batch.judge_prompt)

@@ -18,6 +18,16 @@ IDENTITY_VERSION = 1
 # version can add one without giving every existing output a new id.
 _OPTIONAL_SETTINGS = ("max_output_tokens", "top_p", "seed", "extra_body")
 
+_IN_WORDS = {
+    "prompt_sha": "generation prompt",
+    "schema_sha": "schema",
+    "model_name": "model",
+    "temperature": "temperature",
+    "judge_enabled": "judge",
+    "judge_prompt_sha": "judge's prompt",
+    "judge": "judge's settings",
+}
+
 
 def group_context_id(text: str) -> str:
     """SHA-1 of a group context's text alone."""
@@ -110,6 +120,12 @@ class BatchIdentity(BaseModel):
     def cache_id(self, item_id: str) -> str:
         """Name of the item's output, the SHA-1 of its named parts: another id is another question."""
         return sha1_text(item_id.join(self._cache_frame))
+
+    def differences(self, other: BatchIdentity) -> list[str]:
+        """In what both ask for something else, in words."""
+        named = [words for name, words in _IN_WORDS.items() if getattr(self, name) != getattr(other, name)]
+        keys = sorted(self.settings.keys() | other.settings.keys())
+        return named + [key for key in keys if self.settings.get(key) != other.settings.get(key)]
 
     def generation_id(self, item_id: str) -> str:
         """The same without the judge: outputs that share it differ only in who judged them."""

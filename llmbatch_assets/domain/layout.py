@@ -94,10 +94,18 @@ class Layout:
     def manifest(self, pipeline: int) -> PurePosixPath:
         return self.cache / f"pipeline{pipeline}_manifest.json"
 
+    @property
+    def outputs(self) -> PurePosixPath:
+        return PurePosixPath(self.parameters.artifacts.outputs_dir or self.artifacts / "outputs")
+
     def export(self, file_format: str) -> PurePosixPath:
         configured: str = getattr(self.parameters.outputs, f"{file_format}_path")
-        folder = self.parameters.artifacts.outputs_dir or self.artifacts / "outputs"
-        return PurePosixPath(configured or PurePosixPath(folder) / f"output.{file_format}")
+        return PurePosixPath(configured or self.outputs / f"output.{file_format}")
+
+    @property
+    def not_exported(self) -> PurePosixPath:
+        configured = self.parameters.outputs.not_exported_path
+        return PurePosixPath(configured or self.outputs / "output_not_exported.csv")
 
     def report(self, file_format: str) -> PurePosixPath:
         configured: str = getattr(self.parameters.report, f"{file_format}_path")

@@ -342,16 +342,63 @@ class Artifacts(Block):
     logs_dir: str = Field("", description="Folder of run.log_file; empty: <dir>/logs.")
 
 
+class Explode(Block):
+    """Where the output about a group holds a list with an element for each of its rows."""
+
+    list: str = Field("", description="The field of the output that holds the list; empty: the output stays whole.")
+    item_key: str = Field("", description="The field of an element that says which row it is about.")
+    input_column: ColumnName = Field("", description="The column of the table that holds the same value.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Explode:
+        given = [name for name in type(self).model_fields if getattr(self, name)]
+        if given and len(given) < len(type(self).model_fields):
+            raise ValueError("explode needs all three: list, item_key and input_column")
+        return self
+
+
 class Outputs(Block):
     """The export."""
 
-    formats: tuple[Literal["csv", "psv", "tsv", "jsonl"], ...] = Field(
+    formats: tuple[Literal["csv", "psv", "tsv", "jsonl", "xlsx", "parquet"], ...] = Field(
         ("psv", "jsonl"), description="The files that the export writes."
     )
     csv_path: str = Field("", description="empty: <outputs_dir>/output.csv")
     psv_path: str = Field("", description="empty: <outputs_dir>/output.psv")
     tsv_path: str = Field("", description="empty: <outputs_dir>/output.tsv")
     jsonl_path: str = Field("", description="empty: <outputs_dir>/output.jsonl")
+    xlsx_path: str = Field("", description="empty: <outputs_dir>/output.xlsx")
+    parquet_path: str = Field("", description="empty: <outputs_dir>/output.parquet")
+    not_exported_path: str = Field(
+        "", description="What is in no export, and why; empty: <outputs_dir>/output_not_exported.csv"
+    )
+    nested: Literal["json", "flatten"] = Field(
+        "json", description="Objects inside an output: one cell of JSON, or a column for each of their fields."
+    )
+    escape_formulas: bool = Field(
+        True, description="Write csv and tsv cells that a spreadsheet would run with an apostrophe in front."
+    )
+    group_rows: Literal["one", "expand"] = Field(
+        "one", description="For group_output: one record per group, or one per row that the group's output was made of."
+    )
+    explode: Explode = Field(
+        default_factory=Explode,
+        description="For group_output: one record per element of a list in the output, beside the row it is about.",
+    )
+
+    @model_validator(mode="after")
+    def _paths_differ(self) -> Outputs:
+        named = [getattr(self, name) for name in type(self).model_fields if name.endswith("_path")]
+        repeated = next((path for path in named if path and named.count(path) > 1), "")
+        if repeated:
+            raise ValueError(f"two files cannot both be {repeated}; give each a path of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_out_of_groups(self) -> Outputs:
+        if self.explode.list and self.group_rows == "expand":
+            raise ValueError("outputs.explode makes the records itself; leave outputs.group_rows at one")
+        return self
 
 
 class Report(Block):

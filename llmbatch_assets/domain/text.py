@@ -45,6 +45,11 @@ def visible_json(text: str) -> str:
     return _UNSEEN.sub(lambda found: json.dumps(found.group())[1:-1], text)
 
 
+def without_surrogates(text: str) -> str:
+    r"""The text with halves of surrogate pairs written out, ``\ud83d``, so that every file can hold it."""
+    return text.encode("utf-8", "backslashreplace").decode() if has_surrogates(text) else text
+
+
 def flatten(text: str) -> str:
     """The text on one line: line breaks and tabs, with the blanks around them, become one space."""
     first, *others = _LINE_BREAKS.split(text)

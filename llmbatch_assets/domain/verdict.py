@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -33,6 +34,12 @@ def read_verdict(answer: dict[str, Any], min_score: int) -> Verdict:
     if passed and not reached:
         reasons = [*reasons, f"The score {score} is below {min_score}."]
     return Verdict(accepted=passed and reached, score=score, reasons=reasons, answer=answer)
+
+
+def verdict_field(names: Iterable[str]) -> str:
+    """Which of a judge's fields says whether it passed."""
+    known = set(names)
+    return next((name for name in ("verdict", *PASS_WORDS) if name in known), "verdict")
 
 
 def feedback(verdict: Verdict) -> str:

@@ -1,20 +1,17 @@
-"""Outputs beside their rows: each in its own column, at the place that the plan of today says."""
+"""Columns: one for everything, each with a name of its own; and a record as a line of them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.export import cell_text, cells, export_columns, export_manifest, records
-from llmbatch_assets.domain.grouping import make_plan
-from llmbatch_assets_tests.domain.strategies import ROW_MODES, make_item, make_output, parameters, quick, snapshot
+from llmbatch_assets.domain.export import Column, Record, cell_text, cells, export_columns
+from llmbatch_assets.domain.export_fields import OutputField
+from llmbatch_assets_tests.domain.strategies import JSON, quick
 
-ROWS = (("1", "red", "a"), ("2", "blue", "b"), ("1", "red", "a"), ("3", "red", "c"))
-TABLE = snapshot(ROWS)
 # Names as tables and models have them, among them those of our own columns.
 FIELD_NAMES = st.sampled_from(
     [
@@ -32,15 +29,19 @@ FIELD_NAMES = st.sampled_from(
 NAMES = st.lists(FIELD_NAMES, unique=True, max_size=6)
 
 
+def fields(*names: str) -> list[OutputField]:
+    return [OutputField((name,), "string") for name in names]
+
+
 @quick
 @given(NAMES, NAMES)
 def test_no_column_overwrites_another(input_columns: list[str], output_fields: list[str]) -> None:
-    names = [column.name for column in export_columns(input_columns, output_fields)]
+    names = [column.name for column in export_columns(input_columns, fields(*output_fields), fields(*output_fields))]
     assert len(set(names)) == len(names)
 
 
 def test_columns_come_in_their_fixed_order() -> None:
-    columns = export_columns(["id", "answer"], ["answer", "mood"])
+    columns = export_columns(["id", "answer"], fields("answer", "mood"))
     assert [column.name for column in columns] == [
         "id",
         "answer",
@@ -54,58 +55,17 @@ def test_columns_come_in_their_fixed_order() -> None:
         "judge_score",
         "judge_reasons_json",
         "meta_cache_id",
+        "meta_provider",
         "meta_model",
         "meta_temperature",
         "meta_created_at_utc",
     ]
 
 
-def made(mode: str, **work_items: Any) -> list[dict[str, Any]]:
-    """The records of a table of which every item has an output that names its work id."""
-    read = parameters(grouping=ROW_MODES[mode], work_items=work_items)
-    items = make_plan(TABLE, read).items
-    # The artifacts are of a day on which the rows stood elsewhere.
-    old = [replace(item, row_index=99, group_key="old", partition_key="old") for item in items]
-    pairs = [(item, make_output(then, {"of": item.work_id})) for item, then in zip(items, old, strict=True)]
-    return list(records(TABLE, "team", pairs))
-
-
-@pytest.mark.parametrize("mode", ["row_wise", "row_output_with_group_context"])
-def test_every_row_gets_its_output_and_its_place_of_today(mode: str) -> None:
-    found = made(mode)
-    assert [record["meta"]["row_index"] for record in found] == [0, 1, 2, 3]
-    assert [record["input"] for record in found] == TABLE.rows
-    assert all(record["parsed"] == {"of": record["meta"]["work_id"]} for record in found)
-    groups = [None] * 4 if mode == "row_wise" else ["red", "blue", "red", "red"]
-    assert [record["meta"]["group_key"] for record in found] == groups
-    assert "old" not in {record["meta"]["partition_key"] for record in found}
-
-
-def test_rows_that_share_an_output_each_have_a_record_of_their_own() -> None:
-    found = {record["meta"]["row_index"]: record for record in made("row_wise", duplicates="share")}
-    assert set(found) == {0, 1, 2, 3}
-    assert found[0]["parsed"] == found[2]["parsed"] != found[3]["parsed"]
-    assert found[2]["input"] == TABLE.rows[2]
-
-
-def test_records_stand_in_the_order_of_the_table_also_where_rows_share_an_output() -> None:
-    found = made("row_wise", duplicates="share")
-    assert [record["meta"]["row_index"] for record in found] == [0, 1, 2, 3]
-
-
-def test_the_output_of_a_group_has_all_its_rows() -> None:
-    red, blue = made("group_output")
-    assert red["input"] == {"team": "red"}
-    assert red["meta"]["row_index"] is None
-    assert red["meta"]["group_key"] == red["input"]["team"]
-    assert red["input_group_row_indices"] == [0, 2, 3]
-    assert red["input_group_rows"] == [TABLE.rows[index] for index in (0, 2, 3)]
-    assert (red["grouping_column"], blue["input_group_row_indices"]) == ("team", [1])
-    assert red["group_context"].startswith("red (3 rows)")
-
-
-def test_a_row_without_output_has_no_record() -> None:
-    assert list(records(TABLE, None, [])) == []
+def test_an_input_column_with_one_of_our_names_makes_way() -> None:
+    names = [column.name for column in export_columns(["meta_model", "input_meta_model"], [])]
+    assert names[:2] == ["input_input_meta_model", "input_meta_model"]
+    assert names.count("meta_model") == 1
 
 
 @pytest.mark.parametrize(
@@ -126,36 +86,51 @@ def test_a_cell_is_text_as_it_is_and_json_otherwise(value: Any, text: str) -> No
     assert cell_text(value) == text
 
 
+def record(**parts: Any) -> Record:
+    return {"input": {}, "parsed": {}, "judge": None, "meta": {}} | parts
+
+
 def test_a_record_becomes_one_line_of_cells() -> None:
-    item = make_item(0)
-    ((record, columns),) = [
-        (found, export_columns(["id", "text"], ["answer", "absent"]))
-        for found in records(TABLE, None, [(item, make_output(item, judge=None))])
-    ]
-    line = dict(zip((column.name for column in columns), cells(record, columns), strict=True))
-    assert line == {
+    columns = export_columns(["id", "text"], fields("answer", "absent"))
+    line = cells(record(input={"id": "1", "text": "a"}, parsed={"answer": ["x"]}, meta={"row_index": 0}), columns)
+    shown = dict(zip((column.name for column in columns), line, strict=True))
+    assert {name: value for name, value in shown.items() if value is not None} == {
         "id": "1",
         "text": "a",
-        "meta_work_id": item.work_id,
-        "meta_row_index": "0",
-        "meta_group_key": "",
-        "meta_group_context_id": "",
-        "answer": "yes",
-        "absent": "",
-        "judge_verdict": "",
-        "judge_score": "",
-        "judge_reasons_json": "",
-        "meta_cache_id": record["meta"]["cache_id"],
-        "meta_model": "test-model",
-        "meta_temperature": "0.5",
-        "meta_created_at_utc": "2026-01-02T03:04:05Z",
+        "meta_row_index": 0,
+        "answer": '["x"]',
     }
 
 
-def test_the_manifest_says_where_each_column_comes_from() -> None:
-    manifest = export_manifest(export_columns(["id"], ["id"]), {"psv": "o.psv"}, 3, {"n_missing": 1}, "now")
-    assert manifest["meta"] == {"pipeline": 5, "generated_at_utc": "now"}
-    assert manifest["counts"] == {"n_records": 3, "n_missing": 1}
-    assert manifest["files"] == {"psv": "o.psv"}
-    assert {"name": "parsed_id", "from": "parsed.id"} in manifest["columns"]
-    assert {"name": "judge_reasons_json", "from": "judge.reasons"} in manifest["columns"]
+def test_a_nested_field_is_found_and_its_absence_is_nothing() -> None:
+    column = Column("a.b", "parsed", ("a", "b"))
+    found = [cells(record(parsed=parsed), [column]) for parsed in ({"a": {"b": 1}}, {"a": None}, {"a": "text"}, {})]
+    assert found == [[1], [None], [None], [None]]
+
+
+def test_what_is_beside_the_named_fields_is_one_cell() -> None:
+    column = Column("parsed_extra_json", "parsed", (), "json", frozenset({"known"}))
+    assert cells(record(parsed={"known": 1, "b": 2, "a": [3]}), [column]) == ['{"a":[3],"b":2}']
+    assert cells(record(parsed={"known": 1}), [column]) == [None]
+
+
+@quick
+@given(JSON)
+def test_any_value_becomes_a_plain_cell(value: Any) -> None:
+    (cell,) = cells(record(parsed={"v": value}), [Column("v", "parsed", ("v",))])
+    assert cell is None or isinstance(cell, str | int | float)
+
+
+def test_halves_of_surrogate_pairs_are_written_out() -> None:
+    columns = [Column("v", "parsed", ("v",))]
+    assert cells(record(parsed={"v": "a\ud83db"}), columns) == ["a\\ud83db"]
+    assert cells(record(parsed={"v": ["\ud83d"]}), columns) == ['["\\ud83d"]']
+
+
+def test_the_place_of_a_value_is_told() -> None:
+    columns = [
+        Column("a.b", "parsed", ("a", "b")),
+        Column("x", "parsed", ("a",), "json", frozenset()),
+        Column("y", "meta", ("z",)),
+    ]
+    assert [column.origin for column in columns] == ["parsed.a.b", "parsed.a.*", "meta.z"]

@@ -168,3 +168,10 @@ def test_a_changed_copy_has_ids_of_its_own() -> None:
     before = identity.cache_id(ITEM)
     changed = identity.model_copy(update={"model_name": "another"})
     assert changed.cache_id(ITEM) == make_identity(model_name="another").cache_id(ITEM) != before
+
+
+def test_what_differs_between_two_identities_is_told_in_words() -> None:
+    now = make_identity()
+    then = make_identity(prompt_sha="q", model_name="m", settings={"top_p": 0.5, "seed": 1})
+    assert then.differences(now) == ["generation prompt", "model", "seed", "top_p"]
+    assert now.differences(now) == []

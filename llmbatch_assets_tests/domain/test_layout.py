@@ -11,7 +11,7 @@ from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Parameters
 from llmbatch_assets_tests.domain.strategies import parameters
 
-FORMATS = ("csv", "psv", "tsv", "jsonl")
+FORMATS = ("csv", "psv", "tsv", "jsonl", "xlsx", "parquet")
 
 
 def paths(layout: Layout) -> dict[str, str]:
@@ -28,7 +28,7 @@ def paths(layout: Layout) -> dict[str, str]:
 # Names that are those of the default batch's own folders are the ones to try.
 @pytest.mark.parametrize("batch", ["french", "cache", "outputs", "reports", "llm_outputs", "artifacts"])
 def test_two_batches_never_share_a_file(batch: str) -> None:
-    folders = {"artifacts", "cache", "archive", "llm_outputs", "llm_failures", "forced", "provenance"}
+    folders = {"artifacts", "outputs", "cache", "archive", "llm_outputs", "llm_failures", "forced", "provenance"}
     ours, theirs = paths(Layout(batch, Parameters())), paths(Layout(DEFAULT_BATCH, Parameters()))
     assert not set(ours.values()) & {path for name, path in theirs.items() if name not in folders}
     assert [name for name in ours if ours[name] == theirs[name]] == []
@@ -52,6 +52,8 @@ def test_the_default_batch_has_the_plain_paths() -> None:
         "ledger": "artifacts/cache/usage.jsonl",
         "run_history": "artifacts/cache/run_history.jsonl",
         "provenance": "artifacts/cache/provenance",
+        "outputs": "artifacts/outputs",
+        "not_exported": "artifacts/outputs/output_not_exported.csv",
         **{f"export {name}": f"artifacts/outputs/output.{name}" for name in FORMATS},
         "report md": "artifacts/reports/report.md",
         "report html": "artifacts/reports/report.html",
@@ -72,6 +74,7 @@ def test_the_default_batch_has_the_plain_paths() -> None:
         ({"cache": {"dir": "c"}}, "llm_outputs", "c/llm_outputs"),
         ({"cache": {"dir": "c"}}, "export psv", "artifacts/b/outputs/output.psv"),
         ({"outputs": {"tsv_path": "x/y.txt"}}, "export tsv", "x/y.txt"),
+        ({"outputs": {"not_exported_path": "x/z.csv"}}, "not_exported", "x/z.csv"),
         ({"report": {"html_path": "x/r.html"}}, "report html", "x/r.html"),
         ({"llm_schema": {"path": "s/mine.py"}}, "schema_py", "s/mine.py"),
         # The text follows its module unless it is sent elsewhere.

@@ -3,16 +3,20 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from llmbatch_assets.adapters.artifacts import output_reader
-from llmbatch_assets.adapters.files import json_bytes
+from llmbatch_assets.adapters.artifacts import artifact_path, output_reader
+from llmbatch_assets.adapters.exporters import EXPORTERS
+from llmbatch_assets.adapters.files import json_bytes, write_json
+from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.domain.export import ExportManifest
 from llmbatch_assets.domain.grouping import make_plan
+from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.work import work_items_of
 from llmbatch_assets.errors import MissingArtifactError
@@ -56,8 +60,16 @@ def deliver(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
     batch = batch_of(project)
     outputs = output_reader(batch)
     snapshot = batch.read_snapshot()
-    export = deliver_exports(batch, outputs, snapshot)
+    export = deliver_exports(batch, outputs, snapshot).manifest
+    write_json(artifact_path(batch, "export"), export)
     return export, deliver_report(batch, outputs, ExportManifest.model_validate(export), snapshot).manifest
+
+
+def counts(**others: int) -> dict[str, int]:
+    """The counts of an export, those not named being 0."""
+    names = ("n_records", "n_items", "n_exported", "n_failed", "n_missing", "n_outdated", "n_not_exported")
+    of_groups = ("n_rows_beyond_cap", "n_rows_without_element", "n_elements_without_row")
+    return dict.fromkeys((*names, *of_groups), 0) | others
 
 
 def read_csv(project: Project) -> list[dict[str, str]]:
@@ -80,7 +92,7 @@ def test_every_row_comes_back_with_its_output_in_the_order_of_the_table(offline:
     assert [tuple(row[column] for column in COLUMNS) for row in rows] == list(ROWS)
     assert [record["meta"]["row_index"] for record in records] == [0, 1, 2, 3, 4]
     assert [row["answer"] for row in rows] == [record["parsed"]["answer"] for record in records]
-    assert export["counts"] == {"n_records": 5, "n_items": 5, "n_exported": 5, "n_failed": 0, "n_missing": 0}
+    assert export["counts"] == counts(n_records=5, n_items=5, n_exported=5)
 
 
 def test_columns_have_one_order_and_the_manifest_tells_where_each_is_from(offline: Project) -> None:
@@ -91,7 +103,7 @@ def test_columns_have_one_order_and_the_manifest_tells_where_each_is_from(offlin
     assert names[:3] == list(COLUMNS)
     assert names[7:9] == ["answer", "certain"]
     assert len(set(names)) == len(names)
-    assert export["columns"][7] == {"name": "answer", "from": "parsed.answer"}
+    assert export["columns"][7] == {"name": "answer", "from": "parsed.answer", "type": "string"}
 
 
 def test_an_output_field_named_like_a_column_overwrites_nothing(offline: Project) -> None:
@@ -108,7 +120,7 @@ def test_what_has_no_output_is_left_out_and_counted(project: Project, server: Ch
     server.script("the bridge", says("no"), repeat_last=True)
     generate(project, limit=4)
     export, report = deliver(project)
-    assert export["counts"] == {"n_records": 2, "n_items": 5, "n_exported": 2, "n_failed": 2, "n_missing": 1}
+    assert export["counts"] == counts(n_records=2, n_items=5, n_exported=2, n_failed=2, n_missing=1, n_not_exported=3)
     assert report["counts"] == {"items": 5, "accepted": 2, "failed": 2, "missing": 1}
     assert [row["id"] for row in read_csv(project)] == ["q3", "q4"]
 
@@ -151,7 +163,7 @@ def test_the_output_of_a_group_is_one_record_with_all_its_rows(offline: Project)
     assert [record["input"] for record in records] == [{"team": "red"}, {"team": "blue"}]
     assert [record["input_group_row_indices"] for record in records] == [[0, 1], [2, 3, 4]]
     assert [row["id"] for row in records[1]["input_group_rows"]] == ["q3", "q4", "q5"]
-    assert export["columns"][0] == {"name": "team", "from": "input.team"}
+    assert export["columns"][0] == {"name": "team", "from": "input.team", "type": "string"}
     assert export["counts"]["n_records"] == 2
 
 
@@ -171,7 +183,10 @@ def test_only_the_configured_files_are_written_and_where_they_are_wanted(offline
     export, _ = deliver(offline)
     assert export["files"] == {"tsv": "artifacts/outputs/output.tsv", "csv": "elsewhere/answers.csv"}
     assert offline.path("elsewhere/answers.csv").is_file()
-    assert [path.name for path in offline.path("artifacts/outputs").iterdir()] == ["output.tsv"]
+    assert sorted(path.name for path in offline.path("artifacts/outputs").iterdir()) == [
+        "output.tsv",
+        "output_not_exported.csv",
+    ]
 
 
 def test_an_integer_beyond_64_bits_does_not_stop_the_export(project: Project, server: ChatServer) -> None:
@@ -181,6 +196,135 @@ def test_an_integer_beyond_64_bits_does_not_stop_the_export(project: Project, se
     generate(project)
     deliver(project)
     assert read_jsonl(project)[0]["parsed"]["certain"] == 123456789012345678901234567890
+
+
+# What is in no export.
+
+
+def left_out(project: Project) -> list[dict[str, str]]:
+    with project.path("artifacts/outputs/output_not_exported.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_row_without_an_output_is_listed_with_its_cause_and_file(project: Project, server: ChatServer) -> None:
+    server.script("the tower", refuses())
+    generate(project, limit=4)
+    export, _ = deliver(project)
+    tower, road = left_out(project)
+    assert (tower["state"], tower["row_index"], tower["cause"]) == ("failed", "0", "refused")
+    assert project.path(tower["failure_file"]).is_file()
+    assert (road["state"], road["row_index"], road["message"]) == ("missing", "4", "was not attempted; run again")
+    assert [one["partition_key"] for one in (tower, road)] == [project.partition_keys()[row] for row in (0, 4)]
+    assert export["not_exported_file"] == "artifacts/outputs/output_not_exported.csv"
+    generate(project, retry_failed=True)
+    deliver(project)
+    assert left_out(project) == []
+
+
+def test_an_output_of_earlier_settings_is_listed_and_not_exported(project: Project, server: ChatServer) -> None:
+    generate(project, limit=3)
+    before = project.outputs()
+    server.script("the tower", refuses())
+    project.parameters(**settings(server.base_url, llm={"temperature": 0.1}))
+    generate(project, limit=2)
+    export, _ = deliver(project)
+    failed, outdated, *missing = left_out(project)
+    assert [one["state"] for one in (failed, outdated, *missing)] == ["failed", "outdated", "missing", "missing"]
+    for one in (failed, outdated):
+        kept = project.json(one["older_output_file"])
+        assert kept["meta"]["work_id"] == one["work_id"]
+        assert kept["meta"]["cache_id"] in before
+    assert "another temperature" in outdated["message"]
+    told = counts(n_records=1, n_items=5, n_exported=1, n_failed=1, n_missing=2, n_outdated=1, n_not_exported=4)
+    assert export["counts"] == told
+
+
+class CountingStore(FileStore):
+    """The cache, which notes what is read of it."""
+
+    read: ClassVar[list[str]] = []
+
+    def accepted(self, cache_id: str) -> AcceptedOutput | None:
+        self.read.append(cache_id)
+        return super().accepted(cache_id)
+
+
+def test_each_artifact_is_read_once_for_all_formats(offline: Project) -> None:
+    offline.parameters(**settings(outputs={"formats": list(EXPORTERS)}))
+    generate(offline)
+    batch = batch_of(offline)
+    outputs = output_reader(batch)
+    CountingStore.read.clear()
+    store = CountingStore(outputs.store.outputs, outputs.store.failures, outputs.store.forced)
+    deliver_exports(batch, replace(outputs, store=store), batch.read_snapshot())
+    assert sorted(CountingStore.read) == sorted(offline.outputs())
+
+
+@pytest.mark.parametrize("stopped", [True, False], ids=["nothing accepted", "made-up answers"])
+def test_an_export_with_records_is_kept_from_one_without(project: Project, server: ChatServer, stopped: bool) -> None:
+    generate(project)
+    deliver(project)
+    good = {name: project.path(f"artifacts/outputs/{name}").read_bytes() for name in EXPORTS}
+    if stopped:
+        project.parameters(**settings(server.base_url, llm={"temperature": 0.1}))
+    else:
+        project.parameters(**settings())
+    for _ in range(2):
+        if not stopped:
+            generate(project)
+        deliver(project)
+        kept = {
+            name: project.path(f"artifacts/outputs/{name.replace('.', '_earlier.')}").read_bytes() for name in EXPORTS
+        }
+        assert kept == good
+    rows = read_csv(project)
+    assert [row["meta_provider"] for row in rows] == ([] if stopped else ["offline"] * 5)
+
+
+# Outputs of groups.
+
+LISTS = """from pydantic import BaseModel, ConfigDict
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    row: str
+    text: str
+
+
+class LLMOutput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    summary: str
+    answers: list[Answer]
+"""
+GROUPED = {"enabled": True, "column": "team", "mode": "group_output", "max_rows_per_group": 2}
+
+
+def test_a_list_about_the_rows_of_a_group_is_exported_row_by_row(project: Project, server: ChatServer) -> None:
+    project.write("schema/llm_schema.py", LISTS)
+    explode = {"list": "answers", "item_key": "row", "input_column": "id"}
+    outputs = {"formats": ["csv", "psv", "jsonl"], "explode": explode}
+    project.parameters(**settings(server.base_url, grouping=GROUPED, outputs=outputs))
+    both = [{"row": "q2", "text": "=x()"}, {"row": "q1", "text": "one"}]
+    server.script("the tower", says({"summary": "s", "answers": both}))
+    server.script("the harbour", says({"summary": "t", "answers": [{"row": "q9", "text": "nobody"}]}))
+    generate(project)
+    export, _ = deliver(project)
+    assert [(row["id"], row["text"], row["summary"]) for row in read_csv(project)] == [
+        ("q2", "'=x()", "s"),
+        ("q1", "one", "s"),
+    ]
+    assert [record["element"] for record in read_jsonl(project)] == both
+    assert [(one["state"], one["row_index"]) for one in left_out(project)] == [
+        ("element_without_row", ""),
+        ("row_without_element", "2"),
+        ("row_without_element", "3"),
+        ("row_beyond_cap", "4"),
+    ]
+    assert json.loads(left_out(project)[0]["element_json"]) == {"row": "q9", "text": "nobody"}
+    told = {"n_rows_beyond_cap": 1, "n_rows_without_element": 2, "n_elements_without_row": 1}
+    assert export["counts"] == counts(n_records=2, n_items=2, n_exported=2, n_not_exported=4, **told)
+    assert export["changes"] == {"csv": {"formulas_escaped": 1}}
 
 
 # The report.
