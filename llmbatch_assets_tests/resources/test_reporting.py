@@ -29,7 +29,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 def deliver(project: Project, **limits: Any) -> Delivered:
     batch = batch_of(project)
     outputs, snapshot = output_reader(batch), batch.read_snapshot()
-    export = ExportManifest.model_validate(deliver_exports(batch, outputs, snapshot))
+    export = ExportManifest.model_validate(deliver_exports(batch, outputs, snapshot).manifest)
     return deliver_report(batch, outputs, export, snapshot, **limits)
 
 
