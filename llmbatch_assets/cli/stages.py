@@ -9,14 +9,17 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
+from llmbatch_assets.adapters.files import read_json
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.batch import STAGES, build_batch
 from llmbatch_assets.cli.progress import TerminalReporter
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, console, use_project_instance
 from llmbatch_assets.domain.cost import shown
+from llmbatch_assets.domain.export_manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.errors import ConfigError, RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
+from llmbatch_assets.resources.json_io_manager import artifact_path
 
 
 class StageRunner:
@@ -89,6 +92,10 @@ class StageRunner:
                 style="red",
             )
 
+    def _told_of_export(self) -> list[str]:
+        manifest = artifact_path(self._batch, "export")
+        return told_of_export(read_json(manifest)) if manifest.is_file() else []
+
     def _summary(self, assets: Sequence[str]) -> None:
         layout, parameters = self._batch.layout, self._batch.parameters
         if self._reporter.outcome is not None:
@@ -101,6 +108,8 @@ class StageRunner:
             return
         if "export" in assets:
             console.print(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
+            for told in self._told_of_export():
+                console.print(f"            {told}")
         if "report" in assets and parameters.report.enabled:
             console.print(f"  report    {layout.report('html' if parameters.report.write_html else 'md')}")
         console.print("  in Dagster: llmbatch ui")
