@@ -127,7 +127,7 @@ def one_case(case: str, root: Path) -> None:
 
 
 def measured(root: Path, case: str, formats: list[str], temperature: float = 1.0) -> dict[str, object]:
-    """A case in several processes: the median time, the highest peak."""
+    """A case in processes of its own: the median time of the rounds, the highest peak."""
     configure(root, formats, temperature)
     runs = []
     for _ in range(ROUNDS):
