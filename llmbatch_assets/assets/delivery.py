@@ -49,7 +49,7 @@ def delivery_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefini
         for warning in export_warnings(batch.parameters):
             context.log.warning(warning)
         delivered = deliver_exports(batch, llm_outputs, input_snapshot)
-        for told in told_of_export(delivered.manifest, delivered.set_aside):
+        for told in told_of_export(delivered.manifest):
             context.log.warning(told)
         return dg.Output(delivered.manifest, metadata=_export_metadata(delivered))
 

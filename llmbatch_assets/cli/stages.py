@@ -10,12 +10,15 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 from sqlalchemy.exc import DBAPIError
 
+from llmbatch_assets.adapters.artifacts import artifact_path
+from llmbatch_assets.adapters.files import read_json
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.batch import STAGES, build_batch
 from llmbatch_assets.cli.progress import TerminalReporter, tell
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
 from llmbatch_assets.cli.signals import SignalsNoted
 from llmbatch_assets.domain.cost import shown
+from llmbatch_assets.domain.export_manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.errors import ConfigError, LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
@@ -98,6 +101,10 @@ class StageRunner:
                 style="red",
             )
 
+    def _told_of_export(self) -> list[str]:
+        manifest = artifact_path(self._batch, "export")
+        return told_of_export(read_json(manifest)) if manifest.is_file() else []
+
     def _summary(self, assets: Sequence[str]) -> None:
         layout, parameters = self._batch.layout, self._batch.parameters
         if self._reporter.outcome is not None:
@@ -110,6 +117,8 @@ class StageRunner:
             return
         if "export" in assets:
             tell(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
+            for told in self._told_of_export():
+                tell(f"            {told}")
         if "report" in assets and parameters.report.enabled:
             tell(f"  report    {layout.report('html' if parameters.report.write_html else 'md')}")
         tell("  in Dagster: llmbatch ui")

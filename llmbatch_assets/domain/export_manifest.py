@@ -52,11 +52,12 @@ def export_manifest(
     not_exported: str,
     counts: Mapping[str, int],
     changes: Mapping[str, Mapping[str, int]],
+    set_aside: Sequence[str],
     meta: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The manifest: what was written, with which columns, and what is not in it.
 
-    ``changes`` counts, by format, what a format cannot hold as it is.
+    ``changes`` counts, by format, what a format cannot hold as it is; ``set_aside`` are files of the export before.
     """
     return {
         "meta": {"pipeline": 5, **meta},
@@ -65,10 +66,11 @@ def export_manifest(
         "changes": {name: dict(sorted(changed.items())) for name, changed in changes.items() if changed},
         "files": dict(files),
         "not_exported_file": not_exported,
+        "set_aside_files": list(set_aside),
     }
 
 
-def told_of_export(manifest: Mapping[str, Any], set_aside: Sequence[str]) -> list[str]:
+def told_of_export(manifest: Mapping[str, Any]) -> list[str]:
     """What a user should know of an export that was written."""
     counts, told = manifest["counts"], list[str]()
     if counts["n_not_exported"]:
@@ -78,8 +80,10 @@ def told_of_export(manifest: Mapping[str, Any], set_aside: Sequence[str]) -> lis
         told += [
             f"{name}: {count} {_CHANGES_IN_WORDS[kind]}" for kind, count in changes.items() if kind in _CHANGES_IN_WORDS
         ]
-    if set_aside:
-        told.append(f"the export before had records of a model and was kept as {', '.join(set_aside)}")
+    if manifest["set_aside_files"]:
+        told.append(
+            f"the export before had records of a model and was kept as {', '.join(manifest['set_aside_files'])}"
+        )
     return told
 
 

@@ -35,11 +35,10 @@ CHUNK = 500
 
 
 class Delivered(NamedTuple):
-    """What the export asset tells: its manifest, its first records as a Markdown table, earlier files set aside."""
+    """What the export asset tells: its manifest, and its first records as a Markdown table."""
 
     manifest: dict[str, Any]
     preview: str
-    set_aside: list[str]
 
 
 def deliver_exports(batch: Batch, outputs: OutputReader, snapshot: Snapshot) -> Delivered:
@@ -50,7 +49,7 @@ def deliver_exports(batch: Batch, outputs: OutputReader, snapshot: Snapshot) -> 
     join = Join.of(snapshot, batch.parameters)
     run = _ExportRun(batch, join, export_columns_of(batch, join))
     run.write(entries(join, run.counted(outputs.standings(_older(batch, outputs), batch.shown))))
-    return Delivered(run.manifest(), preview(run.columns, [line.cells for line in run.shown]), run.set_aside)
+    return Delivered(run.manifest(), preview(run.columns, [line.cells for line in run.shown]))
 
 
 def export_columns_of(batch: Batch, join: Join) -> list[Column]:
@@ -123,6 +122,7 @@ class _ExportRun:
             str(self.batch.layout.not_exported),
             export_counts(self.items, self.lines),
             self.changes,
+            self.set_aside,
             {"generated_at_utc": utc_now(), "provider": self.batch.source.provider},
         )
 

@@ -440,6 +440,24 @@ def test_what_failed_is_missing_from_the_export_and_counted_in_the_report(rig: R
     assert "3 of 5 items accepted" in rig.project.path("artifacts/reports/report.md").read_text()
 
 
+def test_the_export_shows_counts_columns_files_and_its_first_records(rig: Rig, server: ChatServer) -> None:
+    rig.prepare()
+    server.script(BRIDGE, says({"answer": "=x()|`<b>", "certain": True}))
+    assert rig.run("generate", limit=4).success
+    assert rig.run("publish").success
+
+    made = rig.instance.get_latest_materialization_event(rig.batch.names.key("export"))
+    assert made is not None
+    assert made.asset_materialization is not None
+    shown: dict[str, Any] = {name: entry.value for name, entry in made.asset_materialization.metadata.items()}
+    assert (shown["n_exported"], shown["n_missing"], shown["dagster/row_count"]) == (4, 1, 4)
+    columns = {column.name: column.type for column in shown["dagster/column_schema"].columns}
+    assert (columns["id"], columns["answer"], columns["certain"]) == ("string", "string", "boolean")
+    assert shown["csv file"] == "artifacts/outputs/output.csv"
+    assert shown["not exported"] == "artifacts/outputs/output_not_exported.csv"
+    assert "| `=x()/'<b>` |" in shown["preview"]
+
+
 # Several batches, and their names.
 
 

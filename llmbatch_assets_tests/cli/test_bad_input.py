@@ -60,6 +60,25 @@ MISTAKES = [
     Mistake("a key twice", with_text(CONFIG, "llm: {}\nllm: {}\n"), (CONFIG, "line 2", "'llm'", "twice")),
     Mistake("a list", with_text(CONFIG, "- llm"), (CONFIG, "mapping", "list")),
     Mistake("not UTF-8", with_bytes(CONFIG, b"run: {name: caf\xe9}"), (CONFIG, "UTF-8", "byte 15")),
+    # The configuration: does the export fit the schema?
+    Mistake(
+        "no list to explode",
+        with_parameters(
+            grouping={"enabled": True, "column": "team", "mode": "group_output"},
+            outputs={"explode": {"list": "answer", "item_key": "id", "input_column": "id"}},
+        ),
+        ("outputs.explode.list", "'answer'", "no list of objects"),
+    ),
+    Mistake(
+        "part of explode",
+        with_parameters(outputs={"explode": {"list": "answer"}}),
+        (CONFIG, "outputs.explode", "item_key"),
+    ),
+    Mistake(
+        "unknown key of explode",
+        with_parameters(outputs={"explode": {"key": "x"}}),
+        (CONFIG, "outputs.explode.key", "item_key"),
+    ),
     # The configuration: keys and values?
     Mistake("unknown key", with_parameters(llm={"modle_name": "x"}), (CONFIG, "llm.modle_name", "model_name?")),
     Mistake("unknown block", with_parameters(promts={}), (CONFIG, "promts", "prompts?")),

@@ -41,6 +41,7 @@ def test_failed_items_are_told_kept_apart_and_tried_again(tmp_path: Path, server
     assert ended.returncode == 3, ended.stderr
     assert "4 of 5 items accepted" in ended.stdout
     assert "1 failed" in ended.stdout
+    assert "not exported: 1 failed items; see artifacts/outputs/output_not_exported.csv" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
     assert server.count() == 4 + 3
     tower, bridge, harbour, river, road = project.partition_keys()

@@ -17,10 +17,14 @@ from llmbatch_assets.domain.export_manifest import (
 )
 
 
-def manifest(items: dict[str, int], lines: dict[str, int], changes: dict[str, dict[str, int]]) -> dict[str, Any]:
+def manifest(
+    items: dict[str, int], lines: dict[str, int], changes: dict[str, dict[str, int]], *set_aside: str
+) -> dict[str, Any]:
     columns = export_columns(["id"], [OutputField(("id",), "integer")])
     files = {"psv": "o.psv"}
-    return export_manifest(columns, files, "left.csv", export_counts(items, lines), changes, {"provider": "openai"})
+    return export_manifest(
+        columns, files, "left.csv", export_counts(items, lines), changes, set_aside, {"provider": "openai"}
+    )
 
 
 def test_the_manifest_says_where_each_column_comes_from_and_what_it_holds() -> None:
@@ -43,9 +47,9 @@ def test_counts_add_up() -> None:
 
 
 def test_what_a_user_should_know_is_told_and_nothing_else() -> None:
-    assert told_of_export(manifest({"exported": 1}, {"exported": 1}, {"csv": {"formulas_escaped": 1}}), []) == []
-    made = manifest({"failed": 2}, {"failed": 2}, {"xlsx": {"cut_at_32767_characters": 3}})
-    missing, cut, aside = told_of_export(made, ["output_earlier.csv"])
+    assert told_of_export(manifest({"exported": 1}, {"exported": 1}, {"csv": {"formulas_escaped": 1}})) == []
+    made = manifest({"failed": 2}, {"failed": 2}, {"xlsx": {"cut_at_32767_characters": 3}}, "output_earlier.csv")
+    missing, cut, aside = told_of_export(made)
     assert missing == "not exported: 2 failed items; see left.csv"
     assert cut.startswith("xlsx: 3 cells were cut")
     assert "output_earlier.csv" in aside
