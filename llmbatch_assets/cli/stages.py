@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.utils import make_new_run_id
 
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.batch import STAGES, build_batch
@@ -18,6 +19,7 @@ from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.errors import ConfigError, RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
+from llmbatch_assets.resources.orphans import close_orphans, process_tags
 
 
 class StageRunner:
@@ -41,6 +43,7 @@ class StageRunner:
         """Run the assets stage by stage, with their configuration by name; gives the exit code."""
         use_project_instance(self._batch.root)
         with _instance() as instance:
+            _tell_orphans(close_orphans(instance))
             for stage, members in STAGES.items():
                 chosen = [asset for asset in members if asset in assets]
                 if stage == "publish" and self._reporter.outcome is not None:
@@ -62,10 +65,12 @@ class StageRunner:
         names = self._built.names
         tell(f"{stage}: {', '.join(assets)}", style="bold")
         job = self._definitions.resolve_job_def(names.own(stage))
-        noted = SignalsNoted()
+        noted, run_id = SignalsNoted(), make_new_run_id()
         try:
             job.execute_in_process(
                 instance=instance,
+                run_id=run_id,
+                tags=process_tags(run_id),
                 asset_selection=[names.key(asset) for asset in assets],
                 run_config={
                     "loggers": {"console": {"config": {"log_level": self._dagster_log_level}}},
@@ -109,6 +114,13 @@ class StageRunner:
         tell("  in Dagster: llmbatch ui")
         if parameters.llm.provider == "offline":
             tell("made-up answers: export and report hold them until the next run with a model", style="bold")
+
+
+def _tell_orphans(closed: Sequence[str]) -> None:
+    if closed:
+        tell(
+            f"closed {len(closed)} earlier runs whose process is gone; what they accepted is kept: {', '.join(closed)}"
+        )
 
 
 def _instance() -> dg.DagsterInstance:
