@@ -33,6 +33,7 @@ class StageRunner:
         self._definitions = self._built.definitions()
         # The signal that ended the run, 0 if none did.
         self._interrupted = 0
+        self._unpublished = False
 
     @property
     def _dagster_log_level(self) -> str:
@@ -53,7 +54,9 @@ class StageRunner:
                 if self._interrupted:
                     break
         self._summary(assets)
-        return _exit_code(self._reporter.outcome, self._interrupted)
+        code = _exit_code(self._reporter.outcome, self._interrupted)
+        # Nothing was published: a script must not go on as if it were.
+        return code if self._interrupted or not self._unpublished else EXIT_STOPPED
 
     def _stage(
         self,
@@ -78,6 +81,7 @@ class StageRunner:
                 },
             )
         except dg.Failure as failure:
+            self._unpublished = stage == "publish"
             tell(failure.description or "failed", style="red")
         except (KeyboardInterrupt, DagsterExecutionInterruptedError) as ended:
             self._interrupted = _signal_behind(ended) or noted.last() or signal.SIGINT
@@ -105,7 +109,7 @@ class StageRunner:
             tell(f"  outputs   {layout.llm_outputs}/")
             if self._reporter.outcome.tally.failed:
                 tell(f"  failures  {layout.llm_failures}/")
-        if self._interrupted:
+        if self._interrupted or self._unpublished:
             return
         if "export" in assets:
             tell(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
