@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from llmbatch_assets.adapters.artifacts import load_artifact
+from llmbatch_assets.adapters.artifacts import load_artifact, output_reader
+from llmbatch_assets.adapters.exported import exported_outputs
 from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.domain.delivered import expected_outputs, not_once, out_of_date
 from llmbatch_assets.domain.json_schema import open_objects
 from llmbatch_assets.domain.quality import ABOUT_OUTPUTS, Finding
 from llmbatch_assets.domain.work import GroupContext, WorkItems, unresolved
@@ -69,7 +71,34 @@ def batch_checks(batch_file: BatchFile, names: Names) -> list[dg.AssetChecksDefi
         contexts = load_artifact(batch, "group_contexts", list[GroupContext])
         return _result("has no context", unresolved(work_items.items, contexts))
 
-    return [schema_strict, contexts_resolve]
+    return [schema_strict, contexts_resolve, *_export_checks(batch_file, names)]
+
+
+def _export_checks(batch_file: BatchFile, names: Names) -> list[dg.AssetChecksDefinition]:
+    """Those that read the first exported file back: what was written says nothing of what is there."""
+
+    @dg.asset_check(
+        asset=names.key("export"),
+        name="every_row_once",
+        description="Every row or group that has an accepted output is in the exported file exactly once.",
+    )
+    def every_row_once() -> dg.AssetCheckResult:
+        batch = batch_file.load()
+        found = not_once(expected_outputs(output_reader(batch)), exported_outputs(batch))
+        return _result("not in the export exactly once; run export again", found)
+
+    @dg.asset_check(
+        asset=names.key("export"),
+        name="matches_outputs",
+        description="Every exported record is of the output that is accepted now. Dagster does not look past 100 "
+        "partitions, so it does not tell when the export is out of date.",
+    )
+    def matches_outputs() -> dg.AssetCheckResult:
+        batch = batch_file.load()
+        found = out_of_date(expected_outputs(output_reader(batch)), exported_outputs(batch))
+        return _result("not of the outputs that are accepted now; run export again", found)
+
+    return [every_row_once, matches_outputs]
 
 
 def _result(problem: str, names: Sequence[str]) -> dg.AssetCheckResult:

@@ -9,7 +9,9 @@ from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.domain.export_manifest import told_of_export
 from llmbatch_assets.domain.export_settings import export_warnings
+from llmbatch_assets.domain.quality import ABOUT_OUTPUTS
 from llmbatch_assets.domain.table import Snapshot
+from llmbatch_assets.resources.check_gate import refuse_unchecked
 from llmbatch_assets.resources.delivery import Delivered, deliver_exports
 
 
@@ -46,6 +48,9 @@ def delivery_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefini
         context: dg.AssetExecutionContext, llm_outputs: OutputReader, input_snapshot: Snapshot
     ) -> dg.Output[dict[str, Any]]:
         batch = batch_file.load()
+        if batch.parameters.checks.block_export:
+            repair = f"{batch.command} --select llm_outputs"
+            refuse_unchecked(context.instance, names.key("llm_outputs"), ABOUT_OUTPUTS, repair)
         for warning in export_warnings(batch.parameters):
             context.log.warning(warning)
         delivered = deliver_exports(batch, llm_outputs, input_snapshot)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.utils import make_new_run_id
 from sqlalchemy.exc import DBAPIError
 
 from llmbatch_assets.adapters.artifacts import artifact_path
@@ -22,6 +23,7 @@ from llmbatch_assets.domain.export_manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.errors import ConfigError, LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
+from llmbatch_assets.resources.orphans import close_orphans, process_tags
 
 
 class StageRunner:
@@ -35,6 +37,7 @@ class StageRunner:
         self._definitions = self._built.definitions()
         # The signal that ended the run, 0 if none did.
         self._interrupted = 0
+        self._unpublished = False
 
     @property
     def _dagster_log_level(self) -> str:
@@ -45,6 +48,7 @@ class StageRunner:
         """Run the assets stage by stage, with their configuration by name; gives the exit code."""
         use_project_instance(self._batch.root)
         with _instance() as instance:
+            _tell_orphans(close_orphans(instance))
             for stage, members in STAGES.items():
                 chosen = [asset for asset in members if asset in assets]
                 if stage == "publish" and self._reporter.outcome is not None:
@@ -54,7 +58,9 @@ class StageRunner:
                 if self._interrupted:
                     break
         self._summary(assets)
-        return _exit_code(self._reporter.outcome, self._interrupted)
+        code = _exit_code(self._reporter.outcome, self._interrupted)
+        # Nothing was published: a script must not go on as if it were.
+        return code if self._interrupted or not self._unpublished else EXIT_STOPPED
 
     def _stage(
         self,
@@ -66,10 +72,12 @@ class StageRunner:
         names = self._built.names
         tell(f"{stage}: {', '.join(assets)}", style="bold")
         job = self._definitions.resolve_job_def(names.own(stage))
-        noted = SignalsNoted()
+        noted, run_id = SignalsNoted(), make_new_run_id()
         try:
             job.execute_in_process(
                 instance=instance,
+                run_id=run_id,
+                tags=process_tags(run_id),
                 asset_selection=[names.key(asset) for asset in assets],
                 run_config={
                     "loggers": {"console": {"config": {"log_level": self._dagster_log_level}}},
@@ -77,6 +85,7 @@ class StageRunner:
                 },
             )
         except dg.Failure as failure:
+            self._unpublished = stage == "publish"
             tell(failure.description or "failed", style="red")
         except DBAPIError as trouble:
             raise LlmBatchError(
@@ -113,7 +122,7 @@ class StageRunner:
             tell(f"  outputs   {layout.llm_outputs}/")
             if self._reporter.outcome.tally.failed:
                 tell(f"  failures  {layout.llm_failures}/")
-        if self._interrupted:
+        if self._interrupted or self._unpublished:
             return
         if "export" in assets:
             tell(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
@@ -124,6 +133,13 @@ class StageRunner:
         tell("  in Dagster: llmbatch ui")
         if parameters.llm.provider == "offline":
             tell("made-up answers: export and report hold them until the next run with a model", style="bold")
+
+
+def _tell_orphans(closed: Sequence[str]) -> None:
+    if closed:
+        tell(
+            f"closed {len(closed)} earlier runs whose process is gone; what they accepted is kept: {', '.join(closed)}"
+        )
 
 
 def _instance() -> dg.DagsterInstance:

@@ -1,0 +1,31 @@
+"""What is in the exported file of a batch, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.readers import read_table
+from llmbatch_assets.domain.cell import cell_text
+from llmbatch_assets.domain.delivered import Delivered
+from llmbatch_assets.domain.parameters import Input
+
+
+def exported_outputs(batch: Batch) -> list[Delivered]:
+    """The records of the first configured format, none where there is no file, or none in it.
+
+    Raises ``TableError`` where the file cannot be read.
+    """
+    file_format = batch.parameters.outputs.formats[0]
+    path = batch.path(batch.layout.export(file_format))
+    if not path.is_file() or not path.stat().st_size:
+        return []
+    table = read_table(path, Input.model_validate({"path": str(path), "format": file_format}))
+    return [_delivered(dict(zip(table.columns, row, strict=False))) for row in table.rows]
+
+
+def _delivered(record: Mapping[str, Any]) -> Delivered:
+    # Lines of JSON hold the facts together, the tables each in a column.
+    facts = record.get("meta") or {name: record.get(f"meta_{name}") for name in Delivered._fields}
+    return Delivered(*(cell_text(facts.get(name)) for name in Delivered._fields))
