@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from llmbatch_assets.adapters.project import config_files, find_config
+from llmbatch_assets.adapters.project import BatchFile, config_files, find_config
 from llmbatch_assets.assets.batch import BatchDefinitions, build_batch
 from llmbatch_assets.errors import ConfigError
 
@@ -19,7 +19,10 @@ log = dg.get_dagster_logger("llmbatch_assets")
 @dg.definitions
 def defs() -> dg.Definitions:
     """All batches of the nearest project. Raises ``ConfigError`` where its own configuration is wrong."""
-    batches = list(_batches(find_config(None, os.environ, Path.cwd())))
+    config = find_config(None, os.environ, Path.cwd())
+    if not os.environ.get("DAGSTER_HOME"):
+        _tell_no_home(BatchFile(config).root / "dagster_home")
+    batches = list(_batches(config))
     return dg.Definitions(
         assets=[asset for batch in batches for asset in batch.assets],
         asset_checks=[check for batch in batches for check in batch.checks],
@@ -46,4 +49,12 @@ def _tell_left_out(path: Path, mistake: str) -> None:
     log.error(
         f"the batch {path.stem} is left out; mend {path} (llmbatch check --config {path} tells all that is wrong) "
         f"and reload: {mistake}"
+    )
+
+
+@cache
+def _tell_no_home(home: Path) -> None:
+    log.warning(
+        f"DAGSTER_HOME is not set, so Dagster forgets its runs and partitions when it ends; stop it, say "
+        f"export DAGSTER_HOME={home} and start it again (llmbatch ui does so by itself)"
     )

@@ -134,3 +134,17 @@ def test_a_bad_file_of_the_project_itself_is_an_error(two_batches: Project, monk
 
     with pytest.raises(ConfigError, match=r"llm\.model"):
         definitions.defs()
+
+
+@pytest.mark.parametrize("home", ["", "/somewhere"])
+def test_an_unset_dagster_home_is_told_once_with_what_to_do(
+    two_batches: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, home: str
+) -> None:
+    monkeypatch.chdir(two_batches.root)
+    monkeypatch.delenv("LLMBATCH_PARAMETERS", raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", home)
+
+    definitions.defs()
+    definitions.defs()
+
+    assert caplog.text.count(f"export DAGSTER_HOME={two_batches.path('dagster_home')}") == (not home)
