@@ -73,7 +73,8 @@ class GenerateStage:
                 self._hit(events, item)
             events.told(all_items=not by_key)
             outcome = self.generation.run(choice, lambda item, out, found: events.materialized(item, out, hit=found))
-            events.failed(item.partition_key for item in outcome.failed)
+            # Another run may have made one of them in the meantime, and shown it.
+            events.failed(item.partition_key for item in outcome.failed if not self.generation.is_made(item))
             if by_key and outcome.fault is not None:
                 cancel(self.context)
             for item in outcome.standing if by_key else ():

@@ -185,6 +185,10 @@ class Generation:
             raise ArtifactError(f"{self.store.accepted_path(self.cache_id(item))} has gone since it was looked at")
         return output
 
+    def is_made(self, item: WorkItem) -> bool:
+        """Whether the item has an accepted output now."""
+        return self.store.accepted(self.cache_id(item)) is not None
+
     def scores(self, keys: Collection[str]) -> list[float]:
         """The judge's scores of the accepted outputs of these partition keys; without a judge there are none."""
         if not self.batch.source.identity.judge_enabled:
