@@ -34,7 +34,7 @@ class DagsterUi:
 
     def click(self, role: Any, name: str) -> None:
         """Click what is called so."""
-        self.page.get_by_role(role, name=name, exact=True).first.click()
+        self.page.get_by_role(role, name=name).first.click()
 
     def materialize_all(self, job: str) -> str:
         """Run an asset job; gives how it ended."""
