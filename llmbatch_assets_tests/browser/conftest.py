@@ -1,0 +1,95 @@
+"""The project's Dagster in a real browser: webserver and daemon as ``llmbatch ui`` starts them, a scripted model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llmbatch_assets_tests.browser.dagster_ui import DagsterUi
+from llmbatch_assets_tests.chat_server import ChatServer
+from llmbatch_assets_tests.project import Project, make_project
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+N_ROWS = 24
+READY_SEC = 120
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM and os.environ.get("CI") != "true":
+        pytest.skip("no Chromium is installed here")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def model() -> Iterator[ChatServer]:
+    """The scripted model that the project asks."""
+    with ChatServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory: pytest.TempPathFactory, model: ChatServer) -> Project:
+    """A project of 24 items, judged."""
+    project = make_project(
+        tmp_path_factory.mktemp("ui") / "project",
+        model.base_url,
+        work_items={"label_column": "id"},
+        prompts={"judge": {"enabled": True}},
+    )
+    project.table([(f"q{n:02d}", "red" if n % 2 else "blue", f"Question number {n}?") for n in range(1, N_ROWS + 1)])
+    return project
+
+
+@pytest.fixture(scope="session")
+def ui(browser: Browser, shown: Project) -> Iterator[DagsterUi]:
+    """A browser window on the project's Dagster."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (shown.root.parent / "ui.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "llmbatch_assets.cli", "ui", "--port", str(port)],
+            cwd=shown.root,
+            env=shown.environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait_until_ready(port, process)
+        context = browser.new_context(viewport={"width": 1280, "height": 800})
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        yield DagsterUi(page, f"http://127.0.0.1:{port}")
+        context.close()
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + READY_SEC
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail("llmbatch ui did not come up")
