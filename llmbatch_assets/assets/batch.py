@@ -83,7 +83,7 @@ def build_batch(
     tags = {"llmbatch/batch": names.batch} | (
         {"llmbatch/run_id": run_id} if (run_id := batch.parameters.run.run_id) else {}
     )
-    jobs: dict[str, Job] = {**_jobs(names, tags), "generate_pending": generate_pending_job(batch_file, names)}
+    jobs: dict[str, Job] = {**_jobs(names, tags), "generate_pending": generate_pending_job(batch_file, names, tags)}
     return BatchDefinitions(
         names=names,
         assets=assets,

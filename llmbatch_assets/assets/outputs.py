@@ -155,7 +155,7 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
     return llm_outputs
 
 
-def generate_pending_job(batch_file: BatchFile, names: Names) -> dg.JobDefinition:
+def generate_pending_job(batch_file: BatchFile, names: Names, tags: dict[str, str]) -> dg.JobDefinition:
     """The generate stage as a job without partitions: one click in the UI, where the asset's own wants a partition."""
 
     @dg.op(name=names.own("generate_items"), pool="llm")
@@ -172,6 +172,7 @@ def generate_pending_job(batch_file: BatchFile, names: Names) -> dg.JobDefinitio
 
     @dg.job(
         name=names.own("generate_pending"),
+        tags=tags,
         description="Generate what has no output yet, all of it in one run: Launchpad, then Launch Run.",
     )
     def generate_pending() -> None:
