@@ -26,7 +26,7 @@ N_ROWS = 24
 READY_SEC = 120
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if not CHROMIUM and os.environ.get("CI") != "true":
         pytest.skip("no Chromium is installed here")
@@ -38,14 +38,14 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def model() -> Iterator[ChatServer]:
     """The scripted model that the project asks."""
     with ChatServer() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory, model: ChatServer) -> Project:
     """A project of 24 items, judged."""
     project = make_project(
@@ -58,7 +58,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory, model: ChatServer) -> Projec
     return project
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ui(browser: Browser, shown: Project) -> Iterator[DagsterUi]:
     """A browser window on the project's Dagster."""
     with socket.socket() as probe:
