@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.utils import make_new_run_id
+from dagster._utils.interrupts import capture_interrupts
 from sqlalchemy.exc import DBAPIError
 
 from llmbatch_assets.adapters.artifacts import artifact_path
@@ -47,7 +49,7 @@ class StageRunner:
     def run(self, assets: Sequence[str], config: Mapping[str, Mapping[str, object]]) -> int:
         """Run the assets stage by stage, with their configuration by name; gives the exit code."""
         use_project_instance(self._batch.root)
-        with _instance() as instance:
+        with _closing_whole(_instance()) as instance:
             _tell_orphans(close_orphans(instance))
             for stage, members in STAGES.items():
                 chosen = [asset for asset in members if asset in assets]
@@ -140,6 +142,16 @@ def _tell_orphans(closed: Sequence[str]) -> None:
         tell(
             f"closed {len(closed)} earlier runs whose process is gone; what they accepted is kept: {', '.join(closed)}"
         )
+
+
+@contextmanager
+def _closing_whole(instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+    """The instance, whose closing a second signal does not cut in two."""
+    try:
+        yield instance
+    finally:
+        with capture_interrupts():
+            instance.dispose()
 
 
 def _instance() -> dg.DagsterInstance:

@@ -201,7 +201,7 @@ def mount_or_skip(folder: Path, options: str) -> None:
 def test_a_disk_that_has_no_room_for_dagster_either_is_told_in_one_line(tmp_path: Path, server: ChatServer) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
-    mount_or_skip(folder, "size=3m")
+    mount_or_skip(folder, "size=6m")
     try:
         project = make_project(folder, server.base_url, llm={"max_workers": 4})
         questions(project, 400)
