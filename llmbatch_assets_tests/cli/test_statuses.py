@@ -8,12 +8,14 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from dagster_graphql.test.utils import define_out_of_process_context, execute_dagster_graphql
 
 from llmbatch_assets_tests import code_location
 from llmbatch_assets_tests.chat_server import ChatServer, says
 from llmbatch_assets_tests.project import Project, make_project
 
+ROOT = Path(__file__).parents[2]
 COUNT = 1_000
 # Scattered, so that no range holds them alone.
 FAILING = set(range(0, COUNT, 27))
@@ -28,6 +30,10 @@ def project(tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch)
     llm = {"max_workers": 64, "max_retries": 1}
     project = make_project(tmp_path / "project", server.base_url, llm=llm, work_items={"label_column": "id"})
     project.table([(f"q{number}", "red", f"Question number {number}?") for number in range(COUNT)])
+    # Or a code server is left to end by itself, and the garbage collector complains of it in whatever test comes next.
+    servers = {"code_servers": {"wait_for_local_processes_on_shutdown": True}}
+    shipped = yaml.safe_load((ROOT / "dagster_home/dagster.yaml").read_text())
+    project.write("dagster_home/dagster.yaml", yaml.safe_dump(shipped | servers))
     monkeypatch.chdir(project.root)
     monkeypatch.setenv("DAGSTER_HOME", str(project.root / "dagster_home"))
     return project
