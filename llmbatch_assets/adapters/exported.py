@@ -22,7 +22,11 @@ def exported_outputs(batch: Batch) -> list[Delivered]:
     if not path.is_file() or not path.stat().st_size:
         return []
     table = read_table(path, Input.model_validate({"path": str(path), "format": file_format}))
-    return [_delivered(dict(zip(table.columns, row, strict=False))) for row in table.rows]
+    found = [_delivered(dict(zip(table.columns, row, strict=False))) for row in table.rows]
+    if not batch.parameters.outputs.spreads_groups or batch.parameters.grouping.effective_mode != "group_output":
+        return found
+    # The records of a group stand for it together.
+    return list(dict.fromkeys(one._replace(row_index="") for one in found))
 
 
 def _delivered(record: Mapping[str, Any]) -> Delivered:

@@ -400,6 +400,11 @@ class Outputs(Block):
             raise ValueError("outputs.explode makes the records itself; leave outputs.group_rows at one")
         return self
 
+    @property
+    def spreads_groups(self) -> bool:
+        """Whether the output of a group can become several records."""
+        return self.group_rows == "expand" or bool(self.explode.list)
+
 
 class Report(Block):
     """The report."""

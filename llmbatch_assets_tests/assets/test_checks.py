@@ -18,6 +18,14 @@ def findings(ended: dg.ExecuteInProcessResult) -> dict[str, bool]:
 GOOD = {"every_row_once": True, "matches_outputs": True}
 
 
+def test_a_group_that_is_exported_row_by_row_is_there_once(offline_rig: RigMaker) -> None:
+    grouping = {"enabled": True, "column": "team", "mode": "group_output"}
+    rig = offline_rig(outputs={"formats": ["csv"], "group_rows": "expand"}, grouping=grouping)
+    for stage in ("prepare", "generate"):
+        assert rig.run(stage).success
+    assert findings(rig.run("publish")) == GOOD
+
+
 @pytest.mark.parametrize("file_format", ["csv", "psv", "jsonl"])
 @pytest.mark.parametrize("mode", ["group_output", "row_output_with_group_context"])
 def test_an_export_is_compared_with_the_outputs(offline_rig: RigMaker, file_format: str, mode: str) -> None:
