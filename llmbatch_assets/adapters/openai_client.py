@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import time
@@ -14,9 +15,9 @@ from urllib.parse import urlsplit
 import aiohttp
 import httpx2
 import openai
+import orjson
 
 from llmbatch_assets.adapters.provider_faults import fault_of_status, is_about_format, read_completion
-from llmbatch_assets.domain.json_schema import strict_form
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.parameters import OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.prompt import Message
@@ -36,17 +37,13 @@ _THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
 _STEPS = ("json_schema", "json_object", "prompt")
 
 
-def endpoint(llm: Llm) -> tuple[str, str]:
-    """Base URL and name of the key's environment variable; empty: no key."""
-    return llm.endpoint, llm.key_name
-
-
 class OpenAIClient:
     """One server and model. Asks for JSON in the strictest way that the server takes."""
 
     def __init__(self, llm: Llm, base_url: str, read_key: Callable[[], str]) -> None:
         self._llm = llm
         self._base_url = base_url
+        self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._sdk = _open_sdk(llm, base_url, read_key)
         # The lines of httpx2 quote the server's own words, in which the key may be.
         for name in ("httpx2", "openai") if llm.silence_client_lv_logs else ("httpx2",):
@@ -73,17 +70,17 @@ class OpenAIClient:
     async def _send(self, request: ChatRequest) -> httpx2.Response:
         step = self._steps[0]
         try:
-            return await self._post(_body(self._llm, self._base_url, request, step))
+            return await self._post(_encoded(_body(self._llm, self._base_url, request, step)))
         except openai.APIStatusError as refused:
             self._reached = True
             fault = fault_of_status(refused)
             raise (_otherwise(fault) if self._steps_down(refused, step) else fault) from None
 
-    async def _post(self, body: dict[str, Any]) -> httpx2.Response:
+    async def _post(self, body: bytes) -> httpx2.Response:
         try:
             async with asyncio.timeout(self._llm.timeout_sec):
                 # Not by chat.completions.create: that takes every value of the body apart, the schema's too, for each call.
-                answer = await self._sdk.post("/chat/completions", cast_to=httpx2.Response, body=body)
+                answer = await self._sdk.post(self._url, cast_to=httpx2.Response, content=body)
         except TimeoutError:
             raise self._timeout() from None
         except (openai.APIConnectionError, aiohttp.ClientError, UnicodeError) as fault:
@@ -180,15 +177,21 @@ async def _take_in(response: httpx2.Response) -> None:
         raise TransientError("broken_body", "the answer cannot be decompressed") from None
     key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
     # Not everything that a server puts into a header is ASCII.
-    response.headers = httpx2.Headers(
-        {name: _without(key, told) for name, told in response.headers.items() if name != "content-encoding"}, "utf-8"
-    )
+    told = [(name, _without(key, value.decode("latin-1")).encode("latin-1")) for name, value in response.headers.raw]
+    response.headers = httpx2.Headers([(name, value) for name, value in told if name.lower() != b"content-encoding"])
     response.stream = httpx2.ByteStream(_without(key, body.decode("latin-1")).encode("latin-1"))
 
 
 def _without(key: str, told: str) -> str:
     """What a server said without the key, which some repeat, be it as it is or escaped as in JSON."""
-    return _pattern(key).sub("[key]", told) if len(key) > SHORTEST_KEY else told
+    if len(key) <= SHORTEST_KEY or not _may_hold(key, told):
+        return told
+    return _pattern(key).sub("[key]", told)
+
+
+def _may_hold(key: str, told: str) -> bool:
+    # Going through all that is said with the pattern takes longer than sending and reading it.
+    return "u00" in told or key.replace("\\", "") in told.replace("\\", "")
 
 
 @cache
@@ -226,20 +229,18 @@ def _response_format(base_url: str, request: ChatRequest, step: str) -> dict[str
         return None
     if step == "json_object":
         return {"type": "json_object"}
-    schema = request.contract.json_schema
-    strict = strict_form(schema) if _is_openai(base_url) else None
+    contract = request.contract
+    strict = contract.strict_form if _is_openai(base_url) else None
     if strict is None:
-        named = {"name": request.contract.name, "schema": schema, "strict": _all_required(schema)}
+        named = {"name": contract.name, "schema": contract.json_schema, "strict": contract.requires_all}
     else:
-        named = {"name": request.contract.name, "schema": strict, "strict": True}
+        named = {"name": contract.name, "schema": strict, "strict": True}
     return {"type": "json_schema", "json_schema": named}
 
 
-def _all_required(schema: Any) -> bool:
-    """Whether every object of the schema requires all its properties, as OpenAI's strict form demands."""
-    if isinstance(schema, list):
-        return all(_all_required(part) for part in schema)
-    if not isinstance(schema, dict):
-        return True
-    whole = set(schema.get("required", [])) == set(schema.get("properties", {}))
-    return whole and all(_all_required(part) for part in schema.values())
+def _encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        # An integer beyond 64 bits, of extra_body.
+        return json.dumps(body).encode()

@@ -37,12 +37,12 @@ def _configured(price: ModelPrice) -> CostOf:
 
 
 def _listed(llm: Llm) -> CostOf:
-    # A third of a second, which only those pay who call a provider that has prices.
-    import genai_prices
-
     today = datetime.now(UTC)
 
     def cost_of(usage: TokenUsage) -> float | None:
+        # A third of a second, which only those pay who have a call to price.
+        import genai_prices
+
         told = genai_prices.Usage(
             input_tokens=usage.input_tokens,
             cache_read_tokens=usage.cached_input_tokens,

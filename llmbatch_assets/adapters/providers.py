@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from llmbatch_assets.adapters.credentials import NO_KEY, key_reader
 from llmbatch_assets.adapters.local_model import LocalServer
 from llmbatch_assets.adapters.offline_client import OfflineClient
-from llmbatch_assets.adapters.openai_client import OpenAIClient, endpoint
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.request import ChatRequest
+
+if TYPE_CHECKING:
+    from llmbatch_assets.adapters.openai_client import OpenAIClient
 
 
 class Client(Protocol):
@@ -43,7 +45,7 @@ class LocalClient:
         """Answer one call. Raises a ``ProviderError``, or ``LocalModelError`` where there can be no server."""
         url = await asyncio.to_thread(self._server.url)
         if url not in self._clients:
-            self._clients[url] = OpenAIClient(self._llm, url, lambda: NO_KEY)
+            self._clients[url] = _speaking_openai(self._llm, url, lambda: NO_KEY)
         return await self._clients[url].complete(request)
 
     @property
@@ -58,12 +60,18 @@ class LocalClient:
         await asyncio.to_thread(self._server.close)
 
 
+def _speaking_openai(llm: Llm, base_url: str, read_key: Callable[[], str]) -> OpenAIClient:
+    # The SDK takes a second to import, which a run that calls nobody does not wait for.
+    from llmbatch_assets.adapters.openai_client import OpenAIClient
+
+    return OpenAIClient(llm, base_url, read_key)
+
+
 @asynccontextmanager
 async def open_openai(llm: Llm, root: Path) -> AsyncIterator[Client]:
     """An OpenAI-compatible server. Raises ``RunPermanentError`` where its key is not set."""
-    base_url, key_name = endpoint(llm)
-    key_reader(key_name, root)
-    client = OpenAIClient(llm, base_url, lambda: key_reader(key_name, root))
+    key_reader(llm.key_name, root)
+    client = _speaking_openai(llm, llm.endpoint, lambda: key_reader(llm.key_name, root))
     try:
         yield client
     finally:

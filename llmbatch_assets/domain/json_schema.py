@@ -224,3 +224,13 @@ def open_objects(schema: JsonSchema) -> list[str]:
 
     visit(schema)
     return found
+
+
+def requires_all(schema: Any) -> bool:
+    """Whether every object of the schema requires all its properties, as a strict answer demands."""
+    if isinstance(schema, list):
+        return all(requires_all(part) for part in schema)
+    if not isinstance(schema, dict):
+        return True
+    whole = set(schema.get("required", [])) == set(schema.get("properties", {}))
+    return whole and all(requires_all(part) for part in schema.values())

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json, to_jsonable_python
 
 from llmbatch_assets.domain.canonical import canonical_json, readable_json, sha1_named
-from llmbatch_assets.domain.json_schema import can_be, written_out
+from llmbatch_assets.domain.json_schema import JsonSchema, can_be, requires_all, strict_form, written_out
 from llmbatch_assets.domain.verdict import PASS_WORDS
 from llmbatch_assets.errors import AnswerError, SchemaError
 
@@ -44,6 +44,16 @@ class Contract:
         """Fingerprint of the model and all that it refers to."""
         code = {"code": self.code_sha} if self.code_sha else {}
         return sha1_named(json_schema=self.json_schema, **code)
+
+    @cached_property
+    def strict_form(self) -> JsonSchema | None:
+        """The JSON schema as OpenAI's strict form has it; None where it cannot be said so."""
+        return strict_form(self.json_schema)
+
+    @cached_property
+    def requires_all(self) -> bool:
+        """Whether every object of the JSON schema requires all its properties."""
+        return requires_all(self.json_schema)
 
     @cached_property
     def _has_sets(self) -> bool:

@@ -67,8 +67,8 @@ class Estimator:
         generate, judge = self._generate, self._judge
         price, judge_price = self._price(self.batch.parameters.llm), self._price(self.batch.parameters.judge_llm())
         stages = {"generate": generate} | ({"judge": judge} if self.batch.judge_prompt else {})
-        costs = [cost(generate, price), cost(judge, judge_price) if judge.calls.high else NOTHING]
-        saved = [savings(generate, price), savings(judge, judge_price) if judge.calls.high else 0.0]
+        priced = [(one, price) for one, price in ((generate, price), (judge, judge_price)) if one.calls.high]
+        costs, saved = [cost(*one) for one in priced], [savings(*one) for one in priced]
         return Estimate(
             n_items=len(self.work.generated) + len(self.work.judged_only),
             n_judged_only=len(self.work.judged_only),

@@ -17,7 +17,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch_assets.adapters import openai_client
-from llmbatch_assets.adapters.openai_client import OpenAIClient, endpoint
+from llmbatch_assets.adapters.openai_client import OpenAIClient
 from llmbatch_assets.domain.json_schema import strict_form
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.parameters import GEMINI_BASE_URL, OPENAI_BASE_URL, Llm
@@ -616,7 +616,8 @@ def test_another_refusal_is_no_reason_to_step_down(server: ChatServer) -> None:
 def test_model_and_url_decide_where_calls_go_and_with_which_key(
     settings: dict[str, Any], expected: tuple[str, str]
 ) -> None:
-    assert endpoint(llm(**settings)) == expected
+    asked = llm(**settings)
+    assert (asked.endpoint, asked.key_name) == expected
 
 
 def test_variables_of_the_sdk_itself_change_nothing(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
