@@ -37,6 +37,7 @@ from llmbatch_assets.engine.ports import ChatClient
 from llmbatch_assets.engine.stop_rules import StopRules
 from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, LocalModelError, RunInterruptedError, RunPermanentError
+from llmbatch_assets.resources.garbage import rare_collections
 from llmbatch_assets.resources.interruption import interruptible
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.metering import Meter
@@ -216,7 +217,8 @@ class Generation:
                 on_accepted(result.item, result.accepted, result.found)
             self.reporter.advanced(tally)
 
-        fault = asyncio.run(self._run(choice, tally, on_result)) if choice.to_run else None
+        with rare_collections():
+            fault = asyncio.run(self._run(choice, tally, on_result)) if choice.to_run else None
         elapsed = round(time.monotonic() - started, 2)
         states = self.states | {key: _state(result, self.states[key]) for key, result in ended.items()}
         manifest = self._write_manifest(choice, states, tally, elapsed, fault)
