@@ -28,8 +28,11 @@ def thread_count() -> int:
     return max(1, min(4, os.cpu_count() or 1))
 
 
-def start_server(model: str) -> tuple[object, int]:
-    """Load the model and listen on a free port of 127.0.0.1; the server runs while the returned object is held."""
+def start_server(model: str, cache_ram_mib: int) -> tuple[object, int]:
+    """Load the model and listen on a free port of 127.0.0.1; the server runs while the returned object is held.
+
+    ``cache_ram_mib`` is for the beginnings of prompts that are not the last one's, in MiB.
+    """
     import xllamacpp  # type: ignore[import-untyped]  # the wheel ships no types
 
     params = xllamacpp.CommonParams()
@@ -38,7 +41,7 @@ def start_server(model: str) -> tuple[object, int]:
     params.port = 0
     params.n_parallel = 1  # the prefix cache is per slot
     params.n_ctx = 8192  # what SmolLM2 was trained on
-    params.cache_ram_mib = 512  # the default is 8192
+    params.cache_ram_mib = cache_ram_mib
     params.cors_origins = "http://127.0.0.1"  # the default, "*", lets any web page use the server
     params.endpoint_slots = False  # it would show everyone's prompts
     params.ui = False
@@ -56,10 +59,11 @@ def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="path of the GGUF file")
-    model = parser.parse_args().model
+    parser.add_argument("--cache-ram-mib", type=int, default=512, help="llama.cpp's own default is 8192")
+    options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's to answer
     ready = take_stdout()
-    _server, port = start_server(model)
+    _server, port = start_server(options.model, options.cache_ram_mib)
     print(json.dumps({"port": port}), file=ready, flush=True)
     sys.stdin.buffer.read()
     # An ordinary exit would destroy `_server`, which can wait for its threads without end.

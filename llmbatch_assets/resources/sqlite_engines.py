@@ -64,6 +64,8 @@ class SqliteEngines:
         once = sqlalchemy.create_engine(
             _url(path), poolclass=NullPool, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
         )
+        # Each table and index is a commit of its own.
+        sqlalchemy.event.listen(once, "connect", _set_up)
         self._prepare(once)
         return _Open(_pooled_engine(path), _inode(path))
 
