@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -23,8 +22,10 @@ from llmbatch_assets.domain.report.rows import ItemRow
 from llmbatch_assets.domain.report.tallies import Line
 from llmbatch_assets.domain.run_history import RunCosts
 
-# Characters that mean something in Markdown, wherever they stand.
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~])")
+# Characters that mean something in Markdown inside a line; an underscore means nothing between letters or digits. The
+# fewer, the better the source can be read.
+_MARKDOWN = re.compile(r"([\\`*\[\]#|~]|(?<![^\W_])_|_(?![^\W_]))")
+_ENTITY = re.compile(r"&(?=#?\w+;)")
 _BLOCKS = 20
 # No escaped text can hold it: that has no `<`.
 _ROWS = Markup("<!--rows-->")
@@ -165,7 +166,8 @@ def _environment(autoescape: bool) -> jinja2.Environment:
 
 def _plain(text: Any) -> str:
     """Text for a line or a table cell of Markdown: shown as it is, without effect."""
-    return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+    line = _ENTITY.sub("&amp;", " ".join(str(text).split())).replace("<", "&lt;")
+    return _MARKDOWN.sub(r"\\\1", line)
 
 
 def _fenced(text: Any) -> Markup:
