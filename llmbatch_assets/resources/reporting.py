@@ -84,7 +84,8 @@ def _about(batch: Batch, outputs: OutputReader, findings: Findings, snapshot: Sn
 
 def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
     identity = batch.source.identity
-    meta = load_artifact(batch, "llm_outputs", GenerationManifest).meta
+    generation = load_artifact(batch, "llm_outputs", GenerationManifest)
+    meta, counts = generation.meta, generation.counts
     zone = batch.parameters.run.timezone
     generated = datetime.fromisoformat(meta.generated_at_utc).astimezone(ZoneInfo(zone))
     judged = {
@@ -92,7 +93,8 @@ def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
         "model of the judge": batch.parameters.judge_llm().model_name,
     }
     facts = {
-        "last generation": f"{generated:%Y-%m-%d %H:%M:%S} {zone}, {meta.elapsed_sec} s",
+        "last generation": f"{generated:%Y-%m-%d %H:%M:%S} {zone}, {meta.elapsed_sec} s, "
+        f"{counts.n_cache_skipped:,} of {counts.n_total:,} items from the cache",
         "Dagster run of the last generation with work to do": last_run or "not recorded",
         "command": batch.command,
         "provider": batch.source.provider,
@@ -109,7 +111,7 @@ def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
 
 def _spent(costs: RunCosts) -> str:
     """What every call since the ledger was begun came to: those that failed, and earlier settings, too."""
-    return f"{costs.calls}, {costs.tokens} tokens, {shown(costs.known_cost, costs.unknown)}"
+    return f"{costs.calls:,}, {costs.tokens:,} tokens, {shown(costs.known_cost, costs.unknown)}"
 
 
 def _markdown(batch: Batch, page: dict[str, Any], export: ExportManifest) -> dict[str, str]:

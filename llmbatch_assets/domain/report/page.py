@@ -98,7 +98,7 @@ def headline(findings: Findings) -> dict[str, str]:
         "accepted": f"{counts['accepted']:,}",
         "failed": f"{counts['failed']:,}",
         "not attempted": f"{counts['missing']:,}",
-        "cost of the outputs": shown(findings.usage.cost_usd),
+        "cost of the outputs": shown(findings.usage.cost_usd).removeprefix("cost "),
         "tokens": f"{findings.usage.input_tokens + findings.usage.output_tokens:,}",
     }
     score = mean(findings.scores)
@@ -109,9 +109,9 @@ def usage_facts(findings: Findings) -> dict[str, str]:
     """What the accepted outputs took."""
     usage = findings.usage
     return {
-        "requests": f"{usage.requests}",
-        "input tokens (of them cached)": f"{usage.input_tokens} ({usage.cached_input_tokens})",
-        "output tokens (of them reasoning)": f"{usage.output_tokens} ({usage.reasoning_tokens})",
+        "requests": f"{usage.requests:,}",
+        "input tokens (of them cached)": f"{usage.input_tokens:,} ({usage.cached_input_tokens:,})",
+        "output tokens (of them reasoning)": f"{usage.output_tokens:,} ({usage.reasoning_tokens:,})",
         "cost of the accepted outputs": shown(usage.cost_usd),
     }
 
