@@ -16,11 +16,9 @@ from markupsafe import Markup
 
 from llmbatch_assets.adapters.report_charts import chart_image, chart_image_for_any_ground
 from llmbatch_assets.adapters.report_rows import RowSpool, Slice
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.report.charts import Chart
 from llmbatch_assets.domain.report.rows import ItemRow
 from llmbatch_assets.domain.report.tallies import Line
-from llmbatch_assets.domain.run_history import RunCosts
 
 # Characters that mean something in Markdown inside a line; an underscore means nothing between letters or digits. The
 # fewer, the better the source can be read.
@@ -156,7 +154,6 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         of=_share,
         blocks=_blocks,
         minute=_minute,
-        cost=_cost,
         image=chart_image,
         link=_link,
         file_in=_file_in,
@@ -197,10 +194,6 @@ def _blocks(part: float, whole: float) -> str:
 
 def _minute(stamp: str) -> str:
     return stamp[:16].replace("T", " ")
-
-
-def _cost(costs: RunCosts) -> str:
-    return shown(costs.known_cost, costs.unknown if costs.known_cost is not None else 0)
 
 
 def _link(link: Link) -> Markup:

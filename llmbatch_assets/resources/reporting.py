@@ -17,7 +17,6 @@ from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.report_page import Link, Links, parts_of, render_html, render_markdown
 from llmbatch_assets.adapters.report_rows import PAGE_BYTES, RowSpool
 from llmbatch_assets.adapters.run_history import read_runs
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.export import ExportManifest
 from llmbatch_assets.domain.manifest import GenerationManifest
 from llmbatch_assets.domain.report.counted import Counted, counted_columns
@@ -25,7 +24,7 @@ from llmbatch_assets.domain.report.findings import Findings, gather
 from llmbatch_assets.domain.report.page import About, report_page
 from llmbatch_assets.domain.report.quality import quality
 from llmbatch_assets.domain.report.samples import Sample, sample_of
-from llmbatch_assets.domain.run_history import RunCosts, all_runs, costs_by_run, last_runs
+from llmbatch_assets.domain.run_history import all_runs, costs_by_run, last_runs
 from llmbatch_assets.domain.table import Snapshot
 from llmbatch_assets.resources.generation import utc_now
 
@@ -71,11 +70,14 @@ def _samples(outputs: OutputReader, findings: Findings) -> list[Sample]:
 
 def _about(batch: Batch, outputs: OutputReader, findings: Findings, snapshot: Snapshot) -> About:
     costs = costs_by_run(read_ledger(batch.path(batch.layout.ledger)))
+    # Every call since the ledger was begun: those that failed, and those of earlier settings, too.
+    spent = all_runs(costs.values())
     records = list(read_runs(batch.path(batch.layout.run_history)))
     return About(
         title=batch.title,
         facts=_facts(batch, records[-1].run_id if records else None),
-        calls=_spent(all_runs(costs.values())),
+        calls=f"{spent.calls:,}, {spent.tokens:,} tokens, {spent.shown}",
+        spent=spent.shown,
         config=batch.parameters.model_dump(mode="json"),
         quality=quality(snapshot.meta, outputs.plan_warnings, findings),
         runs=last_runs(records, costs, MOST_RUNS),
@@ -107,11 +109,6 @@ def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
         "schema module": "imported as it is (llm_schema.trust)" if batch.parameters.llm_schema.trust else "vetted",
     }
     return facts | (judged if identity.judge_enabled else {}) | {"configuration_sha": batch.config_sha()}
-
-
-def _spent(costs: RunCosts) -> str:
-    """What every call since the ledger was begun came to: those that failed, and earlier settings, too."""
-    return f"{costs.calls:,}, {costs.tokens:,} tokens, {shown(costs.known_cost, costs.unknown)}"
 
 
 def _markdown(batch: Batch, page: dict[str, Any], export: ExportManifest) -> dict[str, str]:
@@ -160,6 +157,7 @@ def _pointers(batch: Batch, export: ExportManifest, report: Path) -> dict[str, L
         "generation prompt": batch.parameters.prompts.generation.path,
         "outputs": layout.llm_outputs,
         "failures": layout.llm_failures,
+        "what is in no export, and why": layout.not_exported,
         "generation manifest": layout.manifest(4),
         "export manifest": layout.manifest(5),
         "report manifest": layout.manifest(6),

@@ -27,7 +27,7 @@ from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.domain.strategies import make_failure, make_item, make_output, quick
 
 ENDS = st.lists(st.tuples(st.sampled_from(["red", "blue", None]), st.sampled_from(["accepted", "failed", "missing"])))
-NOTHING = About("T", {"f": 1}, "0", {"b": 1, "a": 2}, quality({}, (), Findings(Report())), ())
+NOTHING = About("T", {"f": 1}, "0", "$0.00", {"b": 1, "a": 2}, quality({}, (), Findings(Report())), ())
 
 
 def findings(ends: Sequence[tuple[str | None, str]], samples: int = 2, examples: int = 2, **more: Any) -> Findings:
@@ -285,6 +285,7 @@ def test_a_page_holds_what_was_found() -> None:
     page = report_page(found, NOTHING, [])
     assert page["numbers"] == {"share_accepted": 1.0, "cost_usd": None, "tokens": 60, "mean_judge_score": 58.3}
     assert page["headline"]["cost of the outputs"] == "unknown"
+    assert page["headline"]["cost of all calls so far"] == "$0.00"
     assert page["latency"]["median"] == 1.5
     assert page["config"] == '{\n  "b": 1,\n  "a": 2\n}'
     assert {chart.name for chart in page["charts"]} == {"outcomes", "attempts", "scores", "tokens"}
