@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +19,16 @@ from llmbatch_assets.adapters.report_rows import PAGE_BYTES, RowSpool
 from llmbatch_assets.adapters.run_history import read_runs
 from llmbatch_assets.domain.export import ExportManifest
 from llmbatch_assets.domain.manifest import GenerationManifest
+from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.report.counted import Counted, counted_columns
 from llmbatch_assets.domain.report.findings import Findings, gather
+from llmbatch_assets.domain.report.item import in_order
 from llmbatch_assets.domain.report.page import About, report_page
 from llmbatch_assets.domain.report.quality import quality
 from llmbatch_assets.domain.report.samples import Sample, sample_of
 from llmbatch_assets.domain.run_history import all_runs, costs_by_run, last_runs
 from llmbatch_assets.domain.table import Snapshot
+from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.resources.generation import utc_now
 
 MOST_RUNS = 12
@@ -43,10 +46,16 @@ def deliver_report(
 ) -> Delivered:
     """Write the report. Raises ``ConfigError`` for a column that ``report.count_by`` names and nothing has."""
     settings = batch.parameters.report
+    fields = _output_fields(batch)
+
+    def output_of(item: WorkItem) -> AcceptedOutput | None:
+        output = outputs.output(item)
+        return output and in_order(output, fields)
+
     findings = Findings(settings, check_counted(batch, snapshot.columns), snapshot.rows)
     with RowSpool(page_bytes) as spool:
-        gather(findings, outputs.items, outputs.output, outputs.failures, spool.add)
-        page = report_page(findings, _about(batch, outputs, findings, snapshot), _samples(outputs, findings))
+        gather(findings, outputs.items, output_of, outputs.failures, spool.add)
+        page = report_page(findings, _about(batch, outputs, findings, snapshot), _samples(output_of, findings))
         files = _markdown(batch, page, export)
         if settings.write_html:
             files |= _html(batch, page, export, spool)
@@ -59,12 +68,17 @@ def check_counted(batch: Batch, columns: Sequence[str]) -> list[Counted]:
     names = batch.parameters.report.count_by
     if not names:
         return []
-    return counted_columns(names, columns, list(batch.schema.output().json_schema.get("properties", {})))
+    return counted_columns(names, columns, _output_fields(batch))
 
 
-def _samples(outputs: OutputReader, findings: Findings) -> list[Sample]:
+def _output_fields(batch: Batch) -> list[str]:
+    """The fields of an output, in the order of the schema."""
+    return list(batch.schema.output().json_schema.get("properties", {}))
+
+
+def _samples(output_of: Callable[[WorkItem], AcceptedOutput | None], findings: Findings) -> list[Sample]:
     full = findings.settings.include_full_examples
-    picked = ((item, outputs.output(item)) for item in findings.samples.items())
+    picked = ((item, output_of(item)) for item in findings.samples.items())
     return [sample_of(item, output, full=full) for item, output in picked if output is not None]
 
 
@@ -165,6 +179,9 @@ def _pointers(batch: Batch, export: ExportManifest, report: Path) -> dict[str, L
         "history of runs": layout.run_history,
         "prompts and schemas by their fingerprints": layout.provenance,
     }
+    if not batch.path(layout.llm_failures).is_dir():
+        # Made by the first failure.
+        del fixed["failures"]
     if batch.parameters.prompts.judge.enabled:
         fixed["judge's prompt"] = batch.parameters.prompts.judge.path
     paths = {name: str(path) for name, path in fixed.items()} | {f"{k} export": v for k, v in export.files.items()}
