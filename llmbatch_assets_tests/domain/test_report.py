@@ -285,7 +285,7 @@ def test_a_page_holds_what_was_found() -> None:
     page = report_page(found, NOTHING, [])
     assert page["numbers"] == {"share_accepted": 1.0, "cost_usd": None, "tokens": 60, "mean_judge_score": 58.3}
     assert page["headline"]["cost of the outputs"] == "unknown"
-    assert page["headline"]["cost of all calls so far"] == "$0.00"
+    assert page["headline"]["cost of all calls"] == "$0.00"
     assert page["latency"]["median"] == 1.5
     assert page["config"] == '{\n  "b": 1,\n  "a": 2\n}'
     assert {chart.name for chart in page["charts"]} == {"outcomes", "attempts", "scores", "tokens"}

@@ -100,7 +100,7 @@ def headline(findings: Findings, spent: str) -> dict[str, str]:
         "failed": f"{counts['failed']:,}",
         "not attempted": f"{counts['missing']:,}",
         "cost of the outputs": shown(findings.usage.cost_usd).removeprefix("cost "),
-        "cost of all calls so far": spent.removeprefix("cost "),
+        "cost of all calls": spent.removeprefix("cost "),
         "tokens": f"{findings.usage.input_tokens + findings.usage.output_tokens:,}",
     }
     score = mean(findings.scores)
