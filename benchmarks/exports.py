@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch_assets.adapters.files import json_bytes, keep_json
-from llmbatch_assets.adapters.output_store import keep_provenance
 from llmbatch_assets.adapters.project import Batch, BatchFile
+from llmbatch_assets.adapters.provenance import keep_provenance
 from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.domain.table import Snapshot

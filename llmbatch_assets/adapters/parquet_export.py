@@ -67,12 +67,11 @@ class ParquetTable:
         if not self._waiting:
             return
         columns = list(zip(*self._waiting, strict=True))
-        misfits = [
-            field.name for field, cells in zip(self._schema, columns, strict=True) if _array(cells, field.type) is None
-        ]
+        arrays = [_array(cells, field.type) for field, cells in zip(self._schema, columns, strict=True)]
+        misfits = [field.name for field, array in zip(self._schema, arrays, strict=True) if array is None]
         if misfits:
             self._widen(misfits)
-        arrays = [_array(cells, field.type) for field, cells in zip(self._schema, columns, strict=True)]
+            arrays = [_array(cells, field.type) for field, cells in zip(self._schema, columns, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         self._waiting.clear()
 

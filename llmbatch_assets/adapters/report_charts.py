@@ -25,7 +25,7 @@ LIGHT = {
     "plain": "#3e63b8",
     "good": "#1d7a4a",
     "bad": "#b3362c",
-    "open": "#98a2ad",
+    "open": "#858f9a",
 }
 DARK = {"ink": "#c3ccd5", "grid": "#3b444e", "plain": "#7f9fe8", "good": "#56b98a", "bad": "#ec8078", "open": "#7b8692"}
 # In a place whose ground is not known.
@@ -57,6 +57,7 @@ _SETTINGS: dict[str, Any] = {
 }
 _SIZE = (4.8, 2.5)
 _MANY_BARS = 8
+_FEWEST_PLACES = 3
 # Characters below the axis that have room next to each other.
 _CROWDED = 48
 
@@ -126,6 +127,9 @@ def _draw(axes: Axes, chart: Chart) -> None:
     if len(chart.bars) <= _MANY_BARS:
         axes.bar_label(drawn, [_short(bar.value) if bar.value else "" for bar in chart.bars], padding=2, fontsize=8)
     _name_places(axes, chart)
+    # A bar alone would be as wide as the chart.
+    spare = max(0, _FEWEST_PLACES - len(chart.bars)) / 2
+    axes.set_xlim(-0.6 - spare, len(chart.bars) - 0.4 + spare)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     axes.set_ylim(0, chart.longest * 1.15)

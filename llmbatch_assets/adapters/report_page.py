@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -17,14 +16,14 @@ from markupsafe import Markup
 
 from llmbatch_assets.adapters.report_charts import chart_image, chart_image_for_any_ground
 from llmbatch_assets.adapters.report_rows import RowSpool, Slice
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.report.charts import Chart
 from llmbatch_assets.domain.report.rows import ItemRow
 from llmbatch_assets.domain.report.tallies import Line
-from llmbatch_assets.domain.run_history import RunCosts
 
-# Characters that mean something in Markdown, wherever they stand.
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~])")
+# Characters that mean something in Markdown inside a line; an underscore means nothing between letters or digits. The
+# fewer, the better the source can be read.
+_MARKDOWN = re.compile(r"([\\`*\[\]#|~]|(?<![^\W_])_|_(?![^\W_]))")
+_ENTITY = re.compile(r"&(?=#?\w+;)")
 _BLOCKS = 20
 # No escaped text can hold it: that has no `<`.
 _ROWS = Markup("<!--rows-->")
@@ -155,7 +154,6 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         of=_share,
         blocks=_blocks,
         minute=_minute,
-        cost=_cost,
         image=chart_image,
         link=_link,
         file_in=_file_in,
@@ -165,7 +163,8 @@ def _environment(autoescape: bool) -> jinja2.Environment:
 
 def _plain(text: Any) -> str:
     """Text for a line or a table cell of Markdown: shown as it is, without effect."""
-    return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+    line = _ENTITY.sub("&amp;", " ".join(str(text).split())).replace("<", "&lt;")
+    return _MARKDOWN.sub(r"\\\1", line)
 
 
 def _fenced(text: Any) -> Markup:
@@ -195,10 +194,6 @@ def _blocks(part: float, whole: float) -> str:
 
 def _minute(stamp: str) -> str:
     return stamp[:16].replace("T", " ")
-
-
-def _cost(costs: RunCosts) -> str:
-    return shown(costs.known_cost, costs.unknown if costs.known_cost is not None else 0)
 
 
 def _link(link: Link) -> Markup:

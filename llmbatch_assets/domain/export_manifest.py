@@ -26,9 +26,9 @@ _IN_WORDS = {
     "n_elements_without_row": "elements without a row",
 }
 _CHANGES_IN_WORDS = {
-    "cut_at_32767_characters": "cells were cut, since Excel's hold 32,767 characters",
-    "rows_on_further_sheets": "rows are on further sheets, since Excel's have 1,048,576 rows",
-    "columns_as_text": "columns are texts, since they hold numbers beyond 64 bits",
+    "cut_at_32767_characters": "cells cut, since Excel's hold 32,767 characters",
+    "rows_on_further_sheets": "rows on further sheets, since Excel's have 1,048,576 rows",
+    "columns_as_text": "columns written as texts, since they hold numbers beyond 64 bits",
 }
 
 
@@ -78,7 +78,9 @@ def told_of_export(manifest: Mapping[str, Any]) -> list[str]:
         told.append(f"not exported: {', '.join(parts)}; see {manifest['not_exported_file']}")
     for name, changes in manifest["changes"].items():
         told += [
-            f"{name}: {count} {_CHANGES_IN_WORDS[kind]}" for kind, count in changes.items() if kind in _CHANGES_IN_WORDS
+            f"{name}: {_CHANGES_IN_WORDS[kind]}: {count}"
+            for kind, count in changes.items()
+            if kind in _CHANGES_IN_WORDS
         ]
     if manifest["set_aside_files"]:
         told.append(

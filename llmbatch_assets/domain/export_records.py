@@ -91,7 +91,7 @@ def _used_rows(item: WorkItem) -> list[int]:
 def _beyond_cap(item: WorkItem) -> Iterator[LeftOut]:
     used: int = item.meta["n_rows_used"]
     for index in item.meta["row_indices"][used:]:
-        message = f"the model saw the first {used} rows of the group (grouping.max_rows_per_group)"
+        message = f"of its group the model is shown the first {used} rows alone (grouping.max_rows_per_group)"
         yield left_out(item, "row_beyond_cap", index, message)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from llmbatch_assets.domain.export import Column, export_columns
-from llmbatch_assets.domain.export_fields import OutputField, OutputSchema
+from llmbatch_assets.domain.export_fields import ColumnType, OutputField, OutputSchema
 from llmbatch_assets.domain.export_records import Join
 from llmbatch_assets.domain.parameters import Explode, Parameters
 from llmbatch_assets.domain.table import nearest_first
@@ -13,14 +13,15 @@ from llmbatch_assets.domain.verdict import verdict_field
 from llmbatch_assets.errors import ConfigError
 
 
-def columns_of(join: Join, schema: OutputSchema, judge: Iterable[str], *, flatten: bool) -> list[Column]:
-    """The columns of an export; ``judge`` are the fields of a verdict. Raises ``ConfigError``."""
+def columns_of(join: Join, schema: OutputSchema, judge: Mapping[str, ColumnType], *, flatten: bool) -> list[Column]:
+    """The columns of an export; ``judge`` are the fields of a verdict and what they hold. Raises ``ConfigError``."""
     fields = list(schema.fields(flatten=flatten))
     elements: Iterable[OutputField] = ()
     if join.way == "explode":
         elements = checked_elements(join.explode, schema, join.snapshot.columns).fields(flatten=flatten)
         fields = [field for field in fields if field.path != (join.explode.list,)]
-    return export_columns(join.input_columns, fields, elements, verdict_field(judge))
+    score: ColumnType = "integer" if judge.get("score") == "integer" else "number"
+    return export_columns(join.input_columns, fields, elements, verdict_field(judge), score)
 
 
 def checked_elements(explode: Explode, schema: OutputSchema, columns: Sequence[str]) -> OutputSchema:

@@ -24,10 +24,18 @@ class GenerationMeta(BaseModel):
     elapsed_sec: float
 
 
+class GenerationCounts(BaseModel):
+    """What later steps read of the manifest's ``counts``."""
+
+    n_total: int
+    n_cache_skipped: int
+
+
 class GenerationManifest(BaseModel):
     """What later steps read of the manifest."""
 
     meta: GenerationMeta
+    counts: GenerationCounts
 
 
 class RunFacts(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from llmbatch_assets.domain.cost import dollars
+from llmbatch_assets.domain.cost import dollars, shown
 from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.outcome import Stored
 
@@ -74,6 +74,11 @@ class RunCosts:
     def known_cost(self) -> float | None:
         """The cost, None where nothing is known of it."""
         return self.cost_usd if self.cost_usd or not self.unknown else None
+
+    @property
+    def shown(self) -> str:
+        """The cost for people."""
+        return shown(self.known_cost, self.unknown)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ def export_columns_of(batch: Batch, join: Join) -> list[Column]:
     """The columns of the batch's exports. Raises ``ConfigError`` as ``deliver_exports`` does."""
     # What a trusted module computes or writes otherwise than it reads is in this schema and not in the prompt's.
     schema = OutputSchema(batch.schema.output().model.model_json_schema(mode="serialization"))
-    judge = batch.schema.judge().json_schema["properties"] if batch.judge_prompt else {}
+    verdict = OutputSchema(batch.schema.judge().json_schema).fields(flatten=False) if batch.judge_prompt else ()
+    judge = {field.path[0]: field.type for field in verdict if field.path}
     return columns_of(join, schema, judge, flatten=batch.parameters.outputs.nested == "flatten")
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,16 +17,18 @@ from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.report_page import Link, Links, parts_of, render_html, render_markdown
 from llmbatch_assets.adapters.report_rows import PAGE_BYTES, RowSpool
 from llmbatch_assets.adapters.run_history import read_runs
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.export import ExportManifest
 from llmbatch_assets.domain.manifest import GenerationManifest
+from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.report.counted import Counted, counted_columns
 from llmbatch_assets.domain.report.findings import Findings, gather
+from llmbatch_assets.domain.report.item import in_order
 from llmbatch_assets.domain.report.page import About, report_page
 from llmbatch_assets.domain.report.quality import quality
 from llmbatch_assets.domain.report.samples import Sample, sample_of
-from llmbatch_assets.domain.run_history import RunCosts, all_runs, costs_by_run, last_runs
+from llmbatch_assets.domain.run_history import all_runs, costs_by_run, last_runs
 from llmbatch_assets.domain.table import Snapshot
+from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.resources.generation import utc_now
 
 MOST_RUNS = 12
@@ -44,10 +46,16 @@ def deliver_report(
 ) -> Delivered:
     """Write the report. Raises ``ConfigError`` for a column that ``report.count_by`` names and nothing has."""
     settings = batch.parameters.report
+    fields = _output_fields(batch)
+
+    def output_of(item: WorkItem) -> AcceptedOutput | None:
+        output = outputs.output(item)
+        return output and in_order(output, fields)
+
     findings = Findings(settings, check_counted(batch, snapshot.columns), snapshot.rows)
     with RowSpool(page_bytes) as spool:
-        gather(findings, outputs.items, outputs.output, outputs.failures, spool.add)
-        page = report_page(findings, _about(batch, outputs, findings, snapshot), _samples(outputs, findings))
+        gather(findings, outputs.items, output_of, outputs.failures, spool.add)
+        page = report_page(findings, _about(batch, outputs, findings, snapshot), _samples(output_of, findings))
         files = _markdown(batch, page, export)
         if settings.write_html:
             files |= _html(batch, page, export, spool)
@@ -60,22 +68,30 @@ def check_counted(batch: Batch, columns: Sequence[str]) -> list[Counted]:
     names = batch.parameters.report.count_by
     if not names:
         return []
-    return counted_columns(names, columns, list(batch.schema.output().json_schema.get("properties", {})))
+    return counted_columns(names, columns, _output_fields(batch))
 
 
-def _samples(outputs: OutputReader, findings: Findings) -> list[Sample]:
+def _output_fields(batch: Batch) -> list[str]:
+    """The fields of an output, in the order of the schema."""
+    return list(batch.schema.output().json_schema.get("properties", {}))
+
+
+def _samples(output_of: Callable[[WorkItem], AcceptedOutput | None], findings: Findings) -> list[Sample]:
     full = findings.settings.include_full_examples
-    picked = ((item, outputs.output(item)) for item in findings.samples.items())
+    picked = ((item, output_of(item)) for item in findings.samples.items())
     return [sample_of(item, output, full=full) for item, output in picked if output is not None]
 
 
 def _about(batch: Batch, outputs: OutputReader, findings: Findings, snapshot: Snapshot) -> About:
     costs = costs_by_run(read_ledger(batch.path(batch.layout.ledger)))
+    # Every call since the ledger was begun: those that failed, and those of earlier settings, too.
+    spent = all_runs(costs.values())
     records = list(read_runs(batch.path(batch.layout.run_history)))
     return About(
         title=batch.title,
         facts=_facts(batch, records[-1].run_id if records else None),
-        calls=_spent(all_runs(costs.values())),
+        calls=f"{spent.calls:,}, {spent.tokens:,} tokens, {spent.shown}",
+        spent=spent.shown,
         config=batch.parameters.model_dump(mode="json"),
         quality=quality(snapshot.meta, outputs.plan_warnings, findings),
         runs=last_runs(records, costs, MOST_RUNS),
@@ -84,7 +100,8 @@ def _about(batch: Batch, outputs: OutputReader, findings: Findings, snapshot: Sn
 
 def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
     identity = batch.source.identity
-    meta = load_artifact(batch, "llm_outputs", GenerationManifest).meta
+    generation = load_artifact(batch, "llm_outputs", GenerationManifest)
+    meta, counts = generation.meta, generation.counts
     zone = batch.parameters.run.timezone
     generated = datetime.fromisoformat(meta.generated_at_utc).astimezone(ZoneInfo(zone))
     judged = {
@@ -92,7 +109,8 @@ def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
         "model of the judge": batch.parameters.judge_llm().model_name,
     }
     facts = {
-        "last generation": f"{generated:%Y-%m-%d %H:%M:%S} {zone}, {meta.elapsed_sec} s",
+        "last generation": f"{generated:%Y-%m-%d %H:%M:%S} {zone}, {meta.elapsed_sec} s, "
+        f"{counts.n_cache_skipped:,} of {counts.n_total:,} items from the cache",
         "Dagster run of the last generation with work to do": last_run or "not recorded",
         "command": batch.command,
         "provider": batch.source.provider,
@@ -105,11 +123,6 @@ def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
         "schema module": "imported as it is (llm_schema.trust)" if batch.parameters.llm_schema.trust else "vetted",
     }
     return facts | (judged if identity.judge_enabled else {}) | {"configuration_sha": batch.config_sha()}
-
-
-def _spent(costs: RunCosts) -> str:
-    """What every call since the ledger was begun came to: those that failed, and earlier settings, too."""
-    return f"{costs.calls}, {costs.tokens} tokens, {shown(costs.known_cost, costs.unknown)}"
 
 
 def _markdown(batch: Batch, page: dict[str, Any], export: ExportManifest) -> dict[str, str]:
@@ -158,6 +171,7 @@ def _pointers(batch: Batch, export: ExportManifest, report: Path) -> dict[str, L
         "generation prompt": batch.parameters.prompts.generation.path,
         "outputs": layout.llm_outputs,
         "failures": layout.llm_failures,
+        "what is in no export, and why": layout.not_exported,
         "generation manifest": layout.manifest(4),
         "export manifest": layout.manifest(5),
         "report manifest": layout.manifest(6),
@@ -165,6 +179,9 @@ def _pointers(batch: Batch, export: ExportManifest, report: Path) -> dict[str, L
         "history of runs": layout.run_history,
         "prompts and schemas by their fingerprints": layout.provenance,
     }
+    if not batch.path(layout.llm_failures).is_dir():
+        # Made by the first failure.
+        del fixed["failures"]
     if batch.parameters.prompts.judge.enabled:
         fixed["judge's prompt"] = batch.parameters.prompts.judge.path
     paths = {name: str(path) for name, path in fixed.items()} | {f"{k} export": v for k, v in export.files.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import pytest
 
 from llmbatch_assets.adapters.report_page import parts_of, render_html
 from llmbatch_assets.adapters.report_rows import RowSpool
+from llmbatch_assets.domain.report.rows import ItemRow
 from llmbatch_assets_tests.adapters.test_report_page import HOSTILE, LINKS, POINTERS, ROW, page
 
 if TYPE_CHECKING:
@@ -41,23 +42,28 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of 20,000 items in which every hostile text stands wherever a text can stand."""
-    path = tmp_path_factory.mktemp("pages") / "report.html"
+    return written(tmp_path_factory.mktemp("pages") / "report.html", map(hostile_row, range(N_ITEMS)))
+
+
+def hostile_row(number: int) -> ItemRow:
+    text = HOSTILE[number % len(HOSTILE)]
+    return ROW._replace(
+        key=f"item-{number}",
+        row=number,
+        group=text[:20] or "g",
+        end="accepted" if number % 10 else "failed",
+        cause="" if number % 10 else "not_json",
+        text=text * 3,
+        reasons=text,
+        context=f"needle-{number} {text}",
+    )
+
+
+def written(path: Path, rows: Iterable[ItemRow]) -> Path:
+    """A report with these rows."""
     with RowSpool() as spool:
-        for number in range(N_ITEMS):
-            text = HOSTILE[number % len(HOSTILE)]
-            end = ("accepted", "failed", "missing")[0 if number % 10 else 1]
-            spool.add(
-                ROW._replace(
-                    key=f"item-{number}",
-                    row=number,
-                    group=text[:20] or "g",
-                    end=end,  # type: ignore[arg-type]
-                    cause="" if end == "accepted" else "not_json",
-                    text=text * 3,
-                    reasons=text,
-                    context=f"needle-{number} {text}",
-                )
-            )
+        for row in rows:
+            spool.add(row)
         (part,) = parts = parts_of(spool.slices(), [path.name])
         with path.open("wb") as file:
             file.writelines(render_html(page("".join(HOSTILE)), POINTERS, LINKS, parts, part, spool))
@@ -107,6 +113,14 @@ def test_search_and_filters_find_items(opened: Page) -> None:
     expect(status).to_contain_text("of 2,000 items found")
     opened.locator("#search").fill("no such text anywhere")
     expect(status).to_have_text("0 items found, of 20,000 on this page")
+
+
+def test_a_filter_that_could_not_narrow_anything_is_not_there(browser: Browser, opened: Page, tmp_path: Path) -> None:
+    assert opened.locator("#group").is_visible()
+    tab = browser.new_page()
+    tab.goto(written(tmp_path / "report.html", [ROW]).as_uri())
+    assert not tab.locator("#group").is_visible()
+    tab.close()
 
 
 def test_a_heading_sorts_and_says_so(opened: Page) -> None:

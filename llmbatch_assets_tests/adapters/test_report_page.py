@@ -136,6 +136,7 @@ def page(text: str, **changes: Any) -> dict[str, Any]:
         title=text,
         facts={"model": text, text: "x"},
         calls=text,
+        spent=text,
         config={"run": {"name": text}, text: text},
         quality=quality(meta, [text], findings),
         runs=runs,
@@ -308,16 +309,25 @@ def test_what_dagster_shows_is_inert_too(text: str) -> None:
 
 @pytest.mark.parametrize("render", [html_of, markdown_of])
 def test_counts_causes_and_pointers_are_told(render: Any) -> None:
-    text = render(page("plain")).replace("**", "").replace("\\", "")
+    text = render(page("plain")).replace("**", "")
     for told in ("1 of 3 items accepted", "1 failed", "1 not attempted", "schema_mismatch: 1", "item-1"):
         assert told in text
     assert "pipeline2_input.json" in text
 
 
+@pytest.mark.parametrize("render", [html_of, markdown_of, render_summary])
+@pytest.mark.parametrize(("provider", "told"), [("offline", True), ("openai", False)])
+def test_made_up_answers_are_called_so(render: Any, provider: str, told: bool) -> None:
+    about = About("t", {"provider": provider}, "0", "$0.00", {}, quality({}, (), Findings(Report())), ())
+    findings = Findings(Report())
+    findings.add(work_item(0), accepted(0), [])
+    assert ("answers are made up" in render(report_page(findings, about, []))) is told
+
+
 @pytest.mark.parametrize("render", [html_of, markdown_of])
 def test_a_report_of_nothing_is_a_report(render: Any) -> None:
     findings = Findings(Report())
-    about = About("Empty", {}, "0", {}, quality({}, (), findings), ())
+    about = About("Empty", {}, "0", "$0.00", {}, quality({}, (), findings), ())
     text = render(report_page(findings, about, []), {})
     assert "0 of 0 items accepted" in text.replace("**", "")
     assert "None." in text

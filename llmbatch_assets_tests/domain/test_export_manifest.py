@@ -51,7 +51,7 @@ def test_what_a_user_should_know_is_told_and_nothing_else() -> None:
     made = manifest({"failed": 2}, {"failed": 2}, {"xlsx": {"cut_at_32767_characters": 3}}, "output_earlier.csv")
     missing, cut, aside = told_of_export(made)
     assert missing == "not exported: 2 failed items; see left.csv"
-    assert cut.startswith("xlsx: 3 cells were cut")
+    assert (cut[:15], cut[-3:]) == ("xlsx: cells cut", ": 3")
     assert "output_earlier.csv" in aside
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llmbatch_assets.domain.export_fields import OutputSchema
+from llmbatch_assets.domain.export_fields import ColumnType, OutputSchema
 from llmbatch_assets.domain.export_records import Join
 from llmbatch_assets.domain.export_settings import columns_of, export_warnings
 from llmbatch_assets.errors import ConfigError
@@ -37,10 +37,10 @@ class Output(BaseModel):
 SCHEMA = OutputSchema(Output.model_json_schema(mode="serialization"))
 
 
-def named(mode: str, judge: tuple[str, ...] = (), **outputs: Any) -> list[str]:
+def named(mode: str, **outputs: Any) -> list[str]:
     """Where the columns are from, but for those that every export has."""
     join = Join.of(snapshot([]), parameters(grouping=ROW_MODES[mode], outputs=outputs))
-    columns = columns_of(join, SCHEMA, judge, flatten=False)
+    columns = columns_of(join, SCHEMA, {}, flatten=False)
     return [f"{one.name}={one.origin}" for one in columns if one.part not in ("meta", "judge")]
 
 
@@ -60,8 +60,14 @@ def test_a_group_has_its_column_and_each_row_all_columns(group_rows: str, n_inpu
     ("fields", "expected"), [(["passed", "score"], "judge.passed"), (["verdict", "ok"], "judge.verdict")]
 )
 def test_the_verdict_is_the_judges_own_field(fields: list[str], expected: str) -> None:
-    columns = columns_of(Join.of(snapshot([]), parameters()), SCHEMA, fields, flatten=False)
+    columns = columns_of(Join.of(snapshot([]), parameters()), SCHEMA, dict.fromkeys(fields, "string"), flatten=False)
     assert [one.origin for one in columns if one.name == "judge_verdict"] == [expected]
+
+
+@pytest.mark.parametrize(("said", "expected"), [("integer", "integer"), ("number", "number"), ("json", "number")])
+def test_the_score_is_an_integer_where_the_judges_schema_says_so(said: ColumnType, expected: str) -> None:
+    columns = columns_of(Join.of(snapshot([]), parameters()), SCHEMA, {"score": said}, flatten=False)
+    assert [one.type for one in columns if one.name == "judge_score"] == [expected]
 
 
 @pytest.mark.parametrize(

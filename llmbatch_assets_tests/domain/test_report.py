@@ -27,7 +27,7 @@ from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.domain.strategies import make_failure, make_item, make_output, quick
 
 ENDS = st.lists(st.tuples(st.sampled_from(["red", "blue", None]), st.sampled_from(["accepted", "failed", "missing"])))
-NOTHING = About("T", {"f": 1}, "0", {"b": 1, "a": 2}, quality({}, (), Findings(Report())), ())
+NOTHING = About("T", {"f": 1}, "0", "$0.00", {"b": 1, "a": 2}, quality({}, (), Findings(Report())), ())
 
 
 def findings(ends: Sequence[tuple[str | None, str]], samples: int = 2, examples: int = 2, **more: Any) -> Findings:
@@ -203,6 +203,18 @@ def test_samples_do_not_depend_on_the_order_of_the_items_and_hold_back_where_the
     assert len(picked[0]) == 10
 
 
+def test_of_more_groups_than_there_is_room_for_not_the_first_ones_are_shown() -> None:
+    chooser = SampleChooser(per_group=2, most=10)
+    for number in range(200):
+        chooser.add(make_item(number, f"g{number % 100}"))
+    shown = [item.group_key for item in chooser.items()]
+    places = [int(str(key)[1:]) for key in shown]
+    assert len(set(shown)) == 10
+    assert places == sorted(places)
+    # The chance that ten of a hundred groups, drawn by lot, are all in one half is a thousandth of a half.
+    assert places[0] < 50 <= places[-1]
+
+
 @pytest.mark.parametrize("full", [True, False])
 def test_a_long_output_is_shown_whole_or_by_its_beginning(full: bool) -> None:
     item = make_item(1, "red")
@@ -272,7 +284,8 @@ def test_a_page_holds_what_was_found() -> None:
     found.add(make_item(9), make_output(make_item(9), judge=None, latency_sec=9.0), [])
     page = report_page(found, NOTHING, [])
     assert page["numbers"] == {"share_accepted": 1.0, "cost_usd": None, "tokens": 60, "mean_judge_score": 58.3}
-    assert page["headline"]["cost of the outputs"] == "cost unknown"
+    assert page["headline"]["cost of the outputs"] == "unknown"
+    assert page["headline"]["cost of all calls"] == "$0.00"
     assert page["latency"]["median"] == 1.5
     assert page["config"] == '{\n  "b": 1,\n  "a": 2\n}'
     assert {chart.name for chart in page["charts"]} == {"outcomes", "attempts", "scores", "tokens"}

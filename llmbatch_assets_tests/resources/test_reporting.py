@@ -1,5 +1,6 @@
 """The report as files of a project: what it points to, its parts, its history, and what it refuses."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from llmbatch_assets.resources.report_metadata import report_metadata
 from llmbatch_assets.resources.reporting import Delivered, deliver_report
 from llmbatch_assets_tests.chat_server import ChatServer, says
 from llmbatch_assets_tests.memory_storage import kept_in_memory
-from llmbatch_assets_tests.project import Project, make_project, settings
+from llmbatch_assets_tests.project import SCHEMA, Project, make_project, settings
 from llmbatch_assets_tests.resources.test_delivery import batch_of, generate
 
 REPORT = "artifacts/reports/report.html"
@@ -41,8 +42,17 @@ def test_every_link_of_the_page_leads_to_a_file(tmp_path: Path) -> None:
     page = project.path(REPORT)
     links = set(re.findall(r'href="(\.\.[^"]+)"', page.read_text(encoding="utf-8")))
     assert len(links) > 10
-    # A folder that failures alone make.
-    assert [link for link in links if not (page.parent / unquote(link)).exists()] == ["../cache/llm_failures"]
+    assert [link for link in links if not (page.parent / unquote(link)).exists()] == []
+
+
+def test_outputs_are_shown_in_the_order_of_the_schema(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "village")
+    answer, certain = re.findall(r"    (?:answer|certain): .*\n", SCHEMA)
+    project.write("schema/llm_schema.py", SCHEMA.replace(answer + certain, certain + answer))
+    generate(project)
+    sample = deliver(project).page["samples"][0]
+    assert list(json.loads(sample.output)) == ["certain", "answer"]
+    assert '"certain: ' in project.path(REPORT).read_text(encoding="utf-8")
 
 
 def test_a_large_report_goes_on_in_parts_and_a_smaller_one_removes_them(tmp_path: Path) -> None:

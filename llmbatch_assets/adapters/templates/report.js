@@ -84,7 +84,7 @@
     cell.colSpan = table.tHead.rows[0].cells.length;
     const named = { Output: TEXT, "The judge's reasons": REASONS, Input: CONTEXT };
     for (const [name, field] of Object.entries(named)) {
-      if (row[field]) cell.append(element("h4", field === TEXT && row[END] === "failed" ? "Message" : name), element("pre", row[field]));
+      if (row[field]) cell.append(element("h3", field === TEXT && row[END] === "failed" ? "Message" : name), element("pre", row[field]));
     }
     const folder = row[END] === "failed" ? table.dataset.failures : table.dataset.outputs;
     if (row[ARTIFACT]) {

@@ -24,9 +24,10 @@ REJECTED = "judge_rejected"
 
 
 class FailureExample(NamedTuple):
-    """One failed item, and the file to open."""
+    """One failed item, its row if it is about one, and the file to open."""
 
     partition_key: str
+    row_index: int | None
     message: str
     artifact: str
 
@@ -128,7 +129,7 @@ class Findings:
         shown = self.examples.setdefault(last.cause, [])
         if len(shown) < self.settings.max_reason_examples:
             message = cut(last.error["message"], MESSAGE_CHARS)[0]
-            shown.append(FailureExample(item.partition_key, message, failure_file(last)))
+            shown.append(FailureExample(item.partition_key, item.row_index, message, failure_file(last)))
 
     def counts(self) -> dict[str, int]:
         """Accepted, failed, missing, and their sum."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.text import cut
 from llmbatch_assets.domain.work import WorkItem
 
@@ -15,6 +17,12 @@ REASON_CHARS = 300
 def group_name(item: WorkItem) -> str:
     """The item's group. A group of rows without a key is not taken for all rows."""
     return NO_GROUP if item.group_key is None else item.group_key or EMPTY_GROUP
+
+
+def in_order(output: AcceptedOutput, fields: Sequence[str]) -> AcceptedOutput:
+    """The output with these fields first: artifacts have theirs sorted, people read them as the schema has them."""
+    named = {name: output.parsed[name] for name in fields if name in output.parsed}
+    return output.model_copy(update={"parsed": named | output.parsed})
 
 
 def reasons_of(judge: dict[str, Any] | None) -> list[str]:

@@ -27,6 +27,7 @@ class About(NamedTuple):
     title: str
     facts: dict[str, Any]
     calls: str
+    spent: str
     config: dict[str, Any]
     quality: Quality
     runs: Sequence[PastRun]
@@ -58,7 +59,7 @@ def report_page(findings: Findings, about: About, samples: Sequence[Sample]) -> 
         "title": about.title,
         "counts": counts,
         "numbers": numbers(findings),
-        "headline": headline(findings),
+        "headline": headline(findings, about.spent),
         "facts": about.facts,
         "usage": usage_facts(findings) | {"all calls so far": about.calls},
         "groups": findings.groups.lines(
@@ -91,14 +92,15 @@ def numbers(findings: Findings) -> dict[str, float | None]:
     }
 
 
-def headline(findings: Findings) -> dict[str, str]:
-    """The numbers that are looked at first."""
+def headline(findings: Findings, spent: str) -> dict[str, str]:
+    """The numbers that are looked at first; failed attempts have no output and yet cost something."""
     counts = findings.counts()
     told = {
         "accepted": f"{counts['accepted']:,}",
         "failed": f"{counts['failed']:,}",
         "not attempted": f"{counts['missing']:,}",
-        "cost of the outputs": shown(findings.usage.cost_usd),
+        "cost of the outputs": shown(findings.usage.cost_usd).removeprefix("cost "),
+        "cost of all calls": spent.removeprefix("cost "),
         "tokens": f"{findings.usage.input_tokens + findings.usage.output_tokens:,}",
     }
     score = mean(findings.scores)
@@ -109,9 +111,9 @@ def usage_facts(findings: Findings) -> dict[str, str]:
     """What the accepted outputs took."""
     usage = findings.usage
     return {
-        "requests": f"{usage.requests}",
-        "input tokens (of them cached)": f"{usage.input_tokens} ({usage.cached_input_tokens})",
-        "output tokens (of them reasoning)": f"{usage.output_tokens} ({usage.reasoning_tokens})",
+        "requests": f"{usage.requests:,}",
+        "input tokens (of them cached)": f"{usage.input_tokens:,} ({usage.cached_input_tokens:,})",
+        "output tokens (of them reasoning)": f"{usage.output_tokens:,} ({usage.reasoning_tokens:,})",
         "cost of the accepted outputs": shown(usage.cost_usd),
     }
 

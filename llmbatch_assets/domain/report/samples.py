@@ -53,14 +53,17 @@ class SampleChooser:
             del group[self.per_group :]
 
     def items(self) -> list[WorkItem]:
-        """The picked items, group by group; where there are too many, as many of each group as there is room for."""
+        """The picked items, group by group; where there are too many, as many of each group as there is room for.
+
+        More groups than there is room for are chosen among by the ids, too: not the first ones of the table.
+        """
         ranked = [
-            (rank, place, seen, item)
+            (rank, work_id, place, seen, item)
             for place, group in enumerate(self._picked.values())
-            for rank, (_, seen, item) in enumerate(group)
+            for rank, (work_id, seen, item) in enumerate(group)
         ]
-        kept = sorted(ranked, key=lambda pick: pick[:2])[: self.most]
-        return [item for *_, item in sorted(kept, key=lambda pick: pick[1:3])]
+        kept = sorted(ranked, key=lambda pick: pick[:4])[: self.most]
+        return [item for *_, item in sorted(kept, key=lambda pick: pick[2:4])]
 
 
 def sample_of(item: WorkItem, output: AcceptedOutput, *, full: bool) -> Sample:
