@@ -84,14 +84,16 @@ def run(
         from llmbatch_assets.cli.logs import keep_log
 
         keep_log(batch)
-        from llmbatch_assets.cli.preflight import preflight
+        from llmbatch_assets.cli.preflight import preflight, require_keys
         from llmbatch_assets.cli.stages import StageRunner
 
         # Without --select, what is made again is the outputs.
         forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)
+        selection = Selection(limit=limit, sample=sample, retry_failed=retry_failed)
         preflight(batch, select, force_schema="llm_schema_py" in forced)
+        require_keys(batch, select, selection, forced)
         if "llm_outputs" in select and not yes:
-            _ask(batch, Selection(limit=limit, sample=sample, retry_failed=retry_failed), forced, select)
+            _ask(batch, selection, forced, select)
         generate = {"limit": limit, "sample": sample, "retry_failed": retry_failed, "force": "llm_outputs" in forced}
         schema = {name: {"force": name in forced} for name in ("llm_schema_py", "llm_schema_txt")}
         sys.exit(StageRunner(batch_file, batch).run(select, {"llm_outputs": generate, **schema}))

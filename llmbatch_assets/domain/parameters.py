@@ -520,6 +520,13 @@ class Parameters(Block):
             return judge.model_copy(update={"api_key_env": ""})
         return judge
 
+    def key_names(self) -> set[str]:
+        """Names of the keys that calls of the batch need."""
+        if self.llm.provider != "openai":
+            return set()
+        judge = {self.judge_llm().key_name} if self.prompts.judge.enabled else set()
+        return ({self.llm.key_name} | judge) - {""}
+
 
 def read_parameters(mapping: dict[str, Any]) -> Parameters:
     """Parameters from a parsed file, types taken strictly. Raises ``pydantic.ValidationError``."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from llmbatch_assets.adapters.artifacts import load_artifact
 from llmbatch_assets.adapters.cache_survey import CacheSurvey, cache_ids
 from llmbatch_assets.adapters.earlier_outputs import EarlierOutputs
 from llmbatch_assets.adapters.project import Batch
@@ -18,7 +19,7 @@ from llmbatch_assets.domain.plan_report import Counts, PlanReport, judged_spendi
 from llmbatch_assets.domain.reasons import Reasons, Traces, changes_between, together, trace_of
 from llmbatch_assets.domain.row_matching import Match, match_rows
 from llmbatch_assets.domain.schema import JUDGE_MODEL
-from llmbatch_assets.domain.work import WorkItem, WorkPlan
+from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkItems, WorkPlan
 from llmbatch_assets.errors import MissingArtifactError
 from llmbatch_assets.resources.estimating import Estimator, Work
 
@@ -186,6 +187,16 @@ def plan_of(batch: Batch, selection: Selection | None = None, *, force: bool = F
     work = make_plan(snapshot, batch.parameters)
     report = Planner(batch, work, selection or Selection(), force).report()
     return report._replace(warnings=[*snapshot.meta["warnings"], *report.warnings])
+
+
+def plan_of_run(batch: Batch, selection: Selection, *, force: bool, plans: bool) -> PlanReport:
+    """What a run that begins now would do. ``plans``: it makes the work items anew. Files are taken by their names."""
+    if plans:
+        work = make_plan(batch.read_snapshot(), batch.parameters)
+    else:
+        items = load_artifact(batch, "work_items", WorkItems).items
+        work = WorkPlan(items, load_artifact(batch, "group_contexts", list[GroupContext]), [])
+    return Planner(batch, work, selection, force, trusting=True).report()
 
 
 def require_schema(batch: Batch) -> None:
