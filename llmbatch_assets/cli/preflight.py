@@ -9,6 +9,7 @@ from llmbatch_assets.adapters.artifacts import artifact_path
 from llmbatch_assets.adapters.credentials import missing_keys
 from llmbatch_assets.adapters.prices import require_prices
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.schema_due import why_due
 from llmbatch_assets.adapters.schema_files import schema_txt_mismatch
 from llmbatch_assets.domain.export_records import Join
 from llmbatch_assets.domain.export_settings import export_warnings
@@ -20,7 +21,6 @@ from llmbatch_assets.errors import ConfigError, MissingArtifactError
 from llmbatch_assets.resources.delivery import export_columns_of
 from llmbatch_assets.resources.planning import plan_of_run
 from llmbatch_assets.resources.reporting import check_counted
-from llmbatch_assets.resources.schema_generation import why_due
 
 log = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from llmbatch_assets.cli.signals import SignalsNoted
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.export_manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
+from llmbatch_assets.domain.text import many
 from llmbatch_assets.errors import ConfigError, LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
 from llmbatch_assets.resources.orphans import close_orphans, process_tags
@@ -123,7 +124,9 @@ class StageRunner:
             tell(f"  usage     {_spent(self._reporter.outcome)}")
             tell(f"  outputs   {layout.llm_outputs}/")
             if self._reporter.outcome.tally.failed:
-                tell(f"  failures  {layout.llm_failures}/")
+                tell(
+                    f"  failures  {layout.llm_failures}/ (llmbatch status tells the causes, llmbatch show ROW one of them)"
+                )
         if self._interrupted or self._unpublished:
             return
         if "export" in assets:
@@ -140,7 +143,7 @@ class StageRunner:
 def _tell_orphans(closed: Sequence[str]) -> None:
     if closed:
         tell(
-            f"closed {len(closed)} earlier runs whose process is gone; what they accepted is kept: {', '.join(closed)}"
+            f"closed {many(len(closed), 'earlier run')}, of which the process is gone; what was accepted is kept: {', '.join(closed)}"
         )
 
 
@@ -165,7 +168,7 @@ def _instance() -> dg.DagsterInstance:
 def _counted(outcome: Outcome) -> str:
     counts = outcome.manifest["counts"]
     return (
-        f"{counts['n_success']} of {counts['n_total']} items accepted ({outcome.tally.accepted} new, "
+        f"{counts['n_success']} of {many(counts['n_total'], 'item')} accepted ({outcome.tally.accepted} new, "
         f"{counts['n_cache_skipped']} from cache), {counts['n_fail']} failed, {counts['n_not_attempted']} not attempted"
     )
 
@@ -173,7 +176,7 @@ def _counted(outcome: Outcome) -> str:
 def _spent(outcome: Outcome) -> str:
     usage = outcome.manifest["usage"]
     return (
-        f"{usage['requests']} calls, {usage['input_tokens']} input and {usage['output_tokens']} output tokens, "
+        f"{many(usage['requests'], 'call')}, {usage['input_tokens']:,} input and {usage['output_tokens']:,} output tokens, "
         f"{shown(usage['cost_usd'], usage['n_unknown_cost'])}"
     )
 

@@ -323,7 +323,10 @@ class Cache(Block):
     """The cache of accepted outputs."""
 
     enabled: bool = Field(True, description="false: every selected item is generated again.")
-    force: bool = Field(False, description="true: every run generates its items again and overwrites their outputs.")
+    force: bool = Field(
+        False,
+        description="true: every run generates its items again, as with --force; false then goes on with what such a run has left.",
+    )
     dir: str = Field(
         "", validation_alias=AliasChoices("dir", "artifact_dir"), description="Cache folder; empty: <dir>/cache."
     )

@@ -593,7 +593,7 @@ def test_rows_without_a_group_are_told_where_the_run_is_started(
     ended = batch.llmbatch_here(*PLAN)
 
     told = "\n".join([ended.stdout, ended.stderr, *warnings_of(caplog)])
-    assert told.count("1 rows have no value in 'team'") == 1
+    assert told.count("1 row without a value in 'team'") == 1
     assert told.count("differ only in case") == 1
 
 
