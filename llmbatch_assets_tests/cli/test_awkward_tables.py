@@ -145,6 +145,7 @@ REFUSED: list[Any] = [
     Refused("several sheets", "i.xlsx", TWO_SHEETS, ("several sheets", "'Data', 'More'", "input.sheet")),
     Refused("hidden sheet", "i.xlsx", LISTED, ("several sheets", "'Data', 'Lists'", "input.sheet")),
     Refused("no such sheet", "i.xlsx", TWO_SHEETS, ("'Moer'", "'Data', 'More'"), input={"sheet": "Moer"}),
+    Refused("a sheet's case", "i.xlsx", TWO_SHEETS, ("no sheet 'data'", "'Data' (case"), input={"sheet": "data"}),
     Refused("no third sheet", "i.xlsx", TWO_SHEETS, ("input.sheet is 3", "2 sheets", "'Data'"), input={"sheet": 3}),
     Refused("no sheet 0", "i.xlsx", TWO_SHEETS, ("input.sheet is 0", "2 sheets", "'Data'"), input={"sheet": 0}),
     Refused("empty sheet", "i.xlsx", workbook(), ("sheet 'Data' is empty", "first row must name the columns")),
