@@ -70,7 +70,7 @@ def _lines(pruning: Pruning, kinds: dict[str, dict[str, int]], is_deleted: bool)
     if not kinds:
         yield "nothing to prune"
     else:
-        yield "deleted:" if is_deleted else "would be deleted (--yes deletes it):"
+        yield "deleted:" if is_deleted else "would be deleted (--yes deletes it, --json names each file):"
     for kind, counted in kinds.items():
         yield f"  {kind}: {many(counted['n_files'], 'file')}, {_size(counted['bytes'])}"
     if kinds:

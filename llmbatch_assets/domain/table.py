@@ -95,7 +95,7 @@ def _row_warnings(rows: Sequence[Row]) -> list[str]:
         return []
     shown = ", ".join(map(str, empty[:MAX_ROWS_SHOWN])) + (", ..." if len(empty) > MAX_ROWS_SHOWN else "")
     return [
-        f"{many(len(empty), 'row')} without a value in any column, each of them an item to pay for; to be deleted: row {shown}"
+        f"{many(len(empty), 'row')} with all columns empty, to be paid for like any other; to be deleted: row {shown}"
     ]
 
 
