@@ -80,7 +80,7 @@ def _tell_known(known: list[Known], as_json: bool) -> None:
 def _known_lines(one: Known) -> Iterator[str]:
     asked, since = one.identity, (one.used_at_utc or "?")[:16].replace("T", " ")
     words = ", ".join(REASON_LABELS[reason].removesuffix(" changed") for reason in one.changes)
-    yield f"{asked.sha[:12]}  asked since {since}, {many(one.n_outputs, 'output')}, {one.n_failed} failed"
+    yield f"{asked.sha[:12]}  asked since {since}, {many(one.n_outputs, 'output')}, {one.n_failed:,} failed"
     yield f"  prompt {asked.prompt_sha[:8]}, schema {asked.schema_sha[:8]}, model {asked.model_name}"
     yield f"  differs in: {words}"
 

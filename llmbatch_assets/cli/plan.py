@@ -67,7 +67,7 @@ def _show_reasons(report: PlanReport) -> None:
     table.add_column("why they run")
     table.add_column("items", justify="right")
     for words, count in reason_lines(report.reasons):
-        table.add_row(words, str(count))
+        table.add_row(words, f"{count:,}")
     console.print(table)
 
 

@@ -168,8 +168,8 @@ def _instance() -> dg.DagsterInstance:
 def _counted(outcome: Outcome) -> str:
     counts = outcome.manifest["counts"]
     return (
-        f"{counts['n_success']} of {many(counts['n_total'], 'item')} accepted ({outcome.tally.accepted} new, "
-        f"{counts['n_cache_skipped']} from cache), {counts['n_fail']} failed, {counts['n_not_attempted']} not attempted"
+        f"{counts['n_success']:,} of {many(counts['n_total'], 'item')} accepted ({outcome.tally.accepted:,} new, "
+        f"{counts['n_cache_skipped']:,} from cache), {counts['n_fail']:,} failed, {counts['n_not_attempted']:,} not attempted"
     )
 
 

@@ -48,11 +48,11 @@ def _lines(found: dict[str, Any]) -> list[str]:
     return [
         f"{found['title']}: {many(items['total'], 'item')}, model {found['model']} ({found['provider']})",
         *([] if found["items_are_from"] == "the last run" else ["  no run has planned them yet: as the table is now"]),
-        f"  accepted         {items['accepted']}",
-        f"  failed           {items['failed']}" + ("  (the next run tries again)" if items["failed"] else ""),
-        f"  failed for good  {items['failed_permanently']}"
+        f"  accepted         {items['accepted']:,}",
+        f"  failed           {items['failed']:,}" + ("  (the next run tries again)" if items["failed"] else ""),
+        f"  failed for good  {items['failed_permanently']:,}"
         + ("  (only --retry-failed tries again)" if items["failed_permanently"] else ""),
-        f"  missing          {items['missing']}",
+        f"  missing          {items['missing']:,}",
         *_notes(found),
         *_failures(found["failures"]),
         *_spending(found["spent"]),
@@ -66,7 +66,7 @@ def _notes(found: dict[str, Any]) -> list[str]:
         "are marked to be made again": found["to_be_made_again"],
         "more outputs are of other settings or rows (llmbatch prune)": found["outputs_of_other_settings"],
     }
-    return [f"  {count} {text}" for text, count in told.items() if count]
+    return [f"  {count:,} {text}" for text, count in told.items() if count]
 
 
 def _failures(failures: list[dict[str, Any]]) -> list[str]:
@@ -74,7 +74,7 @@ def _failures(failures: list[dict[str, Any]]) -> list[str]:
     for failure in failures:
         example = failure["example"]
         lines += [
-            f"  {failure['n_items']} {failure['cause']}, e.g. {example['partition_key']}: {example['message']}",
+            f"  {failure['n_items']:,} {failure['cause']}, e.g. {example['partition_key']}: {example['message']}",
             f"    {example['file']}",
         ]
     return lines

@@ -57,9 +57,9 @@ class PlanReport(NamedTuple):
         """The report in one line."""
         counts, taking = self.counts, self.estimate
         return (
-            f"{many(counts.total, 'item')}: {counts.cached} cached, {counts.new} new, {counts.again} to run again"
-            + (f", {counts.held_back} refused for good" if counts.held_back else "")
-            + (f", {counts.not_selected} not selected" if counts.not_selected else "")
+            f"{many(counts.total, 'item')}: {counts.cached:,} cached, {counts.new:,} new, {counts.again:,} to run again"
+            + (f", {counts.held_back:,} refused for good" if counts.held_back else "")
+            + (f", {counts.not_selected:,} not selected" if counts.not_selected else "")
             + (f"; {shown_cost(taking)}, {shown_time(taking.seconds)}" if taking.n_items else "; nothing to pay for")
         )
 
