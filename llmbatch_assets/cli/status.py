@@ -62,11 +62,11 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 def _notes(found: dict[str, Any]) -> list[str]:
     told = {
-        "valid answers wait for their judge": found["waiting_for_judge"],
-        "are marked to be made again": found["to_be_made_again"],
-        "more outputs are of other settings or rows (llmbatch prune)": found["outputs_of_other_settings"],
+        "valid answers that wait for their judge": found["waiting_for_judge"],
+        "marked to be made again": found["to_be_made_again"],
+        "outputs of other settings or rows (llmbatch prune)": found["outputs_of_other_settings"],
     }
-    return [f"  {count:,} {text}" for text, count in told.items() if count]
+    return [f"  {text}: {count:,}" for text, count in told.items() if count]
 
 
 def _failures(failures: list[dict[str, Any]]) -> list[str]:
