@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.utils import make_new_run_id
 from dagster._utils.interrupts import capture_interrupts
 from sqlalchemy.exc import DBAPIError
@@ -27,6 +29,11 @@ from llmbatch_assets.domain.text import many
 from llmbatch_assets.errors import ConfigError, LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
 from llmbatch_assets.resources.orphans import close_orphans, process_tags
+
+# Two processes a step would copy what it prints into files of Dagster, and die with tracebacks of Ctrl-C.
+_NOT_CAPTURED: dict[str, object] = {
+    "compute_logs": {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}
+}
 
 
 class StageRunner:
@@ -159,7 +166,7 @@ def _closing_whole(instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]
 
 def _instance() -> dg.DagsterInstance:
     try:
-        return dg.DagsterInstance.get()
+        return dg.DagsterInstance.from_ref(InstanceRef.from_dir(os.environ["DAGSTER_HOME"], overrides=_NOT_CAPTURED))
     except (dg.DagsterError, ValueError, OSError) as broken:
         home = os.environ["DAGSTER_HOME"]
         raise ConfigError(f"{home}/dagster.yaml gives no Dagster instance: {broken}") from broken
