@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from llmbatch_assets.adapters.credentials import key_reader
+from llmbatch_assets.adapters.credentials import missing_keys
 from llmbatch_assets.adapters.prices import require_prices
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.adapters.readers import read_table
@@ -16,13 +16,12 @@ from llmbatch_assets.domain.column_mistakes import column_mistakes, template_mis
 from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.parameter_warnings import blank_warnings, parameter_warnings, schema_warnings
-from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.prompt import GENERATION_NAMES, JUDGE_NAMES, PromptTemplate
 from llmbatch_assets.domain.request import prompt_warnings
 from llmbatch_assets.domain.schema_mistakes import schema_mistakes
 from llmbatch_assets.domain.schema_writing import schema_conversation
 from llmbatch_assets.domain.table import clean_columns, take_snapshot
-from llmbatch_assets.errors import InputError, RunPermanentError, SchemaError
+from llmbatch_assets.errors import InputError, SchemaError
 
 Value = TypeVar("Value")
 
@@ -62,7 +61,11 @@ def check_batch(batch_file: BatchFile) -> Found:
     _check_schema(batch, generation, found)
     _check_table(batch, found)
     found.trying(lambda: require_prices(parameters))
-    found.warnings += [*parameter_warnings(parameters), *_missing_keys(batch)]
+    missing = missing_keys(parameters, batch.root)
+    found.warnings += [
+        *parameter_warnings(parameters),
+        *(f"{told}; no run begins that has calls to make" for told in missing),
+    ]
     return found
 
 
@@ -138,19 +141,3 @@ def _check_table(batch: Batch, found: Found) -> None:
     if not mistakes and (plan := found.trying(lambda: make_plan(snapshot, parameters))):
         found.n_items = len(plan.items)
         found.warnings += [f"{path}: {warning}" for warning in plan.warnings]
-
-
-def _missing_keys(batch: Batch) -> Iterator[str]:
-    for name in sorted(key_names(batch.parameters)):
-        try:
-            key_reader(name, batch.root)
-        except RunPermanentError as missing:
-            yield f"{missing}; a run would stop at its first call"
-
-
-def key_names(parameters: Parameters) -> set[str]:
-    """Names of the keys that calls of a batch need."""
-    if parameters.llm.provider != "openai":
-        return set()
-    judge = {parameters.judge_llm().key_name} if parameters.prompts.judge.enabled else set()
-    return ({parameters.llm.key_name} | judge) - {""}

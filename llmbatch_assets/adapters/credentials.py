@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.errors import RunPermanentError
 
 NO_KEY = "none"
@@ -24,6 +25,17 @@ def key_reader(name: str, root: Path) -> str:
             f"the key {name} is not set; set the environment variable of that name, or write it into credentials.yaml",
         )
     return found
+
+
+def missing_keys(parameters: Parameters, root: Path) -> list[str]:
+    """A sentence for each key that calls of a batch need and that is not set."""
+    missing = []
+    for name in sorted(parameters.key_names()):
+        try:
+            key_reader(name, root)
+        except RunPermanentError as told:
+            missing.append(str(told))
+    return missing
 
 
 def _from_file(path: Path, name: str) -> str | None:

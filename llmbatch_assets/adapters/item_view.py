@@ -13,7 +13,7 @@ from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
-from llmbatch_assets.domain.text import composed
+from llmbatch_assets.domain.text import composed, slug
 from llmbatch_assets.domain.work import GroupContext, WorkItem
 from llmbatch_assets.errors import InputError
 
@@ -57,12 +57,14 @@ def item_view(batch: Batch, named: str) -> dict[str, Any]:
 
 
 def find_item(items: Sequence[WorkItem], named: str, cache_id: Any) -> WorkItem:
-    """The item that is meant by a row's index from 0, a partition key, a group's key, or the beginning of an id."""
-    found = _by_row(items, named) or _by_name(items, named) or _by_id(items, named, cache_id)
+    """The item that is meant by a row's index from 0, a group's key, or the beginning of a partition key or an id."""
+    found = _by_row(items, named) or _by_name(items, named) or _by_id(items, named, cache_id) or _by_label(items, named)
     if not found:
+        last = max((row for item in items for row in _rows(item)), default=0)
         raise InputError(
-            f"no work item is {named!r}; name a row by its index from 0 (row_index, the first row below the header is "
-            f"0), a partition key, a group's key, or a work_id or cache_id of which {SHORTEST_ID} digits are enough"
+            f"no work item is {named!r}; name a row by its index (0, the first below the header, to {last}), a group by its "
+            f"key, or the beginning of a partition key (its label is enough), or of a work_id or cache_id ({SHORTEST_ID} "
+            "digits are enough)"
         )
     if len(found) > 1:
         listed = ", ".join(f"{item.partition_key} (row {item.row_index})" for item in found[:MAX_LISTED])
@@ -94,6 +96,12 @@ def _by_id(items: Sequence[WorkItem], named: str, cache_id: Any) -> list[WorkIte
         return []
     by_work_id = [item for item in items if item.work_id.startswith(beginning)]
     return by_work_id or [item for item in items if cache_id(item.work_id).startswith(beginning)]
+
+
+def _by_label(items: Sequence[WorkItem], named: str) -> list[WorkItem]:
+    """Items whose partition key begins so, typed as in the table or as the key is."""
+    beginnings = tuple(filter(None, (named.lower(), slug(named))))
+    return [item for item in items if beginnings and item.partition_key.startswith(beginnings)]
 
 
 def _asked(batch: Batch, item: WorkItem, context: GroupContext | None) -> tuple[Message, ...]:

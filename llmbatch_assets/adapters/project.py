@@ -37,7 +37,8 @@ def find_config(given: str | None, environment: Mapping[str, str], start: Path) 
     if named:
         path = (start / named).resolve()
         if not path.is_file():
-            raise ConfigError(f"{named} does not exist (named by {'--config' if given else CONFIG_ENV})")
+            problem = "is a folder, not a file" if path.is_dir() else "does not exist"
+            raise ConfigError(f"{named} {problem} (named by {'--config' if given else CONFIG_ENV})")
         return path
     for folder in (start, *start.parents):
         if (folder / DEFAULT_CONFIG).is_file():

@@ -17,6 +17,7 @@ from llmbatch_assets.adapters.unread_cells import UnreadCells, unread_cells
 from llmbatch_assets.domain.cell import cell_text
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.table import RawTable
+from llmbatch_assets.domain.text import case_mark, many, nearest
 from llmbatch_assets.errors import TableError
 
 
@@ -25,7 +26,7 @@ def read_table(path: Path, settings: Input) -> RawTable:
     file_format = _format_of(path, settings)
     try:
         if not path.is_file():
-            problem = "is a folder" if path.is_dir() else "does not exist"
+            problem = "is a folder" if path.is_dir() else f"does not exist{_beside(path)}"
             raise TableError(f"{path} {problem}; set input.path to your table")
         return READERS[file_format](path, settings)
     except OSError as broken:
@@ -76,17 +77,28 @@ def _width(row: Sequence[Any]) -> int:
     return max((place for place, cell in enumerate(row, start=1) if cell not in ("", None)), default=0)
 
 
+def _beside(path: Path) -> str:
+    """A file that lies where this one does not, and may be meant."""
+    names = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = nearest(path.name, sorted(names))
+    return f", but {near[0]} does" if near else ""
+
+
 def _sheet_name(path: Path, workbook: calamine.CalamineWorkbook, wanted: str | int | None) -> str:
     names = workbook.sheet_names
     hidden = {sheet.name for sheet in workbook.sheets_metadata if sheet.visible != calamine.SheetVisibleEnum.Visible}
-    listed = ", ".join(f"{name!r}{' (hidden)' if name in hidden else ''}" for name in names)
+    shown = {name: f"{name!r}{' (hidden)' if name in hidden else ''}" for name in names}
+    listed = ", ".join(shown.values())
     if isinstance(wanted, int):
         if not 1 <= wanted <= len(names):
-            raise TableError(f"{path}: input.sheet is {wanted}, but the workbook has {len(names)} sheets: {listed}")
+            raise TableError(
+                f"{path}: input.sheet is {wanted}, but the workbook has {many(len(names), 'sheet')}: {listed}"
+            )
         return names[wanted - 1]
     if wanted:
         if wanted not in names:
-            raise TableError(f"{path} has no sheet {wanted!r}; it has: {listed}")
+            marked = ", ".join(f"{told}{case_mark(wanted, name)}" for name, told in shown.items())
+            raise TableError(f"{path} has no sheet {wanted!r}; it has: {marked}")
         return wanted
     if len(names) != 1:
         raise TableError(f"{path} has several sheets ({listed}); name one in input.sheet")

@@ -14,6 +14,7 @@ from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.quality import Finding, Quality, assess
+from llmbatch_assets.domain.text import many
 from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.generation import Generation, Outcome, Reporter, ReporterFactory
@@ -113,7 +114,7 @@ class GenerateStage:
         if outcome.fault is not None:
             raise dg.Failure(f"stopped: {outcome.fault}", metadata=metadata, allow_retries=False)
         if outcome.tally.failed:
-            told = f"{outcome.tally.failed} of {outcome.tally.total} items failed: {causes}"
+            told = f"{outcome.tally.failed} of {many(outcome.tally.total, 'item')} failed: {causes}"
             raise dg.Failure(told, metadata, allow_retries=False)
 
 

@@ -4,6 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from llmbatch_assets.adapters.project import BatchFile
+from llmbatch_assets.adapters.schema_due import why_due
 from llmbatch_assets.adapters.schema_files import ensure_schema_txt
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.assets.sources import use_sources
@@ -11,7 +12,7 @@ from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.generation import ReporterFactory
 from llmbatch_assets.resources.interruption import cancel
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.resources.schema_generation import why_due, write_schema
+from llmbatch_assets.resources.schema_generation import write_schema
 
 
 class SchemaModuleConfig(dg.Config):

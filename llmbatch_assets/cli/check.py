@@ -18,7 +18,7 @@ from llmbatch_assets.cli.session import (
     set_up_logging,
     telling_mistakes,
 )
-from llmbatch_assets.domain.text import flatten
+from llmbatch_assets.domain.text import flatten, many
 
 
 @click.command()
@@ -60,12 +60,12 @@ def _shown(batch_file: BatchFile) -> str:
 
 
 def _summary(found: Found) -> str:
-    planned = "" if found.n_items is None else f", {found.n_items} items"
-    return f"{_many(len(found.mistakes), 'mistake')}, {_many(len(found.warnings), 'warning')}{planned}"
+    planned = "" if found.n_items is None else f", {many(found.n_items, 'item')}"
+    return f"{_counted(found.mistakes, 'mistake')}, {_counted(found.warnings, 'warning')}{planned}"
 
 
-def _many(number: int, what: str) -> str:
-    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
+def _counted(lines: list[str], what: str) -> str:
+    return many(len(lines), what) if lines else f"no {what}s"
 
 
 def _answers(batch_file: BatchFile) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from llmbatch_assets.cli.plan import show_differences
 from llmbatch_assets.cli.session import config_option, console, open_batch_file, set_up_logging, telling_mistakes
 from llmbatch_assets.domain.output_diff import LABELS, Comparison, compared, told
 from llmbatch_assets.domain.reasons import LABELS as REASON_LABELS
-from llmbatch_assets.domain.text import visible
+from llmbatch_assets.domain.text import many, visible
 from llmbatch_assets.resources.comparing import Comparing, Known
 
 SHOWN_ITEMS = 20
@@ -69,20 +70,19 @@ def _tell_known(known: list[Known], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_known_json(one) for one in known], indent=2))
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    table.add_column("identity", min_width=12, no_wrap=True)
-    table.add_column("asked since", min_width=16, no_wrap=True)
-    for name in ("outputs", "failed"):
-        table.add_column(name, justify="right")
-    for name in ("model", "prompt", "schema", "differs in"):
-        table.add_column(name)
     for one in known:
-        asked = one.identity
-        words = ", ".join(REASON_LABELS[reason].removesuffix(" changed") for reason in one.changes)
-        since = (one.used_at_utc or "?")[:16].replace("T", " ")
-        sums, shas = (str(one.n_outputs), str(one.n_failed)), (asked.prompt_sha[:8], asked.schema_sha[:8])
-        table.add_row(asked.sha[:12], since, *sums, visible(asked.model_name), *shas, words)
-    console.print(table if known else "nothing else was asked of these items")
+        for line in _known_lines(one):
+            console.print(visible(line))
+    if not known:
+        console.print("nothing else was asked of these items")
+
+
+def _known_lines(one: Known) -> Iterator[str]:
+    asked, since = one.identity, (one.used_at_utc or "?")[:16].replace("T", " ")
+    words = ", ".join(REASON_LABELS[reason].removesuffix(" changed") for reason in one.changes)
+    yield f"{asked.sha[:12]}  asked since {since}, {many(one.n_outputs, 'output')}, {one.n_failed:,} failed"
+    yield f"  prompt {asked.prompt_sha[:8]}, schema {asked.schema_sha[:8]}, model {asked.model_name}"
+    yield f"  differs in: {words}"
 
 
 def _known_json(one: Known) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _write_page(path: Path, batch: Batch, comparing: Comparing, before: Known, f
 def _show(found: Comparison, most: int) -> None:
     console.print(f"\n{told(found.counts)}", style="bold")
     table = Table(show_lines=True, expand=True)
-    for name, share in (("item", 2), ("field", 1), ("before", 4), ("now", 4)):
+    for name, share in (("item", 3), ("field", 2), ("before", 4), ("now", 4)):
         table.add_column(name, ratio=share, overflow="fold")
     shown = found.pairs[: most or None]
     for pair in shown:
@@ -138,4 +138,4 @@ def _show(found: Comparison, most: int) -> None:
         console.print(table)
     left = found.left_out + len(found.pairs) - len(shown)
     if left:
-        console.print(f"{left} more items differ: --limit 0, --html FILE or --json shows all")
+        console.print(f"not shown: {many(left, 'more item')} that changed; --limit 0, --html FILE or --json shows all")

@@ -47,7 +47,7 @@ _COMMANDS = f"""# Command line
 | --- | --- |
 | 0 | done; for `llmbatch run`: all items that were asked for are accepted |
 | 1 | stopped: no server, wrong key, no quota, budget, too many failures |
-| 2 | wrong usage, configuration or input; nothing was run |
+| 2 | wrong usage, configuration or input, or a key that is not set; nothing was run |
 | 3 | finished with failed items |
 | 130, 143 | interrupted by Ctrl-C, by SIGTERM |
 """

@@ -13,7 +13,7 @@ from llmbatch_assets.domain.difference import Changed, Differences
 from llmbatch_assets.domain.estimate import Estimate, Range
 from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.plan_report import PlanReport, Spending, reason_lines, shown_duration
-from llmbatch_assets.domain.text import visible
+from llmbatch_assets.domain.text import many, visible
 from llmbatch_assets.resources.planning import plan_of
 
 MOST_LINES = 40
@@ -67,7 +67,7 @@ def _show_reasons(report: PlanReport) -> None:
     table.add_column("why they run")
     table.add_column("items", justify="right")
     for words, count in reason_lines(report.reasons):
-        table.add_row(words, str(count))
+        table.add_row(words, f"{count:,}")
     console.print(table)
 
 
@@ -91,7 +91,7 @@ def _show_lines(lines: list[str]) -> None:
         style = {"+": "green", "-": "red"}.get(line[:1], "")
         console.print(f"  {visible(line)}", style=style)
     if len(lines) > MOST_LINES:
-        console.print(f"  and {len(lines) - MOST_LINES} more lines, in --json")
+        console.print(f"  and {many(len(lines) - MOST_LINES, 'more line')}, in --json")
 
 
 def _in_words(change: Changed) -> str:
@@ -100,7 +100,7 @@ def _in_words(change: Changed) -> str:
 
 
 def _show_estimate(estimate: Estimate) -> None:
-    console.print(f"\nThe next run, of {estimate.n_items} items:", style="bold")
+    console.print(f"\nThe next run, of {many(estimate.n_items, 'item')}:", style="bold")
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for end in Range._fields:
@@ -137,6 +137,6 @@ def spending_lines(spending: Spending) -> list[str]:
     lines.append(told[spending.verdict])
     if spending.left_over:
         lines.append(
-            f"{spending.left_over} more items are left for later runs by budget.max_items, {spending.max_items}"
+            f"left for later runs by budget.max_items, {spending.max_items}: {many(spending.left_over, 'more item')}"
         )
     return lines

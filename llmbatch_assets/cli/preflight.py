@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from llmbatch_assets.adapters.artifacts import artifact_path
+from llmbatch_assets.adapters.credentials import missing_keys
 from llmbatch_assets.adapters.prices import require_prices
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.schema_due import why_due
 from llmbatch_assets.adapters.schema_files import schema_txt_mismatch
 from llmbatch_assets.domain.export_records import Join
 from llmbatch_assets.domain.export_settings import export_warnings
 from llmbatch_assets.domain.grouping import make_plan
+from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.request import checked_prompts, prompt_warnings
 from llmbatch_assets.domain.table import Snapshot
-from llmbatch_assets.errors import MissingArtifactError
+from llmbatch_assets.errors import ConfigError, MissingArtifactError
 from llmbatch_assets.resources.delivery import export_columns_of
+from llmbatch_assets.resources.planning import plan_of_run
 from llmbatch_assets.resources.reporting import check_counted
-from llmbatch_assets.resources.schema_generation import why_due
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,22 @@ def preflight(batch: Batch, assets: Sequence[str], *, force_schema: bool = False
             check_counted(batch, snapshot.columns)
     for asset in assets:
         _require(batch, asset, [needed for needed in _NEEDS.get(asset, ()) if needed not in assets])
+
+
+def require_keys(batch: Batch, assets: Sequence[str], selection: Selection, forced: Collection[str]) -> None:
+    """Raise ``ConfigError`` where a run of these assets has calls to make and a key for them is not set."""
+    missing = missing_keys(batch.parameters, batch.root)
+    if missing and _makes_calls(batch, assets, selection, forced):
+        raise ConfigError("; ".join(missing))
+
+
+def _makes_calls(batch: Batch, assets: Sequence[str], selection: Selection, forced: Collection[str]) -> bool:
+    if "llm_schema_py" in assets and why_due(batch, force="llm_schema_py" in forced):
+        return True
+    if "llm_outputs" not in assets:
+        return False
+    plan = plan_of_run(batch, selection, force="llm_outputs" in forced, plans="work_items" in assets)
+    return plan.estimate.calls.high > 0
 
 
 def _check_table(batch: Batch, *, with_export: bool) -> Snapshot:

@@ -17,6 +17,7 @@ from llmbatch_assets.cli.session import (
     print_line,
     telling_mistakes,
 )
+from llmbatch_assets.domain.text import many
 
 LOST = (
     "What is lost with them: going back to an earlier prompt, schema, model or judge pays for its outputs again, and "
@@ -69,15 +70,15 @@ def _lines(pruning: Pruning, kinds: dict[str, dict[str, int]], is_deleted: bool)
     if not kinds:
         yield "nothing to prune"
     else:
-        yield "deleted:" if is_deleted else "would be deleted (--yes deletes it):"
+        yield "deleted:" if is_deleted else "would be deleted (--yes deletes it, --json names each file):"
     for kind, counted in kinds.items():
-        yield f"  {counted['n_files']} {kind}, {_size(counted['bytes'])}"
+        yield f"  {kind}: {many(counted['n_files'], 'file')}, {_size(counted['bytes'])}"
     if kinds:
-        yield f"{len(pruning.unused)} files, {_size(sum(counted['bytes'] for counted in kinds.values()))} in all"
+        yield f"{many(len(pruning.unused), 'file')}, {_size(sum(counted['bytes'] for counted in kinds.values()))} in all"
         yield LOST
     if pruning.n_gone_rows_kept:
         yield (
-            f"{pruning.n_gone_rows_kept} files that the present settings made for rows that have gone are kept; "
+            f"kept: {many(pruning.n_gone_rows_kept, 'file')} that the present settings made for rows that have gone; "
             "--gone-rows takes them, too"
         )
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from llmbatch_assets.adapters.artifacts import load_artifact
 from llmbatch_assets.adapters.prices import cost_function
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.plan import Selection
 from llmbatch_assets.domain.plan_report import PlanReport, shown_cost
-from llmbatch_assets.domain.work import GroupContext, WorkItems, WorkPlan
-from llmbatch_assets.resources.planning import Planner
+from llmbatch_assets.domain.text import many
+from llmbatch_assets.resources.planning import plan_of_run
 
 _A_CALL = TokenUsage(requests=1, input_tokens=1_000, output_tokens=1_000)
 
@@ -31,25 +29,18 @@ def question(batch: Batch, selection: Selection, *, force: bool, plans: bool) ->
     if not batch.path(batch.layout.schema_py).is_file():
         # The run has it written first, so how many calls there will be is not known.
         return _without_price(unpriced[0], "an unknown number of calls") if unpriced else None
-    report = Planner(batch, _work(batch, plans=plans), selection, force, trusting=True).report()
+    report = plan_of_run(batch, selection, force=force, plans=plans)
     return _about(report, unpriced) if report.estimate.calls.high else None
-
-
-def _work(batch: Batch, *, plans: bool) -> WorkPlan:
-    if plans:
-        return make_plan(batch.read_snapshot(), batch.parameters)
-    items = load_artifact(batch, "work_items", WorkItems).items
-    return WorkPlan(items, load_artifact(batch, "group_contexts", list[GroupContext]), [])
 
 
 def _about(report: PlanReport, unpriced: list[str]) -> str | None:
     estimate, most = report.estimate, report.spending.max_cost_usd
     if unpriced:
-        return _without_price(unpriced[0], f"about {round(estimate.calls.likely):,} calls")
+        return _without_price(unpriced[0], f"about {many(round(estimate.calls.likely), 'call')}")
     if report.spending.verdict not in ("exceeds", "may_exceed"):
         return None
     return (
-        f"{estimate.n_items} items will cost {shown_cost(estimate)}, by estimate, and budget.max_cost_usd is {shown(most)}: "
+        f"{many(estimate.n_items, 'item')} will cost {shown_cost(estimate)}, by estimate, and budget.max_cost_usd is {shown(most)}: "
         "the run stops before it costs more. Begin?"
     )
 

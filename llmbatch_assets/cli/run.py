@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 
 import click
@@ -16,6 +15,7 @@ from llmbatch_assets.cli.session import (
     telling_mistakes,
 )
 from llmbatch_assets.domain.plan import Selection
+from llmbatch_assets.domain.text import nearest
 
 ASSETS = (
     *("llm_schema_py", "llm_schema_txt", "input_snapshot", "group_contexts", "work_items"),
@@ -29,7 +29,7 @@ def selected_assets(_context: click.Context, _option: click.Parameter, names: st
     """The assets of a comma-separated list, in the order in which they run; an empty list is all of them."""
     wanted = {name.strip() for name in names.split(",") if name.strip()}
     for name in sorted(wanted - set(ASSETS)):
-        near = difflib.get_close_matches(name, ASSETS, n=1)
+        near = nearest(name, ASSETS)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(ASSETS)}"
         raise click.BadParameter(f"no asset is named {name!r}; {hint}")
     if wanted & _TOGETHER:
@@ -84,14 +84,16 @@ def run(
         from llmbatch_assets.cli.logs import keep_log
 
         keep_log(batch)
-        from llmbatch_assets.cli.preflight import preflight
+        from llmbatch_assets.cli.preflight import preflight, require_keys
         from llmbatch_assets.cli.stages import StageRunner
 
         # Without --select, what is made again is the outputs.
         forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)
+        selection = Selection(limit=limit, sample=sample, retry_failed=retry_failed)
         preflight(batch, select, force_schema="llm_schema_py" in forced)
+        require_keys(batch, select, selection, forced)
         if "llm_outputs" in select and not yes:
-            _ask(batch, Selection(limit=limit, sample=sample, retry_failed=retry_failed), forced, select)
+            _ask(batch, selection, forced, select)
         generate = {"limit": limit, "sample": sample, "retry_failed": retry_failed, "force": "llm_outputs" in forced}
         schema = {name: {"force": name in forced} for name in ("llm_schema_py", "llm_schema_txt")}
         sys.exit(StageRunner(batch_file, batch).run(select, {"llm_outputs": generate, **schema}))

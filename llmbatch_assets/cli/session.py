@@ -62,6 +62,9 @@ def telling_mistakes() -> Iterator[None]:
         complain(str(mistake), EXIT_INPUT)
     except LlmBatchError as trouble:
         complain(str(trouble), EXIT_STOPPED)
+    except BrokenPipeError:
+        # Whoever read what is printed has seen enough; click ends without a word.
+        raise
     except OSError as trouble:
         complain(f"{trouble.filename or 'a file'} cannot be used: {trouble.strerror or trouble}", EXIT_STOPPED)
     except KeyboardInterrupt:

@@ -19,6 +19,10 @@ from llmbatch_assets.cli.session import (
 )
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.cost import shown
+from llmbatch_assets.domain.text import many
+
+# As llmbatch status says it.
+STATES = {"failed_permanently": "failed for good"}
 
 
 @click.command()
@@ -29,8 +33,8 @@ from llmbatch_assets.domain.cost import shown
 def show(item: str, config: str | None, offline: bool, as_json: bool) -> None:
     """Show one item: what was asked, each attempt, and what came of it.
 
-    ROW is a row's index from 0, as row_index in the artifacts: 0 is the first row below the header. ITEM is a partition
-    key, a group's key, or a work_id or cache_id (its first 8 digits are enough).
+    ROW is a row's index from 0, as row_index in the artifacts: 0 is the first row below the header. ITEM is a group's
+    key, or the beginning of a partition key (its label is enough), of a work_id or of a cache_id (8 digits are enough).
 
     What is asked is shown as the present settings ask it. Characters that a terminal would act on are shown as escapes.
 
@@ -47,7 +51,7 @@ def show(item: str, config: str | None, offline: bool, as_json: bool) -> None:
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
-    yield f"{found['partition_key']}: {found['state']}"
+    yield f"{found['partition_key']}: {STATES.get(found['state'], found['state'])}"
     yield f"  rows      {', '.join(map(str, found['rows']))} (from 0)"
     if found["group_key"] is not None:
         yield f"  group     {found['group_key']}"
@@ -93,8 +97,8 @@ def _attempt(attempt: dict[str, Any]) -> Iterator[str]:
 
 
 def _used(usage: dict[str, Any]) -> str:
-    tokens = f"{usage.get('input_tokens', 0)} input and {usage.get('output_tokens', 0)} output tokens"
-    return f"{usage.get('requests', 0)} calls, {tokens}, {shown(usage.get('cost_usd'))}"
+    tokens = f"{usage.get('input_tokens', 0):,} input and {usage.get('output_tokens', 0):,} output tokens"
+    return f"{many(usage.get('requests', 0), 'call')}, {tokens}, {shown(usage.get('cost_usd'))}"
 
 
 def _calls(calls: list[dict[str, Any]]) -> Iterator[str]:
@@ -104,6 +108,6 @@ def _calls(calls: list[dict[str, Any]]) -> Iterator[str]:
     for call in calls:
         yield (
             f"{call['at_utc']}  {call['purpose']}  attempt {call['attempt']}  {call['provider']}/{call['model']}  "
-            f"{call['outcome']}  {call['input_tokens']} + {call['output_tokens']} tokens  {shown(call['cost_usd'])}  "
-            f"{call['latency_sec']} s"
+            f"{call['outcome']}  {call['input_tokens']:,} + {call['output_tokens']:,} tokens  {shown(call['cost_usd'])}  "
+            f"{call['latency_sec']:.2f} s"
         )

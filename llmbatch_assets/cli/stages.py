@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.utils import make_new_run_id
 from dagster._utils.interrupts import capture_interrupts
 from sqlalchemy.exc import DBAPIError
@@ -23,9 +25,16 @@ from llmbatch_assets.cli.signals import SignalsNoted
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.export_manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
+from llmbatch_assets.domain.text import many
 from llmbatch_assets.errors import ConfigError, LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
 from llmbatch_assets.resources.orphans import close_orphans, process_tags
+
+# Dagster's default: two processes a step copy what it prints into files, and die with tracebacks of Ctrl-C.
+_CAPTURED = "LocalComputeLogManager"
+_NOT_CAPTURED: dict[str, object] = {
+    "compute_logs": {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}
+}
 
 
 class StageRunner:
@@ -123,7 +132,9 @@ class StageRunner:
             tell(f"  usage     {_spent(self._reporter.outcome)}")
             tell(f"  outputs   {layout.llm_outputs}/")
             if self._reporter.outcome.tally.failed:
-                tell(f"  failures  {layout.llm_failures}/")
+                tell(
+                    f"  failures  {layout.llm_failures}/ (llmbatch status tells the causes, llmbatch show ROW one of them)"
+                )
         if self._interrupted or self._unpublished:
             return
         if "export" in assets:
@@ -140,7 +151,7 @@ class StageRunner:
 def _tell_orphans(closed: Sequence[str]) -> None:
     if closed:
         tell(
-            f"closed {len(closed)} earlier runs whose process is gone; what they accepted is kept: {', '.join(closed)}"
+            f"closed {many(len(closed), 'earlier run')}, of which the process is gone; what was accepted is kept: {', '.join(closed)}"
         )
 
 
@@ -155,25 +166,28 @@ def _closing_whole(instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]
 
 
 def _instance() -> dg.DagsterInstance:
+    home = os.environ["DAGSTER_HOME"]
     try:
-        return dg.DagsterInstance.get()
+        told = InstanceRef.from_dir(home)
+        if told.compute_logs_data.class_name == _CAPTURED:
+            told = InstanceRef.from_dir(home, overrides=_NOT_CAPTURED)
+        return dg.DagsterInstance.from_ref(told)
     except (dg.DagsterError, ValueError, OSError) as broken:
-        home = os.environ["DAGSTER_HOME"]
         raise ConfigError(f"{home}/dagster.yaml gives no Dagster instance: {broken}") from broken
 
 
 def _counted(outcome: Outcome) -> str:
     counts = outcome.manifest["counts"]
     return (
-        f"{counts['n_success']} of {counts['n_total']} items accepted ({outcome.tally.accepted} new, "
-        f"{counts['n_cache_skipped']} from cache), {counts['n_fail']} failed, {counts['n_not_attempted']} not attempted"
+        f"{counts['n_success']:,} of {many(counts['n_total'], 'item')} accepted ({outcome.tally.accepted:,} new, "
+        f"{counts['n_cache_skipped']:,} from cache), {counts['n_fail']:,} failed, {counts['n_not_attempted']:,} not attempted"
     )
 
 
 def _spent(outcome: Outcome) -> str:
     usage = outcome.manifest["usage"]
     return (
-        f"{usage['requests']} calls, {usage['input_tokens']} input and {usage['output_tokens']} output tokens, "
+        f"{many(usage['requests'], 'call')}, {usage['input_tokens']:,} input and {usage['output_tokens']:,} output tokens, "
         f"{shown(usage['cost_usd'], usage['n_unknown_cost'])}"
     )
 

@@ -17,6 +17,7 @@ from llmbatch_assets.cli.session import (
     telling_mistakes,
 )
 from llmbatch_assets.domain.cost import shown
+from llmbatch_assets.domain.text import many
 
 
 @click.command()
@@ -45,12 +46,13 @@ def status(config: str | None, offline: bool, as_json: bool) -> None:
 def _lines(found: dict[str, Any]) -> list[str]:
     items = found["items"]
     return [
-        f"{found['title']}: {items['total']} items, model {found['model']} ({found['provider']})",
+        f"{found['title']}: {many(items['total'], 'item')}, model {found['model']} ({found['provider']})",
         *([] if found["items_are_from"] == "the last run" else ["  no run has planned them yet: as the table is now"]),
-        f"  accepted         {items['accepted']}",
-        f"  failed           {items['failed']}",
-        f"  failed for good  {items['failed_permanently']}",
-        f"  missing          {items['missing']}",
+        f"  accepted         {items['accepted']:,}",
+        f"  failed           {items['failed']:,}" + ("  (the next run tries again)" if items["failed"] else ""),
+        f"  failed for good  {items['failed_permanently']:,}"
+        + ("  (only --retry-failed tries again)" if items["failed_permanently"] else ""),
+        f"  missing          {items['missing']:,}",
         *_notes(found),
         *_failures(found["failures"]),
         *_spending(found["spent"]),
@@ -60,11 +62,11 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 def _notes(found: dict[str, Any]) -> list[str]:
     told = {
-        "valid answers wait for their judge": found["waiting_for_judge"],
-        "are marked to be made again": found["to_be_made_again"],
-        "more outputs are of other settings or rows (llmbatch prune)": found["outputs_of_other_settings"],
+        "valid answers that wait for their judge": found["waiting_for_judge"],
+        "marked to be made again": found["to_be_made_again"],
+        "outputs of other settings or rows (llmbatch prune)": found["outputs_of_other_settings"],
     }
-    return [f"  {count} {text}" for text, count in told.items() if count]
+    return [f"  {text}: {count:,}" for text, count in told.items() if count]
 
 
 def _failures(failures: list[dict[str, Any]]) -> list[str]:
@@ -72,7 +74,7 @@ def _failures(failures: list[dict[str, Any]]) -> list[str]:
     for failure in failures:
         example = failure["example"]
         lines += [
-            f"  {failure['n_items']} {failure['cause']}, e.g. {example['partition_key']}: {example['message']}",
+            f"  {failure['n_items']:,} {failure['cause']}, e.g. {example['partition_key']}: {example['message']}",
             f"    {example['file']}",
         ]
     return lines
@@ -82,7 +84,7 @@ def _spending(spent: dict[str, Any]) -> list[str]:
     if not spent["total"]["requests"]:
         return ["no calls so far"]
     return [
-        f"calls so far: {_sums(spent['total'])}",
+        f"so far: {_sums(spent['total'])}",
         *(f"  {part['model']}: {_sums(part)}" for part in spent["by_model"]),
         *(f"  attempt {part['attempt']}: {_sums(part)}" for part in spent["by_attempt"]),
     ]
@@ -90,7 +92,7 @@ def _spending(spent: dict[str, Any]) -> list[str]:
 
 def _sums(part: dict[str, Any]) -> str:
     return (
-        f"{part['requests']} calls, {part['input_tokens']} input and {part['output_tokens']} output tokens, "
+        f"{many(part['requests'], 'call')}, {part['input_tokens']:,} input and {part['output_tokens']:,} output tokens, "
         f"{shown(part['cost_usd'], part['n_unknown_cost'])}"
     )
 

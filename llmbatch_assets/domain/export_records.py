@@ -15,7 +15,7 @@ from llmbatch_assets.domain.left_out import LeftOut, Standing, left_out, not_mad
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.parameters import Explode, Parameters
 from llmbatch_assets.domain.table import Snapshot
-from llmbatch_assets.domain.text import composed
+from llmbatch_assets.domain.text import composed, many
 from llmbatch_assets.domain.work import WorkItem
 
 Way = Literal["rows", "one", "expand", "explode"]
@@ -91,7 +91,7 @@ def _used_rows(item: WorkItem) -> list[int]:
 def _beyond_cap(item: WorkItem) -> Iterator[LeftOut]:
     used: int = item.meta["n_rows_used"]
     for index in item.meta["row_indices"][used:]:
-        message = f"of its group the model is shown the first {used} rows alone (grouping.max_rows_per_group)"
+        message = f"of its group the model is shown the first {many(used, 'row')} alone (grouping.max_rows_per_group)"
         yield left_out(item, "row_beyond_cap", index, message)
 
 

@@ -11,7 +11,7 @@ from llmbatch_assets.domain.identity import group_context_id, partition_key, wor
 from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.prompt import fill
 from llmbatch_assets.domain.table import Snapshot, nearest_first
-from llmbatch_assets.domain.text import composed
+from llmbatch_assets.domain.text import composed, many
 from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkPlan
 from llmbatch_assets.errors import GroupingColumnError
 
@@ -106,9 +106,9 @@ def group_key_warnings(snapshot: Snapshot, column: str) -> list[str]:
         folded.setdefault(" ".join(key.casefold().split()), set()).add(key)
     alike = [" / ".join(map(repr, sorted(same))) for same in folded.values() if len(same) > 1]
     told: list[tuple[Sequence[object], str]] = [
-        (empty, f"{len(empty)} rows have no value in {column!r} and form one group; rows"),
-        (merged, f"{len(merged)} values of {column!r} were composed (Unicode NFC) to find their group"),
-        (alike, f"{len(alike)} groups of {column!r} differ only in case or blanks and stay apart"),
+        (empty, f"{many(len(empty), 'row')} without a value in {column!r}, taken as one group; row"),
+        (merged, f"{many(len(merged), 'value')} of {column!r} composed (Unicode NFC) to find the group"),
+        (alike, f"groups of {column!r} that differ only in case or blanks and stay apart"),
     ]
     return [f"{text}: {', '.join(map(str, found[:MAX_WARNING_EXAMPLES]))}" for found, text in told if found]
 

@@ -114,4 +114,4 @@ def compared(pairs: Iterable[Pair], most: int) -> Comparison:
 def told(counts: dict[Change, int]) -> str:
     """The counts on one line."""
     always = ("changed", "newly_failing", "newly_passing", "unchanged")
-    return ", ".join(f"{count} {LABELS[change]}" for change, count in counts.items() if count or change in always)
+    return ", ".join(f"{count:,} {LABELS[change]}" for change, count in counts.items() if count or change in always)

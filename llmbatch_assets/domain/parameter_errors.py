@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from llmbatch_assets.domain.parameters import Parameters
+from llmbatch_assets.domain.text import nearest
 
 _ADVICE = {
     ("judge", "enabled"): "use prompts.judge.enabled",
@@ -46,7 +46,7 @@ def _unknown_key(path: tuple[str, ...], key: str) -> str:
     if path in _ADVICE:
         return f"{key}: {_ADVICE[path]}"
     known = _known_names(path[:-1])
-    near = difflib.get_close_matches(path[-1], known, n=3)
+    near = nearest(path[-1], known)[:3]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
     return f"{key}: unknown key; {hint}"
 

@@ -323,7 +323,10 @@ class Cache(Block):
     """The cache of accepted outputs."""
 
     enabled: bool = Field(True, description="false: every selected item is generated again.")
-    force: bool = Field(False, description="true: every run generates its items again and overwrites their outputs.")
+    force: bool = Field(
+        False,
+        description="true: every run generates its items again, as with --force; false then goes on with what such a run has left.",
+    )
     dir: str = Field(
         "", validation_alias=AliasChoices("dir", "artifact_dir"), description="Cache folder; empty: <dir>/cache."
     )
@@ -519,6 +522,13 @@ class Parameters(Block):
             # The key of one server is never shown to another.
             return judge.model_copy(update={"api_key_env": ""})
         return judge
+
+    def key_names(self) -> set[str]:
+        """Names of the keys that calls of the batch need."""
+        if self.llm.provider != "openai":
+            return set()
+        judge = {self.judge_llm().key_name} if self.prompts.judge.enabled else set()
+        return ({self.llm.key_name} | judge) - {""}
 
 
 def read_parameters(mapping: dict[str, Any]) -> Parameters:

@@ -10,6 +10,7 @@ from llmbatch_assets.domain.difference import Differences
 from llmbatch_assets.domain.estimate import Estimate, Range
 from llmbatch_assets.domain.parameters import Budget
 from llmbatch_assets.domain.reasons import LABELS, Reasons, counted
+from llmbatch_assets.domain.text import many
 from llmbatch_assets.domain.work import WorkItem
 
 Verdict = Literal["no_limit", "within", "may_exceed", "exceeds", "price_unknown"]
@@ -56,9 +57,9 @@ class PlanReport(NamedTuple):
         """The report in one line."""
         counts, taking = self.counts, self.estimate
         return (
-            f"{counts.total} items: {counts.cached} cached, {counts.new} new, {counts.again} to run again"
-            + (f", {counts.held_back} refused for good" if counts.held_back else "")
-            + (f", {counts.not_selected} not selected" if counts.not_selected else "")
+            f"{many(counts.total, 'item')}: {counts.cached:,} cached, {counts.new:,} new, {counts.again:,} to run again"
+            + (f", {counts.held_back:,} refused for good" if counts.held_back else "")
+            + (f", {counts.not_selected:,} not selected" if counts.not_selected else "")
             + (f"; {shown_cost(taking)}, {shown_time(taking.seconds)}" if taking.n_items else "; nothing to pay for")
         )
 

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from llmbatch_assets.domain.parameters import Checks
+from llmbatch_assets.domain.text import many
 
 # Causes of failures for which the answer broke the contract.
 BROKEN_CONTRACT = {"not_json", "schema_mismatch", "wrapped", "empty_answer", "cut_off"}
@@ -66,10 +67,12 @@ def assess(quality: Quality, limits: Checks) -> Iterator[Finding]:
     broken = {cause: count for cause, count in sorted(quality.causes.items()) if cause in BROKEN_CONTRACT}
     n_broken = sum(broken.values())
     causes = f" ({', '.join(f'{count} {cause}' for cause, count in broken.items())})" if broken else ""
-    yield Finding(BROKEN, not n_broken, True, f"{n_broken} items of the last run{causes}", {"n_items": n_broken})
+    yield Finding(
+        BROKEN, not n_broken, True, f"{many(n_broken, 'item')} of the last run{causes}", {"n_items": n_broken}
+    )
     yield _score(quality, limits.min_judge_score)
     alike = [count for count in Counter(quality.versions).values() if count > 1]
-    told = f"{sum(alike)} outputs in {len(alike)} sets of equal ones"
+    told = f"{many(sum(alike), 'output')} in {many(len(alike), 'set')} of equal ones"
     yield Finding(DUPLICATES, not alike, True, told, {"n_outputs": sum(alike), "n_sets": len(alike)})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from llmbatch_assets.domain.cell import Cleaner
 from llmbatch_assets.domain.parameters import Input
-from llmbatch_assets.domain.text import composed, flatten, harden, has_surrogates
+from llmbatch_assets.domain.text import case_mark, composed, flatten, harden, has_surrogates, many, nearest
 from llmbatch_assets.errors import TableError
 
 Row = dict[str, str]
@@ -95,10 +94,13 @@ def _row_warnings(rows: Sequence[Row]) -> list[str]:
     if not empty:
         return []
     shown = ", ".join(map(str, empty[:MAX_ROWS_SHOWN])) + (", ..." if len(empty) > MAX_ROWS_SHOWN else "")
-    return [f"{len(empty)} rows are empty in every column, and each is an item to pay for; delete them: row {shown}"]
+    return [
+        f"{many(len(empty), 'row')} with all columns empty, to be paid for like any other; to be deleted: row {shown}"
+    ]
 
 
 def nearest_first(name: str, columns: Sequence[str]) -> str:
     """The columns as a list for a message, those most like ``name`` in front."""
-    near = difflib.get_close_matches(name, columns, n=len(columns), cutoff=0.5)
-    return ", ".join([*near, *(column for column in columns if column not in near)])
+    near = nearest(name, columns, least=0.5)
+    listed = [*near, *(column for column in columns if column not in near)]
+    return ", ".join(f"{column}{case_mark(name, column)}" for column in listed)

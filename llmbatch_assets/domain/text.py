@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import unicodedata
+from collections.abc import Sequence
 
 # Spaces that look like a space and are not, and marks without width that editors leave behind. The joiners U+200C and
 # U+200D stay: Persian, Indic scripts and emoji are written with them.
@@ -75,3 +77,20 @@ def slug(text: str, limit: int = 32) -> str:
         # Marks belong to letters: without them Hindi and Thai words fall apart.
         words = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in plain).split()
     return "-".join(words)[:limit].strip("-")
+
+
+def many(number: int, what: str) -> str:
+    """So many of something: ``1 item``, ``2 items``."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def nearest(name: str, known: Sequence[str], least: float = 0.6) -> list[str]:
+    """The known names that are like ``name``, the likest first; case makes them no less alike."""
+    wanted = name.casefold()
+    alike = {one: difflib.SequenceMatcher(None, wanted, one.casefold()).ratio() for one in known}
+    return sorted((one for one in known if alike[one] >= least), key=lambda one: -alike[one])
+
+
+def case_mark(name: str, known: str) -> str:
+    """What is said beside a known name that differs from ``name`` in case alone."""
+    return " (case matters)" if name != known and name.casefold() == known.casefold() else ""

@@ -29,6 +29,7 @@ from llmbatch_assets.domain.manifest import (
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan import Choice, Selection, State, by_group, choose
 from llmbatch_assets.domain.run_history import run_record
+from llmbatch_assets.domain.text import many
 from llmbatch_assets.domain.work import GroupContext, WorkItem
 from llmbatch_assets.engine.attempt import ItemResult, Job, Limits, Workbench
 from llmbatch_assets.engine.batch import BatchRun
@@ -129,7 +130,7 @@ class Generation:
 
     def choose(self, selection: Selection, force: bool) -> Choice:
         """The items to run. ``force`` marks the selected ones for regeneration, which outlives this run."""
-        if force:
+        if force or self.batch.parameters.cache.force:
             everything = selection._replace(select="all") if selection.select == "pending" else selection
             choice = choose(self.items, self.states, everything, lambda item: True)
             self.store.force(self.cache_id(item) for item in choice.to_run)
@@ -139,8 +140,7 @@ class Generation:
         return choice
 
     def _is_forced(self, item: WorkItem) -> bool:
-        cache = self.batch.parameters.cache
-        return cache.force or not cache.enabled or self.store.is_forced(self.cache_id(item))
+        return not self.batch.parameters.cache.enabled or self.store.is_forced(self.cache_id(item))
 
     def _tell_pre_scan(self, choice: Choice) -> None:
         parameters, total = self.batch.parameters, len(self.items)
@@ -158,7 +158,7 @@ class Generation:
         if choice.to_run and changed:
             pending = sum(state != "accepted" for state in self.states.values())
             self.reporter.say(
-                f"Changed since the last run: {', '.join(changed)}. That makes {pending} items pending, of which this run "
+                f"Changed since the last run: {', '.join(changed)}. That makes {many(pending, 'item')} pending, of which this run "
                 f"takes {len(choice.to_run)}; the outputs of before stay on disk"
             )
 
@@ -285,8 +285,7 @@ class Generation:
 
     def _settled(self, item: WorkItem, *, forced: bool) -> AcceptedOutput | None:
         """The output, where another run has made it since this one looked."""
-        cache = self.batch.parameters.cache
-        if cache.force or not cache.enabled or (forced and self._is_forced(item)):
+        if forced and self._is_forced(item):
             return None
         return self.store.accepted(self.cache_id(item))
 
@@ -346,7 +345,7 @@ def _left_over(n_to_run: int, max_items: int) -> RunPermanentError | None:
         return None
     return RunPermanentError(
         "budget",
-        f"{max_items} items were worked on, as many as budget.max_items allows for a run, and {n_to_run - max_items} are "
+        f"{many(max_items, 'item')} done, as many as budget.max_items allows for a run, and {n_to_run - max_items} "
         "left; raise it, or run again to go on",
     )
 

@@ -27,7 +27,7 @@ class JsonIOManager(dg.ConfigurableIOManager):
         size, written = keep_json(path, obj)
         context.log.info(f"{'wrote' if written else 'unchanged:'} {batch.shown(path)} (bytes={size})")
         # What a manifest says was written was written just before it.
-        for file in obj.get("files", {}).values() if isinstance(obj, dict) else ():
+        for file in _files_of(obj):
             tell_written(file, batch.path(file).stat().st_size)
         if written:
             tell_written(batch.shown(path), size)
@@ -38,3 +38,10 @@ class JsonIOManager(dg.ConfigurableIOManager):
         batch, asset = self._batch(), context.asset_key.path[-1]
         kind = context.dagster_type.typing_type
         return output_reader(batch) if kind is OutputReader else load_artifact(batch, asset, kind)
+
+
+def _files_of(artifact: Any) -> list[str]:
+    """The files that a manifest says were written."""
+    if not isinstance(artifact, dict):
+        return []
+    return [*artifact.get("files", {}).values(), *filter(None, [artifact.get("not_exported_file")])]

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from llmbatch_assets.adapters.artifacts import load_artifact
 from llmbatch_assets.adapters.cache_survey import CacheSurvey, cache_ids
 from llmbatch_assets.adapters.earlier_outputs import EarlierOutputs
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.schema_due import why_due
 from llmbatch_assets.domain.difference import Changed, Differences, changed_values, prompt_lines, schema_fields
 from llmbatch_assets.domain.grouping import make_plan
 from llmbatch_assets.domain.identity import BatchIdentity
@@ -18,7 +20,7 @@ from llmbatch_assets.domain.plan_report import Counts, PlanReport, judged_spendi
 from llmbatch_assets.domain.reasons import Reasons, Traces, changes_between, together, trace_of
 from llmbatch_assets.domain.row_matching import Match, match_rows
 from llmbatch_assets.domain.schema import JUDGE_MODEL
-from llmbatch_assets.domain.work import WorkItem, WorkPlan
+from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkItems, WorkPlan
 from llmbatch_assets.errors import MissingArtifactError
 from llmbatch_assets.resources.estimating import Estimator, Work
 
@@ -79,14 +81,13 @@ class Planner:
     @cached_property
     def choice(self) -> Choice:
         """The items that the run would work on."""
-        if not self.force:
+        if not (self.force or self.batch.parameters.cache.force):
             return choose(self.work.items, self.states, self.selection, self._is_forced)
         everything = self.selection._replace(select="all")
         return choose(self.work.items, self.states, everything, lambda item: True)
 
     def _is_forced(self, item: WorkItem) -> bool:
-        cache = self.batch.parameters.cache
-        return cache.force or not cache.enabled or self.current[item.work_id] in self.survey.forced
+        return not self.batch.parameters.cache.enabled or self.current[item.work_id] in self.survey.forced
 
     @cached_property
     def reasons(self) -> dict[str, Reasons]:
@@ -181,11 +182,29 @@ class Planner:
 def plan_of(batch: Batch, selection: Selection | None = None, *, force: bool = False) -> PlanReport:
     """What a run would do with the table, prompts and schema as they are now. Raises ``InputError``."""
     require_schema(batch)
+    schema_is_due = why_due(batch)
     _ = batch.conversations
     snapshot = batch.read_snapshot()
     work = make_plan(snapshot, batch.parameters)
     report = Planner(batch, work, selection or Selection(), force).report()
-    return report._replace(warnings=[*snapshot.meta["warnings"], *report.warnings])
+    told = (
+        []
+        if not schema_is_due
+        else [
+            f"{batch.layout.schema_py} is written anew before the run, which costs calls ({schema_is_due}); what follows is for the schema that there is, and another one makes every item run"
+        ]
+    )
+    return report._replace(warnings=[*told, *snapshot.meta["warnings"], *report.warnings])
+
+
+def plan_of_run(batch: Batch, selection: Selection, *, force: bool, plans: bool) -> PlanReport:
+    """What a run that begins now would do. ``plans``: it makes the work items anew. Files are taken by their names."""
+    if plans:
+        work = make_plan(batch.read_snapshot(), batch.parameters)
+    else:
+        items = load_artifact(batch, "work_items", WorkItems).items
+        work = WorkPlan(items, load_artifact(batch, "group_contexts", list[GroupContext]), [])
+    return Planner(batch, work, selection, force, trusting=True).report()
 
 
 def require_schema(batch: Batch) -> None:
@@ -235,8 +254,12 @@ def _schema_changes(batch: Batch, earlier: EarlierOutputs, before: BatchIdentity
 
 def _settings(identity: BatchIdentity, item_settings: dict[str, Any] | None) -> dict[str, Any]:
     """What is configured of an identity, under the keys of the configuration."""
-    llm = {"model_name": identity.model_name, "temperature": identity.temperature, **identity.settings}
+    own = {"model_name": identity.model_name, "temperature": identity.temperature}
+    # An identity names only another provider than this one.
+    llm = {"provider": "openai", **own, **identity.settings}
     judge = {name: value for name, value in (identity.judge or {}).items() if name != "schema_sha"}
+    # As in the configuration: a judge has what llm says where it has nothing of its own.
+    judge = {name: value for name, value in judge.items() if name not in llm or value != llm[name]}
     return {
         "llm": llm,
         "prompts": {"judge": {"enabled": identity.judge_enabled}},

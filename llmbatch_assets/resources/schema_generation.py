@@ -1,4 +1,4 @@
-"""The schema module: whether one has to be written, and having it written by the model."""
+"""Having the schema module written by the model."""
 
 import asyncio
 import itertools
@@ -6,18 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from llmbatch_assets.adapters.files import read_json, write_json
+from llmbatch_assets.adapters.files import write_json
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.provenance import keep_provenance
+from llmbatch_assets.adapters.schema_due import MANIFEST, generated_from_now
 from llmbatch_assets.adapters.schema_files import replace_schema_py, replace_schema_txt
 from llmbatch_assets.adapters.schema_module import load_schema, load_source
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.schema_source import parse_schema
 from llmbatch_assets.domain.schema_spec import render_schema
-from llmbatch_assets.domain.schema_writing import generated_from, schema_conversation
+from llmbatch_assets.domain.schema_writing import schema_conversation
 from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.engine.schema_writer import SchemaWriter, WrittenSchema
-from llmbatch_assets.errors import ArtifactError, SchemaError, SchemaGenerationError
+from llmbatch_assets.errors import SchemaGenerationError
 from llmbatch_assets.resources.generation import new_run_id, utc_now
 from llmbatch_assets.resources.interruption import interruptible
 from llmbatch_assets.resources.llm import LlmResource
@@ -25,7 +26,6 @@ from llmbatch_assets.resources.metering import Meter
 
 # What llm.max_output_tokens says of an item's output is too little for a module.
 SCHEMA_TOKENS = 4_000
-_MANIFEST = 0
 
 
 class SchemaDone(NamedTuple):
@@ -33,32 +33,6 @@ class SchemaDone(NamedTuple):
 
     written: WrittenSchema
     archived: Path | None
-
-
-def why_due(batch: Batch, *, force: bool = False) -> str:
-    """Why the module has to be written, or nothing where it stands. Raises ``SchemaError`` or ``PromptError``."""
-    settings, path = batch.parameters.llm_schema, batch.layout.schema_py
-    if batch.path(path).is_file():
-        changed = settings.force_regenerate and _last_generated_from(batch) != _generated_from(batch)
-        reason = "forced" if force else "llm_schema.force_regenerate, and what it is written from has changed"
-        why = reason if force or changed else ""
-    elif settings.auto_generate or force:
-        why = "it does not exist"
-    else:
-        raise SchemaError(
-            f"{path} does not exist; write it, name another file in llm_schema.py_path, or set "
-            "llm_schema.auto_generate: true to have the model write it"
-        )
-    if why and batch.parameters.llm.provider == "offline":
-        remedy = (
-            "run without --offline, or without asking for another one"
-            if batch.path(path).is_file()
-            else "write it, or name another file in llm_schema.py_path"
-        )
-        raise SchemaError(f"{path} has to be written by a model ({why}), and provider offline has none; {remedy}")
-    if why:
-        schema_conversation(batch.schema_prompt, batch.generation_prompt, settings.task)
-    return why
 
 
 def write_schema(batch: Batch, llm: LlmResource, say: Callable[[str], None], run_id: str = "") -> SchemaDone:
@@ -86,7 +60,7 @@ def write_schema(batch: Batch, llm: LlmResource, say: Callable[[str], None], run
             "generated_at_utc": utc_now(),
             "model_name": batch.parameters.llm.model_name,
             "provider": batch.parameters.llm.provider,
-            "generated_from": _generated_from(batch),
+            "generated_from": generated_from_now(batch),
             "prompt_path": batch.schema_prompt.path,
             "prompt_sha": batch.schema_prompt.sha,
             "schema_sha": contract.sha,
@@ -101,7 +75,7 @@ def write_schema(batch: Batch, llm: LlmResource, say: Callable[[str], None], run
     keep_provenance(
         batch.path(batch.layout.provenance), {batch.schema_prompt.sha: batch.schema_prompt.model_dump(mode="json")}
     )
-    write_json(batch.path(batch.layout.manifest(_MANIFEST)), manifest)
+    write_json(batch.path(batch.layout.manifest(MANIFEST)), manifest)
     return SchemaDone(written, archived)
 
 
@@ -141,21 +115,3 @@ def _keep_failure(batch: Batch, completion: Completion, problem: str) -> Path:
     meta = {"created_at_utc": utc_now(), "model": batch.parameters.llm.model_name}
     write_json(path, {"meta": meta, "feedback": problem, "raw_text": completion.text, "usage": completion.usage})
     return path
-
-
-def _generated_from(batch: Batch) -> str:
-    parameters = batch.parameters
-    return generated_from(batch.schema_prompt, batch.generation_prompt, parameters.llm_schema.task, parameters.llm)
-
-
-def _last_generated_from(batch: Batch) -> str:
-    path = batch.path(batch.layout.manifest(_MANIFEST))
-    if not path.is_file():
-        return ""
-    remedy = "removing it, which has the schema written anew"
-    try:
-        return str(read_json(path, remedy)["meta"]["generated_from"])
-    except (KeyError, TypeError):
-        raise ArtifactError(
-            f"{path} does not say what the schema was written from; make it again by {remedy}"
-        ) from None

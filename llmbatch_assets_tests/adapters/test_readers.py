@@ -97,7 +97,7 @@ def test_a_wrong_encoding_is_told_with_the_byte(tmp_path: Path) -> None:
         (b"", "the file is empty; its first line must name the columns"),
         (b"\n\n", "the file is empty"),
         (b"\xef\xbb\xbf", "the file is empty"),
-        (b"a,b\n1,2\n1\n", "row 2 has 1 cells, the header has 2"),
+        (b"a,b\n1,2\n1\n", "row 2 has 1 cell, the header has 2"),
         (b"a,b\n1,2,3\n", "row 1 has 3 cells, the header has 2"),
         (b"a,b\n1,\x00\n", "line 2 holds a NUL character"),
         (b'a,b\n1,"open\n', "in the row that begins on line 2: a quote is not closed"),

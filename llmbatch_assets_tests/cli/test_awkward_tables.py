@@ -113,10 +113,10 @@ REFUSED: list[Any] = [
     Refused("reserved name", "i.csv", "a,__ROW_KV_BLOCK__\n1,2\n", ("column 2", "__ROW_KV_BLOCK__", "rename")),
     Refused("same name composed", "i.csv", f"{COMPOSED},{DECOMPOSED}\n1,2\n", ("columns 1 and 2", "rename")),
     # Rows.
-    Refused("too few cells", "i.csv", "a,b\n1,2\n3\n", ("row 2 has 1 cells", "the header has 2", "'3'")),
+    Refused("too few cells", "i.csv", "a,b\n1,2\n3\n", ("row 2 has 1 cell,", "the header has 2", "'3'")),
     Refused("too many cells", "i.csv", "a,b\n1,2,3\n", ("row 1 has 3 cells", "the header has 2", "Quote", "','")),
-    Refused("too few in psv", "i.psv", "a|b\n1|2\n3\n", ("row 2 has 1 cells", "the header has 2", "'3'")),
-    Refused("blanks for a row", "i.csv", "a,b\n1,2\n   \n3,4\n", ("row 2 has 1 cells", "the header has 2")),
+    Refused("too few in psv", "i.psv", "a|b\n1|2\n3\n", ("row 2 has 1 cell,", "the header has 2", "'3'")),
+    Refused("blanks for a row", "i.csv", "a,b\n1,2\n   \n3,4\n", ("row 2 has 1 cell,", "the header has 2")),
     Refused("ragged after line breaks", "i.csv", 'a,b\n"x\ny",2\n\n3\n', ("row 2", "line 5")),
     Refused("advice for too few", "i.csv", "a,b\n1,2\n3\n", ("row 2",), unsaid=("Quote cells",)),
     # Quotes.
@@ -145,6 +145,7 @@ REFUSED: list[Any] = [
     Refused("several sheets", "i.xlsx", TWO_SHEETS, ("several sheets", "'Data', 'More'", "input.sheet")),
     Refused("hidden sheet", "i.xlsx", LISTED, ("several sheets", "'Data', 'Lists'", "input.sheet")),
     Refused("no such sheet", "i.xlsx", TWO_SHEETS, ("'Moer'", "'Data', 'More'"), input={"sheet": "Moer"}),
+    Refused("a sheet's case", "i.xlsx", TWO_SHEETS, ("no sheet 'data'", "'Data' (case"), input={"sheet": "data"}),
     Refused("no third sheet", "i.xlsx", TWO_SHEETS, ("input.sheet is 3", "2 sheets", "'Data'"), input={"sheet": 3}),
     Refused("no sheet 0", "i.xlsx", TWO_SHEETS, ("input.sheet is 0", "2 sheets", "'Data'"), input={"sheet": 0}),
     Refused("empty sheet", "i.xlsx", workbook(), ("sheet 'Data' is empty", "first row must name the columns")),
@@ -226,7 +227,7 @@ REFUSED: list[Any] = [
         "grouping column",
         "i.csv",
         "id,Team Name,question\n1,2,3\n",
-        ("grouping.column", "'team name'", "it has: Team Name, id, question"),
+        ("grouping.column", "'team name'", "it has: Team Name (case matters), id, question"),
         blocks={"grouping": {"enabled": True, "column": "team name"}},
     ),
     Refused(
@@ -283,7 +284,7 @@ TAKEN: list[Any] = [
         "a,b\nNone,N/A\nNathan,-\nNULL,#N/A\n",
         "ab",
         [["", ""], ["Nathan", "-"], ["", ""]],
-        warned=("2 rows are empty",),
+        warned=("2 rows with all columns empty",),
     ),
     Taken("own null tokens", "i.csv", "a,b\nNone,-\n", "ab", [["None", ""]], input={"null_tokens": ["-"]}),
     Taken(
@@ -593,7 +594,7 @@ def test_rows_without_a_group_are_told_where_the_run_is_started(
     ended = batch.llmbatch_here(*PLAN)
 
     told = "\n".join([ended.stdout, ended.stderr, *warnings_of(caplog)])
-    assert told.count("1 rows have no value in 'team'") == 1
+    assert told.count("1 row without a value in 'team'") == 1
     assert told.count("differ only in case") == 1
 
 

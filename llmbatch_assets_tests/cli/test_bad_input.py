@@ -95,8 +95,9 @@ MISTAKES = [
     Mistake("broken prompt", with_text("prompts/generation.yaml", "user: ]"), ("prompts/generation.yaml", "YAML")),
     # The table.
     Mistake("no table", without(TABLE), (TABLE, "does not exist", "input.path")),
+    Mistake("near it", with_parameters(input={"path": "raw_data/inputs.csv"}), ("inputs.csv", "but input.csv does")),
     Mistake("empty table", with_text(TABLE, ""), (TABLE, "empty", "columns")),
-    Mistake("ragged", with_text(TABLE, "a,b\n1,2\n3\n"), (TABLE, "row 2", "1 cells", "2")),
+    Mistake("ragged", with_text(TABLE, "a,b\n1,2\n3\n"), (TABLE, "row 2", "1 cell,", "2")),
     Mistake("open quote", with_text(TABLE, 'a,b\n1,"2\n'), (TABLE, "line 2")),
     Mistake("same name", with_text(TABLE, "a,a\n1,2\n"), (TABLE, "'a'")),
     Mistake("unnamed", with_text(TABLE, "a,\n1,2\n"), (TABLE, "column 2")),
@@ -106,6 +107,7 @@ MISTAKES = [
     # Columns that the configuration names.
     Mistake("group by", with_parameters(grouping=GROUPED_BY_CLASS), ("'class'", "grouping.column", *COLUMNS)),
     Mistake("label", with_parameters(work_items={"label_column": "teem"}), ("'teem'", "label_column", *COLUMNS)),
+    Mistake("case", with_parameters(work_items={"label_column": "Team"}), ("'Team'", "team (case matters)")),
     Mistake("excluded", with_parameters(context={"columns": {"exclude": ["x"]}}), ("'x'", "context.columns", *COLUMNS)),
     Mistake("template", with_parameters(context={"row_template": "{idd}"}), ("row_template", "idd")),
     # The schema.
@@ -212,6 +214,11 @@ def test_a_wrong_option_is_a_usage_error(tmp_path: Path, option: str) -> None:
     assert ended.returncode == 2
     assert option.partition("=")[0] in ended.stderr
     assert project.tree() == before
+
+
+def test_a_command_that_is_misspelt_is_told_with_the_nearest(tmp_path: Path) -> None:
+    ended = make_project(tmp_path / "project").llmbatch_here("runn")
+    assert (ended.returncode, "Did you mean 'run'?" in ended.stderr) == (2, True)
 
 
 def test_a_mistake_is_told_by_the_command_itself(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_the_terminal_shows_both_sides_and_no_escape_sequence(project: Project) 
     assert "not_json" in shown
     assert "\x1b" not in shown
     assert "<script>" in shown
-    assert "2 more items differ" in project.llmbatch_here("diff", "--limit", "1").stdout
+    assert "not shown: 2 more items that changed" in project.llmbatch_here("diff", "--limit", "1").stdout
 
 
 class Tags(HTMLParser):

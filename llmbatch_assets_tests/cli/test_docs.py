@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import click
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from llmbatch_assets.cli import COMMANDS, main
 from llmbatch_assets.cli.docs import ROOT, files
-from llmbatch_assets.domain.parameters import Parameters
+from llmbatch_assets.domain.parameters import Parameters, read_parameters
 
 MADE = files()
 
@@ -36,6 +38,14 @@ def test_every_key_has_a_row_and_a_description() -> None:
     for key, description in keys(Parameters):
         assert description, key
         assert page.count(f"| `{key}`") == 1
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/calls.md", "docs/exports.md", "docs/tutorial.md"])
+def test_every_configuration_that_a_page_shows_is_taken(page: str) -> None:
+    shown = re.findall(r"^ *```yaml\n(.*?)^ *```$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert shown
+    for block in shown:
+        read_parameters(yaml.safe_load(block))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

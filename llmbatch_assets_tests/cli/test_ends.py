@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -72,6 +73,7 @@ def run_with(tmp_path: Path) -> Iterator[Callable[[str, Waiting], Running]]:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                start_new_session=True,
             )
             stack.callback(process.communicate)
             stack.callback(process.kill)
@@ -88,7 +90,8 @@ def told_to_end(run: Running, waiting: Waiting) -> tuple[str, float, int]:
     time.sleep(0.5)
     told, asked = time.monotonic(), run.server.count()
     for number in waiting.signals:
-        run.process.send_signal(number)
+        # As a terminal's Ctrl-C: to the processes that the run has started, too.
+        os.killpg(run.process.pid, number)
         time.sleep(0.1)
     said, _ = run.process.communicate(timeout=60)
     return said, time.monotonic() - told, run.server.count() - asked
@@ -101,7 +104,9 @@ def test_a_signal_ends_a_run_whatever_it_waits_for(run_with: Callable[[str, Wait
     for name, run in runs.items():
         said, seconds, begun = told_to_end(run, WAITING[name])
 
-        assert run.process.returncode == 128 + WAITING[name].signals[0], said
+        first = WAITING[name].signals[0]
+        # A second signal can come when Python is about to end; a shell says the same of both.
+        assert run.process.returncode in (128 + first, -first), said
         assert (seconds < 15, begun) == (True, 0), name
         assert "Traceback" not in said
         manifest = run.project.json("artifacts/cache/pipeline4_manifest.json")

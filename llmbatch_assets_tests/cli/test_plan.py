@@ -73,6 +73,21 @@ def test_what_has_an_output_is_cached(done: Project) -> None:
     assert (told["items"], told["differences"], told["estimate"]["calls"]["high"]) == ([], None, 0)
 
 
+def test_a_schema_that_is_written_anew_first_is_told(done: Project) -> None:
+    done.prompt("schema_auto_py_generation", {"user": "{context}"})
+    configure(done, llm_schema={"force_regenerate": True})
+    (told,) = plan(done)["warnings"]
+    assert told.startswith("schema/llm_schema.py is written anew before the run, which costs calls")
+    ended = done.llmbatch_here("plan", "--offline")
+    assert (ended.returncode, "provider offline has none" in ended.stderr) == (2, True)
+
+
+def test_a_judge_that_follows_llm_is_no_change_of_its_own(done: Project) -> None:
+    told = plan(done, "--offline")["differences"]["config"]
+    assert {one["key"]: (one["before"], one["now"]) for one in told}["llm.provider"] == ("openai", "offline")
+    assert not [one for one in told if one["key"].startswith("judge.")]
+
+
 def test_a_row_that_was_not_there_is_new(done: Project) -> None:
     done.table([*ROWS, ("q6", "green", "Who rang the bell?")])
     assert why(done) == {5: ("new_row",)}
@@ -234,7 +249,6 @@ def test_what_changed_is_shown(done: Project) -> None:
     assert told["schema"] == [{"key": "answer.maxLength", "before": "80", "now": "70"}]
     assert {one["key"]: (one["before"], one["now"]) for one in told["config"]} == {
         "llm.temperature": ("0.5", "0.1"),
-        "judge.temperature": ("0.5", "0.1"),
         "context.kv_order": ("input_order", "alpha"),
     }
     shown = done.llmbatch_here("plan").stdout
@@ -407,7 +421,7 @@ def test_items_beyond_the_budget_are_left_for_later(done: Project) -> None:
     configure(done, budget={"max_items": 2})
     told = plan(done)
     assert (told["estimate"]["items"], told["budget"]["left_over"], len(told["items"])) == (2, 3, 5)
-    assert "3 more items are left for later runs by budget.max_items, 2" in done.llmbatch_here("plan").stdout
+    assert "left for later runs by budget.max_items, 2: 3 more items" in done.llmbatch_here("plan").stdout
 
 
 def test_a_batch_of_its_own_is_planned_by_its_own_files(done: Project) -> None:

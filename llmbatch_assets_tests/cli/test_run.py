@@ -186,11 +186,23 @@ def test_a_refused_key_stops_the_run_after_a_few_calls(project: Project, server:
 
 
 def test_a_missing_key_is_named_before_anything_is_asked(project: Project, server: ChatServer) -> None:
+    before = project.tree()
+
     ended = project.llmbatch_here("run", TEST_KEY="")
 
-    assert ended.returncode == 1
-    assert "TEST_KEY" in ended.stdout + ended.stderr
+    assert ended.returncode == 2
+    assert "the key TEST_KEY is not set" in ended.stderr
+    assert project.tree() == before
+    assert project.llmbatch_here("plan", TEST_KEY="").returncode == 0
     assert server.count() == 0
+
+
+def test_what_makes_no_call_needs_no_key(project: Project, server: ChatServer) -> None:
+    assert project.llmbatch_here("run").returncode == 0
+    assert project.llmbatch_here("run", TEST_KEY="").returncode == 0
+    assert project.llmbatch_here("run", "--select", "export,report", TEST_KEY="").returncode == 0
+    assert project.llmbatch_here("run", "--force", TEST_KEY="").returncode == 2
+    assert server.count() == 5
 
 
 def test_a_used_up_quota_stops_the_run(project: Project, server: ChatServer) -> None:

@@ -74,7 +74,8 @@ def test_a_group_is_found_by_its_key_and_by_any_of_its_rows(project_with: Callab
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("5", "no work item"), ("nobody", "index from 0"), ("blue", "3 work items")]
+    ("name", "told"),
+    [("5", "no work item"), ("nobody", "(0, the first below the header, to 4)"), ("blue", "3 work items")],
 )
 def test_a_name_that_means_no_item_or_several_is_told(
     project_with: Callable[..., Project], name: str, told: str
@@ -92,3 +93,14 @@ def test_a_schema_that_is_put_into_the_prompt_is_shown_in_it(
     server.fallback_answer = {"answer": "High.", "certain": True}
     assert project.llmbatch_here("run", "--select", "input_snapshot,work_items,llm_outputs").returncode == 0
     assert shown(project, "0")["messages"] in [call.messages for call in server.calls]
+
+
+@pytest.mark.parametrize("name", ["q3", "Q3", "q3-"])
+def test_an_item_is_found_by_its_label_as_the_table_or_the_partition_has_it(planned: Project, name: str) -> None:
+    assert shown(planned, name)["row_index"] == 2
+
+
+def test_a_label_that_several_items_begin_with_lists_them(planned: Project) -> None:
+    ended = planned.llmbatch_here("show", "q")
+    assert ended.returncode == 2
+    assert "'q' means 5 work items" in ended.stderr

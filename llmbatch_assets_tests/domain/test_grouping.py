@@ -304,8 +304,8 @@ def test_values_of_the_grouping_column_that_need_a_look_are_told_with_examples()
     made = plan("group_output", rows)
     assert [item.group_key for item in made.items] == ["", "caf\u00e9", "Café"]
     empty, composed, alike = made.warnings
-    assert empty == "1 rows have no value in 'team' and form one group; rows: 1"
-    assert composed.startswith("1 values of 'team' were composed (Unicode NFC)")
+    assert empty == "1 row without a value in 'team', taken as one group; row: 1"
+    assert composed.startswith("1 value of 'team' composed (Unicode NFC)")
     assert alike.endswith("differ only in case or blanks and stay apart: 'Café' / 'café'")
 
 

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.text import CUT_MARK, cut, flatten, harden, slug, visible, visible_json
+from llmbatch_assets.domain.text import (
+    CUT_MARK,
+    case_mark,
+    cut,
+    flatten,
+    harden,
+    many,
+    nearest,
+    slug,
+    visible,
+    visible_json,
+)
 from llmbatch_assets_tests.domain.strategies import quick
 
 
@@ -106,3 +117,13 @@ def test_what_a_terminal_would_act_on_is_shown_as_an_escape(text: str, seen: str
     as_json = visible_json(json.dumps(text, ensure_ascii=False))
     assert json.loads(as_json) == text
     assert visible(as_json) == as_json
+
+
+@pytest.mark.parametrize(("number", "told"), [(0, "0 items"), (1, "1 item"), (2, "2 items"), (20_000, "20,000 items")])
+def test_one_of_something_is_no_several(number: int, told: str) -> None:
+    assert many(number, "item") == told
+
+
+def test_what_differs_in_case_alone_is_the_nearest_and_says_so() -> None:
+    assert nearest("SHEET", ["Shirt", "sheet", "price"]) == ["sheet", "Shirt"]
+    assert [case_mark("SHEET", name) for name in ("sheet", "SHEET", "Shirt")] == [" (case matters)", "", ""]

@@ -246,6 +246,16 @@ def test_a_forced_run_goes_on_where_it_was_stopped(project: Project, server: Cha
     assert list(project.path("artifacts/cache/forced").iterdir()) == []
 
 
+def test_a_batch_that_is_always_forced_goes_on_once_it_no_longer_is(project: Project, server: ChatServer) -> None:
+    configure(project, server, llm={"max_workers": 1})
+    generate(project)
+    configure(project, server, llm={"max_workers": 1}, cache={"force": True})
+    server.script(lambda call: call.number == 8, status(401), repeat_last=True)
+    assert generate(project).tally.accepted == 2
+    configure(project, server, llm={"max_workers": 1})
+    assert (generate(project).tally.accepted, server.count()) == (3, 11)
+
+
 def test_an_old_output_stands_until_a_new_one_is_accepted(project: Project, server: ChatServer) -> None:
     generate(project)
     before = texts(project)

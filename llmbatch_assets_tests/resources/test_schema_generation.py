@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from llmbatch_assets.adapters.project import Batch, BatchFile
+from llmbatch_assets.adapters.schema_due import why_due
 from llmbatch_assets.domain.schema_source import parse_schema
 from llmbatch_assets.domain.schema_spec import render_schema
 from llmbatch_assets.errors import ArtifactError, PromptError, ProviderError, SchemaError, SchemaGenerationError
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.resources.schema_generation import SchemaDone, why_due, write_schema
+from llmbatch_assets.resources.schema_generation import SchemaDone, write_schema
 from llmbatch_assets_tests.chat_server import Answer, ChatServer, cut_off, refuses, says, status
 from llmbatch_assets_tests.project import SCHEMA, Project, make_project, settings
 from llmbatch_assets_tests.schema_answers import (

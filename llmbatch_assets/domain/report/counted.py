@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -11,7 +10,7 @@ from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.report.tallies import End, EndCounts
 from llmbatch_assets.domain.table import Row
-from llmbatch_assets.domain.text import cut
+from llmbatch_assets.domain.text import cut, nearest
 from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.errors import ConfigError
 
@@ -44,7 +43,7 @@ def counted_columns(names: Iterable[str], columns: Sequence[str], fields: Sequen
 
 def _unknown(name: str, columns: Sequence[str], fields: Sequence[str]) -> str:
     known = [*columns, *fields]
-    near = difflib.get_close_matches(name, known, n=3)
+    near = nearest(name, known)[:3]
     hint = (
         f"did you mean {' or '.join(near)}?" if near else f"columns: {', '.join(columns)}; fields: {', '.join(fields)}"
     )
