@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from llmbatch_assets.adapters.artifacts import artifact_path, load_artifact, output_reader
 from llmbatch_assets.adapters.files import json_bytes, keep_json
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.adapters.provenance import keep_provenance
@@ -30,7 +31,6 @@ from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.domain.table import Snapshot
 from llmbatch_assets.domain.work import WorkItem, work_items_of
 from llmbatch_assets.resources.delivery import deliver_exports
-from llmbatch_assets.resources.json_io_manager import artifact_path, load_artifact, output_reader
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "jade", "kelp", "linen")
 N_ITEMS = 100_000

@@ -19,7 +19,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,13 +98,13 @@ def generate_sec(project: Project) -> float:
     return float(project.json("artifacts/cache/pipeline4_manifest.json")["meta"]["elapsed_sec"])
 
 
-def fresh(case: Fresh, rounds: int) -> Result:
-    """The product against the bare loops, in turn; these have no judge."""
+def fresh(case: Fresh, loops: Sequence[str], rounds: int) -> Result:
+    """The product against the bare loops, in turn."""
     runs: dict[str, list[Taken]] = {}
     stage: list[float] = []
     with serving(case.delay) as port:
         for _ in range(rounds):
-            for contender in ("llmbatch", *(() if case.judge else LOOPS)):
+            for contender in ("llmbatch", *loops):
                 with tempfile.TemporaryDirectory() as folder:
                     project = project_of(Path(folder), port, case)
                     taken = run(project) if contender == "llmbatch" else run_loop(project, contender, port, case)
@@ -191,16 +192,22 @@ def huge(rounds: int) -> Result:
 def cases(*, large: bool, huge_too: bool) -> Iterator[tuple[str, Callable[[int], Result]]]:
     """All cases by name."""
     for case in USUAL:
-        yield case.name, lambda rounds, case=case: fresh(case, rounds)
-    yield "cached-5000", lambda rounds: cached(5_000, rounds)
+        # These have no judge.
+        yield case.name, partial(fresh, case, () if case.judge else LOOPS)
+    yield "cached-5000", partial(cached, 5_000)
     yield "startup", startup
     yield "plan-20000", plan
     if large:
         for case in LARGE:
-            yield case.name, lambda _, case=case: fresh(case, 1)
-            yield f"cached-{case.items}", lambda _, case=case: cached(case.items, 1)
+            yield case.name, partial(once, partial(fresh, case, ()))
+            yield f"cached-{case.items}", partial(once, partial(cached, case.items))
     if huge_too:
         yield "huge-cache", lambda rounds: huge(min(rounds, 3))
+
+
+def once(measure: Callable[[int], Result], _rounds: int) -> Result:
+    """A case that takes long enough to be measured once."""
+    return measure(1)
 
 
 def lines(result: Result) -> Iterator[str]:

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import openpyxl  # type: ignore[import-untyped]
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 

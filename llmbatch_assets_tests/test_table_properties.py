@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import openpyxl  # type: ignore[import-untyped]  # has no types of its own
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest

@@ -1,0 +1,1 @@
+"""What the product costs, measured: one command each, run from the repository."""
