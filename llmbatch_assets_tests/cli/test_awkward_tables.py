@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from openpyxl.utils.datetime import CALENDAR_MAC_1904  # type: ignore[import-untyped]
+from openpyxl.utils.datetime import CALENDAR_MAC_1904
 
 from llmbatch_assets_tests.memory_storage import kept_in_memory
 from llmbatch_assets_tests.project import Project, make_project, settings
