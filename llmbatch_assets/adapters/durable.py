@@ -16,11 +16,11 @@ import struct
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 LENGTH = struct.Struct("!Q")
-# Where a sync is slow, several at once let the disk sync them together.
-_THREADS = 4
+# Several syncs at once become one of the disk's.
+_THREADS = 8
 
 
 class FileWrite(NamedTuple):
@@ -31,33 +31,77 @@ class FileWrite(NamedTuple):
     obsolete: tuple[str, ...] = ()
 
 
+class _Replacement:
+    """A file on its way to the place of another one: begun, synced, ended. A step that fails takes back what was begun."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        folder, name = os.path.split(path)
+        self._temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
+        self._handle = -1
+
+    def begin(self, content: bytes | Iterable[bytes]) -> int:
+        """Write the content beside the file; gives its size."""
+        self._handle = _open_new(self._temporary)
+        try:
+            return sum(
+                _written(self._handle, piece) for piece in ((content,) if isinstance(content, bytes) else content)
+            )
+        except BaseException:
+            self._take_back()
+            raise
+
+    def sync(self) -> None:
+        """Have the content on disk."""
+        try:
+            os.fsync(self._handle)
+        except BaseException:
+            self._take_back()
+            raise
+
+    def end(self) -> None:
+        """Take the place of the file."""
+        try:
+            os.close(self._handle)
+            self._handle = -1
+            os.replace(self._temporary, self.path)
+        except BaseException:
+            self._take_back()
+            raise
+
+    def _take_back(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+        _remove((self._temporary,))
+
+
 def replace_file(path: str, content: bytes | Iterable[bytes]) -> int:
     """Replace the file, whole and on disk; its folder is still to be synced for it to outlive a power failure.
 
     Gives its size.
     """
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
-    file = _open_new(temporary)
-    try:
-        with file:
-            file.writelines((content,) if isinstance(content, bytes) else content)
-            size = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        _remove((temporary,))
-        raise
+    replacement = _Replacement(path)
+    size = replacement.begin(content)
+    replacement.sync()
+    replacement.end()
     return size
 
 
-def _open_new(path: str) -> BinaryIO:
+def _open_new(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        return open(path, "xb")
+        return os.open(path, flags, 0o666)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        return open(path, "xb")
+        return os.open(path, flags, 0o666)
+
+
+def _written(handle: int, content: bytes) -> int:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(handle, left) :]
+    return len(content)
 
 
 def sync_directory(folder: str) -> None:
@@ -72,11 +116,17 @@ def sync_directory(folder: str) -> None:
 
 
 def write_group(group: list[FileWrite], threads: Executor | None = None) -> list[OSError | None]:
-    """Replace files with one sync of each folder. Gives what went wrong with each file, if anything did."""
-    each = threads.map if threads and len(group) > 1 else map
-    replaced = list(each(lambda write: _fault_of(replace_file, write.path, write.content), group))
+    """Replace files with one sync of each folder. Gives what went wrong with each file, if anything did.
+
+    All are written before the first is synced: syncs that come together cost little more than one.
+    """
+    at_once = threads.map if threads and len(group) > 1 else map
+    half = [_Replacement(write.path) for write in group]
+    faults = [_fault_of(one.begin, write.content) for one, write in zip(half, group, strict=True)]
+    faults = [*at_once(lambda one, fault: fault or _fault_of(one.sync), half, faults)]
+    faults = [fault or _fault_of(one.end) for one, fault in zip(half, faults, strict=True)]
     synced = {folder: _fault_of(sync_directory, folder) for folder in {os.path.dirname(write.path) for write in group}}
-    faults = [fault or synced[os.path.dirname(write.path)] for write, fault in zip(group, replaced, strict=True)]
+    faults = [fault or synced[os.path.dirname(write.path)] for write, fault in zip(group, faults, strict=True)]
     return [fault or _fault_of(_remove, write.obsolete) for write, fault in zip(group, faults, strict=True)]
 
 
