@@ -73,14 +73,13 @@ class GenerateStage:
                 self._hit(events, item)
             events.told(all_items=not by_key)
             outcome = self.generation.run(choice, lambda item, out, found: events.materialized(item, out, hit=found))
+            if isinstance(outcome.fault, RunInterruptedError) or (by_key and outcome.fault is not None):
+                # A failure planned by a canceled run is not shown, and would hide the one of an earlier run.
+                cancel(self.context)
             # Another run may have made one of them in the meantime, and shown it.
             events.failed(item.partition_key for item in outcome.failed if not self.generation.is_made(item))
-            if by_key and outcome.fault is not None:
-                cancel(self.context)
             for item in outcome.standing if by_key else ():
                 self._hit(events, item)
-            if isinstance(outcome.fault, RunInterruptedError):
-                cancel(self.context)
             quality = self._quality(events, outcome)
         yield from assess(quality, self.batch.parameters.checks)
         self._end(outcome, quality)

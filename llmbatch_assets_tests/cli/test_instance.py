@@ -21,7 +21,6 @@ from llmbatch_assets.cli.session import use_project_instance
 from llmbatch_assets.resources.sqlite_storage import BatchingEventLogStorage
 from llmbatch_assets_tests.chat_server import ChatServer, says
 from llmbatch_assets_tests.event_history import DEFAULT, OURS, PLANNED, write_settings
-from llmbatch_assets_tests.postgres_server import find_server, postgres_server
 from llmbatch_assets_tests.project import ROWS, Project, make_project
 
 MATERIALIZED, FAILED = AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED
@@ -36,19 +35,6 @@ ROOT = Path(__file__).parents[2]
 def disk_project(tmp_path: Path, server: ChatServer) -> Project:
     """A project whose instance is on disk, and whose model is the scripted server."""
     return make_project(tmp_path / "project", server.base_url, llm={"max_retries": 1})
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A database of the tests' own. Under CI there must be one."""
-    program = find_server()
-    if program is None:
-        missing = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with postgres_server(program) as url:
-        yield url
 
 
 @contextmanager
