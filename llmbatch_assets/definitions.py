@@ -29,6 +29,8 @@ def defs() -> dg.Definitions:
         jobs=[job for batch in batches for job in batch.jobs],
         sensors=[sensor for batch in batches for sensor in batch.sensors],
         resources={key: resource for batch in batches for key, resource in batch.resources.items()},
+        # Of runs that are launched without one of our jobs, such as backfills.
+        executor=dg.in_process_executor,
     )
 
 

@@ -53,6 +53,7 @@ def test_every_configuration_file_is_a_batch(loaded: dg.Definitions) -> None:
     jobs = {job.name for job in loaded.resolve_all_job_defs() if not job.name.startswith("__")}
     names = ("prepare", "generate", "generate_pending", "publish")
     assert jobs == {f"{batch}{name}" for batch in ("", "second__") for name in names}
+    assert {job.executor_def for job in loaded.resolve_all_job_defs()} == {dg.in_process_executor}
     assert all(sensor.default_status is dg.DefaultSensorStatus.STOPPED for sensor in loaded.sensors or ())
 
 

@@ -172,6 +172,7 @@ def generate_pending_job(batch_file: BatchFile, names: Names, tags: dict[str, st
     @dg.job(
         name=names.own("generate_pending"),
         tags=tags,
+        executor_def=dg.in_process_executor,
         description="Generate what has no output yet, all of it in one run: Launchpad, then Launch Run.",
     )
     def generate_pending() -> None:
