@@ -24,7 +24,7 @@ from dagster_graphql.test.utils import execute_dagster_graphql
 from llmbatch_assets.assets.batch import build_batch
 from llmbatch_assets_tests import code_location
 from llmbatch_assets_tests.chat_server import ChatServer, says
-from llmbatch_assets_tests.event_history import write_settings
+from llmbatch_assets_tests.event_history import POSTGRES, write_settings
 from llmbatch_assets_tests.postgres_server import new_database
 from llmbatch_assets_tests.project import Project, make_project
 
@@ -61,8 +61,7 @@ def project(
     questions(project, 12)
     if request.param == "postgres":
         monkeypatch.setenv("POSTGRES_URL_OF_THE_TEST", new_database(request.getfixturevalue("postgres_url")))
-        own = {"postgres": {"postgres_url": {"env": "POSTGRES_URL_OF_THE_TEST"}}}
-        write_settings(project.path("dagster_home"), own)
+        write_settings(project.path("dagster_home"), POSTGRES)
     monkeypatch.chdir(project.root)
     monkeypatch.setenv("DAGSTER_HOME", str(project.path("dagster_home")))
     monkeypatch.setenv("TEST_KEY", "secret-key")
