@@ -80,7 +80,7 @@ class DagsterUi:
         """Start a job as its launchpad does, without looking at it; ``config`` is in GraphQL's notation."""
         assert self.asks(LAUNCH % (config, job)) == {"launchRun": {"__typename": "LaunchRunSuccess"}}
 
-    def ended_after(self, before: Sequence[Run], count: int = 1, seconds: float = 60) -> list[Run]:
+    def ended_after(self, before: Sequence[Run], count: int = 1, seconds: float = 120) -> list[Run]:
         """Wait until so many further runs have ended; gives them, the latest first."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
