@@ -65,7 +65,7 @@ class GenerateStage:
         sign_run(self.context)
         close_orphans(self.context.instance)
         use_sources(self.context, self.batch, self.names, "prompts")
-        by_key = self.context.has_partition_key or self.context.has_partition_key_range
+        by_key = has_chosen_partitions(self.context)
         chosen = Selection(select="keys", keys=self.context.partition_keys) if by_key else config.selection()
         choice = self.generation.choose(chosen, force=config.force)
         with self._events() as events:
@@ -116,6 +116,11 @@ class GenerateStage:
             raise dg.Failure(told, metadata, allow_retries=False)
 
 
+def has_chosen_partitions(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> bool:
+    """Whether the run is one of partitions, which Dagster has planned, and not of what its configuration selects."""
+    return context.has_partition_key or context.has_partition_key_range
+
+
 def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFactory | None) -> dg.AssetsDefinition:
     """The asset that holds the outputs of a batch."""
 
@@ -144,12 +149,20 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
         group_contexts: list[GroupContext],
         llm: dg.ResourceParam[LlmResource],
     ) -> Iterator[dg.AssetCheckResult]:
-        batch = batch_file.load()
-        watcher = reporter(context, batch) if reporter else _log_reporter(context, batch)
-        generation = Generation(batch, work_items.items, group_contexts, llm, watcher, context.run.run_id)
-        stage = GenerateStage(context.op_execution_context, names, batch, generation)
-        # No output is yielded, or Dagster would call every partition materialized: the events were logged one by one.
-        yield from check_results(stage.run(config))
+        try:
+            batch = batch_file.load()
+            watcher = reporter(context, batch) if reporter else _log_reporter(context, batch)
+            generation = Generation(batch, work_items.items, group_contexts, llm, watcher, context.run.run_id)
+            stage = GenerateStage(context.op_execution_context, names, batch, generation)
+            # No output is yielded, or Dagster would call every partition materialized: events were logged one by one.
+            yield from check_results(stage.run(config))
+        except LlmBatchError as mistake:
+            if not has_chosen_partitions(context):
+                raise
+            # A failed run would show all its partitions as failed, those that have an output, too.
+            told = f"the run could not go on, and nothing is shown as failed: {mistake}"
+            context.log.error(told)  # noqa: TRY400  # somebody's mistake is a message, not a traceback
+            cancel(context)
 
     return llm_outputs
 
