@@ -27,8 +27,11 @@ def defs() -> dg.Definitions:
         assets=[asset for batch in batches for asset in batch.assets],
         asset_checks=[check for batch in batches for check in batch.checks],
         jobs=[job for batch in batches for job in batch.jobs],
+        schedules=[schedule for batch in batches for schedule in batch.schedules],
         sensors=[sensor for batch in batches for sensor in batch.sensors],
         resources={key: resource for batch in batches for key, resource in batch.resources.items()},
+        # Of runs that are launched without one of our jobs, such as backfills.
+        executor=dg.in_process_executor,
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from llmbatch_assets_tests.chat_server import ChatServer
 from llmbatch_assets_tests.memory_storage import kept_in_memory
+from llmbatch_assets_tests.postgres_server import find_server, postgres_server
 from llmbatch_assets_tests.project import Project, make_project
 
 
@@ -47,6 +48,19 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """A Dagster instance of the test's own, in memory: the storage's code is that of the one on disk."""
     with dg.DagsterInstance.ephemeral() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A database of the tests' own. Under CI there must be one."""
+    program = find_server()
+    if program is None:
+        missing = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with postgres_server(program) as url:
+        yield url
 
 
 @pytest.hookimpl(wrapper=True)

@@ -24,6 +24,8 @@ from dagster._core.storage.dagster_run import DagsterRun, DagsterRunStatus
 
 DEFAULT = {"sqlite": {"base_dir": {"env": "DAGSTER_HOME"}}}
 OURS = yaml.safe_load((Path(__file__).parent.parent / "dagster_home/dagster.yaml").read_text())["storage"]
+# The variable is for the test to set.
+POSTGRES = {"postgres": {"postgres_url": {"env": "POSTGRES_URL_OF_THE_TEST"}}}
 ITEMS, OTHER = dg.AssetKey(["second", "llm_outputs"]), dg.AssetKey("export")
 PARTITIONS = dg.DynamicPartitionsDefinition(name="work_items")
 KEYS = [f"item-{number}" for number in range(8)] + ["schräg, 'ß' / %"]

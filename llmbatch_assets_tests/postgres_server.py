@@ -9,8 +9,9 @@ import signal
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -60,6 +61,15 @@ def postgres_server(program: Path, *, durable: bool = False) -> Iterator[str]:
             server.wait(timeout=START_SECONDS)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def new_database(url: str) -> str:
+    """Make another empty database on the server of this URL; gives its URL."""
+    name = f"test_{uuid.uuid4().hex}"
+    with closing(psycopg2.connect(url.replace("+psycopg2", ""))) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(f"CREATE DATABASE {name}")
+    return url.replace("/postgres?", f"/{name}?")
 
 
 def _wait_for(folder: Path, server: subprocess.Popen[bytes]) -> None:

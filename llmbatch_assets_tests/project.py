@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import dagster as dg
 import pytest
@@ -145,7 +146,8 @@ class Project:
         """The same command line in this process, which saves the seconds that importing Dagster takes."""
         theirs = self.environment(DAGSTER_HOME=str(self.path("dagster_home")), **environment)
         ours: dict[str, str | None] = {name: None for name in os.environ if name not in theirs}
-        with contextlib.chdir(self.root):
+        # What the command sets for itself and for those that it starts is gone with it.
+        with contextlib.chdir(self.root), patch.dict(os.environ):
             ended = CliRunner().invoke(main, arguments, env={**ours, **theirs})
         if ended.exception is not None and not isinstance(ended.exception, SystemExit):
             raise ended.exception

@@ -53,7 +53,13 @@ def test_every_configuration_file_is_a_batch(loaded: dg.Definitions) -> None:
     jobs = {job.name for job in loaded.resolve_all_job_defs() if not job.name.startswith("__")}
     names = ("prepare", "generate", "generate_pending", "publish")
     assert jobs == {f"{batch}{name}" for batch in ("", "second__") for name in names}
+    assert {job.executor_def for job in loaded.resolve_all_job_defs()} == {dg.in_process_executor}
     assert all(sensor.default_status is dg.DefaultSensorStatus.STOPPED for sensor in loaded.sensors or ())
+    off = dg.DefaultScheduleStatus.STOPPED
+    schedules = [one for one in loaded.schedules or () if isinstance(one, dg.ScheduleDefinition)]
+    assert {one.name: (one.job_name, one.default_status) for one in schedules} == {
+        f"{batch}prepare_daily": (f"{batch}prepare", off) for batch in ("", "second__")
+    }
 
 
 def test_a_project_is_found_by_the_environment(

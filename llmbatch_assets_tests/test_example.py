@@ -60,4 +60,4 @@ def test_every_asset_and_global_name_stands_under_the_prefix(example: ModuleType
     assert {key.path[0] for key in keys} == {"support"}
     assert dg.AssetKey(["support", "input_table"]) not in keys
     assert {job.name.split("__")[0] for job in batch.jobs} == {"support"}
-    assert {sensor.name.split("__")[0] for sensor in batch.sensors} == {"support"}
+    assert {one.name.split("__")[0] for one in [*batch.sensors, *batch.schedules]} == {"support"}

@@ -1,4 +1,4 @@
-"""Configuration and prompt files."""
+"""Configuration and prompt files, and what we want to know of Dagster's."""
 
 from __future__ import annotations
 
@@ -97,6 +97,15 @@ def prompt_that_holds(path: Path, shown_as: str) -> PromptTemplate | None:
         return PromptTemplate.model_validate({name: value for name, value in mapping.items() if name not in wrong})
     except ValidationError:
         return None
+
+
+def is_in_postgres(dagster_yaml: Path) -> bool:
+    """Whether this Dagster instance keeps its events in PostgreSQL. What is wrong with the file is for Dagster to tell."""
+    try:
+        settings = _mapping(dagster_yaml, ConfigError)
+    except ConfigError:
+        return False
+    return "postgres" in str(settings.get("storage") or settings.get("event_log_storage"))
 
 
 def read_text(path: Path, error: type[InputError], named_by: str = "") -> str:

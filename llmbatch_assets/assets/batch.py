@@ -16,7 +16,7 @@ from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.assets.outputs import generate_pending_job, llm_outputs_asset
 from llmbatch_assets.assets.report import report_asset
 from llmbatch_assets.assets.schema import schema_assets
-from llmbatch_assets.assets.sensors import Job, batch_sensors
+from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedule
 from llmbatch_assets.assets.sources import source_assets
 from llmbatch_assets.assets.work import work_assets
 from llmbatch_assets.resources.generation import ReporterFactory
@@ -38,6 +38,7 @@ class BatchDefinitions:
     jobs: list[Job]
     checks: list[dg.AssetChecksDefinition]
     sensors: list[dg.SensorDefinition]
+    schedules: list[dg.ScheduleDefinition]
     resources: dict[str, object]
 
     def definitions(self) -> dg.Definitions:
@@ -47,6 +48,7 @@ class BatchDefinitions:
             asset_checks=self.checks,
             jobs=self.jobs,
             sensors=self.sensors,
+            schedules=self.schedules,
             resources=self.resources,
         )
 
@@ -58,12 +60,12 @@ def build_batch(
     input_asset: dg.AssetKey | None = None,
     key_prefix: Sequence[str] = (),
 ) -> BatchDefinitions:
-    """The assets, checks, jobs, sensors and resources of the batch that a configuration file describes.
+    """The assets, checks, jobs, sensors, schedule and resources of the batch that a configuration file describes.
 
     The file is read now, for the batch's names, and again at each run. ``reporter`` makes whoever watches a run of
     ``llm_outputs``; by default Dagster's log does. ``input_asset`` is an asset that gives the table in place of
     ``input.path``: a data frame, an Arrow table or a list of records. ``key_prefix`` goes before all asset keys, and
-    before the names of jobs, sensors and partitions. Raises ``ConfigError``.
+    before the names of jobs, sensors, schedules and partitions. Raises ``ConfigError``.
     """
     batch_file = config if isinstance(config, BatchFile) else BatchFile(Path(config).resolve())
     batch = batch_file.load()
@@ -90,6 +92,7 @@ def build_batch(
         jobs=list(jobs.values()),
         checks=batch_checks(batch_file, names),
         sensors=batch_sensors(batch_file, names, jobs, table=input_asset is None),
+        schedules=[daily_schedule(names, jobs["prepare"], batch.parameters.run.timezone)],
         resources={names.io_manager: io_manager, "llm": LlmResource()},
     )
 
@@ -106,6 +109,8 @@ def _jobs(names: Names, tags: dict[str, str]) -> dict[str, Job]:
             selection=dg.AssetSelection.assets(*(names.key(asset) for asset in assets)),
             description=descriptions[stage],
             tags=tags,
+            # A process of its own for each step takes seconds longer than most steps.
+            executor_def=dg.in_process_executor,
         )
         for stage, assets in STAGES.items()
     }

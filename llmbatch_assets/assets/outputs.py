@@ -66,7 +66,7 @@ class GenerateStage:
         sign_run(self.context)
         close_orphans(self.context.instance)
         use_sources(self.context, self.batch, self.names, "prompts")
-        by_key = self.context.has_partition_key or self.context.has_partition_key_range
+        by_key = has_chosen_partitions(self.context)
         chosen = Selection(select="keys", keys=self.context.partition_keys) if by_key else config.selection()
         choice = self.generation.choose(chosen, force=config.force)
         with self._events() as events:
@@ -74,14 +74,13 @@ class GenerateStage:
                 self._hit(events, item)
             events.told(all_items=not by_key)
             outcome = self.generation.run(choice, lambda item, out, found: events.materialized(item, out, hit=found))
+            if isinstance(outcome.fault, RunInterruptedError) or (by_key and outcome.fault is not None):
+                # A failure planned by a canceled run is not shown, and would hide the one of an earlier run.
+                cancel(self.context)
             # Another run may have made one of them in the meantime, and shown it.
             events.failed(item.partition_key for item in outcome.failed if not self.generation.is_made(item))
-            if by_key and outcome.fault is not None:
-                cancel(self.context)
             for item in outcome.standing if by_key else ():
                 self._hit(events, item)
-            if isinstance(outcome.fault, RunInterruptedError):
-                cancel(self.context)
             quality = self._quality(events, outcome)
         yield from assess(quality, self.batch.parameters.checks)
         self._end(outcome, quality)
@@ -118,6 +117,11 @@ class GenerateStage:
             raise dg.Failure(told, metadata, allow_retries=False)
 
 
+def has_chosen_partitions(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> bool:
+    """Whether the run is one of partitions, which Dagster has planned, and not of what its configuration selects."""
+    return context.has_partition_key or context.has_partition_key_range
+
+
 def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFactory | None) -> dg.AssetsDefinition:
     """The asset that holds the outputs of a batch."""
 
@@ -146,12 +150,20 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
         group_contexts: list[GroupContext],
         llm: dg.ResourceParam[LlmResource],
     ) -> Iterator[dg.AssetCheckResult]:
-        batch = batch_file.load()
-        watcher = reporter(context, batch) if reporter else _log_reporter(context, batch)
-        generation = Generation(batch, work_items.items, group_contexts, llm, watcher, context.run.run_id)
-        stage = GenerateStage(context.op_execution_context, names, batch, generation)
-        # No output is yielded, or Dagster would call every partition materialized: the events were logged one by one.
-        yield from check_results(stage.run(config))
+        try:
+            batch = batch_file.load()
+            watcher = reporter(context, batch) if reporter else _log_reporter(context, batch)
+            generation = Generation(batch, work_items.items, group_contexts, llm, watcher, context.run.run_id)
+            stage = GenerateStage(context.op_execution_context, names, batch, generation)
+            # No output is yielded, or Dagster would call every partition materialized: events were logged one by one.
+            yield from check_results(stage.run(config))
+        except LlmBatchError as mistake:
+            if not has_chosen_partitions(context):
+                raise
+            # A failed run would show all its partitions as failed, those that have an output, too.
+            told = f"the run could not go on, and nothing is shown as failed: {mistake}"
+            context.log.error(told)  # noqa: TRY400  # somebody's mistake is a message, not a traceback
+            cancel(context)
 
     return llm_outputs
 
@@ -174,6 +186,7 @@ def generate_pending_job(batch_file: BatchFile, names: Names, tags: dict[str, st
     @dg.job(
         name=names.own("generate_pending"),
         tags=tags,
+        executor_def=dg.in_process_executor,
         description="Generate what has no output yet, all of it in one run: Launchpad, then Launch Run.",
     )
     def generate_pending() -> None:

@@ -1,4 +1,4 @@
-"""Sensors of a batch, all off until somebody turns them on: they run the stages without a command."""
+"""Sensors and the schedule of a batch, off until somebody turns them on: they run the stages without a command."""
 
 import json
 from collections.abc import Sequence
@@ -33,6 +33,17 @@ def batch_sensors(
         _chain(names.own("publish_after_failed_items"), failure, generating, publish),
         _watch(batch_file, names, jobs["prepare"], [name for name in FINGERPRINTS if table or name != "input_table"]),
     ]
+
+
+def daily_schedule(names: Names, prepare: Job, timezone: str) -> dg.ScheduleDefinition:
+    """The first stage once a day, for a table whose changes no sensor sees; the sensors chain the rest to it."""
+    return dg.ScheduleDefinition(
+        name=names.own("prepare_daily"),
+        job=prepare,
+        cron_schedule="0 3 * * *",
+        execution_timezone=timezone,
+        description=f"Runs {prepare.name} at three in the morning of run.timezone.",
+    )
 
 
 def _chain(name: str, status: dg.DagsterRunStatus, after: Sequence[Job], then: Job) -> dg.SensorDefinition:

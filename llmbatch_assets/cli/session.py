@@ -17,6 +17,7 @@ from rich.console import Console
 
 from llmbatch_assets.adapters.files import write_atomically
 from llmbatch_assets.adapters.project import BatchFile, find_config
+from llmbatch_assets.adapters.yaml_files import is_in_postgres
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.text import visible, visible_json
 from llmbatch_assets.errors import ConfigError, InputError, LlmBatchError
@@ -93,7 +94,8 @@ def set_up_logging(level: str) -> None:
 def use_project_instance(root: Path) -> Path:
     """Point Dagster at the project's own instance, unless the environment names another; gives its folder.
 
-    This process and those that it starts also write events in batches, where the storage can.
+    This process and those that it starts also write events in batches, where the storage can. PostgreSQL's does not for
+    planned ones, 11 ms each: there a range is planned in one event.
     """
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH_SIZE)
     home = Path(os.environ.get("DAGSTER_HOME") or root / "dagster_home").resolve()
@@ -102,6 +104,8 @@ def use_project_instance(root: Path) -> Path:
     try:
         if not settings.exists():
             write_atomically(settings, resources.files("llmbatch_assets.cli").joinpath("dagster.yaml").read_bytes())
+        if is_in_postgres(settings):
+            os.environ.setdefault("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "1")
     except OSError as refused:
         raise ConfigError(f"DAGSTER_HOME is {home}, which cannot be used: {refused.strerror}") from refused
     return home

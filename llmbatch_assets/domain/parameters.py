@@ -455,7 +455,7 @@ class Checks(Block):
     """From when on outputs are good enough. What falls short is shown on the asset in Dagster."""
 
     min_acceptance: float = Field(
-        0.0, ge=0, le=1, description="Share of the attempted items that must have an accepted output."
+        0.0, ge=0, le=1, description="Share of the attempted items that must have an accepted output; at 0 one has to."
     )
     min_judge_score: float = Field(0.0, ge=0, le=100, description="The judge's mean score must be at least this.")
     block_export: bool = Field(

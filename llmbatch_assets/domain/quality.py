@@ -54,7 +54,7 @@ class Finding(NamedTuple):
 ACCEPTANCE, BROKEN, SCORE, DUPLICATES = "acceptance_rate", "schema_failures", "judge_score", "duplicate_outputs"
 # The checks of ``assess`` by name, with what they look at.
 ABOUT_OUTPUTS = {
-    ACCEPTANCE: "The share of attempted items that have an accepted output is at least checks.min_acceptance.",
+    ACCEPTANCE: "The share of attempted items that have an accepted output is at least checks.min_acceptance, and more than 0.",
     BROKEN: "No item of the last run failed because its answers broke the schema.",
     SCORE: "The mean score of the judge is at least checks.min_judge_score.",
     DUPLICATES: "No two items have the same output.",
@@ -78,9 +78,10 @@ def assess(quality: Quality, limits: Checks) -> Iterator[Finding]:
 
 def _acceptance(quality: Quality, least: float) -> Finding:
     attempted, rate = quality.n_accepted + quality.n_failed, quality.acceptance_rate
-    told = f"{quality.n_accepted} of {attempted} attempted items are accepted; at least {least:.0%} are wanted"
+    wanted = f"at least {least:.0%} are" if least else "more than none is"
+    told = f"{quality.n_accepted} of {attempted} attempted items are accepted; {wanted} wanted"
     facts = {"acceptance_rate": rate, "n_accepted": quality.n_accepted, "n_failed": quality.n_failed}
-    return Finding(ACCEPTANCE, rate >= least, False, told, facts)
+    return Finding(ACCEPTANCE, rate >= least and rate > 0, False, told, facts)
 
 
 def _score(quality: Quality, least: float) -> Finding:

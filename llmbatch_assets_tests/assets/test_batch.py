@@ -146,6 +146,21 @@ def test_a_range_run_that_is_stopped_shows_nothing_as_failed(rig: Rig, server: C
     assert latest.status is dg.DagsterRunStatus.CANCELED
 
 
+def test_a_range_run_that_cannot_begin_shows_nothing_as_failed(rig: Rig) -> None:
+    keys = rig.prepare()
+    assert rig.run("generate", limit=3).success
+    before = rig.states()
+    rig.project.write("prompts/generation.yaml", "user: 'There is {nothing}.'")
+
+    ended = rig.run_range(keys[0], keys[4])
+
+    assert rig.states() == before == {**dict.fromkeys(keys[:3], MATERIALIZED), **dict.fromkeys(keys[3:])}
+    run = rig.instance.get_run_by_id(ended.run_id)
+    assert run is not None
+    assert run.status is dg.DagsterRunStatus.CANCELED
+    assert any("{nothing}" in entry.user_message for entry in rig.instance.all_logs(ended.run_id))
+
+
 def test_a_forced_output_that_cannot_be_replaced_stays_and_is_shown(rig: Rig, server: ChatServer) -> None:
     keys = rig.prepare()
     assert rig.run("generate").success

@@ -53,6 +53,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory, model: ChatServer) -> Projec
         model.base_url,
         work_items={"label_column": "id"},
         prompts={"judge": {"enabled": True}},
+        # One after another, so that what is done at any time is the beginning of the table.
+        llm={"max_workers": 1},
     )
     project.table([(f"q{n:02d}", "red" if n % 2 else "blue", f"Question number {n}?") for n in range(1, N_ROWS + 1)])
     return project

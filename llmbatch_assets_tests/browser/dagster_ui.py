@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+Run: TypeAlias = dict[str, Any]
 IMAGES = Path(__file__).parents[2] / "docs/images"
+PARTITIONS = "/assets/llm_outputs?view=partitions"
 LOCATION = "/locations/llmbatch_assets.definitions/jobs"
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
-LATEST = "{runsOrError(limit: 1) {... on Runs {results {runId jobName status}}}}"
+RUNS = "{runsOrError {... on Runs {results {runId jobName status creationTime startTime endTime}}}}"
+LAUNCH = """mutation {launchRun(executionParams: {runConfigData: %s, selector: {jobName: "%s", repositoryName: "__repository__",
+    repositoryLocationName: "llmbatch_assets.definitions"}}) {__typename}}"""
 
 
 class DagsterUi:
@@ -39,37 +44,55 @@ class DagsterUi:
     def materialize_all(self, job: str) -> str:
         """Run an asset job; gives how it ended."""
         self.open(f"{LOCATION}/{job}")
-        before = self.latest_run()
+        before = self.runs()
         self.click("button", "Materialize all")
-        return self.ended_after(before)
+        return str(self.ended_after(before)[0]["status"])
 
-    def launch_pending(self) -> str | None:
-        """Start ``generate_pending`` from its launchpad; gives the run before it."""
-        before = self.latest_run().get("runId")
+    def launch_pending(self) -> None:
+        """Start ``generate_pending`` from its launchpad, and see its run."""
         self.open(f"{LOCATION}/generate_pending")
         self.click("tab", "Launchpad")
         self.wait_for("No errors")
         self.screenshot("dagster-launchpad")
         self.click("button", "Launch Run")
         self.page.wait_for_url(re.compile("/runs/"))
-        return before
 
-    def ended_after(self, before: dict[str, str] | str | None, seconds: float = 60) -> str:
-        """Wait for the run after ``before``; gives its status."""
-        former = before.get("runId") if isinstance(before, dict) else before
+    def terminate(self) -> None:
+        """End the run whose page is open."""
+        self.click("button", "Terminate")
+        self.click("button", "Terminate 1 run")
+
+    def launch_backfill(self, partitions: str) -> None:
+        """Start a backfill of the partitions of ``llm_outputs`` that have a name in its dialog, such as Failed."""
+        self.open(PARTITIONS)
+        self.click("button", "Materialize…")
+        self.page.get_by_role("button", name=partitions, exact=True).click()
+        self.screenshot("dagster-backfill")
+        self.click("button", "Launch backfill")
+
+    def switch_on(self, sensor: str) -> None:
+        """Turn a sensor on."""
+        self.open(f"/locations/llmbatch_assets.definitions/sensors/{sensor}")
+        self.page.locator("label:has(input[type=checkbox])").first.click()
+        self.page.locator("input[type=checkbox]:checked").first.wait_for(state="attached")
+
+    def launch(self, job: str, config: str) -> None:
+        """Start a job as its launchpad does, without looking at it; ``config`` is in GraphQL's notation."""
+        assert self.asks(LAUNCH % (config, job)) == {"launchRun": {"__typename": "LaunchRunSuccess"}}
+
+    def ended_after(self, before: Sequence[Run], count: int = 1, seconds: float = 120) -> list[Run]:
+        """Wait until so many further runs have ended; gives them, the latest first."""
         deadline = time.monotonic() + seconds
-        run: dict[str, str] = {}
         while time.monotonic() < deadline:
-            run = self.latest_run()
-            if run.get("runId") != former and run.get("status") in ENDED:
-                return run["status"]
-            time.sleep(0.3)
-        raise AssertionError(f"no run ended within {seconds} s: {run}")
+            new = self.runs()[: -len(before) or None]
+            if len(new) == count and all(run["status"] in ENDED for run in new):
+                return new
+            time.sleep(0.2)
+        raise AssertionError(f"not {count} runs ended within {seconds} s: {self.runs()}")
 
-    def latest_run(self) -> dict[str, str]:
-        """Dagster's newest run, empty where there is none."""
-        runs = self.asks(LATEST)["runsOrError"]["results"]
-        return dict(runs[0]) if runs else {}
+    def runs(self) -> list[Run]:
+        """Dagster's runs, the latest first."""
+        return list(self.asks(RUNS)["runsOrError"]["results"])
 
     def asks(self, query: str) -> Any:
         """Dagster's answer to a question, as its own pages ask."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
 from llmbatch_assets_tests.browser.conftest import N_ROWS
-from llmbatch_assets_tests.browser.dagster_ui import DagsterUi
+from llmbatch_assets_tests.browser.dagster_ui import PARTITIONS, DagsterUi
 from llmbatch_assets_tests.chat_server import ChatServer, says
 from llmbatch_assets_tests.project import Project
 
-REFUSED = (3, 7, 8, 15)
+# Numbers of the questions that are not answered at first.
+REFUSED = (11, 13, 14, 16)
+N_HITS = 2
 ASSETS = {
     "input_table", "parameters", "prompts", "llm_schema_py", "llm_schema_txt", "input_snapshot", "group_contexts",
     "work_items", "llm_outputs", "export", "report",
 }  # fmt: skip
 EDGES = "{assetNodes {assetKey {path} dependencyKeys {path}}}"
-PARTITIONS = "/assets/llm_outputs?view=partitions"
 pytestmark = [
     pytest.mark.slow,
     # Playwright's loop and pipes are closed by the garbage collector.
@@ -27,8 +29,8 @@ pytestmark = [
 
 def test_a_day(ui: DagsterUi, shown: Project, model: ChatServer) -> None:
     """One test: each part goes on where the one before it ended."""
-    _lineage_shows_assets_and_edges(ui)
     assert ui.materialize_all("prepare") == "SUCCESS"
+    done = _terminate_keeps_what_was_accepted(ui, shown, model)
     refusing = True
     model.script(
         lambda call: refusing and any(f"Question number {number}?" in call.text for number in REFUSED),
@@ -36,20 +38,26 @@ def test_a_day(ui: DagsterUi, shown: Project, model: ChatServer) -> None:
         purpose="generate",
         repeat_last=True,
     )
-    assert ui.ended_after(ui.launch_pending()) == "FAILURE"
+    _a_backfill_goes_on_and_another_run_waits_for_it(ui, shown, model, done)
     _partitions_are(ui, failed=len(REFUSED), materialized=N_ROWS - len(REFUSED), missing=0)
     assert _failed_rows(ui) == set(REFUSED)
     ui.screenshot("dagster-partitions")
     _partition_tells_its_metadata(ui, shown)
     _checks_are_shown(ui)
-    calls = len(model.calls)
+    ui.switch_on("publish_after_generate")
+    calls, before = model.count(), ui.runs()
     refusing = False
-    before = ui.launch_pending()
-    assert ui.ended_after(before) == "SUCCESS"
-    assert len(model.calls) == calls + 2 * len(REFUSED)
+    # The command line brings its own next stage, or none: its run is not followed by one of the sensor.
+    shown.llmbatch("run", "--select", "llm_outputs", "--limit", "1")
+    ui.launch_pending()
+    published, retried, by_command = ui.ended_after(before, count=3)
+    assert (by_command["jobName"], by_command["status"]) == ("generate", "SUCCESS")
+    assert (retried["jobName"], retried["status"]) == ("generate_pending", "SUCCESS")
+    assert (published["jobName"], published["status"]) == ("publish", "SUCCESS")
+    assert model.count() == calls + 2 * len(REFUSED)
     _partitions_are(ui, failed=0, materialized=N_ROWS, missing=0)
-    assert ui.materialize_all("publish") == "SUCCESS"
     _report_is_in_the_metadata(ui)
+    _lineage_shows_assets_and_edges(ui)
 
 
 def _lineage_shows_assets_and_edges(ui: DagsterUi) -> None:
@@ -61,6 +69,48 @@ def _lineage_shows_assets_and_edges(ui: DagsterUi) -> None:
     assert set(nodes) == ASSETS
     assert above == {"work_items", "group_contexts", "llm_schema_txt", "prompts"}
     ui.screenshot("dagster-lineage")
+
+
+def _terminate_keeps_what_was_accepted(ui: DagsterUi, shown: Project, model: ChatServer) -> int:
+    before = ui.runs()
+    model.delay = 2
+    ui.launch_pending()
+    _wait_for_calls(model, 3)
+    ui.terminate()
+    (ended,) = ui.ended_after(before, seconds=15)
+    model.delay = 0
+    done = shown.rows_done()
+    assert (ended["status"], done) == ("CANCELED", [*range(len(done))])
+    assert 1 <= len(done) < min(REFUSED) - N_HITS
+    _partitions_are(ui, failed=0, materialized=len(done), missing=N_ROWS - len(done))
+    return len(done)
+
+
+def _a_backfill_goes_on_and_another_run_waits_for_it(
+    ui: DagsterUi, shown: Project, model: ChatServer, done: int
+) -> None:
+    # Outputs of which this Dagster knows nothing.
+    elsewhere = str(shown.root.parent / "elsewhere")
+    generate = ("run", "--select", "llm_outputs", "--limit", str(N_HITS))
+    assert shown.llmbatch(*generate, DAGSTER_HOME=elsewhere).returncode == 0
+    calls, before = model.count(), ui.runs()
+    ui.launch_backfill("Failed and missing")
+    while len(ui.runs()) == len(before):
+        ui.page.wait_for_timeout(100)
+    ui.launch("generate_pending", '{ops: {generate_items: {config: {select: "keys"}}}}')
+    waited, backfilled = ui.ended_after(before, count=2)
+    assert (backfilled["status"], waited["status"]) == ("FAILURE", "SUCCESS")
+    # It was there, and did not begin.
+    assert waited["creationTime"] < backfilled["endTime"] <= waited["startTime"]
+    made = N_ROWS - done - N_HITS - len(REFUSED)
+    assert model.count() == calls + 2 * made + 3 * len(REFUSED)
+
+
+def _wait_for_calls(model: ChatServer, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while model.count() < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _partitions_are(ui: DagsterUi, *, failed: int, materialized: int, missing: int) -> None:

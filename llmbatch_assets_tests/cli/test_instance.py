@@ -20,9 +20,9 @@ from llmbatch_assets.assets.batch import build_batch
 from llmbatch_assets.cli.session import use_project_instance
 from llmbatch_assets.resources.sqlite_storage import BatchingEventLogStorage
 from llmbatch_assets_tests.chat_server import ChatServer, says
-from llmbatch_assets_tests.event_history import DEFAULT, OURS, PLANNED, write_settings
-from llmbatch_assets_tests.postgres_server import find_server, postgres_server
-from llmbatch_assets_tests.project import ROWS, Project, make_project
+from llmbatch_assets_tests.event_history import DEFAULT, OURS, PLANNED, POSTGRES, write_settings
+from llmbatch_assets_tests.postgres_server import new_database
+from llmbatch_assets_tests.project import ROWS, Project, make_project, partition_states
 
 MATERIALIZED, FAILED = AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED
 HARBOUR = ROWS[2][2]
@@ -36,19 +36,6 @@ ROOT = Path(__file__).parents[2]
 def disk_project(tmp_path: Path, server: ChatServer) -> Project:
     """A project whose instance is on disk, and whose model is the scripted server."""
     return make_project(tmp_path / "project", server.base_url, llm={"max_retries": 1})
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A database of the tests' own. Under CI there must be one."""
-    program = find_server()
-    if program is None:
-        missing = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with postgres_server(program) as url:
-        yield url
 
 
 @contextmanager
@@ -167,12 +154,36 @@ def test_a_range_is_planned_in_batches_by_what_we_launch(
     assert project.partition_states() == dict.fromkeys(keys, MATERIALIZED)
 
 
+def test_in_postgres_a_range_is_planned_in_one_event_by_what_we_launch(
+    disk_project: Project, server: ChatServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DAGSTER_EVENT_BATCH_SIZE", "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS"):
+        monkeypatch.setenv(name, "to be put back")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DAGSTER_HOME", str(disk_project.path("dagster_home")))
+    monkeypatch.setenv("TEST_KEY", "secret-key")
+    monkeypatch.setenv("POSTGRES_URL_OF_THE_TEST", new_database(postgres_url))
+    write_settings(disk_project.path("dagster_home"), POSTGRES)
+    use_project_instance(disk_project.root)
+    server.script(HARBOUR, WRONG)
+    definitions = build_batch(disk_project.config).definitions()
+    with dg.DagsterInstance.get() as instance:
+        definitions.resolve_job_def("prepare").execute_in_process(instance=instance, run_config=QUIET)
+        keys = disk_project.partition_keys()
+        tags = {"dagster/asset_partition_range_start": keys[1], "dagster/asset_partition_range_end": keys[3]}
+        job = definitions.resolve_job_def("generate")
+        run = job.execute_in_process(instance=instance, run_config=QUIET, tags=tags, raise_on_error=False)
+        planned = [entry.get_dagster_event().partition for entry in instance.all_logs(run.run_id, of_type=PLANNED)]
+        states = partition_states(instance)
+    # The range, and what failed of it.
+    assert planned == [None, keys[2]]
+    assert states == {**dict.fromkeys(keys), keys[1]: MATERIALIZED, keys[2]: FAILED, keys[3]: MATERIALIZED}
+
+
 def test_a_project_keeps_its_records_in_postgres(
     disk_project: Project, server: ChatServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_settings(
-        disk_project.path("dagster_home"), {"postgres": {"postgres_url": {"env": "POSTGRES_URL_OF_THE_TEST"}}}
-    )
+    write_settings(disk_project.path("dagster_home"), POSTGRES)
     monkeypatch.setenv("POSTGRES_URL_OF_THE_TEST", postgres_url)
     server.script(HARBOUR, WRONG)
     assert disk_project.llmbatch_here("run").returncode == 3

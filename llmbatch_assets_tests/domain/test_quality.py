@@ -23,6 +23,12 @@ def test_the_acceptance_rate_counts_attempted_items(least: float, names: list[st
     assert failed(min_acceptance=least) == names
 
 
+def test_a_batch_of_which_nothing_is_accepted_fails_without_a_limit() -> None:
+    none = Quality(0, 24, {"refused": 24}, [], [])
+    assert failed(none) == ["acceptance_rate"]
+    assert next(assess(none, Checks())).told == "0 of 24 attempted items are accepted; more than none is wanted"
+
+
 @pytest.mark.parametrize(("least", "names"), [(0.0, []), (80.0, []), (80.1, ["judge_score"])])
 def test_the_score_is_the_mean(least: float, names: list[str]) -> None:
     assert failed(min_judge_score=least) == names
