@@ -6,12 +6,18 @@ import asyncio
 import errno
 import pickle
 import sys
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from llmbatch_assets.adapters import durable
 from llmbatch_assets.adapters.durable import LENGTH, FileWrite, framed, write_group
+
+# A larger group would have those wait that were written first, and their workers with them.
+FILES_AT_ONCE = 16
+# The next group is there when one has been written; how it went is read when the event loop comes to it.
+GROUPS_AHEAD = 3
 
 
 class _Waiting(NamedTuple):
@@ -20,70 +26,89 @@ class _Waiting(NamedTuple):
 
 
 class GroupCommit:
-    """Writes files as ``write_atomically`` does: what has come while one group was written is the next group."""
+    """Writes files as ``write_atomically`` does: what has come while groups were written is the next group."""
 
     def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
-        self._waiting: list[_Waiting] = []
-        self._running: asyncio.Task[None] | None = None
+        self._pipe: asyncio.StreamWriter | None = None
+        self._waiting = deque[_Waiting]()
+        self._sent = deque[list[_Waiting]]()
+        self._ended = False
 
     @asynccontextmanager
     async def in_process(self) -> AsyncIterator[None]:
         """Write with a process of its own in this block, which has written everything at its end; else with a thread."""
-        self._process = process = await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             # Nothing of the working directory is imported, and a signal from the terminal is not for it.
             *(sys.executable, "-P", "-m", durable.__name__),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._pipe, self._ended = process.stdin, False
+        replies = asyncio.create_task(self._take_replies(process.stdout))
         try:
             yield
         finally:
-            self._process = None
-            assert process.stdin is not None
+            # Whoever waited may have been cancelled.
+            self._send(at_most=len(self._sent) + len(self._waiting))
+            self._pipe = None
             process.stdin.close()
             await process.wait()
+            await replies
 
     async def write(self, write: FileWrite) -> None:
         """Replace the file; on return it is on disk.
 
         Raises ``OSError`` where this file cannot be written, whatever becomes of the others of its group.
         """
-        done = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if self._pipe is None:
+            (fault,) = await asyncio.to_thread(write_group, [write])
+            if fault is not None:
+                raise fault
+            return
+        done = loop.create_future()
         self._waiting.append(_Waiting(write, done))
-        if self._running is None or self._running.done():
-            # The task begins after what else is ready now, which so gets into the same group.
-            self._running = asyncio.create_task(self._commit())
+        if self._ended:
+            self._give_up()
+        elif len(self._waiting) == 1:
+            # After what else is ready now, which so gets into the same group.
+            loop.call_soon(self._send)
         await done
 
-    async def _commit(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting, []
-            faults = await self._written([one.write for one in group])
-            for one, fault in zip(group, faults, strict=True):
-                if one.done.done():
-                    # Whoever waited was cancelled.
-                    continue
-                if fault is None:
-                    one.done.set_result(None)
-                else:
-                    one.done.set_exception(fault)
+    def _send(self, at_most: int = GROUPS_AHEAD) -> None:
+        while self._pipe is not None and self._waiting and len(self._sent) < at_most:
+            group = [self._waiting.popleft() for _ in range(min(FILES_AT_ONCE, len(self._waiting)))]
+            self._sent.append(group)
+            self._pipe.write(framed([one.write for one in group]))
 
-    async def _written(self, group: list[FileWrite]) -> list[OSError | None]:
-        if self._process is None:
-            return await asyncio.to_thread(write_group, group)
+    async def _take_replies(self, replies: asyncio.StreamReader) -> None:
+        """Settle group by group, until the process ends."""
         try:
-            return await _asked(self._process, group)
-        except (OSError, asyncio.IncompleteReadError):
-            return [OSError(errno.EIO, "the process that writes the files has ended")] * len(group)
+            while True:
+                (size,) = LENGTH.unpack(await replies.readexactly(LENGTH.size))
+                faults: list[OSError | None] = pickle.loads(await replies.readexactly(size))  # noqa: S301  # our own
+                _settle(self._sent.popleft(), faults)
+                self._send()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self._ended = True
+            self._give_up()
+
+    def _give_up(self) -> None:
+        for group in (*self._sent, list(self._waiting)):
+            _settle(group, [OSError(errno.EIO, "the process that writes the files has ended")] * len(group))
+        self._sent.clear()
+        self._waiting.clear()
 
 
-async def _asked(process: asyncio.subprocess.Process, group: list[FileWrite]) -> list[OSError | None]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(framed(group))
-    await process.stdin.drain()
-    (size,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
-    faults: list[OSError | None] = pickle.loads(await process.stdout.readexactly(size))  # noqa: S301  # our own process
-    return faults
+def _settle(group: list[_Waiting], faults: Sequence[OSError | None]) -> None:
+    for one, fault in zip(group, faults, strict=True):
+        if one.done.done():
+            # Whoever waited was cancelled.
+            continue
+        if fault is None:
+            one.done.set_result(None)
+        else:
+            one.done.set_exception(fault)

@@ -1,0 +1,112 @@
+"""Files written together by a process: each waits for its own, one that cannot be written spoils no other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llmbatch_assets.adapters.durable import FileWrite
+from llmbatch_assets.adapters.group_commit import FILES_AT_ONCE, GROUPS_AHEAD, GroupCommit
+
+# Several groups, the last of which has to wait for an answer to the first.
+MANY = FILES_AT_ONCE * (GROUPS_AHEAD + 2) + 1
+
+
+def file(path: Path, content: bytes = b"new", *obsolete: Path) -> FileWrite:
+    return FileWrite(str(path), content, tuple(map(str, obsolete)))
+
+
+def writers() -> list[int]:
+    """Processes that write for this one."""
+    children = psutil.Process().children()
+    return [one.pid for one in children if "llmbatch_assets.adapters.durable" in one.cmdline()]
+
+
+async def written(commit: GroupCommit, *writes: FileWrite) -> list[BaseException | None]:
+    """What went wrong with each, of those that are asked for at once."""
+    return await asyncio.gather(*map(commit.write, writes), return_exceptions=True)
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+def test_on_return_each_file_is_there_and_what_it_makes_obsolete_is_not(tmp_path: Path, in_process: bool) -> None:
+    marks = [tmp_path / f"mark-{number}" for number in range(MANY)]
+    for mark in marks:
+        mark.touch()
+
+    async def all_of_them() -> None:
+        commit = GroupCommit()
+
+        async def one(number: int) -> None:
+            path = tmp_path / "new folder" / f"{number}.json"
+            await commit.write(file(path, b"%d" % number, marks[number]))
+            assert path.read_bytes() == b"%d" % number
+            assert not marks[number].exists()
+
+        if not in_process:
+            await asyncio.gather(*map(one, range(MANY)))
+            return
+        async with commit.in_process():
+            await asyncio.gather(*map(one, range(MANY)))
+
+    asyncio.run(all_of_them())
+    assert len(list(tmp_path.rglob("*.json"))) == MANY
+    assert list(tmp_path.rglob("*.tmp")) == []
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+def test_a_file_that_cannot_be_written_spoils_no_other_and_keeps_what_it_would_have_replaced(
+    tmp_path: Path, in_process: bool
+) -> None:
+    (tmp_path / "folder.json").mkdir()
+    mark = tmp_path / "mark"
+    mark.touch()
+    writes = [file(tmp_path / "a.json"), file(tmp_path / "folder.json", b"", mark), file(tmp_path / "b.json")]
+
+    async def three() -> list[BaseException | None]:
+        commit = GroupCommit()
+        if not in_process:
+            return await written(commit, *writes)
+        async with commit.in_process():
+            return await written(commit, *writes)
+
+    first, second, third = asyncio.run(three())
+    assert (first, third) == (None, None)
+    assert isinstance(second, OSError)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", "b.json", "folder.json", "mark"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as on POSIX")
+def test_nobody_waits_for_a_process_that_is_gone(tmp_path: Path) -> None:
+    async def killed() -> list[BaseException | None]:
+        commit = GroupCommit()
+        async with commit.in_process():
+            (writer,) = writers()
+            os.kill(writer, signal.SIGSTOP)
+            waiting = asyncio.create_task(written(commit, *(file(tmp_path / f"{n}.json") for n in range(MANY))))
+            await asyncio.sleep(0)
+            os.kill(writer, signal.SIGKILL)
+            return [*await waiting, *await written(commit, file(tmp_path / "late.json"))]
+
+    faults = asyncio.run(asyncio.wait_for(killed(), 30))
+    assert len(faults) == MANY + 1
+    assert all(isinstance(fault, OSError) and "has ended" in str(fault) for fault in faults)
+
+
+def test_what_a_cancelled_task_had_asked_for_is_written_all_the_same(tmp_path: Path) -> None:
+    async def cancelled() -> None:
+        commit = GroupCommit()
+        async with commit.in_process():
+            tasks = [asyncio.create_task(commit.write(file(tmp_path / f"{n}.json"))) for n in range(MANY)]
+            await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+
+    asyncio.run(cancelled())
+    assert len(list(tmp_path.glob("*.json"))) == MANY
+    assert writers() == []
