@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -166,20 +167,37 @@ async def _take_in(response: httpx2.Response) -> None:
 
     The SDK would read on for ever, and inflate what is compressed without end.
     """
-    unread = httpx2.Response(response.status_code, headers=response.headers, stream=response.stream)
+    packed = "content-encoding" in response.headers
     body = bytearray()
     try:
-        async for piece in unread.aiter_bytes():
-            body += piece
-            if len(body) > LONGEST_BODY:
-                raise TransientError("too_large", f"the answer is larger than {LONGEST_BODY // 1_000_000} MB")
+        async with contextlib.aclosing(_pieces(response, packed=packed)) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > LONGEST_BODY:
+                    raise TransientError("too_large", f"the answer is larger than {LONGEST_BODY // 1_000_000} MB")
     except httpx2.DecodingError:
         raise TransientError("broken_body", "the answer cannot be decompressed") from None
     key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
     # Not everything that a server puts into a header is ASCII.
     told = [(name, _without(key, value.decode("latin-1")).encode("latin-1")) for name, value in response.headers.raw]
-    response.headers = httpx2.Headers([(name, value) for name, value in told if name.lower() != b"content-encoding"])
+    if packed or told != response.headers.raw:
+        response.headers = httpx2.Headers([one for one in told if one[0].lower() != b"content-encoding"])
     response.stream = httpx2.ByteStream(_without(key, body.decode("latin-1")).encode("latin-1"))
+
+
+async def _pieces(response: httpx2.Response, *, packed: bool) -> AsyncGenerator[bytes, None]:
+    if packed:
+        # Another one, since the SDK is still to read this one.
+        unread = httpx2.Response(response.status_code, headers=response.headers, stream=response.stream)
+        async for piece in unread.aiter_bytes():
+            yield piece
+        return
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    try:
+        async for piece in response.stream:
+            yield piece
+    finally:
+        await response.stream.aclose()
 
 
 def _without(key: str, told: str) -> str:

@@ -52,7 +52,7 @@ class FileStore:
     check: Callable[[dict[str, Any]], object] = _anything
     commit: GroupCommit = field(default_factory=GroupCommit, compare=False)
 
-    @property
+    @cached_property
     def awaiting_judge(self) -> Path:
         return self.outputs.with_name("awaiting_judge")
 
@@ -66,8 +66,8 @@ class FileStore:
         """Keep an accepted output; then, and only then, its item is no longer marked for regeneration."""
         cache_id = output.meta["cache_id"]
         content = output.model_dump(mode="json") | {"parsed_sha": _sha(output.parsed)}
-        obsolete = (f"{self.forced}/{cache_id}", str(self._awaiting_path(cache_id)))
-        await self.commit.write(FileWrite(str(self.accepted_path(cache_id)), json_bytes(content), obsolete))
+        obsolete = (f"{self.forced}/{cache_id}", f"{self.awaiting_judge}/{cache_id}.json")
+        await self.commit.write(FileWrite(f"{self.outputs}/{cache_id}.json", json_bytes(content), obsolete))
 
     async def save_failure(self, failure: FailedAttempt) -> None:
         """Keep a failed attempt beside the earlier ones. An answer that was rejected no longer waits for its judge."""
@@ -88,16 +88,15 @@ class FileStore:
 
     def awaiting(self, cache_id: str) -> KeptAnswer | None:
         """The answer that waits for its judge. One that cannot be read is bought again, and told."""
-        path = self._awaiting_path(cache_id)
         try:
-            answer = KeptAnswer.model_validate(json.loads(path.read_bytes()))
+            answer = KeptAnswer.model_validate(json.loads(_read(f"{self.awaiting_judge}/{cache_id}.json")))
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError):
-            self._quarantine(path, "it cannot be read")
+            self._quarantine(self._awaiting_path(cache_id), "it cannot be read")
             return None
         if answer.cache_id != cache_id:
-            self._quarantine(path, "it is another item's")
+            self._quarantine(self._awaiting_path(cache_id), "it is another item's")
             return None
         return answer
 
@@ -135,7 +134,7 @@ class FileStore:
     def _last_numbers(self) -> dict[str, int]:
         """The number of the last failed attempt by cache id. The folder is listed once, not once per item."""
         last: dict[str, int] = {}
-        for name in os.listdir(self.failures) if self.failures.is_dir() else ():  # noqa: PTH208  # names are enough
+        for name in os.listdir(self.failures) if self.failures.is_dir() else ():
             cache_id, _, number = name.removesuffix(".json").rpartition("__a")
             if number.isdecimal() and not name.startswith("."):
                 last[cache_id] = max(last.get(cache_id, 0), int(number))
@@ -143,9 +142,8 @@ class FileStore:
 
     def accepted(self, cache_id: str) -> AcceptedOutput | None:
         """The accepted output, if there is a whole one. What cannot be it is set aside, and told."""
-        path = self.accepted_path(cache_id)
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(_read(f"{self.outputs}/{cache_id}.json"))
             output = AcceptedOutput.model_validate(content)
             agrees = _agrees(output.meta, cache_id)
             if content.get("parsed_sha", "") not in ("", _sha(output.parsed)):
@@ -154,13 +152,13 @@ class FileStore:
         except FileNotFoundError:
             return None
         except AnswerError:
-            self._quarantine(path, "it was edited, and is no longer what the schema asks for")
+            self._quarantine(self.accepted_path(cache_id), "it was edited, and is no longer what the schema asks for")
             return None
         except (ValueError, ValidationError, RecursionError) as broken:
-            self._quarantine(path, f"it cannot be read: {str(broken).splitlines()[0]}")
+            self._quarantine(self.accepted_path(cache_id), f"it cannot be read: {str(broken).splitlines()[0]}")
             return None
         if not agrees:
-            self._quarantine(path, "its parts are not those of its name")
+            self._quarantine(self.accepted_path(cache_id), "its parts are not those of its name")
             return None
         return output
 
@@ -200,7 +198,7 @@ class FileStore:
             self._awaiting_path(cache_id).unlink(missing_ok=True)
 
     def is_forced(self, cache_id: str) -> bool:
-        return (self.forced / cache_id).exists()
+        return os.path.exists(f"{self.forced}/{cache_id}")
 
     def _quarantine(self, path: Path, why: str) -> None:
         names = (path.with_suffix(f".json.broken{number or ''}") for number in itertools.count())
@@ -223,6 +221,11 @@ def _unreadable(cache_id: str, attempt: int) -> FailedAttempt:
             "latency_sec": 0.0,
         }
     )
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _sha(parsed: dict[str, Any]) -> str:

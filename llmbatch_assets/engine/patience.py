@@ -36,6 +36,16 @@ async def patiently(call: Callable[[], Awaitable[Completion]], retries: int, sto
 
     Raises the last ``TransientError``, and every other error at once. A pause ends when the run is ``stopped``.
     """
+    try:
+        # That is all, nearly always; the machinery of tries would take longer than anything else about an item.
+        return await call()
+    except TransientError as fault:
+        failed = [fault]
+
+    async def again() -> Completion:
+        if failed:
+            raise failed.pop()
+        return await call()
 
     async def pause(seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -48,4 +58,4 @@ async def patiently(call: Callable[[], Awaitable[Completion]], retries: int, sto
         sleep=pause,
         reraise=True,
     )
-    return await tries(call)
+    return await tries(again)
