@@ -72,8 +72,3 @@ def pytest_runtest_makereport(
     if os.environ.get("CI") == "true" and report.skipped and item.get_closest_marker("local_model"):
         report.outcome = "failed"
     return report
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are processors: tests wait for servers and processes a fifth of their time."""
-    return (os.cpu_count() or 1) + 1
