@@ -1,6 +1,6 @@
 """How many input tokens of the sample the embedded model's server has already read for an earlier call.
 
-    python -m benchmarks.prefix_cache      prints a table and writes benchmarks/results/prefix_cache.json
+    python -m benchmarks.prefix_cache [CASE ...]     prints a table and writes benchmarks/results/prefix_cache.json
 
 The sample is run as it is shipped, without and with its judge. Beside it the same generations are asked for in random
 order, with as many calls in flight. Each case has a server of its own, whose cache is empty at first. The embedded server
@@ -81,7 +81,7 @@ def shares(usages: Iterable[TokenUsage]) -> Shares:
     """What of the input was served from the cache."""
     told = list(usages)
     asked, cached = sum(one.input_tokens for one in told), sum(one.cached_input_tokens for one in told)
-    return {"calls": len(told), "input_tokens": asked, "cached": cached, "share": round(cached / asked, 3)}
+    return {"calls": len(told), "input_tokens": asked, "share_cached": round(cached / asked, 3)}
 
 
 def in_the_products_order(cache_ram_mib: int, *, judge: bool) -> Shares:
@@ -136,14 +136,12 @@ CASES: dict[str, Callable[[], Shares]] = {
 
 def main() -> None:
     """Measure, print, keep."""
-    results: dict[str, Shares] = {}
-    for name, measure in CASES.items():
-        results[name] = told = measure()
-        print(
-            f"{name:36} {told['calls']:4} calls  {told['input_tokens']:7} input tokens  {told['share']:6.1%} cached",
-            flush=True,
-        )
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    chosen = sys.argv[1:] or list(CASES)
+    results: dict[str, Shares] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in chosen:
+        results[name] = told = CASES[name]()
+        print(f"{name:36} {told['calls']:4} calls  {told['share_cached']:6.1%} of the input cached", flush=True)
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
