@@ -44,9 +44,12 @@ class _Replacement:
         """Write the content beside the file; gives its size."""
         self._handle = _open_new(self._temporary)
         try:
-            return sum(
-                _written(self._handle, piece) for piece in ((content,) if isinstance(content, bytes) else content)
-            )
+            if isinstance(content, bytes):
+                return _written(self._handle, content)
+            # A page comes in a hundred thousand small pieces.
+            with open(self._handle, "wb", closefd=False) as buffered:
+                buffered.writelines(content)
+                return buffered.tell()
         except BaseException:
             self._take_back()
             raise
