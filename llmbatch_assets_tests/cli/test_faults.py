@@ -10,10 +10,12 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from itertools import cycle, takewhile
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -348,9 +350,15 @@ MIXED = [answer for name, answer in PASSING.items() if not name.startswith("429"
 MIXED += [answer for answer, _ in CORRECTED.values()]
 
 
-def misbehave(call: ChatCall) -> Answer:
-    """A fault for every third call, of all kinds in turn."""
-    return MIXED[call.number // 3 % len(MIXED)] if call.number % 3 == 0 else says()
+def faults_of_items(names: Sequence[str]) -> Iterator[list[Answer]]:
+    """What each item meets before its good answer, if anything: a third of all answers are faults, of all kinds in turn.
+
+    Drawn for each item and not by the order of the calls, so that what an item meets does not hang on which call is
+    quicker: a few items in a thousand would meet five faults in a row, and tests would fail now and then.
+    """
+    draw, kinds = Random(1), cycle(MIXED)
+    for _ in names:
+        yield [next(kinds) for _ in takewhile(lambda _: draw.random() < 1 / 3, range(len(MIXED)))]
 
 
 def test_a_run_ends_well_when_every_third_answer_is_a_fault(
@@ -359,7 +367,9 @@ def test_a_run_ends_well_when_every_third_answer_is_a_fault(
     project = project_with(llm={"max_workers": 24, "max_retries": 5, "transport_retries": 4, "timeout_sec": 3})
     names = [str(number) for number in range(150)]
     ask_about(project, names)
-    server.script(lambda _: True, misbehave, repeat_last=True)
+    for name, faults in zip(names, faults_of_items(names), strict=True):
+        if faults:
+            server.script(question(name), *faults)
 
     ended = project.llmbatch_here("run")
 
