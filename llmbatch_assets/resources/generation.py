@@ -206,13 +206,14 @@ class Generation:
         self.store.sweep()
         self._keep_provenance()
         tally = Tally(len(choice.to_run), cached=self._skipped(choice))
-        ended, started = dict[str, ItemResult](), time.monotonic()
+        states, not_made, started = dict(self.states), list[WorkItem](), time.monotonic()
         self.reporter.began(tally)
 
         def on_result(result: ItemResult) -> None:
-            ended[result.item.partition_key] = ItemResult(
-                result.item, result.attempts, result.usage, failed=result.failed
-            )
+            key = result.item.partition_key
+            states[key] = _state(result, self.states[key])
+            if result.failed is not None:
+                not_made.append(result.item)
             if result.accepted is not None:
                 on_accepted(result.item, result.accepted, result.found)
             self.reporter.advanced(tally)
@@ -220,9 +221,7 @@ class Generation:
         with rare_collections():
             fault = asyncio.run(self._run(choice, tally, on_result)) if choice.to_run else None
         elapsed = round(time.monotonic() - started, 2)
-        states = self.states | {key: _state(result, self.states[key]) for key, result in ended.items()}
         manifest = self._write_manifest(choice, states, tally, elapsed, fault)
-        not_made = [result.item for result in ended.values() if result.failed is not None]
         standing = [item for item in not_made if self.states[item.partition_key] == "accepted"]
         failed = [item for item in not_made if self.states[item.partition_key] != "accepted"]
         accepted = [key for key, state in states.items() if state == "accepted"]
