@@ -28,6 +28,7 @@ from dagster_graphql.test.utils import define_out_of_process_context, execute_da
 
 from llmbatch_assets.assets.batch import BatchDefinitions, build_batch
 from llmbatch_assets.cli.session import use_project_instance
+from llmbatch_assets.resources import partition_events
 from llmbatch_assets.resources.event_groups import EventGroups
 from llmbatch_assets.resources.generation import Generation
 from llmbatch_assets.resources.partition_events import PartitionEvents
@@ -83,6 +84,8 @@ class Rig:
         self.project, self.instance = project, instance
         self.batch: BatchDefinitions = build_batch(project.config)
         self.events, self.begun = Clock(), 0.0
+        # What it takes to store them is to be seen, and not what it takes to hand them over.
+        partition_events.WORTH_A_PROCESS = sys.maxsize
         for owner, name in ((PartitionEvents, "materialized"), (PartitionEvents, "failed"), (EventGroups, "flush")):
             self.events.watch(owner, name)
         choose: Callable[..., Any] = Generation.choose

@@ -73,7 +73,10 @@ class GenerateStage:
             for item in choice.hits if by_key else events.lagging(self.generation.accepted_items):
                 self._hit(events, item)
             events.told(all_items=not by_key)
-            outcome = self.generation.run(choice, lambda item, out, found: events.materialized(item, out, hit=found))
+            with events.apart(len(choice.to_run)):
+                outcome = self.generation.run(
+                    choice, lambda item, out, found: events.materialized(item, out, hit=found)
+                )
             if isinstance(outcome.fault, RunInterruptedError) or (by_key and outcome.fault is not None):
                 # A failure planned by a canceled run is not shown, and would hide the one of an earlier run.
                 cancel(self.context)

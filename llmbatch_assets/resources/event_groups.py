@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-
-from dagster._core.events.log import EventLogEntry
+from typing import Generic, TypeVar
 
 from llmbatch_assets.resources.interruption import holding_interrupts
 
@@ -12,16 +11,18 @@ EVENTS_AT_ONCE = 50
 # An event is in Dagster at most so many seconds later, as long as the event loop turns.
 LONGEST_WAIT = 0.5
 
+Event = TypeVar("Event")
 
-class EventGroups:
+
+class EventGroups(Generic[Event]):
     """Collects events and stores them in groups. What could not be stored is kept and tried again with the next ones."""
 
-    def __init__(self, store: Callable[[Sequence[EventLogEntry]], None]) -> None:
+    def __init__(self, store: Callable[[Sequence[Event]], None]) -> None:
         self._store_batch = store
-        self._waiting: list[EventLogEntry] = []
+        self._waiting: list[Event] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, event: EventLogEntry) -> None:
+    def add(self, event: Event) -> None:
         """Store an event with the next group."""
         self._waiting.append(event)
         if len(self._waiting) >= EVENTS_AT_ONCE:

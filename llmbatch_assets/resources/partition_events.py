@@ -1,26 +1,27 @@
-"""What Dagster is told about single work items: one partition each."""
+"""What Dagster is told about the work items of a run: one partition each."""
 
-import logging
-import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
-from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, StepMaterializationData
-from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
-from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.resources.event_groups import EventGroups
-from llmbatch_assets.resources.versions import Mark, output_version, versions_sha
+from llmbatch_assets.resources.event_process import EventProcess, store_events
+from llmbatch_assets.resources.interruption import holding_interrupts
+from llmbatch_assets.resources.item_events import ItemEvent, Materialized, Planned, Teller
+from llmbatch_assets.resources.versions import Mark, versions_sha
 
-PREVIEW_CHARS = 2000
+# A process that stores events is worth its start, about a second of a processor, from so many events on.
+WORTH_A_PROCESS = 1_000
 
 
 class PartitionEvents:
@@ -42,13 +43,12 @@ class PartitionEvents:
         self._asset_key = asset_key
         self._instance = context.instance
         self._partitions = partitions
-        self._folder = folder
-        self._versions = versions
         self._wanted = versions_sha(versions)
         self._mark = Mark(self._instance, f"llmbatch/versions/{asset_key.to_user_string()}")
-        self._step = context.get_step_execution_context()
-        self._tags = self._step.event_tags
-        self._groups = EventGroups(self._instance.event_log_storage.store_event_batch)
+        self._teller = Teller.of(context, asset_key, folder, versions)
+        self._store_here = partial(store_events, self._instance, self._teller)
+        self._store: Callable[[Sequence[ItemEvent]], None] = self._store_here
+        self._groups = EventGroups[ItemEvent](lambda group: self._store(group))
 
     def __enter__(self) -> Self:
         return self
@@ -60,17 +60,30 @@ class PartitionEvents:
         """Store the events that wait for their group to be full."""
         self._groups.flush()
 
+    @contextmanager
+    def apart(self, expected: int) -> Iterator[None]:
+        """Have the events of this block, about so many, stored by a process of their own, where it is worth it.
+
+        All of them are stored at the end of the block.
+        """
+        if expected < WORTH_A_PROCESS or not self._instance.is_persistent:
+            yield
+            return
+        process = EventProcess(self._instance.get_ref(), self._teller, self._store_here)
+        self._store = process.store
+        try:
+            yield
+        finally:
+            try:
+                self.flush()
+            finally:
+                self._store = self._store_here
+                with holding_interrupts():
+                    process.close()
+
     def materialized(self, item: WorkItem, output: AcceptedOutput, *, hit: bool) -> None:
         """The item has an accepted output, made now or found."""
-        made = dg.AssetMaterialization(
-            asset_key=self._asset_key,
-            partition=item.partition_key,
-            metadata=_metadata(item, output, str(self._folder / f"{output.meta['cache_id']}.json"), hit),
-            tags={**self._versions, DATA_VERSION_TAG: output_version(output)},
-        )
-        # As Dagster says it.
-        message = f"Materialized value {made.label}."
-        self._groups.add(self._entry(self._materialization(made, message), message))
+        self._groups.add(Materialized(item.partition_key, item.row_index, item.group_key, output, hit, at=time.time()))
 
     def lagging(self, items: Sequence[WorkItem]) -> list[WorkItem]:
         """Those of the items with an output of which Dagster shows something else.
@@ -112,64 +125,5 @@ class PartitionEvents:
         # Events of one kind are written faster than mixed ones.
         self.flush()
         for key in keys:
-            planned = AssetMaterializationPlannedData(self._asset_key, partition=key, partitions_subset=None)
-            event = DagsterEvent.build_asset_materialization_planned_event(
-                self._step.job_name, self._step.step.key, planned
-            )
-            self._groups.add(self._entry(event, ""))
+            self._groups.add(Planned(key, at=time.time()))
         self.flush()
-
-    def _materialization(self, made: dg.AssetMaterialization, message: str) -> DagsterEvent:
-        step = self._step.step
-        return DagsterEvent(
-            event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
-            job_name=self._step.job_name,
-            step_handle=step.handle,
-            node_handle=step.node_handle,
-            step_kind_value=step.kind.value,
-            logging_tags=self._tags,
-            event_specific_data=StepMaterializationData(made),
-            message=message,
-            pid=os.getpid(),
-        )
-
-    def _entry(self, event: DagsterEvent, message: str) -> EventLogEntry:
-        return EventLogEntry(  # type: ignore[no-untyped-call]
-            error_info=None,
-            level=logging.DEBUG,
-            user_message=message,
-            run_id=self._step.run_id,
-            timestamp=time.time(),
-            step_key=self._step.step.key,
-            job_name=self._step.job_name,
-            dagster_event=event,
-        )
-
-
-def _metadata(item: WorkItem, output: AcceptedOutput, path: str, hit: bool) -> dict[str, Any]:
-    judge = output.judge or {}
-    facts = {
-        "path": dg.MetadataValue.path(path),
-        "cache_id": output.meta["cache_id"],
-        "row_index": item.row_index,
-        "group_key": item.group_key,
-        "attempt": output.meta["attempt_outer"],
-        "model": output.meta["model"],
-        "verdict": judge.get("verdict"),
-        "judge_score": judge.get("score"),
-        "input_tokens": output.usage.input_tokens,
-        "cached_input_tokens": output.usage.cached_input_tokens,
-        "output_tokens": output.usage.output_tokens,
-        "cost_usd": output.usage.cost_usd,
-        "latency_sec": output.latency_sec,
-        "source": "cache" if hit else "fresh",
-        "preview": dg.MetadataValue.md(_preview(output.parsed)),
-    }
-    return {name: value for name, value in facts.items() if value is not None}
-
-
-def _preview(parsed: dict[str, Any]) -> str:
-    # A text with a fence in it must not close ours.
-    text = readable_json(parsed)[:PREVIEW_CHARS]
-    fence = "`" * 12 if "```" in text else "```"
-    return f"{fence}json\n{text}\n{fence}"

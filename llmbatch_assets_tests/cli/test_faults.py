@@ -356,7 +356,7 @@ def faults_of_items(names: Sequence[str]) -> Iterator[list[Answer]]:
     Drawn for each item and not by the order of the calls, so that what an item meets does not hang on which call is
     quicker: a few items in a thousand would meet five faults in a row, and tests would fail now and then.
     """
-    draw, kinds = Random(1), cycle(MIXED)
+    draw, kinds = Random(1), cycle(MIXED)  # noqa: S311  # a test's own numbers
     for _ in names:
         yield [next(kinds) for _ in takewhile(lambda _: draw.random() < 1 / 3, range(len(MIXED)))]
 

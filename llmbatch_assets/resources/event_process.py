@@ -1,0 +1,133 @@
+"""A process that stores events for another one, whose event loop is then not held up by it.
+
+python -m llmbatch_assets.resources.event_process      reads groups of events from its input and answers each
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import IO, Any, NamedTuple
+
+import dagster as dg
+from dagster._core.instance.ref import InstanceRef
+from dagster._serdes import deserialize_value, serialize_value
+
+from llmbatch_assets.adapters.durable import LENGTH, framed
+from llmbatch_assets.resources.item_events import ItemEvent, Teller
+
+# A storage that is slower than the calls holds them up from here on: whoever ends the run waits for what is left, which
+# may be some seconds with Dagster's own SQLite storage.
+GROUPS_BEHIND = 12
+
+
+class NotStoredError(Exception):
+    """The process could not store a group, or has ended."""
+
+
+class _Sent(NamedTuple):
+    group: Sequence[ItemEvent]
+    answer: Future[None]
+
+
+class EventProcess:
+    """Stores groups of events in the order in which they come.
+
+    What it cannot store is stored by ``store_here``, which says what is wrong by raising.
+    """
+
+    def __init__(
+        self, instance: InstanceRef, teller: Teller, store_here: Callable[[Sequence[ItemEvent]], None]
+    ) -> None:
+        self._store_here = store_here
+        self._sent = deque[_Sent]()
+        self._process = subprocess.Popen(
+            # Nothing of the working directory is imported, and a signal from the terminal is not for it.
+            (sys.executable, "-P", "-m", __spec__.name),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        # It waits for the process, so that nobody else does.
+        self._thread = ThreadPoolExecutor(1, "events")
+        self._thread.submit(self._write, (serialize_value(instance), teller))
+
+    def close(self) -> None:
+        """Wait until everything is stored, and end the process."""
+        try:
+            self._settle(0)
+        finally:
+            self._thread.shutdown()
+            with contextlib.suppress(BrokenPipeError):
+                self._process.communicate()
+
+    def store(self, group: Sequence[ItemEvent]) -> None:
+        """Have a group stored. What raises is about groups of before; this one was then not taken."""
+        self._settle(GROUPS_BEHIND)
+        self._sent.append(_Sent(group, self._thread.submit(self._exchange, group)))
+
+    def _settle(self, most: int) -> None:
+        while self._sent and (len(self._sent) > most or self._sent[0].answer.done()):
+            group, answer = self._sent[0]
+            if isinstance(answer.exception(), NotStoredError | OSError):
+                self._store_here(group)
+            else:
+                answer.result()
+            self._sent.popleft()
+
+    def _write(self, value: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(framed(value))
+        self._process.stdin.flush()
+
+    def _exchange(self, group: Sequence[ItemEvent]) -> None:
+        self._write(group)
+        assert self._process.stdout is not None
+        fault = _read(self._process.stdout)
+        if fault is not None:
+            raise NotStoredError(fault)
+
+
+def _read(pipe: IO[bytes]) -> Any:
+    """The next value of a pipe. Raises ``NotStoredError`` where there is none."""
+    head = pipe.read(LENGTH.size)
+    body = pipe.read(*LENGTH.unpack(head)) if len(head) == LENGTH.size else b""
+    if not body:
+        raise NotStoredError("the other process has ended")
+    return pickle.loads(body)  # noqa: S301  # from the process at the other end
+
+
+def main() -> None:
+    """Store groups until the input ends, as it does when the other process does."""
+    pipe_in, pipe_out = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    # What a storage prints is not an answer.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with contextlib.suppress(NotStoredError, BrokenPipeError):
+        instance_ref, teller = _read(pipe_in)
+        with dg.DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)) as instance:
+            while True:
+                pipe_out.write(framed(_fault_of_storing(instance, teller, _read(pipe_in))))
+
+
+def _fault_of_storing(instance: dg.DagsterInstance, teller: Teller, group: Sequence[ItemEvent]) -> str | None:
+    try:
+        store_events(instance, teller, group)
+    except Exception as fault:  # noqa: BLE001  # of any storage
+        # Whatever it is, the other process meets it, too, and tells.
+        return str(fault)
+    return None
+
+
+def store_events(instance: dg.DagsterInstance, teller: Teller, group: Sequence[ItemEvent]) -> None:
+    """Store events, in this process."""
+    instance.event_log_storage.store_event_batch([event.entry(teller) for event in group])
+
+
+if __name__ == "__main__":
+    main()

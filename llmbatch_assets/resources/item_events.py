@@ -1,0 +1,161 @@
+"""What Dagster is told about single work items, as plain facts, and the events that they become."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple, Protocol, Self
+
+import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.definitions.dependency import NodeHandle
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, StepMaterializationData
+from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.plan.handle import StepHandle
+
+from llmbatch_assets.domain.canonical import readable_json
+from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.resources.versions import output_version
+
+PREVIEW_CHARS = 2000
+
+
+@dataclass(frozen=True)
+class Teller:
+    """In whose name events are told: the step of a run, and the asset that it makes.
+
+    ``folder`` is where the outputs lie; ``versions`` are the tags that all outputs of the run have in common.
+    """
+
+    run_id: str
+    job_name: str
+    step_key: str
+    step_handle: StepHandle
+    node_handle: NodeHandle
+    step_kind: str
+    step_tags: Mapping[str, str]
+    pid: int
+    asset_key: dg.AssetKey
+    folder: PurePosixPath
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, context: dg.OpExecutionContext, asset_key: dg.AssetKey, folder: PurePosixPath, versions: Mapping[str, str]
+    ) -> Self:
+        """The step that the context is of, in this process."""
+        step_context = context.get_step_execution_context()
+        step = step_context.step
+        assert isinstance(step.handle, StepHandle)
+        return cls(
+            run_id=step_context.run_id,
+            job_name=step_context.job_name,
+            step_key=step.key,
+            step_handle=step.handle,
+            node_handle=step.node_handle,
+            step_kind=step.kind.value,
+            step_tags=step_context.event_tags,
+            pid=os.getpid(),
+            asset_key=asset_key,
+            folder=folder,
+            versions=versions,
+        )
+
+    def entry(self, event: DagsterEvent, message: str, at: float) -> EventLogEntry:
+        """An event as it is stored."""
+        return EventLogEntry(  # type: ignore[no-untyped-call]
+            error_info=None,
+            level=logging.DEBUG,
+            user_message=message,
+            run_id=self.run_id,
+            timestamp=at,
+            step_key=self.step_key,
+            job_name=self.job_name,
+            dagster_event=event,
+        )
+
+
+class ItemEvent(Protocol):
+    """Something that has happened to an item; cheap to make and to hand to another process."""
+
+    def entry(self, teller: Teller) -> EventLogEntry:
+        """What Dagster stores of it."""
+
+
+class Materialized(NamedTuple):
+    """The item has an accepted output, made now or found (a ``hit``). ``at`` is in seconds of the epoch."""
+
+    partition_key: str
+    row_index: int | None
+    group_key: str | None
+    output: AcceptedOutput
+    hit: bool
+    at: float
+
+    def entry(self, teller: Teller) -> EventLogEntry:
+        """A materialization, to the letter as Dagster logs one."""
+        made = dg.AssetMaterialization(
+            asset_key=teller.asset_key,
+            partition=self.partition_key,
+            metadata=self._metadata(teller.folder),
+            tags={**teller.versions, DATA_VERSION_TAG: output_version(self.output)},
+        )
+        message = f"Materialized value {made.label}."
+        event = DagsterEvent(
+            event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+            job_name=teller.job_name,
+            step_handle=teller.step_handle,
+            node_handle=teller.node_handle,
+            step_kind_value=teller.step_kind,
+            logging_tags=teller.step_tags,
+            event_specific_data=StepMaterializationData(made),
+            message=message,
+            pid=teller.pid,
+        )
+        return teller.entry(event, message, self.at)
+
+    def _metadata(self, folder: PurePosixPath) -> dict[str, Any]:
+        output, judge = self.output, self.output.judge or {}
+        facts = {
+            "path": dg.MetadataValue.path(str(folder / f"{output.meta['cache_id']}.json")),
+            "cache_id": output.meta["cache_id"],
+            "row_index": self.row_index,
+            "group_key": self.group_key,
+            "attempt": output.meta["attempt_outer"],
+            "model": output.meta["model"],
+            "verdict": judge.get("verdict"),
+            "judge_score": judge.get("score"),
+            "input_tokens": output.usage.input_tokens,
+            "cached_input_tokens": output.usage.cached_input_tokens,
+            "output_tokens": output.usage.output_tokens,
+            "cost_usd": output.usage.cost_usd,
+            "latency_sec": output.latency_sec,
+            "source": "cache" if self.hit else "fresh",
+            "preview": dg.MetadataValue.md(_preview(output.parsed)),
+        }
+        return {name: value for name, value in facts.items() if value is not None}
+
+
+class Planned(NamedTuple):
+    """The item was to be made by the run: Dagster paints it FAILED once the run has failed without doing so."""
+
+    partition_key: str
+    at: float
+
+    def entry(self, teller: Teller) -> EventLogEntry:
+        """A planned materialization, to the letter as Dagster logs one."""
+        planned = AssetMaterializationPlannedData(
+            teller.asset_key, partition=self.partition_key, partitions_subset=None
+        )
+        event = DagsterEvent.build_asset_materialization_planned_event(teller.job_name, teller.step_key, planned)
+        return teller.entry(event, "", self.at)
+
+
+def _preview(parsed: dict[str, Any]) -> str:
+    # A text with a fence in it must not close ours.
+    text = readable_json(parsed)[:PREVIEW_CHARS]
+    fence = "`" * 12 if "```" in text else "```"
+    return f"{fence}json\n{text}\n{fence}"
