@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
+import gc
 from importlib import import_module
 
 import click
@@ -53,3 +55,5 @@ def main() -> None:
 
     Begin with: llmbatch init DIR. Each command has its own --help.
     """
+    # Python would look for garbage once more before it ends: half a second with what Dagster has loaded.
+    atexit.register(gc.freeze)

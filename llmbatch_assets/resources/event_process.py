@@ -6,6 +6,7 @@ python -m llmbatch_assets.resources.event_process      reads groups of events fr
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import subprocess
@@ -113,6 +114,8 @@ def main() -> None:
         with dg.DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)) as instance:
             while True:
                 pipe_out.write(framed(_fault_of_storing(instance, teller, _read(pipe_in))))
+    # Python would look for garbage once more before it ends, and the other process waits for that.
+    gc.freeze()
 
 
 def _fault_of_storing(instance: dg.DagsterInstance, teller: Teller, group: Sequence[ItemEvent]) -> str | None:
