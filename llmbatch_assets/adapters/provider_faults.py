@@ -63,6 +63,8 @@ _FINISH_REASONS = {
 }
 # Servers' words for the way in which JSON was asked for: OpenAI's, Gemini's, llama.cpp's, vLLM's.
 _FORMAT_WORDS = ("response_format", "response_schema", "json schema", "json_schema", "grammar error", "parse grammar")
+# Groq's word for an answer of the model that it found to be no JSON: another one may be.
+_NOT_JSON_CODE = "json_validate_failed"
 _LONG_WORDS = ("context length", "prompt is too long", "maximum number of tokens")
 
 
@@ -132,6 +134,8 @@ def _is_flagged(error: Mapping[str, Any]) -> bool:
 def _bad_request(status: int, error: Mapping[str, Any], codes: set[str], told: str) -> ProviderError:
     if status == _TOO_LARGE or any("context" in code for code in codes):
         return ItemPermanentError("context_too_long", told)
+    if _NOT_JSON_CODE in codes:
+        return TransientError("not_json", told)
     if any("content" in code for code in codes):
         return ItemPermanentError("content_filter", told)
     if any(words in told.lower() for words in _LONG_WORDS):

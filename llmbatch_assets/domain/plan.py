@@ -78,7 +78,9 @@ def _wanted(
     state = states[item.partition_key]
     if selection.select == "keys" or state in _WANTED[selection.select]:
         return True
-    return is_forced(item) or (selection.retry_failed and state == "failed_permanently")
+    # What is to be made again is pending, be it there or not; but neither failed nor missing.
+    pending_again = selection.select == "pending" and is_forced(item)
+    return pending_again or (selection.retry_failed and state == "failed_permanently")
 
 
 def _sampled(items: Sequence[WorkItem], size: int) -> Sequence[WorkItem]:

@@ -148,7 +148,7 @@ class Generation:
         self.reporter.say(
             f"Start: n_items={total} judge={judge.enabled} cache={cache.enabled} force={cache.force} "
             f"model={llm.model_name} temp={llm.temperature} retries={llm.max_retries} workers={llm.max_workers} "
-            f"verbose={cache.verbose}"
+            f"verbose={cache.verbose}" + ("" if llm.provider == "openai" else f" provider={llm.provider}")
         )
         self.reporter.say(
             f"Pre-scan: cache_skips={self._skipped(choice)} will_run={len(choice.to_run)}/{total} "

@@ -74,6 +74,7 @@ PASSING: dict[str, Answer] = {
     "503": error(503, ""),
     "504": error(504, "upstream request timeout"),
     "529": error(529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
+    "400 for an answer that was no JSON": error(400, error_body("Failed to validate JSON.", "json_validate_failed")),
     "headers of other letters": wire(
         b"HTTP/1.1 503 N\xf6\r\nX-Request-Id: \xff\xfe\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n"
     ),

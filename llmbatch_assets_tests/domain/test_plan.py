@@ -45,6 +45,8 @@ def chosen(forced: Sequence[str] = (), **selection: Any) -> tuple[list[str], lis
         ({"forced": ["accepted"]}, ["accepted", "failed", "missing"], []),
         ({"select": "keys", "keys": [KEYS["accepted"]], "forced": ["accepted"]}, ["accepted"], []),
         ({"select": "all", "forced": STATES}, list(STATES), []),
+        ({"select": "failed", "forced": STATES}, ["failed", "failed_permanently"], []),
+        ({"select": "missing", "forced": STATES}, ["missing"], []),
         # A limit takes the first.
         ({"limit": 1}, ["failed"], []),
         ({"select": "all", "limit": 2}, ["failed"], ["accepted"]),

@@ -437,6 +437,8 @@ def test_the_run_is_told_as_it_goes(offline: Project) -> None:
     outcome = generation.run(generation.choose(Selection(limit=3), False), lambda item, output, found: None)
     start, scan, completion = watcher.lines
     assert start.startswith("Start: n_items=5 ")
+    # The model is the configured one: it answers nothing where answers are made up.
+    assert start.endswith(" provider=offline")
     assert scan == "Pre-scan: cache_skips=0 will_run=3/5 (mode=parallel)"
     assert completion.startswith("Completion: ok=3 fresh_ok=3 fail=0 cache_skips=0 elapsed=")
     assert watcher.done == [1, 2, 3]
