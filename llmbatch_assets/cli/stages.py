@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import dagster as dg
+from alembic.util.exc import CommandError
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
@@ -174,6 +175,11 @@ def _instance() -> dg.DagsterInstance:
         return dg.DagsterInstance.from_ref(told)
     except (dg.DagsterError, ValueError, OSError) as broken:
         raise ConfigError(f"{home}/dagster.yaml gives no Dagster instance: {broken}") from broken
+    except (DBAPIError, CommandError) as broken:
+        raise LlmBatchError(
+            f"Dagster's records in {home} cannot be opened ({getattr(broken, 'orig', broken)}). Outputs are not among them: "
+            f"move {home}/history and {home}/schedules away, and the next run tells Dagster anew what there is"
+        ) from broken
 
 
 def _counted(outcome: Outcome) -> str:

@@ -194,7 +194,8 @@ class _Attempt:
 
     def _take_up(self, kept: KeptAnswer) -> dict[str, Any]:
         self.so_far = self.so_far.model_copy(update={"raw_text": kept.raw_text})
-        return kept.parsed
+        # In the order of the schema, in which the judge is shown an answer that has just come.
+        return self.bench.conversations.output_contract.validate(kept.parsed)
 
     def _to_keep(self, parsed: dict[str, Any]) -> KeptAnswer:
         return KeptAnswer(

@@ -17,6 +17,7 @@ from dagster._core.storage.event_log.schema import DynamicPartitionsTable, SqlEv
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, _event_logs_directory
 from dagster._serdes import ConfigurableClassData
+from filelock import FileLock
 from sqlalchemy.engine import Connection
 
 from llmbatch_assets.resources.sqlite_engines import SqliteEngines
@@ -28,6 +29,8 @@ WRITTEN_IN_BATCHES = frozenset(
         DagsterEventType.ASSET_OBSERVATION,
     }
 )
+# Held while a process opens the storage and makes what is not there yet.
+MAKING_LOCK = ".opening.lock"
 # SQLite limits the variables of a statement; older ones to 999.
 KEYS_AT_ONCE = 900
 
@@ -95,6 +98,14 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
         # Who follows a run live waits for its file to change. A connection that stays open writes beside it, to the log.
         os.utime(self.path_for_shard(run_id))
 
+    def add_dynamic_partitions(self, partitions_def_name: str, partition_keys: Sequence[str]) -> None:
+        """Register partition keys, also those that another run registers meanwhile; Dagster's own way looks first."""
+        self._check_partitions_table()
+        rows = [{"partitions_def_name": partitions_def_name, "partition": key} for key in partition_keys]
+        if rows:
+            with self.index_connection() as connection:
+                connection.execute(DynamicPartitionsTable.insert().prefix_with("OR IGNORE"), rows)
+
     def delete_dynamic_partitions(self, partitions_def_name: str, partition_keys: Sequence[str]) -> None:
         """Remove partition keys, all or none of them; Dagster's own way is a transaction for each."""
         self._check_partitions_table()
@@ -113,8 +124,10 @@ class BatchingSqliteStorage(DagsterSqliteStorage):
     """What ``dagster.yaml`` names: runs and schedules as Dagster keeps them, events in batches."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(base_dir, inst_data)
-        self._event_log_storage = BatchingEventLogStorage(_event_logs_directory(base_dir))
+        # Two processes that make the same databases at once leave them with two versions, which Dagster never opens again.
+        with FileLock(Path(base_dir, MAKING_LOCK)):
+            super().__init__(base_dir, inst_data)
+            self._event_log_storage = BatchingEventLogStorage(_event_logs_directory(base_dir))
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:

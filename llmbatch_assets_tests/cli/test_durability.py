@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from llmbatch_assets_tests.chat_server import ChatServer, says, status
-from llmbatch_assets_tests.project import JUDGE, Project, make_project, settings
+from llmbatch_assets_tests.project import JUDGE, SCHEMA, Project, make_project, settings
 
 MakeProject = Callable[..., Project]
 JUDGED = {"prompts": {"judge": {"enabled": True}}}
@@ -47,6 +47,20 @@ def test_an_answer_whose_judge_fails_is_judged_by_the_next_run_and_not_bought_ag
     assert (server.count("generate"), waiting(project), len(project.outputs())) == (5, 0, 5)
     # What the output cost is what both runs paid for it.
     assert {output["usage"]["requests"] for output in project.outputs().values()} == {2}
+
+
+def test_a_judge_is_shown_the_same_text_after_a_run_that_was_cut_short(
+    project_with: MakeProject, server: ChatServer
+) -> None:
+    project = project_with(**JUDGED)
+    # Not in the order of the alphabet, in which files are written.
+    project.write("schema/llm_schema.py", SCHEMA.replace("answer: str", "title: str\n    answer: str"))
+    for _ in range(10):
+        server.script(lambda call: True, status(503), purpose="judge")
+    assert project.llmbatch_here("run").returncode == 3
+    assert project.llmbatch_here("run").returncode == 0
+    shown = [call.text for call in server.calls if call.purpose == "judge"]
+    assert (len(shown), len(set(shown))) == (10 + 5, 5)
 
 
 def test_an_answer_that_its_judge_rejects_waits_no_longer(project_with: MakeProject, server: ChatServer) -> None:

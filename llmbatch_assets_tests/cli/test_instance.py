@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,18 @@ def test_a_project_keeps_its_records_in_postgres(
     assert disk_project.llmbatch_here("run", "--offline").returncode == 0
     assert disk_project.partition_states() == dict.fromkeys(keys[:4], MATERIALIZED)
     assert not disk_project.path("dagster_home/history").exists()
+
+
+def test_records_that_dagster_cannot_open_are_told_and_outputs_outlive_them(disk_project: Project) -> None:
+    assert disk_project.llmbatch("run").returncode == 0
+    with closing(sqlite3.connect(disk_project.path("dagster_home/history/runs.db"))) as runs:
+        runs.execute("INSERT INTO alembic_version VALUES ('5771160a95ad')")
+        runs.commit()
+    ended = disk_project.llmbatch("run")
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert f"move {disk_project.path('dagster_home/history')}" in ended.stderr
+    for folder in ("history", "schedules"):
+        disk_project.path(f"dagster_home/{folder}").rename(disk_project.path(folder))
+    assert disk_project.llmbatch("run").returncode == 0
+    assert set(disk_project.partition_states().values()) == {MATERIALIZED}

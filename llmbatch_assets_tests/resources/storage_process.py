@@ -1,9 +1,11 @@
-"""A process of its own that writes events to the instance in DAGSTER_HOME: ``python -m ... write N`` or ``fork``."""
+"""Processes that use an instance: ``python -m ... NAME N`` writes events, ``... fork`` too, ``... race HOME`` opens it."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from itertools import count
 
 import dagster as dg
@@ -12,6 +14,8 @@ from llmbatch_assets_tests.event_history import MATERIALIZATION, event
 
 BATCH = 50
 RUN = "run-of-all"
+RACERS = 4
+RACED = [f"red-{number}" for number in range(1000)]
 
 
 def write(storage: dg.DagsterInstance, name: str, batches: int) -> None:
@@ -37,7 +41,29 @@ def fork_between(storage: dg.DagsterInstance) -> None:
     write(storage, "after", 1)
 
 
+def race(home: str) -> None:
+    """Several processes open an instance that is not there yet, all at once, and register the same partitions."""
+    # Dagster is imported already, so that they all arrive at the same moment.
+    forking = multiprocessing.get_context("fork")
+    start = forking.Barrier(RACERS)
+    racers = [forking.Process(target=_open_and_register, args=(home, start.wait)) for _ in range(RACERS)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    sys.exit(sum(racer.exitcode != 0 for racer in racers))
+
+
+def _open_and_register(home: str, start: Callable[[float], object]) -> None:
+    start(30)
+    with dg.DagsterInstance.from_config(home) as opened:
+        start(30)
+        opened.add_dynamic_partitions("work_items", RACED)
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "race":
+        race(sys.argv[2])
     with dg.DagsterInstance.get() as instance:
         if sys.argv[1] == "fork":
             fork_between(instance)

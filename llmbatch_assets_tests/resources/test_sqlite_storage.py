@@ -46,7 +46,7 @@ from llmbatch_assets_tests.event_history import (
     picture,
     write_settings,
 )
-from llmbatch_assets_tests.resources.storage_process import BATCH
+from llmbatch_assets_tests.resources.storage_process import BATCH, RACED
 
 InstanceAt = Callable[..., dg.DagsterInstance]
 ONE_RUN = next(iter(RUNS))
@@ -247,6 +247,15 @@ def test_two_processes_write_at_once(ours: dg.DagsterInstance, tmp_path: Path) -
     assert sound(home)
 
 
+@pytest.mark.parametrize("attempt", range(3))
+def test_processes_that_make_it_at_once_leave_it_whole(instance_at: InstanceAt, tmp_path: Path, attempt: int) -> None:
+    home = tmp_path / "home"
+    write_settings(home, OURS)
+    with writing(home, "race", str(home)) as racers:
+        assert racers.wait(60) == 0
+    assert instance_at("home", OURS).get_dynamic_partitions("work_items") == RACED
+
+
 def test_a_process_killed_in_the_middle_leaves_whole_batches(instance_at: InstanceAt, tmp_path: Path) -> None:
     home = tmp_path / "home"
     write_settings(home, OURS)
@@ -305,6 +314,7 @@ SIGNATURES = {
     SqlEventLogStorage._store_asset_event: "(self, conn, event, event_id)",
     SqlEventLogStorage._store_asset_event_tags: "(self, conn, events, event_ids)",
     SqlEventLogStorage._check_partitions_table: "(self)",
+    SqlEventLogStorage.add_dynamic_partitions: "(self, partitions_def_name, partition_keys)",
     SqlEventLogStorage.delete_dynamic_partition: "(self, partitions_def_name, partition_key)",
     DagsterSqliteStorage.__init__: "(self, base_dir, inst_data)",
 }
