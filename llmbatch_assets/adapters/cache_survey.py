@@ -54,7 +54,7 @@ class CacheSurvey:
     @cached_property
     def awaiting(self) -> frozenset[str]:
         """Cache ids with an answer that waits for its verdict."""
-        return frozenset(_stems(self._folder("llm_outputs").with_name("awaiting_judge"), ".json"))
+        return frozenset(_stems(self._folder("awaiting_judge"), ".json"))
 
     @cached_property
     def failed(self) -> dict[str, int]:

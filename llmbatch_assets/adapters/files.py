@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from functools import cache
 from operator import attrgetter
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 written = logging.getLogger("llmbatch_assets.written")
 
 PIECE_ITEMS = 1_000
+# How both ways of writing name a file that is not whole yet.
+LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+LEFTOVER_SEC = 3_600
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -112,6 +117,17 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> int:
     sync_directory(str(path.parent))
     log.debug("wrote %s (bytes=%d)", path, size)
     return size
+
+
+def sweep(folders: Iterable[Path]) -> None:
+    """Remove from the folders what writes that were cut short have left. Young ones may be another run's."""
+    too_old = time.time() - LEFTOVER_SEC
+    for folder in folders:
+        with os.scandir(folder) if folder.is_dir() else nullcontext(()) as entries:
+            left = [entry for entry in entries if LEFTOVER.fullmatch(entry.name)]
+        for entry in left:
+            if entry.stat().st_mtime < too_old:
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> int:

@@ -6,9 +6,7 @@ import itertools
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +26,6 @@ _READ = {"attempt_outer", "model", "generation_id"}
 
 # An output is rarely larger than what the probe asks for.
 PROBE_BYTES = 64 * 1024
-# So old, a temporary file is nobody's.
-LEFTOVER_SEC = 3_600
 
 log = logging.getLogger(__name__)
 
@@ -115,16 +111,6 @@ class FileStore:
                 raise RunPermanentError(
                     "disk", f"{folder} cannot be written to ({refused.strerror}); no call was made"
                 ) from None
-
-    def sweep(self) -> None:
-        """Remove what writes that were cut short have left. Young ones may be another run's."""
-        too_old = time.time() - LEFTOVER_SEC
-        for folder in (self.outputs, self.failures):
-            with os.scandir(folder) if folder.is_dir() else nullcontext(()) as entries:
-                left = [e for e in entries if e.name.startswith(".") and e.name.endswith(".tmp")]
-            for entry in left:
-                if entry.stat().st_mtime < too_old:
-                    Path(entry.path).unlink(missing_ok=True)
 
     def next_attempt(self, cache_id: str) -> int:
         """The number that follows the last failed attempt, from 1."""

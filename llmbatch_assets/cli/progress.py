@@ -25,6 +25,8 @@ from llmbatch_assets.resources.progress import LogReporter, told_causes
 
 BAR_CELLS = 28
 REDRAWS_PER_SECOND = 4
+# Who reads plain lines, of cron for one, is told in so many seconds, however few items end.
+PLAIN_SILENCE_SEC = 60.0
 
 # What people are told, for the log file: the terminal has had it already.
 told = logging.getLogger("llmbatch_assets.told")
@@ -97,8 +99,8 @@ class TerminalReporter:
 
     def __init__(self, verbose: int) -> None:
         self._console = screen()
-        self._plain = LogReporter(self._console.print, verbose)
-        self._log = LogReporter(told.info, verbose)
+        self._plain = LogReporter(self._console.print, verbose, silence=PLAIN_SILENCE_SEC)
+        self._log = LogReporter(told.info, verbose, silence=PLAIN_SILENCE_SEC)
         self._live: Live | None = None
         self.outcome: Outcome | None = None
 

@@ -183,17 +183,20 @@ def _instance() -> dg.DagsterInstance:
 
 
 def _counted(outcome: Outcome) -> str:
-    counts = outcome.manifest["counts"]
+    counts, found = outcome.manifest["counts"], outcome.tally.found
+    others = f", {found:,} by another run" if found else ""
     return (
         f"{counts['n_success']:,} of {many(counts['n_total'], 'item')} accepted ({outcome.tally.accepted:,} new, "
-        f"{counts['n_cache_skipped']:,} from cache), {counts['n_fail']:,} failed, {counts['n_not_attempted']:,} not attempted"
+        f"{counts['n_cache_skipped']:,} from cache{others}), {counts['n_fail']:,} failed, "
+        f"{counts['n_not_attempted']:,} not attempted"
     )
 
 
 def _spent(outcome: Outcome) -> str:
-    usage = outcome.manifest["usage"]
+    usage, refused = outcome.manifest["usage"], outcome.manifest["meta"]["pacing"]["rate_limited"]
+    in_vain = f" ({refused:,} refused as too many at a time)" if refused else ""
     return (
-        f"{many(usage['requests'], 'call')}, {usage['input_tokens']:,} input and {usage['output_tokens']:,} output tokens, "
+        f"{many(usage['requests'], 'call')}{in_vain}, {usage['input_tokens']:,} input and {usage['output_tokens']:,} output tokens, "
         f"{shown(usage['cost_usd'], usage['n_unknown_cost'])}"
     )
 

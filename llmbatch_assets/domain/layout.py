@@ -59,6 +59,10 @@ class Layout:
         return self.cache / "llm_failures"
 
     @property
+    def awaiting_judge(self) -> PurePosixPath:
+        return self.cache / "awaiting_judge"
+
+    @property
     def schema_failures(self) -> PurePosixPath:
         return self.cache / "schema_failures"
 
@@ -111,3 +115,10 @@ class Layout:
         configured: str = getattr(self.parameters.report, f"{file_format}_path")
         folder = self.parameters.artifacts.reports_dir or self.artifacts / "reports"
         return PurePosixPath(configured or PurePosixPath(folder) / f"report.{file_format}")
+
+    def folders(self) -> set[PurePosixPath]:
+        """The folders in which files of the batch are replaced."""
+        exported = (self.export(one) for one in self.parameters.outputs.formats)
+        reported = (self.report(one) for one in ("md", "html"))
+        delivered = {path.parent for path in (*exported, *reported, self.not_exported, self.schema_txt)}
+        return delivered | {self.cache, self.llm_outputs, self.llm_failures, self.awaiting_judge, self.provenance}

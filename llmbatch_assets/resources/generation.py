@@ -14,7 +14,7 @@ import dagster as dg
 
 from llmbatch_assets.adapters.artifacts import artifact_path, output_store
 from llmbatch_assets.adapters.claims import claiming
-from llmbatch_assets.adapters.files import read_json, tell_written, write_json
+from llmbatch_assets.adapters.files import read_json, sweep, tell_written, write_json
 from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.provenance import Use, earlier_identities, keep_provenance, note_use
@@ -203,7 +203,7 @@ class Generation:
 
         ``on_accepted`` is called for each accepted one, after its file is on disk, and told whether another run made it.
         """
-        self.store.sweep()
+        sweep(self.batch.path(folder) for folder in self.batch.layout.folders())
         self._keep_provenance()
         tally = Tally(len(choice.to_run), cached=self._skipped(choice))
         states, not_made, started = dict(self.states), list[WorkItem](), time.monotonic()

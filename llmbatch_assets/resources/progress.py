@@ -79,7 +79,7 @@ def progress_line(tally: Tally, pace: Pace) -> str:
     causes = f" ({told_causes(tally)})" if tally.causes else ""
     return (
         f"{tally.done}/{tally.total} done, {tally.accepted} accepted, {tally.failed} failed{causes}, "
-        f"{tally.usage.total_tokens} tokens, {shown(tally.usage.cost_usd)}, {tally.cached} from cache, "
+        f"{tally.usage.total_tokens} tokens, {shown(tally.usage.cost_usd)}, {tally.cached + tally.found} from cache, "
         f"{tally.in_flight} in flight, {pace.per_second:.1f} items/s, {duration(pace.seconds_left(tally.total))} left"
     )
 

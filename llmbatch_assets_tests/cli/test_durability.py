@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -124,6 +125,9 @@ def test_two_runs_at_once_pay_for_no_item_twice(tmp_path: Path, server: ChatServ
     assert len(project.outputs()) == 40
     assert server.count() == 40
     assert all("40 of 40 items accepted" in run.stdout for run in ended)
+    # What one has made is no cache hit to the other, but it is told.
+    told = [re.search(r"\((\d+) new, 0 from cache(?:, (\d+) by another run)?\)", run.stdout) for run in ended]
+    assert [sum(int(count or 0) for count in one.groups()) if one else None for one in told] == [40, 40]
 
 
 @pytest.mark.slow
@@ -281,9 +285,16 @@ def test_leftovers_of_writes_that_were_cut_short_are_swept_once_they_are_old(
     project_with: MakeProject, server: ChatServer
 ) -> None:
     project = project_with()
-    old = project.write("artifacts/cache/llm_outputs/.a.json.0123abcd.tmp", "{")
+    old = [
+        project.write(f"artifacts/{folder}/.a.json.0123abcd.tmp", "{")
+        for folder in ("cache", "cache/llm_outputs", "cache/awaiting_judge", "outputs", "reports")
+    ]
+    theirs = project.write("artifacts/outputs/.notes.tmp", "somebody's own")
     young = project.write("artifacts/cache/llm_failures/.b.json.0123abcd.tmp", "{")
-    os.utime(old, (0, 0))
+    for one in (*old, theirs):
+        os.utime(one, (0, 0))
     assert project.llmbatch_here("run").returncode == 0
-    assert (old.exists(), young.exists()) == (False, True)
+    assert not any(one.exists() for one in old)
+    assert young.exists()
+    assert theirs.exists()
     assert len(project.outputs()) == 5

@@ -28,7 +28,8 @@ def paths(layout: Layout) -> dict[str, str]:
 # Names that are those of the default batch's own folders are the ones to try.
 @pytest.mark.parametrize("batch", ["french", "cache", "outputs", "reports", "llm_outputs", "artifacts"])
 def test_two_batches_never_share_a_file(batch: str) -> None:
-    folders = {"artifacts", "outputs", "cache", "archive", "llm_outputs", "llm_failures", "forced", "provenance"}
+    folders = {"artifacts", "outputs", "cache", "archive", "llm_outputs", "llm_failures", "awaiting_judge", "forced"}
+    folders |= {"provenance"}
     ours, theirs = paths(Layout(batch, Parameters())), paths(Layout(DEFAULT_BATCH, Parameters()))
     assert not set(ours.values()) & {path for name, path in theirs.items() if name not in folders}
     assert [name for name in ours if ours[name] == theirs[name]] == []
@@ -46,6 +47,7 @@ def test_the_default_batch_has_the_plain_paths() -> None:
         "work_items": "artifacts/cache/pipeline3_work_items.json",
         "llm_outputs": "artifacts/cache/llm_outputs",
         "llm_failures": "artifacts/cache/llm_failures",
+        "awaiting_judge": "artifacts/cache/awaiting_judge",
         "schema_failures": "artifacts/cache/schema_failures",
         "forced": "artifacts/cache/forced",
         "claims": "artifacts/cache/claims.lock",

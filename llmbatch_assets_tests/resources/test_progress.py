@@ -29,7 +29,7 @@ class Log:
 def test_a_line_has_every_number() -> None:
     log = Log()
     reporter = log.reporter(10)
-    tally = Tally(10, cached=40)
+    tally = Tally(10, cached=39, found=1)
     reporter.began(tally)
     tally.accepted, tally.failed, tally.in_flight = 2, 3, 4
     tally.causes = {"timeout": 1, "not_json": 2}
@@ -38,8 +38,8 @@ def test_a_line_has_every_number() -> None:
     reporter.advanced(tally)
     (line,) = log.lines
     assert line == (
-        "5/10 done, 2 accepted, 3 failed (2 not_json, 1 timeout), 1234 tokens, $0.50, 40 from cache, 4 in flight, "
-        "0.5 items/s, 0:00:10 left"
+        "6/10 done, 2 accepted, 3 failed (2 not_json, 1 timeout), 1234 tokens, $0.50, 40 from cache, 4 in flight, "
+        "0.6 items/s, 0:00:07 left"
     )
 
 
