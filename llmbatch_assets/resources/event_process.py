@@ -1,6 +1,6 @@
 """A process that stores events for another one, whose event loop is then not held up by it.
 
-python -m llmbatch_assets.resources.event_process      reads groups of events from its input and answers each
+It reads groups of events from its input and answers each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import deserialize_value, serialize_value
 
-from llmbatch_assets.adapters.durable import LENGTH, framed
+from llmbatch_assets.adapters.durable import LENGTH, command_of, framed
 from llmbatch_assets.resources.item_events import ItemEvent, Teller
 
 # A storage that is slower than the calls holds them up from here on: whoever ends the run waits for what is left, which
@@ -49,10 +49,10 @@ class EventProcess:
         self._store_here = store_here
         self._sent = deque[_Sent]()
         self._process = subprocess.Popen(
-            # Nothing of the working directory is imported, and a signal from the terminal is not for it.
-            (sys.executable, "-P", "-m", __spec__.name),
+            command_of(__name__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # A signal from the terminal is not for it.
             start_new_session=True,
         )
         # It waits for the process, so that nobody else does.
@@ -130,7 +130,3 @@ def _fault_of_storing(instance: dg.DagsterInstance, teller: Teller, group: Seque
 def store_events(instance: dg.DagsterInstance, teller: Teller, group: Sequence[ItemEvent]) -> None:
     """Store events, in this process."""
     instance.event_log_storage.store_event_batch([event.entry(teller) for event in group])
-
-
-if __name__ == "__main__":
-    main()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import psutil
 import pytest
 
+from llmbatch_assets.adapters import durable
 from llmbatch_assets.adapters.durable import FileWrite
 from llmbatch_assets.adapters.group_commit import FILES_AT_ONCE, GROUPS_AHEAD, GroupCommit
 
@@ -25,7 +28,7 @@ def file(path: Path, content: bytes = b"new", *obsolete: Path) -> FileWrite:
 def writers() -> list[int]:
     """Processes that write for this one."""
     children = psutil.Process().children()
-    return [one.pid for one in children if "llmbatch_assets.adapters.durable" in one.cmdline()]
+    return [one.pid for one in children if durable.__name__ in " ".join(one.cmdline())]
 
 
 async def written(commit: GroupCommit, *writes: FileWrite) -> list[BaseException | None]:
@@ -96,6 +99,34 @@ def test_nobody_waits_for_a_process_that_is_gone(tmp_path: Path) -> None:
     faults = asyncio.run(asyncio.wait_for(killed(), 30))
     assert len(faults) == MANY + 1
     assert all(isinstance(fault, OSError) and "has ended" in str(fault) for fault in faults)
+
+
+UNINSTALLED = """
+    import asyncio, sys
+    from pathlib import Path
+    # A path is skipped by Python: it is no text.
+    sys.path[:0] = [sys.argv[1], Path(sys.argv[1])]
+    from llmbatch_assets.adapters.durable import FileWrite
+    from llmbatch_assets.adapters.group_commit import GroupCommit
+
+    async def written():
+        commit = GroupCommit()
+        async with commit.in_process():
+            await commit.write(FileWrite(sys.argv[2], b"new"))
+
+    asyncio.run(written())
+"""
+
+
+def test_the_process_finds_a_package_that_is_not_installed(tmp_path: Path) -> None:
+    # The interpreter without the packages of its environment, in a folder with a file like one of its own modules.
+    (tmp_path / "secrets.py").write_text("1 / 0")
+    bare = getattr(sys, "_base_executable", sys.executable)
+    root = Path(durable.__file__).parents[2]
+    command = [bare, "-P", "-c", textwrap.dedent(UNINSTALLED), str(root), str(tmp_path / "file")]
+    bare_environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(command, cwd=tmp_path, env=bare_environment, check=True)
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 def test_what_a_cancelled_task_had_asked_for_is_written_all_the_same(tmp_path: Path) -> None:

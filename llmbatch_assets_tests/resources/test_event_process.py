@@ -180,6 +180,35 @@ def test_few_events_or_an_instance_in_memory_need_no_process(monkeypatch: pytest
         assert run(on_disk, work).success
 
 
+NOISY = """
+from llmbatch_assets.resources.sqlite_storage import BatchingSqliteStorage
+
+print("a line of a library", flush=True)
+
+
+class NoisyStorage(BatchingSqliteStorage):
+    pass
+"""
+
+
+def test_a_storage_of_ones_own_is_found_where_this_process_finds_it_and_may_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "noisy_storage.py").write_text(NOISY)
+    # Not to be taken for Python's own, as it was when this process imported that.
+    (tmp_path / "secrets.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {"module": "noisy_storage", "class": "NoisyStorage", "config": {"base_dir": str(tmp_path)}}
+    write_settings(tmp_path, {"custom": own})
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        rig = Rig(instance)
+        rig.process.store([rig.event(0)])
+        rig.process.close()
+        assert rig.here == []
+        assert made_in(instance) == keys(1)
+
+
 class Rig:
     """A process of an instance, and what came back to be stored here."""
 
