@@ -168,6 +168,10 @@ def main() -> None:
     with ThreadPoolExecutor(_THREADS) as threads:
         while len(length := pipe_in.read(LENGTH.size)) == LENGTH.size:
             (size,) = LENGTH.unpack(length)
-            group = pickle.loads(pipe_in.read(size))  # noqa: S301  # from the process that started this one
+            content = pipe_in.read(size)
+            if len(content) < size:
+                # The other process has ended in the middle of it.
+                break
+            group = pickle.loads(content)  # noqa: S301  # from the process that started this one
             pipe_out.write(framed(write_group(group, threads)))
             pipe_out.flush()

@@ -98,8 +98,10 @@ class EventProcess:
 def _read(pipe: IO[bytes]) -> Any:
     """The next value of a pipe. Raises ``NotStoredError`` where there is none."""
     head = pipe.read(LENGTH.size)
-    body = pipe.read(*LENGTH.unpack(head)) if len(head) == LENGTH.size else b""
-    if not body:
+    (size,) = LENGTH.unpack(head) if len(head) == LENGTH.size else (0,)
+    body = pipe.read(size)
+    # It may have ended in the middle of a value.
+    if not body or len(body) < size:
         raise NotStoredError("the other process has ended")
     return pickle.loads(body)  # noqa: S301  # from the process at the other end
 

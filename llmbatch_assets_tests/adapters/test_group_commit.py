@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from llmbatch_assets.adapters import durable
-from llmbatch_assets.adapters.durable import FileWrite
+from llmbatch_assets.adapters.durable import FileWrite, command_of, framed
 from llmbatch_assets.adapters.group_commit import FILES_AT_ONCE, GROUPS_AHEAD, GroupCommit
 
 # Several groups, the last of which has to wait for an answer to the first.
@@ -127,6 +127,14 @@ def test_the_process_finds_a_package_that_is_not_installed(tmp_path: Path) -> No
     bare_environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(command, cwd=tmp_path, env=bare_environment, check=True)
     assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_process_whose_input_ends_in_the_middle_of_a_group_ends_without_a_word(tmp_path: Path) -> None:
+    # As when the other process is killed: what is larger than a pipe gets there in pieces.
+    cut = framed([file(tmp_path / "file")])[:-1]
+    ended = subprocess.run(command_of(durable.__name__), input=cut, capture_output=True, check=True)
+    assert (ended.stdout, ended.stderr) == (b"", b"")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_cancelled_task_had_asked_for_is_written_all_the_same(tmp_path: Path) -> None:

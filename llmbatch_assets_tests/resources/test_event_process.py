@@ -15,7 +15,9 @@ from typing import Any
 import dagster as dg
 import psutil
 import pytest
+from dagster._serdes import serialize_value
 
+from llmbatch_assets.adapters.durable import command_of, framed
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.resources import event_process, partition_events
@@ -276,6 +278,16 @@ def test_a_process_that_falls_behind_is_waited_for(instance: dg.DagsterInstance)
     rig.process.close()
     assert rig.here == []
     assert made_in(instance) == keys(GROUPS_BEHIND + 2)
+
+
+def test_a_process_whose_input_ends_in_the_middle_of_a_group_ends_without_a_word(instance: dg.DagsterInstance) -> None:
+    # As when the other process is killed: what is larger than a pipe gets there in pieces.
+    rig = Rig(instance)
+    rig.process.close()
+    told = framed((serialize_value(instance.get_ref()), rig.teller)) + framed([rig.event(0)])[:-1]
+    ended = subprocess.run(command_of(event_process.__name__), input=told, capture_output=True, check=True)
+    assert (ended.stdout, ended.stderr) == (b"", b"")
+    assert made_in(instance) == set()
 
 
 KILLED = """
