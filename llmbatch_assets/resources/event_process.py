@@ -76,10 +76,8 @@ class EventProcess:
     def _settle(self, most: int) -> None:
         while self._sent and (len(self._sent) > most or self._sent[0].answer.done()):
             group, answer = self._sent[0]
-            if isinstance(answer.exception(), NotStoredError | OSError):
+            if answer.exception() is not None:
                 self._store_here(group)
-            else:
-                answer.result()
             self._sent.popleft()
 
     def _write(self, value: object) -> None:

@@ -156,7 +156,8 @@ def test_a_signal_at_the_end_waits_until_everything_is_stored(instance: dg.Dagst
             # To this process alone, as a terminal sends it: the other one is in a session of its own.
             assert os.getsid(process.pid) == process.pid
             Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-            Timer(0.6, process.resume).start()
+            # What it had not stored is left to do here, after the signal.
+            Timer(0.6, process.kill).start()
         raise AssertionError("the signal ends the run")
 
     result = run(instance, work)
@@ -264,17 +265,30 @@ def test_a_fault_of_the_storage_is_the_groups_own(instance: dg.DagsterInstance) 
     assert made_in(instance) == keys(1)
 
 
+def test_what_cannot_be_handed_over_is_stored_here(instance: dg.DagsterInstance) -> None:
+    class Local(dict[str, Any]):
+        """Cannot be pickled."""
+
+    rig = Rig(instance)
+    rig.process.store([rig.event(0)._replace(output=OUTPUT.model_copy(update={"parsed": Local()}))])
+    rig.process.store([rig.event(1)])
+    rig.process.close()
+    assert rig.here == ["red-0"]
+    assert made_in(instance) == keys(2)
+
+
 def test_a_process_that_falls_behind_is_waited_for(instance: dg.DagsterInstance) -> None:
     rig = Rig(instance)
     (child,) = children()
     child.suspend()
-    for number in range(GROUPS_BEHIND + 1):
-        rig.process.store([rig.event(number)])
+    groups = [[rig.event(number)] for number in range(GROUPS_BEHIND + 1)]
+    for group in groups:
+        rig.process.store(group)
     with pytest.raises(TimeoutError):
         rig.process._sent[0].answer.result(0.2)
     child.resume()
     rig.process.store([rig.event(GROUPS_BEHIND + 1)])
-    assert rig.process._sent[0].group != [rig.event(0)]
+    assert rig.process._sent[0].group is not groups[0]
     rig.process.close()
     assert rig.here == []
     assert made_in(instance) == keys(GROUPS_BEHIND + 2)
