@@ -10,12 +10,12 @@ import sys
 import textwrap
 from pathlib import Path
 
-import psutil
 import pytest
 
 from llmbatch_assets.adapters import durable
 from llmbatch_assets.adapters.durable import FileWrite, command_of, framed
 from llmbatch_assets.adapters.group_commit import FILES_AT_ONCE, GROUPS_AHEAD, GroupCommit
+from llmbatch_assets_tests.own_processes import running
 
 # Several groups, the last of which has to wait for an answer to the first.
 MANY = FILES_AT_ONCE * (GROUPS_AHEAD + 2) + 1
@@ -27,8 +27,7 @@ def file(path: Path, content: bytes = b"new", *obsolete: Path) -> FileWrite:
 
 def writers() -> list[int]:
     """Processes that write for this one."""
-    children = psutil.Process().children()
-    return [one.pid for one in children if durable.__name__ in " ".join(one.cmdline())]
+    return [one.pid for one in running(durable)]
 
 
 async def written(commit: GroupCommit, *writes: FileWrite) -> list[BaseException | None]:

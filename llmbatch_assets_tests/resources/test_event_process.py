@@ -26,6 +26,7 @@ from llmbatch_assets.resources.event_process import GROUPS_BEHIND, EventProcess,
 from llmbatch_assets.resources.item_events import ItemEvent, Materialized
 from llmbatch_assets.resources.partition_events import PartitionEvents
 from llmbatch_assets_tests.event_history import DEFAULT, OURS, write_settings
+from llmbatch_assets_tests.own_processes import running
 
 PARTITIONS = dg.DynamicPartitionsDefinition(name="work_items")
 OUTPUT = AcceptedOutput(
@@ -80,7 +81,7 @@ def run(instance: dg.DagsterInstance, work: Any) -> dg.ExecuteInProcessResult:
 
 def children() -> list[psutil.Process]:
     """The processes that store events for this one."""
-    return [child for child in psutil.Process().children() if event_process.__name__ in " ".join(child.cmdline())]
+    return running(event_process)
 
 
 def test_another_process_stores_to_the_letter_the_same(instance: dg.DagsterInstance) -> None:
