@@ -1,8 +1,6 @@
 """Files that are on disk when a call returns; also a process that writes them for another one.
 
-    python -m llmbatch_assets.adapters.durable      reads groups of files from its input and answers what went wrong
-
-A process, since a thread that writes waits for the interpreter's lock after every call to the system, and a busy event loop
+It reads groups of files from its input and answers what went wrong. A process, since a thread that writes waits for the interpreter's lock after every call to the system, and a busy event loop
 lets go of it only every few milliseconds. It imports next to nothing, so it is there at once.
 """
 
@@ -153,16 +151,27 @@ def framed(value: object) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
+def command_of(module: str) -> tuple[str, ...]:
+    """What runs ``main`` of a module in a process of its own, which imports what this one can, e.g. from a checkout.
+
+    What is installed comes first, so that no file of the working directory, which may be in this one's path, is taken
+    for it.
+    """
+    # Python skips what is no text.
+    path = [place for place in sys.path if isinstance(place, str)]
+    return (sys.executable, "-P", "-c", f"import sys; sys.path += {path!r}; from {module} import main; main()")
+
+
 def main() -> None:
     """Write groups until the input ends, as it does when the other process does."""
     pipe_in, pipe_out = sys.stdin.buffer, sys.stdout.buffer
     with ThreadPoolExecutor(_THREADS) as threads:
         while len(length := pipe_in.read(LENGTH.size)) == LENGTH.size:
             (size,) = LENGTH.unpack(length)
-            group = pickle.loads(pipe_in.read(size))  # noqa: S301  # from the process that started this one
+            content = pipe_in.read(size)
+            if len(content) < size:
+                # The other process has ended in the middle of it.
+                break
+            group = pickle.loads(content)  # noqa: S301  # from the process that started this one
             pipe_out.write(framed(write_group(group, threads)))
             pipe_out.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import pickle
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from llmbatch_assets.adapters import durable
-from llmbatch_assets.adapters.durable import LENGTH, FileWrite, framed, write_group
+from llmbatch_assets.adapters.durable import LENGTH, FileWrite, command_of, framed, write_group
 
 # A larger group would have those wait that were written first, and their workers with them.
 FILES_AT_ONCE = 16
@@ -38,10 +37,10 @@ class GroupCommit:
     async def in_process(self) -> AsyncIterator[None]:
         """Write with a process of its own in this block, which has written everything at its end; else with a thread."""
         process = await asyncio.create_subprocess_exec(
-            # Nothing of the working directory is imported, and a signal from the terminal is not for it.
-            *(sys.executable, "-P", "-m", durable.__name__),
+            *command_of(durable.__name__),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            # A signal from the terminal is not for it.
             start_new_session=True,
         )
         assert process.stdin is not None

@@ -1,6 +1,6 @@
 """A process that stores events for another one, whose event loop is then not held up by it.
 
-python -m llmbatch_assets.resources.event_process      reads groups of events from its input and answers each
+It reads groups of events from its input and answers each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import deserialize_value, serialize_value
 
-from llmbatch_assets.adapters.durable import LENGTH, framed
+from llmbatch_assets.adapters.durable import LENGTH, command_of, framed
 from llmbatch_assets.resources.item_events import ItemEvent, Teller
 
 # A storage that is slower than the calls holds them up from here on: whoever ends the run waits for what is left, which
@@ -49,10 +49,10 @@ class EventProcess:
         self._store_here = store_here
         self._sent = deque[_Sent]()
         self._process = subprocess.Popen(
-            # Nothing of the working directory is imported, and a signal from the terminal is not for it.
-            (sys.executable, "-P", "-m", __spec__.name),
+            command_of(__name__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # A signal from the terminal is not for it.
             start_new_session=True,
         )
         # It waits for the process, so that nobody else does.
@@ -76,10 +76,8 @@ class EventProcess:
     def _settle(self, most: int) -> None:
         while self._sent and (len(self._sent) > most or self._sent[0].answer.done()):
             group, answer = self._sent[0]
-            if isinstance(answer.exception(), NotStoredError | OSError):
+            if answer.exception() is not None:
                 self._store_here(group)
-            else:
-                answer.result()
             self._sent.popleft()
 
     def _write(self, value: object) -> None:
@@ -98,8 +96,10 @@ class EventProcess:
 def _read(pipe: IO[bytes]) -> Any:
     """The next value of a pipe. Raises ``NotStoredError`` where there is none."""
     head = pipe.read(LENGTH.size)
-    body = pipe.read(*LENGTH.unpack(head)) if len(head) == LENGTH.size else b""
-    if not body:
+    (size,) = LENGTH.unpack(head) if len(head) == LENGTH.size else (0,)
+    body = pipe.read(size)
+    # It may have ended in the middle of a value.
+    if not body or len(body) < size:
         raise NotStoredError("the other process has ended")
     return pickle.loads(body)  # noqa: S301  # from the process at the other end
 
@@ -130,7 +130,3 @@ def _fault_of_storing(instance: dg.DagsterInstance, teller: Teller, group: Seque
 def store_events(instance: dg.DagsterInstance, teller: Teller, group: Sequence[ItemEvent]) -> None:
     """Store events, in this process."""
     instance.event_log_storage.store_event_batch([event.entry(teller) for event in group])
-
-
-if __name__ == "__main__":
-    main()

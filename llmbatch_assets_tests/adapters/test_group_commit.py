@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
-import psutil
 import pytest
 
-from llmbatch_assets.adapters.durable import FileWrite
+from llmbatch_assets.adapters import durable
+from llmbatch_assets.adapters.durable import FileWrite, command_of, framed
 from llmbatch_assets.adapters.group_commit import FILES_AT_ONCE, GROUPS_AHEAD, GroupCommit
+from llmbatch_assets_tests.own_processes import running
 
 # Several groups, the last of which has to wait for an answer to the first.
 MANY = FILES_AT_ONCE * (GROUPS_AHEAD + 2) + 1
@@ -24,8 +27,7 @@ def file(path: Path, content: bytes = b"new", *obsolete: Path) -> FileWrite:
 
 def writers() -> list[int]:
     """Processes that write for this one."""
-    children = psutil.Process().children()
-    return [one.pid for one in children if "llmbatch_assets.adapters.durable" in one.cmdline()]
+    return [one.pid for one in running(durable)]
 
 
 async def written(commit: GroupCommit, *writes: FileWrite) -> list[BaseException | None]:
@@ -96,6 +98,42 @@ def test_nobody_waits_for_a_process_that_is_gone(tmp_path: Path) -> None:
     faults = asyncio.run(asyncio.wait_for(killed(), 30))
     assert len(faults) == MANY + 1
     assert all(isinstance(fault, OSError) and "has ended" in str(fault) for fault in faults)
+
+
+UNINSTALLED = """
+    import asyncio, sys
+    from pathlib import Path
+    # A path is skipped by Python: it is no text.
+    sys.path[:0] = [sys.argv[1], Path(sys.argv[1])]
+    from llmbatch_assets.adapters.durable import FileWrite
+    from llmbatch_assets.adapters.group_commit import GroupCommit
+
+    async def written():
+        commit = GroupCommit()
+        async with commit.in_process():
+            await commit.write(FileWrite(sys.argv[2], b"new"))
+
+    asyncio.run(written())
+"""
+
+
+def test_the_process_finds_a_package_that_is_not_installed(tmp_path: Path) -> None:
+    # The interpreter without the packages of its environment, in a folder with a file like one of its own modules.
+    (tmp_path / "secrets.py").write_text("1 / 0")
+    bare = getattr(sys, "_base_executable", sys.executable)
+    root = Path(durable.__file__).parents[2]
+    command = [bare, "-P", "-c", textwrap.dedent(UNINSTALLED), str(root), str(tmp_path / "file")]
+    bare_environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(command, cwd=tmp_path, env=bare_environment, check=True)
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_process_whose_input_ends_in_the_middle_of_a_group_ends_without_a_word(tmp_path: Path) -> None:
+    # As when the other process is killed: what is larger than a pipe gets there in pieces.
+    cut = framed([file(tmp_path / "file")])[:-1]
+    ended = subprocess.run(command_of(durable.__name__), input=cut, capture_output=True, check=True)
+    assert (ended.stdout, ended.stderr) == (b"", b"")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_cancelled_task_had_asked_for_is_written_all_the_same(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 import dagster as dg
 import psutil
 import pytest
+from dagster._serdes import serialize_value
 
+from llmbatch_assets.adapters.durable import command_of, framed
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.resources import event_process, partition_events
@@ -24,6 +26,7 @@ from llmbatch_assets.resources.event_process import GROUPS_BEHIND, EventProcess,
 from llmbatch_assets.resources.item_events import ItemEvent, Materialized
 from llmbatch_assets.resources.partition_events import PartitionEvents
 from llmbatch_assets_tests.event_history import DEFAULT, OURS, write_settings
+from llmbatch_assets_tests.own_processes import running
 
 PARTITIONS = dg.DynamicPartitionsDefinition(name="work_items")
 OUTPUT = AcceptedOutput(
@@ -78,7 +81,7 @@ def run(instance: dg.DagsterInstance, work: Any) -> dg.ExecuteInProcessResult:
 
 def children() -> list[psutil.Process]:
     """The processes that store events for this one."""
-    return [child for child in psutil.Process().children() if event_process.__name__ in " ".join(child.cmdline())]
+    return running(event_process)
 
 
 def test_another_process_stores_to_the_letter_the_same(instance: dg.DagsterInstance) -> None:
@@ -154,7 +157,8 @@ def test_a_signal_at_the_end_waits_until_everything_is_stored(instance: dg.Dagst
             # To this process alone, as a terminal sends it: the other one is in a session of its own.
             assert os.getsid(process.pid) == process.pid
             Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-            Timer(0.6, process.resume).start()
+            # What it had not stored is left to do here, after the signal.
+            Timer(0.6, process.kill).start()
         raise AssertionError("the signal ends the run")
 
     result = run(instance, work)
@@ -178,6 +182,35 @@ def test_few_events_or_an_instance_in_memory_need_no_process(monkeypatch: pytest
     with dg.instance_for_test() as on_disk:
         count = 1
         assert run(on_disk, work).success
+
+
+NOISY = """
+from llmbatch_assets.resources.sqlite_storage import BatchingSqliteStorage
+
+print("a line of a library", flush=True)
+
+
+class NoisyStorage(BatchingSqliteStorage):
+    pass
+"""
+
+
+def test_a_storage_of_ones_own_is_found_where_this_process_finds_it_and_may_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "noisy_storage.py").write_text(NOISY)
+    # Not to be taken for Python's own, as it was when this process imported that.
+    (tmp_path / "secrets.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {"module": "noisy_storage", "class": "NoisyStorage", "config": {"base_dir": str(tmp_path)}}
+    write_settings(tmp_path, {"custom": own})
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        rig = Rig(instance)
+        rig.process.store([rig.event(0)])
+        rig.process.close()
+        assert rig.here == []
+        assert made_in(instance) == keys(1)
 
 
 class Rig:
@@ -233,20 +266,43 @@ def test_a_fault_of_the_storage_is_the_groups_own(instance: dg.DagsterInstance) 
     assert made_in(instance) == keys(1)
 
 
+def test_what_cannot_be_handed_over_is_stored_here(instance: dg.DagsterInstance) -> None:
+    class Local(dict[str, Any]):
+        """Cannot be pickled."""
+
+    rig = Rig(instance)
+    rig.process.store([rig.event(0)._replace(output=OUTPUT.model_copy(update={"parsed": Local()}))])
+    rig.process.store([rig.event(1)])
+    rig.process.close()
+    assert rig.here == ["red-0"]
+    assert made_in(instance) == keys(2)
+
+
 def test_a_process_that_falls_behind_is_waited_for(instance: dg.DagsterInstance) -> None:
     rig = Rig(instance)
     (child,) = children()
     child.suspend()
-    for number in range(GROUPS_BEHIND + 1):
-        rig.process.store([rig.event(number)])
+    groups = [[rig.event(number)] for number in range(GROUPS_BEHIND + 1)]
+    for group in groups:
+        rig.process.store(group)
     with pytest.raises(TimeoutError):
         rig.process._sent[0].answer.result(0.2)
     child.resume()
     rig.process.store([rig.event(GROUPS_BEHIND + 1)])
-    assert rig.process._sent[0].group != [rig.event(0)]
+    assert rig.process._sent[0].group is not groups[0]
     rig.process.close()
     assert rig.here == []
     assert made_in(instance) == keys(GROUPS_BEHIND + 2)
+
+
+def test_a_process_whose_input_ends_in_the_middle_of_a_group_ends_without_a_word(instance: dg.DagsterInstance) -> None:
+    # As when the other process is killed: what is larger than a pipe gets there in pieces.
+    rig = Rig(instance)
+    rig.process.close()
+    told = framed((serialize_value(instance.get_ref()), rig.teller)) + framed([rig.event(0)])[:-1]
+    ended = subprocess.run(command_of(event_process.__name__), input=told, capture_output=True, check=True)
+    assert (ended.stdout, ended.stderr) == (b"", b"")
+    assert made_in(instance) == set()
 
 
 KILLED = """
