@@ -63,7 +63,7 @@ def diff(
             click.echo(json.dumps(_as_json(batch, comparing, before, found), ensure_ascii=False, indent=2))
         else:
             show_differences(comparing.differences(before.identity))
-            _show(found, limit if limit is not None else SHOWN_ITEMS)
+            _show(found, limit)
 
 
 def _tell_known(known: list[Known], as_json: bool) -> None:
@@ -123,12 +123,12 @@ def _write_page(path: Path, batch: Batch, comparing: Comparing, before: Known, f
     click.echo(f"wrote {path}", err=True)
 
 
-def _show(found: Comparison, most: int) -> None:
+def _show(found: Comparison, limit: int | None) -> None:
     console.print(f"\n{told(found.counts)}", style="bold")
     table = Table(show_lines=True, expand=True)
     for name, share in (("item", 3), ("field", 2), ("before", 4), ("now", 4)):
         table.add_column(name, ratio=share, overflow="fold")
-    shown = found.pairs[: most or None]
+    shown = found.pairs[: (SHOWN_ITEMS if limit is None else limit) or None]
     for pair in shown:
         name = visible(f"{pair.item.partition_key}\n{LABELS[pair.change]}")
         for one in pair.fields:
@@ -138,4 +138,5 @@ def _show(found: Comparison, most: int) -> None:
         console.print(table)
     left = found.left_out + len(found.pairs) - len(shown)
     if left:
-        console.print(f"not shown: {many(left, 'more item')} that changed; --limit 0, --html FILE or --json shows all")
+        how = "--limit 0, --html FILE or --json shows all" if limit is None else "--limit 0 shows all"
+        console.print(f"not shown: {many(left, 'more item')} that changed; {how}")

@@ -29,7 +29,7 @@ def ui(config: str | None, host: str, port: int) -> None:
     Webserver and daemon run on the project's own instance, dagster_home/, until Ctrl-C. A batch in configs/ whose file
     is wrong is left out, and told.
 
-    Exit codes: 2 for wrong configuration or a port that is taken, 130 or 143 at the end.
+    Exit codes: 2 for wrong configuration or a port that is taken, 0 after Ctrl-C or SIGTERM.
     """
     with telling_mistakes():
         batch_file = open_batch_file(config)

@@ -118,7 +118,8 @@ def _measured(questions: Questions, seen: Sequence[Taken], longest: int | None) 
     outputs, output_error = _grown(said, lengths, [(one.length, one.first_output, one.output_tokens) for one in seen])
     calls = n * sum(one.calls for one in seen) / len(seen)
     return Stage(
-        calls=within(calls, input_error),
+        # Each request is made once at least.
+        calls=within(calls, input_error)._replace(low=max(within(calls, input_error).low, min(n, calls))),
         input_tokens=within(inputs, input_error),
         output_tokens=within(outputs, output_error),
         reused_tokens=inputs * sum(one.cached_tokens for one in seen) / sum(one.input_tokens for one in seen),

@@ -20,7 +20,7 @@ _LINES = {
 _IN_WORDS = {
     "n_failed": "failed items",
     "n_missing": "not attempted",
-    "n_outdated": "with an output of other settings alone",
+    "n_outdated": "whose only output was made by other settings",
     "n_rows_beyond_cap": "rows beyond grouping.max_rows_per_group",
     "n_rows_without_element": "rows without an element",
     "n_elements_without_row": "elements without a row",
@@ -74,11 +74,11 @@ def told_of_export(manifest: Mapping[str, Any]) -> list[str]:
     """What a user should know of an export that was written."""
     counts, told = manifest["counts"], list[str]()
     if counts["n_not_exported"]:
-        parts = [f"{counts[name]} {words}" for name, words in _IN_WORDS.items() if counts[name]]
+        parts = [f"{counts[name]:,} {words}" for name, words in _IN_WORDS.items() if counts[name]]
         told.append(f"not exported: {', '.join(parts)}; see {manifest['not_exported_file']}")
     for name, changes in manifest["changes"].items():
         told += [
-            f"{name}: {_CHANGES_IN_WORDS[kind]}: {count}"
+            f"{name}: {_CHANGES_IN_WORDS[kind]}: {count:,}"
             for kind, count in changes.items()
             if kind in _CHANGES_IN_WORDS
         ]

@@ -133,6 +133,7 @@ def test_a_sample_of_20_says_what_the_rest_takes_as_surely_as_it_claims() -> Non
         sample, rest = bill_of(lengths[:20], chance), bill_of(lengths[20:], chance)
         told = stage(questions(lengths[20:]), sample, [], None)
         ends = told.input_tokens + told.output_tokens.times([4, 4, 4])
+        assert told.calls.low >= len(rest)
         off.append(abs(ends.likely / total(rest) - 1))
         held += ends.low <= total(rest) <= ends.high
     assert median(off) < 0.10
