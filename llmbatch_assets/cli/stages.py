@@ -14,7 +14,6 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.utils import make_new_run_id
 from dagster._utils.interrupts import capture_interrupts
-from sqlalchemy.exc import DBAPIError
 
 from llmbatch_assets.adapters.artifacts import artifact_path
 from llmbatch_assets.adapters.files import read_json
@@ -27,9 +26,10 @@ from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.export_manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.domain.text import many
-from llmbatch_assets.errors import ConfigError, LlmBatchError, RunInterruptedError
+from llmbatch_assets.errors import ConfigError, RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
 from llmbatch_assets.resources.orphans import close_orphans, process_tags
+from llmbatch_assets.resources.storage_faults import telling_storage_faults
 
 # Dagster's default: two processes a step copy what it prints into files, and die with tracebacks of Ctrl-C.
 _CAPTURED = "LocalComputeLogManager"
@@ -59,7 +59,7 @@ class StageRunner:
     def run(self, assets: Sequence[str], config: Mapping[str, Mapping[str, object]]) -> int:
         """Run the assets stage by stage, with their configuration by name; gives the exit code."""
         use_project_instance(self._batch.root)
-        with _closing_whole(_instance()) as instance:
+        with telling_storage_faults(), _closing_whole(_instance()) as instance:
             _tell_orphans(close_orphans(instance))
             for stage, members in STAGES.items():
                 chosen = [asset for asset in members if asset in assets]
@@ -99,11 +99,6 @@ class StageRunner:
         except dg.Failure as failure:
             self._unpublished = stage == "publish"
             tell(failure.description or "failed", style="red")
-        except DBAPIError as trouble:
-            raise LlmBatchError(
-                f"Dagster's storage in {os.environ['DAGSTER_HOME']} cannot be used ({trouble.orig}); is the disk full? "
-                "What was accepted is kept, and the next run goes on from there"
-            ) from trouble
         except (KeyboardInterrupt, DagsterExecutionInterruptedError) as ended:
             self._interrupted = _signal_behind(ended) or noted.last() or signal.SIGINT
             tell("interrupted; what was accepted is kept, and the next run goes on from there", style="red")
