@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError
 
-from llmbatch_assets.errors import RunPermanentError
+from llmbatch_assets.errors import LlmBatchError, RunPermanentError
 
 
 @contextmanager
@@ -14,6 +14,8 @@ def telling_storage_faults() -> Iterator[None]:
     """Raise ``RunPermanentError`` where Dagster's storage cannot be used."""
     try:
         yield
+    except LlmBatchError:
+        raise
     except Exception as trouble:
         fault = _database_fault(trouble)
         if fault is None:
