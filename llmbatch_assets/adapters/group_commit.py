@@ -60,7 +60,8 @@ class GroupCommit:
     async def write(self, write: FileWrite) -> None:
         """Replace the file; on return it is on disk.
 
-        Raises ``OSError`` where this file cannot be written, whatever becomes of the others of its group.
+        Raises ``OSError`` where this file cannot be written, whatever becomes of the others of its group. A task that is
+        cancelled meanwhile gets the file's outcome first and ends where it waits next: what is on disk can so be told of.
         """
         loop = asyncio.get_running_loop()
         if self._pipe is None:
@@ -75,7 +76,10 @@ class GroupCommit:
         elif len(self._waiting) == 1:
             # After what else is ready now, which so gets into the same group.
             loop.call_soon(self._send)
-        await done
+        try:
+            await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await _cancelling_later(done)
 
     def _send(self, at_most: int = GROUPS_AHEAD) -> None:
         while self._pipe is not None and self._waiting and len(self._sent) < at_most:
@@ -100,6 +104,15 @@ class GroupCommit:
             _settle(group, [OSError(errno.EIO, "the process that writes the files has ended")] * len(group))
         self._sent.clear()
         self._waiting.clear()
+
+
+async def _cancelling_later(done: asyncio.Future[None]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    try:
+        await done
+    finally:
+        task.cancel()
 
 
 def _settle(group: list[_Waiting], faults: Sequence[OSError | None]) -> None:

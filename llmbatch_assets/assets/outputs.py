@@ -77,9 +77,11 @@ class GenerateStage:
                 outcome = self.generation.run(
                     choice, lambda item, out, found: events.materialized(item, out, hit=found)
                 )
-            if isinstance(outcome.fault, RunInterruptedError) or (by_key and outcome.fault is not None):
-                # A failure planned by a canceled run is not shown, and would hide the one of an earlier run.
+            # A failure planned by a canceled run is not shown, and would hide the one of an earlier run.
+            if isinstance(outcome.fault, RunInterruptedError):
                 cancel(self.context)
+            if by_key and outcome.fault is not None:
+                raise outcome.fault
             # Another run may have made one of them in the meantime, and shown it.
             events.failed(item.partition_key for item in outcome.failed if not self.generation.is_made(item))
             for item in outcome.standing if by_key else ():

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import dagster as dg
-from alembic.util.exc import CommandError
 from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.utils import make_new_run_id
 from dagster._utils.interrupts import capture_interrupts
-from sqlalchemy.exc import DBAPIError
 
 from llmbatch_assets.adapters.artifacts import artifact_path
 from llmbatch_assets.adapters.files import read_json
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.batch import STAGES, build_batch
+from llmbatch_assets.cli.instance import open_instance
 from llmbatch_assets.cli.progress import TerminalReporter, tell
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
 from llmbatch_assets.cli.signals import SignalsNoted
@@ -27,15 +23,10 @@ from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.export_manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.domain.text import many
-from llmbatch_assets.errors import ConfigError, LlmBatchError, RunInterruptedError
+from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.generation import Outcome
 from llmbatch_assets.resources.orphans import close_orphans, process_tags
-
-# Dagster's default: two processes a step copy what it prints into files, and die with tracebacks of Ctrl-C.
-_CAPTURED = "LocalComputeLogManager"
-_NOT_CAPTURED: dict[str, object] = {
-    "compute_logs": {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}
-}
+from llmbatch_assets.resources.storage_faults import telling_storage_faults
 
 
 class StageRunner:
@@ -59,7 +50,7 @@ class StageRunner:
     def run(self, assets: Sequence[str], config: Mapping[str, Mapping[str, object]]) -> int:
         """Run the assets stage by stage, with their configuration by name; gives the exit code."""
         use_project_instance(self._batch.root)
-        with _closing_whole(_instance()) as instance:
+        with telling_storage_faults(), _closing_whole(open_instance()) as instance:
             _tell_orphans(close_orphans(instance))
             for stage, members in STAGES.items():
                 chosen = [asset for asset in members if asset in assets]
@@ -99,11 +90,6 @@ class StageRunner:
         except dg.Failure as failure:
             self._unpublished = stage == "publish"
             tell(failure.description or "failed", style="red")
-        except DBAPIError as trouble:
-            raise LlmBatchError(
-                f"Dagster's storage in {os.environ['DAGSTER_HOME']} cannot be used ({trouble.orig}); is the disk full? "
-                "What was accepted is kept, and the next run goes on from there"
-            ) from trouble
         except (KeyboardInterrupt, DagsterExecutionInterruptedError) as ended:
             self._interrupted = _signal_behind(ended) or noted.last() or signal.SIGINT
             tell("interrupted; what was accepted is kept, and the next run goes on from there", style="red")
@@ -164,22 +150,6 @@ def _closing_whole(instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]
     finally:
         with capture_interrupts():
             instance.dispose()
-
-
-def _instance() -> dg.DagsterInstance:
-    home = os.environ["DAGSTER_HOME"]
-    try:
-        told = InstanceRef.from_dir(home)
-        if told.compute_logs_data.class_name == _CAPTURED:
-            told = InstanceRef.from_dir(home, overrides=_NOT_CAPTURED)
-        return dg.DagsterInstance.from_ref(told)
-    except (dg.DagsterError, ValueError, OSError) as broken:
-        raise ConfigError(f"{home}/dagster.yaml gives no Dagster instance: {broken}") from broken
-    except (DBAPIError, CommandError) as broken:
-        raise LlmBatchError(
-            f"Dagster's records in {home} cannot be opened ({getattr(broken, 'orig', broken)}). Outputs are not among them: "
-            f"move {home}/history and {home}/schedules away, and the next run tells Dagster anew what there is"
-        ) from broken
 
 
 def _counted(outcome: Outcome) -> str:

@@ -38,6 +38,12 @@ def ui(config: str | None, host: str, port: int) -> None:
             _warn_of(path)
         _check_port(host, port)
         home = use_project_instance(batch_file.root)
+        # Dagster would tell what is wrong with it at the end of a page.
+        from llmbatch_assets.cli.instance import open_instance
+        from llmbatch_assets.resources.storage_faults import telling_storage_faults
+
+        with telling_storage_faults():
+            open_instance().dispose()
     os.environ[CONFIG_ENV] = str(batch_file.path)
     console.print(f"Dagster on http://{host}:{port} (instance: {home})")
     where = ["-m", "llmbatch_assets.definitions", "-d", str(batch_file.root), "-h", host, "-p", str(port)]

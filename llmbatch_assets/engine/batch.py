@@ -18,14 +18,15 @@ LOOK_AGAIN_SEC = 0.5
 # So long a call in flight may still take once the provider has ended the run: it hardly gets an answer.
 LAST_CALLS_SEC = 20.0
 # With these a run ends itself, and what is in flight will be good.
-_OUR_OWN = {"budget", "too_many_failures"}
+_OUR_OWN = {"budget", "too_many_failures", "dagster_storage"}
 
 
 @dataclass
 class BatchRun:
     """One run over a stream of jobs.
 
-    ``on_result`` is called for each ended item, in the order in which they end, after its artifact is on disk.
+    ``on_result`` is called for each ended item, in the order in which they end, after its artifact is on disk. An
+    ``LlmBatchError`` of it stops the run, and it is still called for what was in flight.
     Memory does not grow with the number of jobs: a job is made when a worker is free for it.
     """
 
@@ -92,7 +93,11 @@ class BatchRun:
         finally:
             self.tally.in_flight -= 1
         self.tally.count(result)
-        self.on_result(result)
+        try:
+            self.on_result(result)
+        except LlmBatchError as fault:
+            self._stop(fault)
+            return
         broken = self.rules.broken_by(self.tally)
         if broken is not None:
             self._stop(broken)

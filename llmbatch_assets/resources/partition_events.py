@@ -18,6 +18,7 @@ from llmbatch_assets.resources.event_groups import EventGroups
 from llmbatch_assets.resources.event_process import EventProcess, store_events
 from llmbatch_assets.resources.interruption import holding_interrupts
 from llmbatch_assets.resources.item_events import ItemEvent, Materialized, Planned, Teller
+from llmbatch_assets.resources.storage_faults import telling_storage_faults
 from llmbatch_assets.resources.versions import Mark, versions_sha
 
 # A process that stores events is worth its start, about a second of a processor, from so many events on.
@@ -48,7 +49,7 @@ class PartitionEvents:
         self._teller = Teller.of(context, asset_key, folder, versions)
         self._store_here = partial(store_events, self._instance, self._teller)
         self._store: Callable[[Sequence[ItemEvent]], None] = self._store_here
-        self._groups = EventGroups[ItemEvent](lambda group: self._store(group))
+        self._groups = EventGroups[ItemEvent](telling_storage_faults()(lambda group: self._store(group)))
 
     def __enter__(self) -> Self:
         return self
@@ -78,7 +79,7 @@ class PartitionEvents:
                 self.flush()
             finally:
                 self._store = self._store_here
-                with holding_interrupts():
+                with holding_interrupts(), telling_storage_faults():
                     process.close()
 
     def materialized(self, item: WorkItem, output: AcceptedOutput, *, hit: bool) -> None:

@@ -10,6 +10,7 @@ from llmbatch_assets.domain.manifest import progress_every_n
 from llmbatch_assets.domain.progress import Pace, duration
 from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.resources.generation import Outcome
+from llmbatch_assets.resources.storage_faults import telling_storage_faults
 
 # A line of Dagster's log is a row of its database: at most one a second, and at least one in five minutes.
 DAGSTER_PAUSE_SEC = 1.0
@@ -71,7 +72,8 @@ class LogReporter:
 
 def dagster_reporter(say: Callable[[str], None], verbose: int) -> LogReporter:
     """A reporter at a rate that Dagster's event log bears."""
-    return LogReporter(say, verbose, pause=DAGSTER_PAUSE_SEC, silence=DAGSTER_SILENCE_SEC)
+    told = telling_storage_faults()(say)
+    return LogReporter(told, verbose, pause=DAGSTER_PAUSE_SEC, silence=DAGSTER_SILENCE_SEC)
 
 
 def progress_line(tally: Tally, pace: Pace) -> str:

@@ -148,3 +148,32 @@ def test_what_a_cancelled_task_had_asked_for_is_written_all_the_same(tmp_path: P
     asyncio.run(cancelled())
     assert len(list(tmp_path.glob("*.json"))) == MANY
     assert writers() == []
+
+
+def test_a_cancelled_task_tells_of_its_file_before_it_ends(tmp_path: Path) -> None:
+    # An output was on disk, and nobody was told: its run had been ended while it was written.
+    told: list[str] = []
+
+    async def one(commit: GroupCommit, path: Path, content: bytes) -> None:
+        try:
+            await commit.write(file(path, content))
+            told.append(path.name)
+        except OSError:
+            told.append(f"not {path.name}")
+        await asyncio.sleep(60)
+
+    async def cancelled() -> None:
+        commit = GroupCommit()
+        async with commit.in_process():
+            good, bad = tmp_path / "good", tmp_path / "file" / "bad"
+            bad.parent.touch()
+            tasks = [asyncio.create_task(one(commit, path, b"new")) for path in (good, bad)]
+            await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [type(one) for one in ended] == [asyncio.CancelledError] * 2
+
+    asyncio.run(cancelled())
+    assert told == ["good", "not bad"]
+    assert (tmp_path / "good").read_bytes() == b"new"

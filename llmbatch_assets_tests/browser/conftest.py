@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -16,6 +11,7 @@ import pytest
 
 from llmbatch_assets_tests.browser.dagster_ui import DagsterUi
 from llmbatch_assets_tests.chat_server import ChatServer
+from llmbatch_assets_tests.dagster_api import running_ui
 from llmbatch_assets_tests.project import Project, make_project
 
 if TYPE_CHECKING:
@@ -23,7 +19,6 @@ if TYPE_CHECKING:
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 N_ROWS = 24
-READY_SEC = 120
 
 
 @pytest.fixture(scope="module")
@@ -63,35 +58,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory, model: ChatServer) -> Projec
 @pytest.fixture(scope="module")
 def ui(browser: Browser, shown: Project) -> Iterator[DagsterUi]:
     """A browser window on the project's Dagster."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with (shown.root.parent / "ui.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "llmbatch_assets.cli", "ui", "--port", str(port)],
-            cwd=shown.root,
-            env=shown.environment(),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        _wait_until_ready(port, process)
+    with running_ui(shown) as running:
         context = browser.new_context(viewport={"width": 1280, "height": 800})
         page = context.new_page()
         page.set_default_timeout(20_000)
-        yield DagsterUi(page, f"http://127.0.0.1:{port}")
+        yield DagsterUi(page, running.address)
         context.close()
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + READY_SEC
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.3)
-    pytest.fail("llmbatch ui did not come up")

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
+
+from llmbatch_assets_tests.dagster_api import DagsterApi
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-Run: TypeAlias = dict[str, Any]
 IMAGES = Path(__file__).parents[2] / "docs/images"
 PARTITIONS = "/assets/llm_outputs?view=partitions"
 LOCATION = "/locations/llmbatch_assets.definitions/jobs"
-ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
-RUNS = "{runsOrError {... on Runs {results {runId jobName status creationTime startTime endTime}}}}"
-LAUNCH = """mutation {launchRun(executionParams: {runConfigData: %s, selector: {jobName: "%s", repositoryName: "__repository__",
-    repositoryLocationName: "llmbatch_assets.definitions"}}) {__typename}}"""
 
 
-class DagsterUi:
+class DagsterUi(DagsterApi):
     """One window on a running Dagster."""
 
     def __init__(self, page: Page, address: str) -> None:
+        super().__init__(address)
         self.page = page
-        self._address = address
 
     def open(self, path: str) -> None:
         """Go to a page."""
-        self.page.goto(self._address + path, wait_until="domcontentloaded")
+        self.page.goto(self.address + path, wait_until="domcontentloaded")
 
     def wait_for(self, text: str) -> None:
         """Wait until a text is shown."""
@@ -75,29 +70,6 @@ class DagsterUi:
         self.open(f"/locations/llmbatch_assets.definitions/sensors/{sensor}")
         self.page.locator("label:has(input[type=checkbox])").first.click()
         self.page.locator("input[type=checkbox]:checked").first.wait_for(state="attached")
-
-    def launch(self, job: str, config: str) -> None:
-        """Start a job as its launchpad does, without looking at it; ``config`` is in GraphQL's notation."""
-        assert self.asks(LAUNCH % (config, job)) == {"launchRun": {"__typename": "LaunchRunSuccess"}}
-
-    def ended_after(self, before: Sequence[Run], count: int = 1, seconds: float = 120) -> list[Run]:
-        """Wait until so many further runs have ended; gives them, the latest first."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            new = self.runs()[: -len(before) or None]
-            if len(new) == count and all(run["status"] in ENDED for run in new):
-                return new
-            time.sleep(0.2)
-        raise AssertionError(f"not {count} runs ended within {seconds} s: {self.runs()}")
-
-    def runs(self) -> list[Run]:
-        """Dagster's runs, the latest first."""
-        return list(self.asks(RUNS)["runsOrError"]["results"])
-
-    def asks(self, query: str) -> Any:
-        """Dagster's answer to a question, as its own pages ask."""
-        answer = self.page.request.post(f"{self._address}/graphql", data={"query": query})
-        return answer.json()["data"]
 
     def screenshot(self, name: str) -> None:
         """Keep the window as a picture of the documentation, where that is asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -211,3 +212,26 @@ def test_records_that_dagster_cannot_open_are_told_and_outputs_outlive_them(disk
         disk_project.path(f"dagster_home/{folder}").rename(disk_project.path(folder))
     assert disk_project.llmbatch("run").returncode == 0
     assert set(disk_project.partition_states().values()) == {MATERIALIZED}
+
+
+@pytest.mark.parametrize("command", [("run",), ("ui", "--port", "{port}")], ids=["run", "ui"])
+@pytest.mark.parametrize(
+    ("storage", "url", "told"),
+    [
+        (POSTGRES, None, "POSTGRES_URL_OF_THE_TEST is not set"),
+        (POSTGRES, "postgresql://postgres@/postgres", "has to begin with postgresql+psycopg2://"),
+        ({"custom": {"module": "nowhere_installed", "class": "Storage", "config": {}}}, None, "nowhere_installed"),
+    ],
+    ids=["no variable", "another driver", "not installed"],
+)
+def test_what_is_wrong_with_the_settings_is_told_in_one_line(
+    disk_project: Project, command: tuple[str, ...], storage: dict[str, Any], url: str | None, told: str
+) -> None:
+    write_settings(disk_project.path("dagster_home"), storage)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = [argument.format(port=port) for argument in command]
+    ended = disk_project.llmbatch_here(*arguments, **({"POSTGRES_URL_OF_THE_TEST": url} if url else {}))
+    assert ended.returncode == 2
+    assert told in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

@@ -76,13 +76,14 @@ def shown(project: Project) -> Shown:
     """The partitions as Dagster's pages ask for them: from its cache of statuses as from the events alone."""
     here = LoadableTargetOrigin(python_file=str(code_location.__file__))
     with dg.DagsterInstance.get() as instance, in_process_test_workspace(instance, here) as context:
-        cached = _statuses(execute_dagster_graphql(context, STATUSES).data["assetNodeOrError"])
+        cached = statuses_of(execute_dagster_graphql(context, STATUSES).data["assetNodeOrError"])
         instance.event_log_storage.wipe_asset_cached_status(dg.AssetKey("llm_outputs"))
-        assert _statuses(execute_dagster_graphql(context, STATUSES).data["assetNodeOrError"]) == cached
+        assert statuses_of(execute_dagster_graphql(context, STATUSES).data["assetNodeOrError"]) == cached
     return cached
 
 
-def _statuses(node: dict[str, Any]) -> Shown:
+def statuses_of(node: dict[str, Any]) -> Shown:
+    """The answer to ``STATUSES``."""
     found = node["assetPartitionStatuses"]
     materialized, failed, in_progress, without = (
         set(found[f"{name}Partitions"]) for name in ("materialized", "failed", "materializing", "unmaterialized")

@@ -157,6 +157,22 @@ def test_a_disk_that_is_full_ends_the_run_with_what_is_done() -> None:
     assert shop.ended == [0, 1]
 
 
+def test_a_fault_of_whoever_is_told_lets_nothing_begin_and_is_told_what_was_begun() -> None:
+    fault = RunPermanentError("dagster_storage", "away")
+    shop = Workshop(20, 3)
+
+    def told(result: ItemResult) -> None:
+        shop.results.append(result)
+        if shop.tally.done >= 3:
+            raise fault
+
+    shop.batch.on_result = told
+    assert shop.run() is fault
+    assert sorted(shop.ended) == shop.begun
+    assert len(shop.begun) < 7
+    assert len(shop.results) == shop.tally.accepted == len(shop.ended)
+
+
 def test_a_slip_of_our_own_is_not_swallowed() -> None:
     shop = Workshop(9, 2, item_1=ZeroDivisionError("ours"))
     with pytest.raises(ExceptionGroup) as raised:

@@ -11,6 +11,7 @@ import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events.log import EventLogEntry
 
+from llmbatch_assets.errors import RunPermanentError
 from llmbatch_assets.resources.event_groups import EVENTS_AT_ONCE, LONGEST_WAIT, EventGroups
 from llmbatch_assets_tests.event_history import MATERIALIZATION, event
 
@@ -76,6 +77,33 @@ def test_what_could_not_be_stored_is_stored_with_the_next_ones() -> None:
     groups.add(second)
     groups.flush()
     assert stored == [[first, second]]
+
+
+def test_a_storage_that_is_away_is_tried_once_while_calls_are_in_flight_and_again_at_the_end() -> None:
+    stored, tries, tried, away = Stored(), list[int](), asyncio.Event(), True
+
+    def store(batch: Sequence[EventLogEntry]) -> None:
+        tries.append(len(batch))
+        tried.set()
+        if away:
+            raise RunPermanentError("dagster_storage", "away")
+        stored.append(list(batch))
+
+    groups, told = EventGroups(store), events(EVENTS_AT_ONCE + 2)
+
+    async def work() -> None:
+        # Found out by the one that waited longest, and told to whoever comes next.
+        groups.add(told[0])
+        await asyncio.wait_for(tried.wait(), 20 + LONGEST_WAIT)
+        for one in told[1:]:
+            with pytest.raises(RunPermanentError, match="away"):
+                groups.add(one)
+
+    asyncio.run(work())
+    assert tries == [1]
+    away = False
+    groups.flush()
+    assert stored == [told]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,112 @@
+"""Webserver, daemon and sensors on PostgreSQL, with runs that are large enough to have their events stored apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from llmbatch_assets.resources import event_process
+from llmbatch_assets.resources.partition_events import WORTH_A_PROCESS
+from llmbatch_assets_tests.chat_server import ChatServer, says
+from llmbatch_assets_tests.cli.test_statuses import STATUSES, Shown, questions, statuses_of
+from llmbatch_assets_tests.dagster_api import DagsterApi, RunningUi, running_ui
+from llmbatch_assets_tests.event_history import POSTGRES
+from llmbatch_assets_tests.postgres_server import new_database
+from llmbatch_assets_tests.project import make_project
+
+COUNT = WORTH_A_PROCESS + 600
+FAILING = (3, COUNT // 2, COUNT - 1)
+CHAIN = ("generate_after_prepare", "publish_after_generate", "publish_after_failed_items")
+SELECTOR = '{repositoryName: "__repository__", repositoryLocationName: "llmbatch_assets.definitions", sensorName: "%s"}'
+SWITCH_ON = "mutation {startSensor(sensorSelector: %s) {__typename}}"
+TICKS = "{sensorOrError(sensorSelector: %s) {... on Sensor {sensorState {ticks {status}}}}}"
+TERMINATE = 'mutation {terminateRun(runId: "%s") {__typename}}'
+KNOWN_OF = """{assetNodeOrError(assetKey: {path: "llm_outputs"}) {... on AssetNode {
+    assetMaterializations(partitions: ["%s"]) {metadataEntries {label}}
+    assetChecksOrError {... on AssetChecks {checks {name executionForLatestMaterialization {status}}}}}}}"""
+
+
+def wait_for(happened: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def switch_on(dagster: DagsterApi, *sensors: str) -> None:
+    """Turn sensors on, and see them tick: what has happened before its first time is none of a sensor's business."""
+    for sensor in sensors:
+        assert dagster.asks(SWITCH_ON % SELECTOR % sensor) == {"startSensor": {"__typename": "Sensor"}}
+    wait_for(lambda: all(_ticks(dagster, sensor) for sensor in sensors))
+
+
+def _ticks(dagster: DagsterApi, sensor: str) -> list[object]:
+    return list(dagster.asks(TICKS % SELECTOR % sensor)["sensorOrError"]["sensorState"]["ticks"])
+
+
+def shown(dagster: DagsterApi) -> Shown:
+    return statuses_of(dagster.asks(STATUSES)["assetNodeOrError"])
+
+
+def event_processes(ui: RunningUi) -> list[psutil.Process]:
+    """Those of its runs."""
+    running = psutil.Process(ui.process.pid).children(recursive=True)
+    commands = ((one, one.as_dict(["cmdline"])["cmdline"]) for one in running if one.is_running())
+    return [one for one, command in commands if event_process.__name__ in (command or ())]
+
+
+@pytest.mark.slow
+def test_sensors_chain_the_stages_and_a_large_run_is_ended_and_gone_on_with(
+    tmp_path: Path, server: ChatServer, postgres_url: str
+) -> None:
+    llm = {"max_workers": 8, "max_retries": 1}
+    project = make_project(tmp_path / "project", server.base_url, llm=llm, work_items={"label_column": "id"})
+    questions(project, COUNT)
+    packaged = yaml.safe_load((Path(__file__).parents[2] / "dagster_home/dagster.yaml").read_text())
+    project.write("dagster_home/dagster.yaml", yaml.safe_dump({**packaged, "storage": POSTGRES}))
+    server.delay = 0.03
+    with running_ui(project, POSTGRES_URL_OF_THE_TEST=new_database(postgres_url)) as ui:
+        dagster = DagsterApi(ui.address)
+        switch_on(dagster, *CHAIN)
+        # It sees a table that no run has seen, and the others do the rest.
+        switch_on(dagster, "prepare_after_changes")
+        wait_for(lambda: server.count() > COUNT // 5)
+        assert len(event_processes(ui)) == 1
+        dagster.asks(TERMINATE % dagster.runs()[0]["runId"])
+        generated, prepared = dagster.ended_after([], count=2)
+        assert (prepared["jobName"], prepared["status"]) == ("prepare", "SUCCESS")
+        assert (generated["jobName"], generated["status"]) == ("generate", "CANCELED")
+        wait_for(lambda: not event_processes(ui))
+        keys = project.partition_keys()
+        done = {keys[row] for row in project.rows_done()}
+        assert COUNT // 5 < len(done) < COUNT
+        assert shown(dagster) == Shown(done, set(), set(), set(keys) - done)
+
+        server.delay = 0
+        for number in FAILING:
+            server.script(f"number {number}?", says("no JSON"))
+        failing = {keys[number] for number in FAILING} - done
+        _pending_and_then_published(dagster, "FAILURE")
+        assert shown(dagster) == Shown(set(keys) - failing, failing)
+        _pending_and_then_published(dagster, "SUCCESS")
+        assert shown(dagster) == Shown(set(keys), set())
+        known = dagster.asks(KNOWN_OF % keys[FAILING[-1]])["assetNodeOrError"]
+    labels = {entry["label"] for made in known["assetMaterializations"] for entry in made["metadataEntries"]}
+    assert {"path", "cache_id", "preview"} <= labels
+    checks = known["assetChecksOrError"]["checks"]
+    assert [one["executionForLatestMaterialization"]["status"] for one in checks] == ["SUCCEEDED"] * 4
+    assert project.path("artifacts/reports/report.html").is_file()
+    assert not project.path("dagster_home/history").exists()
+
+
+def _pending_and_then_published(dagster: DagsterApi, status: str) -> None:
+    before = dagster.runs()
+    dagster.launch("generate_pending")
+    published, generated = dagster.ended_after(before, count=2)
+    assert (generated["jobName"], generated["status"]) == ("generate_pending", status)
+    assert (published["jobName"], published["status"]) == ("publish", "SUCCESS")
