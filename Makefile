@@ -9,7 +9,7 @@ run: $(VENV)/.installed-local
 	$(BIN)/llmbatch run
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -17,7 +17,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	DAGSTER_HOME=$(CURDIR)/dagster_home $(BIN)/dagster definitions validate
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

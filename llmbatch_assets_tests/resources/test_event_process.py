@@ -41,12 +41,12 @@ FOLDER = PurePosixPath("artifacts/cache/llm_outputs")
 MANY = 3 * EVENTS_AT_ONCE + 7
 
 
-@pytest.fixture(params=[OURS, DEFAULT], ids=["ours", "default"])
+@pytest.fixture
 def instance(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.DagsterInstance]:
     """An instance on disk, which another process can open."""
-    write_settings(tmp_path, request.param)
+    write_settings(tmp_path, getattr(request, "param", OURS))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setattr(partition_events, "WORTH_A_PROCESS", 1)
     with dg.DagsterInstance.from_config(str(tmp_path)) as opened:
@@ -84,6 +84,7 @@ def children() -> list[psutil.Process]:
     return running(event_process)
 
 
+@pytest.mark.parametrize("instance", [OURS, DEFAULT], ids=["ours", "default"], indirect=True)
 def test_another_process_stores_to_the_letter_the_same(instance: dg.DagsterInstance) -> None:
     def work(events: PartitionEvents) -> None:
         events.materialized(item(0), OUTPUT, hit=False)
