@@ -80,6 +80,11 @@ def open_batch_file(config: str | None, *, offline: bool = False) -> BatchFile:
 class _ErrorLines(logging.Handler):
     """Writes to whatever standard error is at the time: a live display puts its own in place, to stay whole."""
 
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave out an interrupt that a library met with on its way: a run tells of it once it has ended."""
+        kind = record.exc_info[0] if record.exc_info else None
+        return (kind is None or issubclass(kind, Exception)) and bool(super().filter(record))
+
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(self.format(record), err=True)
 

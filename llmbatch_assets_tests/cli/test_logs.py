@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
+import pytest
+
+from llmbatch_assets.cli.session import _ErrorLines
 from llmbatch_assets_tests.chat_server import ChatServer, status
 from llmbatch_assets_tests.project import Project
 
@@ -52,3 +56,18 @@ def test_a_log_file_that_cannot_be_written_is_told(project_with: Callable[..., P
     ended = project.llmbatch_here("run", "--offline")
     assert ended.returncode == 2
     assert "run.log_file" in ended.stderr
+
+
+def test_an_interrupt_that_a_library_meets_with_has_no_traceback_in_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    library = logging.Logger("sqlalchemy.pool")
+    library.addHandler(_ErrorLines())
+    for fault in (KeyboardInterrupt(), ValueError("a fault of its own")):
+        try:
+            raise fault
+        except (KeyboardInterrupt, ValueError):
+            library.exception("Exception closing connection")
+    told = capsys.readouterr().err
+    assert told.count("Traceback") == 1
+    assert "a fault of its own" in told
