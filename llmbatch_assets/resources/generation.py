@@ -39,7 +39,7 @@ from llmbatch_assets.engine.stop_rules import StopRules
 from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, LocalModelError, RunInterruptedError, RunPermanentError
 from llmbatch_assets.resources.garbage import rare_collections
-from llmbatch_assets.resources.interruption import interruptible
+from llmbatch_assets.resources.interruption import holding_interrupts, interruptible
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.metering import Meter
 
@@ -221,12 +221,14 @@ class Generation:
         with rare_collections():
             fault = asyncio.run(self._run(choice, tally, on_result)) if choice.to_run else None
         elapsed = round(time.monotonic() - started, 2)
-        manifest = self._write_manifest(choice, states, tally, elapsed, fault)
         standing = [item for item in not_made if self.states[item.partition_key] == "accepted"]
         failed = [item for item in not_made if self.states[item.partition_key] != "accepted"]
         accepted = [key for key, state in states.items() if state == "accepted"]
-        outcome = Outcome(tally, accepted, failed, standing, fault, manifest)
-        self._tell_end(outcome)
+        # Whoever is impatient sends a second signal: the run tells how far it came even so.
+        with holding_interrupts():
+            manifest = self._write_manifest(choice, states, tally, elapsed, fault)
+            outcome = Outcome(tally, accepted, failed, standing, fault, manifest)
+            self._tell_end(outcome)
         return outcome
 
     def _keep_provenance(self) -> None:

@@ -1,6 +1,8 @@
 """One run over the items of a batch: what is bought, what is kept, and whether the counts add up."""
 
 import json
+import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.domain.grouping import make_plan
@@ -476,3 +479,19 @@ def test_tokens_of_all_attempts_are_counted(project: Project, server: ChatServer
         "cost_usd": None,
         "n_unknown_cost": 6,
     }
+
+
+def test_a_signal_while_the_end_is_told_lets_it_be_told(offline: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    generation = prepare(offline)
+    write = generation._write_manifest
+
+    def impatient(*facts: Any) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return write(*facts)
+
+    monkeypatch.setattr(generation, "_write_manifest", impatient)
+    with pytest.raises(DagsterExecutionInterruptedError):
+        generation.run(generation.choose(Selection(), False), lambda item, output, found: None)
+    assert offline.json("artifacts/cache/pipeline4_manifest.json")["counts"]["n_success"] == 5
+    assert isinstance(generation.reporter, Watcher)
+    assert len(generation.reporter.outcomes) == 1
