@@ -26,10 +26,10 @@ from llmbatch_assets.adapters.artifacts import artifact_path, load_artifact, out
 from llmbatch_assets.adapters.files import json_bytes, keep_json
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.adapters.provenance import keep_provenance
-from llmbatch_assets.domain.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.table import Snapshot
+from llmbatch_assets.domain.items.work import WorkItem, work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
-from llmbatch_assets.domain.table import Snapshot
-from llmbatch_assets.domain.work import WorkItem, work_items_of
 from llmbatch_assets.resources.delivery import deliver_exports
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "jade", "kelp", "linen")

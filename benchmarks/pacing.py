@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmbatch_assets.adapters.project import BatchFile
-from llmbatch_assets.domain.grouping import make_plan
-from llmbatch_assets.domain.plan import Selection
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.resources.generation import Generation
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.progress import LogReporter

@@ -29,9 +29,9 @@ from llmbatch_assets.adapters.local_model import SERVER_SCRIPT, base_url, wait_u
 from llmbatch_assets.adapters.model_file import model_file
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.adapters.providers import PROVIDERS
+from llmbatch_assets.domain.items.work import GroupContext, WorkItems
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.request import ChatRequest
-from llmbatch_assets.domain.work import GroupContext, WorkItems
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results/prefix_cache.json"

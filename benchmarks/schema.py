@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch_assets.adapters.schema_module import load_source
-from llmbatch_assets.domain.schema import Contract
-from llmbatch_assets.domain.schema_source import parse_schema
-from llmbatch_assets.domain.schema_spec import render_schema
+from llmbatch_assets.domain.schema.contract import Contract
+from llmbatch_assets.domain.schema.grammar import parse_schema
+from llmbatch_assets.domain.schema.spec import render_schema
 
 LINES = 200
 ROUNDS = 15

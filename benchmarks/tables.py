@@ -26,10 +26,10 @@ import python_calamine as calamine
 
 from llmbatch_assets.adapters.files import json_bytes, keep_json
 from llmbatch_assets.adapters.readers import read_table
-from llmbatch_assets.domain.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.table import RawTable, take_snapshot
+from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.parameters import Input, Parameters, read_parameters
-from llmbatch_assets.domain.table import RawTable, take_snapshot
-from llmbatch_assets.domain.work import work_items_of
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "jade", "kelp", "linen")
 COLUMNS = ["id", "group", "question", "skill", "note"]

@@ -29,8 +29,8 @@ from pydantic import BaseModel, ValidationError
 
 from llmbatch_assets import definitions
 from llmbatch_assets.adapters.schema_module import load_schema
-from llmbatch_assets.domain.schema_source import parse_schema
-from llmbatch_assets.domain.schema_spec import render_schema
+from llmbatch_assets.domain.schema.grammar import parse_schema
+from llmbatch_assets.domain.schema.spec import render_schema
 from llmbatch_assets.domain.text import harden
 from llmbatch_assets.errors import AnswerError, SchemaError
 from llmbatch_assets_tests.domain.strategies import JSON, quick
@@ -317,8 +317,8 @@ def test_a_legitimate_module_is_one_to_python(module: Module) -> None:
 
 RENDER_ALL = """
 import sys
-from llmbatch_assets.domain.schema_source import parse_schema
-from llmbatch_assets.domain.schema_spec import render_schema
+from llmbatch_assets.domain.schema.grammar import parse_schema
+from llmbatch_assets.domain.schema.spec import render_schema
 from llmbatch_assets.errors import SchemaError
 from llmbatch_assets_tests.schema_corpus import LEGITIMATE
 for module in LEGITIMATE:

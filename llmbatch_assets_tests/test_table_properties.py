@@ -24,14 +24,14 @@ from pydantic import TypeAdapter
 from llmbatch_assets.adapters.exporters import EXPORTERS, Line, exporting
 from llmbatch_assets.adapters.files import json_bytes
 from llmbatch_assets.adapters.readers import READERS, read_table
-from llmbatch_assets.domain.export import cells, export_columns
-from llmbatch_assets.domain.export_fields import OutputField
-from llmbatch_assets.domain.export_records import Join, entries
-from llmbatch_assets.domain.grouping import GROUPINGS, make_plan
-from llmbatch_assets.domain.left_out import LeftOut, Standing
+from llmbatch_assets.domain.export.columns import cells, export_columns
+from llmbatch_assets.domain.export.fields import OutputField
+from llmbatch_assets.domain.export.not_exported import LeftOut, Standing
+from llmbatch_assets.domain.export.records import Join, entries
+from llmbatch_assets.domain.items.grouping import GROUPINGS, make_plan
+from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot
+from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.parameters import Input
-from llmbatch_assets.domain.table import RawTable, Snapshot, clean_columns, take_snapshot
-from llmbatch_assets.domain.work import work_items_of
 from llmbatch_assets.errors import TableError
 from llmbatch_assets_tests.domain.strategies import EXOTIC, KEYS, ROW_MODES, make_output, parameters
 from llmbatch_assets_tests.memory_storage import kept_in_memory

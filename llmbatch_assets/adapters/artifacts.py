@@ -11,8 +11,8 @@ from llmbatch_assets.adapters.files import read_json
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.domain.grouping import make_plan
-from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkItems
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.errors import ArtifactError
 
 _PATHS = {

@@ -13,14 +13,14 @@ from llmbatch_assets.adapters.readers import read_table
 from llmbatch_assets.adapters.schema_files import schema_txt_mismatch
 from llmbatch_assets.adapters.yaml_files import load_what_holds, prompt_that_holds, read_text
 from llmbatch_assets.domain.column_mistakes import column_mistakes, template_mistakes
-from llmbatch_assets.domain.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.table import clean_columns, take_snapshot
 from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.parameter_warnings import blank_warnings, parameter_warnings, schema_warnings
 from llmbatch_assets.domain.prompt import GENERATION_NAMES, JUDGE_NAMES, PromptTemplate
 from llmbatch_assets.domain.request import prompt_warnings
+from llmbatch_assets.domain.schema.writing import schema_conversation
 from llmbatch_assets.domain.schema_mistakes import schema_mistakes
-from llmbatch_assets.domain.schema_writing import schema_conversation
-from llmbatch_assets.domain.table import clean_columns, take_snapshot
 from llmbatch_assets.errors import InputError, SchemaError
 
 Value = TypeVar("Value")

@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from llmbatch_assets.adapters.files import read_json
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.domain.canonical import canonical_json, sha1_named, sha1_text
-from llmbatch_assets.domain.identity import BatchIdentity
+from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.domain.plan import State
+from llmbatch_assets.domain.plan.selection import State
 from llmbatch_assets.errors import LlmBatchError
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbatch_assets.adapters.text_files import read_table_text
-from llmbatch_assets.domain.cell import EscapedCell
-from llmbatch_assets.domain.export import EXPORT_MARK
-from llmbatch_assets.domain.formula import original
+from llmbatch_assets.domain.export.columns import EXPORT_MARK
+from llmbatch_assets.domain.export.formula import original
+from llmbatch_assets.domain.items.cell import EscapedCell
+from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.domain.parameters import Input
-from llmbatch_assets.domain.table import RawTable
 from llmbatch_assets.domain.text import many
 from llmbatch_assets.errors import TableError
 

@@ -13,9 +13,9 @@ import orjson
 
 from llmbatch_assets.adapters.cache_survey import CacheSurvey, cache_ids
 from llmbatch_assets.adapters.provenance import Use, kept_identities, kept_text, read_uses
-from llmbatch_assets.domain.identity import BatchIdentity, identity_of
-from llmbatch_assets.domain.row_matching import Former
-from llmbatch_assets.domain.work import WorkItem
+from llmbatch_assets.domain.items.identity import BatchIdentity, identity_of
+from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.plan.row_matching import Former
 
 # What of the configuration turns rows into items. The rest of the blocks leaves their ids as they are.
 _MAKES_ITEMS: dict[str, tuple[str, ...]] = {

@@ -13,8 +13,8 @@ from typing import BinaryIO, NamedTuple
 
 from llmbatch_assets.adapters.files import replacing
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.export import Cell, Column, Record, cell_text
-from llmbatch_assets.domain.formula import marked_twice, neutral
+from llmbatch_assets.domain.export.columns import Cell, Column, Record, cell_text
+from llmbatch_assets.domain.export.formula import marked_twice, neutral
 
 
 class Line(NamedTuple):

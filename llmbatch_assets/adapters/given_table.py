@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from llmbatch_assets.domain.table import RawTable
+from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.errors import TableError
 
 

@@ -11,10 +11,10 @@ from llmbatch_assets.adapters.ledger import read_ledger
 from llmbatch_assets.adapters.output_listing import read_mapping
 from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.domain.items.work import GroupContext, WorkItem
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.text import composed, slug
-from llmbatch_assets.domain.work import GroupContext, WorkItem
 from llmbatch_assets.errors import InputError
 
 # Shorter beginnings of ids are more likely a row's number.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from llmbatch_assets.adapters.output_store import FileStore
-from llmbatch_assets.domain.identity import BatchIdentity
-from llmbatch_assets.domain.work import WorkItem
+from llmbatch_assets.domain.items.identity import BatchIdentity
+from llmbatch_assets.domain.items.work import WorkItem
 
 
 @dataclass(frozen=True)

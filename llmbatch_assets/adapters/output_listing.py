@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch_assets.adapters.output_store import FileStore
-from llmbatch_assets.domain.plan import State
+from llmbatch_assets.domain.plan.selection import State
 
 
 @dataclass(frozen=True)

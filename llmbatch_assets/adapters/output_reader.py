@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbatch_assets.adapters.output_store import FileStore
-from llmbatch_assets.domain.identity import BatchIdentity
-from llmbatch_assets.domain.left_out import OlderOutput, Standing
+from llmbatch_assets.domain.export.not_exported import OlderOutput, Standing
+from llmbatch_assets.domain.items.identity import BatchIdentity
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
-from llmbatch_assets.domain.work import WorkItem
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from llmbatch_assets.adapters.files import json_bytes, write_atomically
 from llmbatch_assets.adapters.group_commit import GroupCommit
 from llmbatch_assets.domain.canonical import canonical_json, sha1_text
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, KeptAnswer
-from llmbatch_assets.domain.plan import State
+from llmbatch_assets.domain.plan.selection import State
 from llmbatch_assets.errors import AnswerError, RunPermanentError
 
 _READ = {"attempt_outer", "model", "generation_id"}

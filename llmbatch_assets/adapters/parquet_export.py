@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llmbatch_assets.domain.export import Cell, Column, cell_text
+from llmbatch_assets.domain.export.columns import Cell, Column, cell_text
 
 GROUP_ROWS = 10_000
 _TYPES = {

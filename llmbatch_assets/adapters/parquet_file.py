@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from llmbatch_assets.domain.table import RawTable
+from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.errors import TableError
 
 BATCH_ROWS = 10_000

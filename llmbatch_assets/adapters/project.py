@@ -13,14 +13,14 @@ from llmbatch_assets.adapters.readers import read_table
 from llmbatch_assets.adapters.schema_module import load_schema
 from llmbatch_assets.adapters.yaml_files import load_parameters, load_prompt, read_text
 from llmbatch_assets.domain.canonical import sha1_named, sha1_text
-from llmbatch_assets.domain.identity import BatchIdentity, asking_parts
+from llmbatch_assets.domain.items.identity import BatchIdentity, asking_parts
+from llmbatch_assets.domain.items.table import Snapshot, take_snapshot
 from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.outcome import Source
 from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Llm, Parameters
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import Conversations
-from llmbatch_assets.domain.schema import SchemaModels
-from llmbatch_assets.domain.table import Snapshot, take_snapshot
+from llmbatch_assets.domain.schema.contract import SchemaModels
 from llmbatch_assets.errors import ConfigError, SchemaError
 
 CONFIG_ENV = "LLMBATCH_PARAMETERS"

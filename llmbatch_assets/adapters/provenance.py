@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from llmbatch_assets.adapters.files import write_json
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.identity import BatchIdentity
+from llmbatch_assets.domain.items.identity import BatchIdentity
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from llmbatch_assets.adapters.artifacts import artifact_path, load_artifact, out
 from llmbatch_assets.adapters.claims import claiming_all
 from llmbatch_assets.adapters.output_listing import OutputListing, list_outputs, read_mapping
 from llmbatch_assets.adapters.project import Batch, BatchFile, config_files
-from llmbatch_assets.domain.grouping import make_plan
-from llmbatch_assets.domain.identity import BatchIdentity
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.identity import BatchIdentity
+from llmbatch_assets.domain.items.work import WorkItem, WorkItems
 from llmbatch_assets.domain.pruning import Use, Uses
-from llmbatch_assets.domain.work import WorkItem, WorkItems
 from llmbatch_assets.errors import ArtifactError, ConfigError, InputError
 
 _OUTPUT = re.compile(r"([0-9a-f]{40})\.json")

@@ -14,9 +14,9 @@ import python_calamine as calamine
 from llmbatch_assets.adapters.delimited import read_delimited
 from llmbatch_assets.adapters.text_files import read_table_text
 from llmbatch_assets.adapters.unread_cells import UnreadCells, unread_cells
-from llmbatch_assets.domain.cell import cell_text
+from llmbatch_assets.domain.items.cell import cell_text
+from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.domain.parameters import Input
-from llmbatch_assets.domain.table import RawTable
 from llmbatch_assets.domain.text import case_mark, many, nearest
 from llmbatch_assets.errors import TableError
 

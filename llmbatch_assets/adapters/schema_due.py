@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmbatch_assets.adapters.files import read_json
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.domain.schema_writing import generated_from, schema_conversation
+from llmbatch_assets.domain.schema.writing import generated_from, schema_conversation
 from llmbatch_assets.errors import ArtifactError, SchemaError
 
 # The number of the manifest of a schema that was written.

@@ -17,11 +17,11 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from llmbatch_assets.adapters.yaml_files import read_text
 from llmbatch_assets.domain.canonical import canonical_json, sha1_text
-from llmbatch_assets.domain.offline import made_up
-from llmbatch_assets.domain.schema import SchemaModels
-from llmbatch_assets.domain.schema_source import parse_schema
-from llmbatch_assets.domain.schema_spec import MODULES, render_schema
-from llmbatch_assets.domain.schema_types import PLAIN_TYPES
+from llmbatch_assets.domain.schema.contract import SchemaModels
+from llmbatch_assets.domain.schema.grammar import parse_schema
+from llmbatch_assets.domain.schema.offline_answer import made_up
+from llmbatch_assets.domain.schema.spec import MODULES, render_schema
+from llmbatch_assets.domain.schema.type_grammar import PLAIN_TYPES
 from llmbatch_assets.errors import SchemaError
 
 # Deep enough for each field once. Models that hold each other in unions take pydantic longer by a factor per level.

@@ -9,9 +9,9 @@ from llmbatch_assets.adapters.artifacts import artifact_path, output_store, plan
 from llmbatch_assets.adapters.ledger import read_ledger
 from llmbatch_assets.adapters.output_listing import OutputListing, list_outputs, read_mapping
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.domain.plan import State
+from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.plan.selection import State
 from llmbatch_assets.domain.status import LastFailure, Spent, counts_of, failures_by_cause
-from llmbatch_assets.domain.work import WorkItem
 
 
 def batch_status(batch: Batch) -> dict[str, Any]:

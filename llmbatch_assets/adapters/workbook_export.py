@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 import xlsxwriter
 from xlsxwriter.worksheet import Worksheet
 
-from llmbatch_assets.domain.export import Cell, cell_text
+from llmbatch_assets.domain.export.columns import Cell, cell_text
 from llmbatch_assets.domain.text import CUT_MARK
 from llmbatch_assets.errors import ConfigError
 

@@ -7,10 +7,10 @@ import dagster as dg
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.keys import Names
-from llmbatch_assets.domain.export_manifest import told_of_export
-from llmbatch_assets.domain.export_settings import export_warnings
+from llmbatch_assets.domain.export.manifest import told_of_export
+from llmbatch_assets.domain.export.settings import export_warnings
+from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.quality import ABOUT_OUTPUTS
-from llmbatch_assets.domain.table import Snapshot
 from llmbatch_assets.resources.check_gate import refuse_unchecked
 from llmbatch_assets.resources.delivery import Delivered, deliver_exports
 

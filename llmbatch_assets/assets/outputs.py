@@ -12,10 +12,10 @@ from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.checks import check_results, evaluation, output_check_specs
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.assets.sources import use_sources
-from llmbatch_assets.domain.plan import Selection
+from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
+from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.quality import Finding, Quality, assess
 from llmbatch_assets.domain.text import many
-from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.generation import Generation, Outcome, Reporter, ReporterFactory
 from llmbatch_assets.resources.interruption import cancel

@@ -7,8 +7,8 @@ import dagster as dg
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.keys import Names
-from llmbatch_assets.domain.export import ExportManifest
-from llmbatch_assets.domain.table import Snapshot
+from llmbatch_assets.domain.export.columns import ExportManifest
+from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.resources.report_metadata import report_metadata
 from llmbatch_assets.resources.reporting import deliver_report
 

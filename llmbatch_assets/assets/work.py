@@ -10,11 +10,11 @@ from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.canonical import sha1_named
-from llmbatch_assets.domain.grouping import make_plan
-from llmbatch_assets.domain.identity import IDENTITY_VERSION
-from llmbatch_assets.domain.plan_preview import facts, preview
-from llmbatch_assets.domain.table import Snapshot, take_snapshot
-from llmbatch_assets.domain.work import GroupContext, WorkItems, WorkPlan, work_items_of
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.identity import IDENTITY_VERSION
+from llmbatch_assets.domain.items.preview import facts, preview
+from llmbatch_assets.domain.items.table import Snapshot, take_snapshot
+from llmbatch_assets.domain.items.work import GroupContext, WorkItems, WorkPlan, work_items_of
 from llmbatch_assets.errors import InputError
 from llmbatch_assets.resources.dynamic_partitions import sync_partitions
 from llmbatch_assets.resources.planning import Planner

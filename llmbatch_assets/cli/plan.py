@@ -9,10 +9,10 @@ from rich.table import Table
 
 from llmbatch_assets.cli.session import config_option, console, open_batch_file, set_up_logging, telling_mistakes
 from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.difference import Changed, Differences
-from llmbatch_assets.domain.estimate import Estimate, Range
-from llmbatch_assets.domain.plan import Selection
-from llmbatch_assets.domain.plan_report import PlanReport, Spending, reason_lines, shown_duration
+from llmbatch_assets.domain.plan.difference import Changed, Differences
+from llmbatch_assets.domain.plan.estimate import Estimate, Range
+from llmbatch_assets.domain.plan.report import PlanReport, Spending, reason_lines, shown_duration
+from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.text import many, visible
 from llmbatch_assets.resources.planning import plan_of
 

@@ -11,12 +11,12 @@ from llmbatch_assets.adapters.prices import require_prices
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.schema_due import why_due
 from llmbatch_assets.adapters.schema_files import schema_txt_mismatch
-from llmbatch_assets.domain.export_records import Join
-from llmbatch_assets.domain.export_settings import export_warnings
-from llmbatch_assets.domain.grouping import make_plan
-from llmbatch_assets.domain.plan import Selection
+from llmbatch_assets.domain.export.records import Join
+from llmbatch_assets.domain.export.settings import export_warnings
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.table import Snapshot
+from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.request import checked_prompts, prompt_warnings
-from llmbatch_assets.domain.table import Snapshot
 from llmbatch_assets.errors import ConfigError, MissingArtifactError
 from llmbatch_assets.resources.delivery import export_columns_of
 from llmbatch_assets.resources.planning import plan_of_run

@@ -6,8 +6,8 @@ from llmbatch_assets.adapters.prices import cost_function
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.outcome import TokenUsage
-from llmbatch_assets.domain.plan import Selection
-from llmbatch_assets.domain.plan_report import PlanReport, shown_cost
+from llmbatch_assets.domain.plan.report import PlanReport, shown_cost
+from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.text import many
 from llmbatch_assets.resources.planning import plan_of_run
 

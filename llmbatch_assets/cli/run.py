@@ -14,7 +14,7 @@ from llmbatch_assets.cli.session import (
     open_batch_file,
     telling_mistakes,
 )
-from llmbatch_assets.domain.plan import Selection
+from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.text import nearest
 
 ASSETS = (

@@ -20,7 +20,7 @@ from llmbatch_assets.cli.progress import TerminalReporter, tell
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
 from llmbatch_assets.cli.signals import SignalsNoted
 from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.export_manifest import told_of_export
+from llmbatch_assets.domain.export.manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.domain.text import many
 from llmbatch_assets.errors import RunInterruptedError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from llmbatch_assets.domain.context import RowRenderer, check_group_templates
+from llmbatch_assets.domain.items.context import RowRenderer, check_group_templates
+from llmbatch_assets.domain.items.table import nearest_first
 from llmbatch_assets.domain.parameters import Context, Parameters
-from llmbatch_assets.domain.table import nearest_first
 from llmbatch_assets.errors import ConfigError
 
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from llmbatch_assets.domain.identity import BatchIdentity
+from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.outcome import Source, TokenUsage
 from llmbatch_assets.domain.pacing import PacingFacts
 from llmbatch_assets.domain.parameters import Parameters
-from llmbatch_assets.domain.plan import State
+from llmbatch_assets.domain.plan.selection import State
 
 LONGEST_SILENCE_ITEMS = 1000
 

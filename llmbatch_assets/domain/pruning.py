@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.identity import BatchIdentity
+from llmbatch_assets.domain.items.identity import BatchIdentity
 
 Use = Literal["current", "gone_row", "to_judge", "old"]
 

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.canonical import readable_json
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.prompt import GENERATION_NAMES, JUDGE_NAMES, Message, PromptTemplate
-from llmbatch_assets.domain.schema import Contract
-from llmbatch_assets.domain.work import WorkItem
+from llmbatch_assets.domain.schema.contract import Contract
 
 OWN_ROW_HEADING = "This item's own row:"
 

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 
-from llmbatch_assets.domain.schema_source import parse_schema
+from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.errors import SchemaError
 
 MAX_TOLD = 50

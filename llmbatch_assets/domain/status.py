@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.ledger import CallRecord, Spending
-from llmbatch_assets.domain.plan import State
+from llmbatch_assets.domain.plan.selection import State
 from llmbatch_assets.domain.text import cut, flatten
 
 STATES: tuple[State, ...] = ("accepted", "failed", "failed_permanently", "missing")

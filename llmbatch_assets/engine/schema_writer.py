@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from llmbatch_assets.domain.outcome import Completion, TokenUsage
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
-from llmbatch_assets.domain.schema_writing import python_of
+from llmbatch_assets.domain.schema.writing import python_of
 from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.engine.ports import ChatClient
 from llmbatch_assets.errors import AnswerError, SchemaError, SchemaGenerationError

@@ -11,12 +11,12 @@ from typing import NamedTuple
 from llmbatch_assets.adapters.cache_survey import CacheSurvey, cache_ids
 from llmbatch_assets.adapters.earlier_outputs import EarlierOutputs
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.domain.difference import Differences
-from llmbatch_assets.domain.grouping import make_plan
-from llmbatch_assets.domain.identity import BatchIdentity
-from llmbatch_assets.domain.output_diff import Pair, Side
-from llmbatch_assets.domain.reasons import Reasons, changes_between
-from llmbatch_assets.domain.work import WorkItem
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.identity import BatchIdentity
+from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.plan.difference import Differences
+from llmbatch_assets.domain.plan.output_diff import Pair, Side
+from llmbatch_assets.domain.plan.rerun_reasons import Reasons, changes_between
 from llmbatch_assets.errors import InputError
 from llmbatch_assets.resources.planning import differences_between, require_schema
 

@@ -14,20 +14,20 @@ from llmbatch_assets.adapters.older_outputs import OlderOutputs
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.provenance import kept_identities
-from llmbatch_assets.domain.export import Column, cells
-from llmbatch_assets.domain.export_fields import OutputSchema
-from llmbatch_assets.domain.export_manifest import (
+from llmbatch_assets.domain.export.columns import Column, cells
+from llmbatch_assets.domain.export.fields import OutputSchema
+from llmbatch_assets.domain.export.manifest import (
     PREVIEW_ROWS,
     export_counts,
     export_manifest,
     is_worth_keeping,
     preview,
 )
-from llmbatch_assets.domain.export_records import Entry, Join, entries
-from llmbatch_assets.domain.export_settings import columns_of
-from llmbatch_assets.domain.left_out import LEFT_OUT_COLUMNS, LeftOut, OlderOutput, Standing
-from llmbatch_assets.domain.table import Snapshot
-from llmbatch_assets.domain.work import WorkItem
+from llmbatch_assets.domain.export.not_exported import LEFT_OUT_COLUMNS, LeftOut, OlderOutput, Standing
+from llmbatch_assets.domain.export.records import Entry, Join, entries
+from llmbatch_assets.domain.export.settings import columns_of
+from llmbatch_assets.domain.items.table import Snapshot
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.resources.generation import utc_now
 
 # Entries that are written together.

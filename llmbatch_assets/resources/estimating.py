@@ -12,9 +12,13 @@ from llmbatch_assets.adapters.earlier_outputs import EarlierOutputs
 from llmbatch_assets.adapters.ledger import read_ledger
 from llmbatch_assets.adapters.prices import CostOf, cost_function
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.domain.calibration import Taken, taken
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.estimate import (
+from llmbatch_assets.domain.items.identity import BatchIdentity
+from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
+from llmbatch_assets.domain.ledger import CallRecord
+from llmbatch_assets.domain.parameters import Llm
+from llmbatch_assets.domain.plan.calibration import Taken, taken
+from llmbatch_assets.domain.plan.estimate import (
     BYTES_PER_TOKEN,
     GENERATIONS_PER_ITEM,
     NO_CALLS,
@@ -31,16 +35,12 @@ from llmbatch_assets.domain.estimate import (
     shortest_time,
     stage,
 )
-from llmbatch_assets.domain.identity import BatchIdentity
-from llmbatch_assets.domain.ledger import CallRecord
-from llmbatch_assets.domain.offline import made_up
-from llmbatch_assets.domain.parameters import Llm
-from llmbatch_assets.domain.plan import by_group
+from llmbatch_assets.domain.plan.prompt_length import Ruler, length
+from llmbatch_assets.domain.plan.selection import by_group
 from llmbatch_assets.domain.prompt import PromptTemplate
-from llmbatch_assets.domain.prompt_length import Ruler, length
 from llmbatch_assets.domain.request import Purpose
-from llmbatch_assets.domain.schema import Contract
-from llmbatch_assets.domain.work import WorkItem, WorkPlan
+from llmbatch_assets.domain.schema.contract import Contract
+from llmbatch_assets.domain.schema.offline_answer import made_up
 
 # An answer that nothing is known of is no longer than this, in tokens.
 LONGEST_ANSWER = 1_000

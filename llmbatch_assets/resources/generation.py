@@ -19,7 +19,8 @@ from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.provenance import Use, earlier_identities, keep_provenance, note_use
 from llmbatch_assets.adapters.run_history import append_run
-from llmbatch_assets.domain.identity import BatchIdentity
+from llmbatch_assets.domain.items.identity import BatchIdentity
+from llmbatch_assets.domain.items.work import GroupContext, WorkItem
 from llmbatch_assets.domain.manifest import (
     RunFacts,
     execution_mode,
@@ -27,10 +28,9 @@ from llmbatch_assets.domain.manifest import (
     what_changed,
 )
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.domain.plan import Choice, Selection, State, by_group, choose
+from llmbatch_assets.domain.plan.selection import Choice, Selection, State, by_group, choose
 from llmbatch_assets.domain.run_history import run_record
 from llmbatch_assets.domain.text import many
-from llmbatch_assets.domain.work import GroupContext, WorkItem
 from llmbatch_assets.engine.attempt import ItemResult, Job, Limits, Workbench
 from llmbatch_assets.engine.batch import BatchRun
 from llmbatch_assets.engine.calls import Calls

@@ -12,8 +12,8 @@ import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.resources.event_groups import EventGroups
 from llmbatch_assets.resources.event_process import EventProcess, store_events
 from llmbatch_assets.resources.interruption import holding_interrupts

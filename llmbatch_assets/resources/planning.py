@@ -12,15 +12,15 @@ from llmbatch_assets.adapters.cache_survey import CacheSurvey, cache_ids
 from llmbatch_assets.adapters.earlier_outputs import EarlierOutputs
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.schema_due import why_due
-from llmbatch_assets.domain.difference import Changed, Differences, changed_values, prompt_lines, schema_fields
-from llmbatch_assets.domain.grouping import make_plan
-from llmbatch_assets.domain.identity import BatchIdentity
-from llmbatch_assets.domain.plan import Choice, Selection, State, choose
-from llmbatch_assets.domain.plan_report import Counts, PlanReport, judged_spending
-from llmbatch_assets.domain.reasons import Reasons, Traces, changes_between, together, trace_of
-from llmbatch_assets.domain.row_matching import Match, match_rows
-from llmbatch_assets.domain.schema import JUDGE_MODEL
-from llmbatch_assets.domain.work import GroupContext, WorkItem, WorkItems, WorkPlan
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.identity import BatchIdentity
+from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems, WorkPlan
+from llmbatch_assets.domain.plan.difference import Changed, Differences, changed_values, prompt_lines, schema_fields
+from llmbatch_assets.domain.plan.report import Counts, PlanReport, judged_spending
+from llmbatch_assets.domain.plan.rerun_reasons import Reasons, Traces, changes_between, together, trace_of
+from llmbatch_assets.domain.plan.row_matching import Match, match_rows
+from llmbatch_assets.domain.plan.selection import Choice, Selection, State, choose
+from llmbatch_assets.domain.schema.contract import JUDGE_MODEL
 from llmbatch_assets.errors import MissingArtifactError
 from llmbatch_assets.resources.estimating import Estimator, Work
 

@@ -17,7 +17,9 @@ from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.report_page import Link, Links, parts_of, render_html, render_markdown
 from llmbatch_assets.adapters.report_rows import PAGE_BYTES, RowSpool
 from llmbatch_assets.adapters.run_history import read_runs
-from llmbatch_assets.domain.export import ExportManifest
+from llmbatch_assets.domain.export.columns import ExportManifest
+from llmbatch_assets.domain.items.table import Snapshot
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.manifest import GenerationManifest
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.report.counted import Counted, counted_columns
@@ -27,8 +29,6 @@ from llmbatch_assets.domain.report.page import About, report_page
 from llmbatch_assets.domain.report.quality import quality
 from llmbatch_assets.domain.report.samples import Sample, sample_of
 from llmbatch_assets.domain.run_history import all_runs, costs_by_run, last_runs
-from llmbatch_assets.domain.table import Snapshot
-from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.resources.generation import utc_now
 
 MOST_RUNS = 12

@@ -13,9 +13,9 @@ from llmbatch_assets.adapters.schema_due import MANIFEST, generated_from_now
 from llmbatch_assets.adapters.schema_files import replace_schema_py, replace_schema_txt
 from llmbatch_assets.adapters.schema_module import load_schema, load_source
 from llmbatch_assets.domain.outcome import Completion
-from llmbatch_assets.domain.schema_source import parse_schema
-from llmbatch_assets.domain.schema_spec import render_schema
-from llmbatch_assets.domain.schema_writing import schema_conversation
+from llmbatch_assets.domain.schema.grammar import parse_schema
+from llmbatch_assets.domain.schema.spec import render_schema
+from llmbatch_assets.domain.schema.writing import schema_conversation
 from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.engine.schema_writer import SchemaWriter, WrittenSchema
 from llmbatch_assets.errors import SchemaGenerationError

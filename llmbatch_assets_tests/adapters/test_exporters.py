@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.adapters.exporters import EXPORTERS, Line, exporting
 from llmbatch_assets.adapters.readers import read_table
-from llmbatch_assets.domain.export import EXPORT_MARK, Column, Record, cells
+from llmbatch_assets.domain.export.columns import EXPORT_MARK, Column, Record, cells
 from llmbatch_assets.domain.parameters import Input
 
 UNESCAPED = {'\\"': '"', "\\\\": "\\", "\\|": "|", "\\n": "\n", "\\r": "\r", "\\t": "\t"}

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from llmbatch_assets.adapters.given_table import given_table
+from llmbatch_assets.domain.items.table import take_snapshot
 from llmbatch_assets.domain.parameters import Input
-from llmbatch_assets.domain.table import take_snapshot
 from llmbatch_assets.errors import TableError
 
 RECORDS: list[dict[str, Any]] = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llmbatch_assets.adapters.older_outputs import OlderOutputs
 from llmbatch_assets.adapters.output_store import FileStore
-from llmbatch_assets.domain.identity import BatchIdentity
+from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets_tests.adapters.values import IDENTITY, work_item
 
 OTHER_MODEL = IDENTITY.model_copy(update={"model_name": "m-2"})

@@ -18,12 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch_assets.adapters import openai_client
 from llmbatch_assets.adapters.openai_client import OpenAIClient
-from llmbatch_assets.domain.json_schema import strict_form
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.parameters import GEMINI_BASE_URL, OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
-from llmbatch_assets.domain.schema import Contract
+from llmbatch_assets.domain.schema.contract import Contract
+from llmbatch_assets.domain.schema.json_schema import strict_form
 from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 from llmbatch_assets_tests.adapters.values import LLMOutput, chat_request

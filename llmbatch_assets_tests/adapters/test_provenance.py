@@ -18,7 +18,7 @@ from llmbatch_assets.adapters.provenance import (
     note_use,
     read_uses,
 )
-from llmbatch_assets.domain.identity import identity_of
+from llmbatch_assets.domain.items.identity import identity_of
 from llmbatch_assets_tests.project import GENERATION, SCHEMA, make_project
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch_assets.adapters.schema_module import load_schema, load_source
-from llmbatch_assets.domain.schema import SchemaModels
+from llmbatch_assets.domain.schema.contract import SchemaModels
 from llmbatch_assets.errors import AnswerError, SchemaError
 from llmbatch_assets_tests.project import SCHEMA
 

@@ -14,7 +14,7 @@ import pytest
 
 from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.cli.question import question
-from llmbatch_assets.domain.plan import Selection
+from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets_tests.chat_server import ChatServer
 from llmbatch_assets_tests.project import Project, make_project
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch_assets.domain.schema_source import parse_schema
-from llmbatch_assets.domain.schema_spec import render_schema
+from llmbatch_assets.domain.schema.grammar import parse_schema
+from llmbatch_assets.domain.schema.spec import render_schema
 from llmbatch_assets_tests.chat_server import Answer, ChatServer, cut_off, hangs, says, status
 from llmbatch_assets_tests.project import ROWS, SCHEMA, Project, make_project, settings
 from llmbatch_assets_tests.schema_answers import (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from llmbatch_assets.domain.answer import read_object
-from llmbatch_assets.domain.schema import Contract
+from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.errors import AnswerError
 from llmbatch_assets_tests.domain.strategies import JSON, quick
 

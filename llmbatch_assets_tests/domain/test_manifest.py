@@ -15,7 +15,7 @@ from llmbatch_assets.domain.manifest import (
 )
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.pacing import PacingFacts
-from llmbatch_assets.domain.plan import State
+from llmbatch_assets.domain.plan.selection import State
 from llmbatch_assets_tests.domain.strategies import make_source, parameters, quick
 
 STATES: st.SearchStrategy[State] = st.sampled_from(["accepted", "failed", "failed_permanently", "missing"])

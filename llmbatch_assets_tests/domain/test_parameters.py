@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from llmbatch_assets.domain.grouping import GROUPINGS
+from llmbatch_assets.domain.items.grouping import GROUPINGS
 from llmbatch_assets.domain.parameters import LOCAL_MODEL, Llm, Parameters, read_parameters
 from llmbatch_assets_tests.domain.strategies import ROW_MODES, parameters
 

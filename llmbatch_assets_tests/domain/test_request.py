@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from llmbatch_assets.domain.prompt import Message, PromptTemplate
 from llmbatch_assets.domain.request import OWN_ROW_HEADING, ChatRequest, Conversations, prompt_warnings
-from llmbatch_assets.domain.schema import Contract
+from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.errors import PromptError
 from llmbatch_assets_tests.domain.strategies import make_item
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.context import RowRenderer
-from llmbatch_assets.domain.grouping import GROUPINGS, make_plan
-from llmbatch_assets.domain.identity import work_id
+from llmbatch_assets.domain.items.context import RowRenderer
+from llmbatch_assets.domain.items.grouping import GROUPINGS, make_plan
+from llmbatch_assets.domain.items.identity import work_id
+from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot
+from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
 from llmbatch_assets.domain.parameters import Context, Input
 from llmbatch_assets.domain.request import item_values
-from llmbatch_assets.domain.table import RawTable, Snapshot, clean_columns, take_snapshot
-from llmbatch_assets.domain.work import WorkItem, WorkPlan
 from llmbatch_assets.errors import TableError
 from llmbatch_assets_tests.domain.strategies import (
     COLUMNS,

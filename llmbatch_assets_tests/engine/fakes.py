@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from llmbatch_assets.domain.outcome import AcceptedOutput, Completion, FailedAttempt, KeptAnswer, TokenUsage
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import ChatRequest, Conversations
-from llmbatch_assets.domain.schema import Contract
+from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.engine.attempt import Job, Limits, Workbench
 from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets_tests.domain.strategies import make_item, make_source

@@ -14,11 +14,11 @@ from llmbatch_assets.adapters.exporters import EXPORTERS
 from llmbatch_assets.adapters.files import json_bytes, write_json
 from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch, BatchFile
-from llmbatch_assets.domain.export import ExportManifest
-from llmbatch_assets.domain.grouping import make_plan
+from llmbatch_assets.domain.export.columns import ExportManifest
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.domain.plan import Selection
-from llmbatch_assets.domain.work import work_items_of
+from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.errors import MissingArtifactError
 from llmbatch_assets.resources.delivery import deliver_exports
 from llmbatch_assets.resources.generation import Generation

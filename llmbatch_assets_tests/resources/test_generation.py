@@ -13,10 +13,10 @@ import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from llmbatch_assets.adapters.project import BatchFile
-from llmbatch_assets.domain.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.domain.plan import Selection
-from llmbatch_assets.domain.work import WorkItem
+from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.errors import ArtifactError, InputError, RunPermanentError
 from llmbatch_assets.resources.generation import Generation, Outcome

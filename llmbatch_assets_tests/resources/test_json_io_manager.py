@@ -11,10 +11,10 @@ from llmbatch_assets.adapters.artifacts import artifact_path, load_artifact, out
 from llmbatch_assets.adapters.files import json_bytes
 from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import Batch, BatchFile
-from llmbatch_assets.domain.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.table import Snapshot
+from llmbatch_assets.domain.items.work import GroupContext, WorkItems, work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
-from llmbatch_assets.domain.table import Snapshot
-from llmbatch_assets.domain.work import GroupContext, WorkItems, work_items_of
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, MissingArtifactError
 from llmbatch_assets.resources.json_io_manager import JsonIOManager
 from llmbatch_assets_tests.project import Project, make_project

@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 from dagster._core.events.log import EventLogEntry
 
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
-from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.resources.partition_events import PartitionEvents
 
 PARTITIONS = dg.DynamicPartitionsDefinition(name="work_items")

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from llmbatch_assets.adapters.artifacts import output_reader
-from llmbatch_assets.domain.export import ExportManifest
+from llmbatch_assets.domain.export.columns import ExportManifest
 from llmbatch_assets.resources.delivery import deliver_exports
 from llmbatch_assets.resources.report_metadata import report_metadata
 from llmbatch_assets.resources.reporting import Delivered, deliver_report

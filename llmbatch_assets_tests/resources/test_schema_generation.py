@@ -11,8 +11,8 @@ import pytest
 
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.adapters.schema_due import why_due
-from llmbatch_assets.domain.schema_source import parse_schema
-from llmbatch_assets.domain.schema_spec import render_schema
+from llmbatch_assets.domain.schema.grammar import parse_schema
+from llmbatch_assets.domain.schema.spec import render_schema
 from llmbatch_assets.errors import ArtifactError, PromptError, ProviderError, SchemaError, SchemaGenerationError
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.schema_generation import SchemaDone, write_schema

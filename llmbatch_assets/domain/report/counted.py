@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.canonical import canonical_json
+from llmbatch_assets.domain.items.table import Row
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.report.tallies import End, EndCounts
-from llmbatch_assets.domain.table import Row
 from llmbatch_assets.domain.text import cut, nearest
-from llmbatch_assets.domain.work import WorkItem
 from llmbatch_assets.errors import ConfigError
 
 EMPTY_VALUE = "(empty)"

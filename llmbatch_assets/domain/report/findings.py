@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from llmbatch_assets.domain.cost import added
+from llmbatch_assets.domain.items.table import Row
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, TokenUsage
 from llmbatch_assets.domain.parameters import Report
 from llmbatch_assets.domain.report.counted import ColumnCounts, Counted, row_indices
@@ -15,9 +17,7 @@ from llmbatch_assets.domain.report.item import group_name, reasons_of, score_of
 from llmbatch_assets.domain.report.rows import ItemRow, accepted_row, failed_row, failure_file, missing_row
 from llmbatch_assets.domain.report.samples import SampleChooser
 from llmbatch_assets.domain.report.tallies import ENDS, End, EndCounts, TextCounts
-from llmbatch_assets.domain.table import Row
 from llmbatch_assets.domain.text import cut
-from llmbatch_assets.domain.work import WorkItem
 
 MESSAGE_CHARS = 1_000
 REJECTED = "judge_rejected"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.text import cut
-from llmbatch_assets.domain.work import WorkItem
 
 NO_GROUP = "all rows"
 EMPTY_GROUP = "(no value)"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from llmbatch_assets.domain.canonical import canonical_json
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
 from llmbatch_assets.domain.report.item import group_name, reasons_of, score_of
 from llmbatch_assets.domain.report.tallies import End
 from llmbatch_assets.domain.text import cut
-from llmbatch_assets.domain.work import WorkItem
 
 OUTPUT_CHARS = 1_000
 CONTEXT_CHARS = 300

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.canonical import readable_json
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.report.item import group_name, reasons_of
 from llmbatch_assets.domain.text import cut
-from llmbatch_assets.domain.work import WorkItem
 
 SHORT_CHARS = 200
 # Even a whole example has to be read by somebody.

@@ -1,0 +1,106 @@
+"""The input table, from raw cells to the snapshot that everything downstream starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from llmbatch_assets.domain.items.cell import Cleaner
+from llmbatch_assets.domain.parameters import Input
+from llmbatch_assets.domain.text import case_mark, composed, flatten, harden, has_surrogates, many, nearest
+from llmbatch_assets.errors import TableError
+
+Row = dict[str, str]
+
+# What a row template calls all columns together.
+KV_BLOCK = "__ROW_KV_BLOCK__"
+MAX_ROWS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """A table as read from a file: header and cells, nothing cleaned.
+
+    ``warnings`` say what the file holds and a table of texts cannot.
+    """
+
+    columns: Sequence[str]
+    rows: Iterable[Sequence[Any]]
+    file_format: str
+    warnings: Sequence[str] = ()
+
+
+class Snapshot(BaseModel):
+    """The cleaned table; every value is a text. The shape of ``pipeline2_input.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    meta: dict[str, Any]
+    n_rows: int
+    n_cols: int
+    columns: list[str]
+    rows: list[Row]
+    records: list[Row] | None = None
+
+
+def clean_columns(columns: Sequence[str], path: str) -> list[str]:
+    """Column names, trimmed. An empty or repeated one is refused, since a row is looked up by name."""
+    names = [composed(flatten(harden(name)).strip()) for name in columns]
+    if not names:
+        raise TableError(f"{path}: the table has no columns")
+    places: dict[str, int] = {}
+    for place, name in enumerate(names, start=1):
+        if not name:
+            raise TableError(f"{path}: column {place} has no name; name it in the header line")
+        if name in places:
+            raise TableError(f"{path}: columns {places[name]} and {place} are both named {name!r}; rename one")
+        if has_surrogates(name):
+            raise TableError(f"{path}: the name of column {place} holds half of a surrogate pair; rename it")
+        if name == KV_BLOCK:
+            raise TableError(f"{path}: column {place} is named {KV_BLOCK}, which row templates use; rename it")
+        places[name] = place
+    return names
+
+
+def take_snapshot(table: RawTable, path: str, settings: Input) -> Snapshot:
+    """The snapshot of a table; ``path`` is only recorded. Raises ``TableError``."""
+    columns = clean_columns(table.columns, path)
+    for name in settings.required_columns:
+        if name not in columns:
+            raise TableError(
+                f"{path}: required column {name!r} is missing; the table has: {nearest_first(name, columns)}"
+            )
+    cleaner = Cleaner(settings, columns)
+    try:
+        rows = list(cleaner.rows(table.rows))
+    except ValueError as broken:
+        raise TableError(f"{path}: {broken}") from None
+    shape: dict[str, Any] = {"n_rows": len(rows), "n_cols": len(columns), "columns": columns}
+    meta = {"input_path": path, "input_format": table.file_format, **shape, "cells_changed": cleaner.changes}
+    meta["warnings"] = [*table.warnings, *_row_warnings(rows)]
+    # Not validated: the rows are what they say, and a large table has a million cells.
+    return Snapshot.model_construct(
+        None, meta=meta, **shape, rows=rows, records=rows if settings.records_alias else None
+    )
+
+
+def _row_warnings(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return ["has a header and no rows: there is nothing to do"]
+    empty = [number for number, row in enumerate(rows, start=1) if not any(row.values())]
+    if not empty:
+        return []
+    shown = ", ".join(map(str, empty[:MAX_ROWS_SHOWN])) + (", ..." if len(empty) > MAX_ROWS_SHOWN else "")
+    return [
+        f"{many(len(empty), 'row')} with all columns empty, to be paid for like any other; to be deleted: row {shown}"
+    ]
+
+
+def nearest_first(name: str, columns: Sequence[str]) -> str:
+    """The columns as a list for a message, those most like ``name`` in front."""
+    near = nearest(name, columns, least=0.5)
+    listed = [*near, *(column for column in columns if column not in near)]
+    return ", ".join(f"{column}{case_mark(name, column)}" for column in listed)

@@ -1,0 +1,1 @@
+"""What a run would do: selected items, reasons to rerun, estimate, comparison."""

@@ -1,0 +1,100 @@
+"""Which items a run works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.errors import InputError
+
+State = Literal["accepted", "failed", "failed_permanently", "missing"]
+Select = Literal["pending", "failed", "missing", "all", "keys"]
+
+_WANTED: dict[str, frozenset[State]] = {
+    "pending": frozenset({"failed", "missing"}),
+    "failed": frozenset({"failed", "failed_permanently"}),
+    "missing": frozenset({"missing"}),
+    "all": frozenset({"accepted", "failed", "failed_permanently", "missing"}),
+}
+
+
+class Selection(NamedTuple):
+    """What was asked for. ``limit`` and ``sample`` 0: all."""
+
+    select: Select = "pending"
+    keys: Sequence[str] = ()
+    limit: int = 0
+    sample: int = 0
+    retry_failed: bool = False
+
+
+class Choice(NamedTuple):
+    """What a run does: items to generate, and selected items whose output is there already."""
+
+    to_run: list[WorkItem]
+    hits: list[WorkItem]
+
+
+def choose(
+    items: Sequence[WorkItem],
+    states: Mapping[str, State],
+    selection: Selection,
+    is_forced: Callable[[WorkItem], bool],
+) -> Choice:
+    """The selected items in their order, those that need a call apart from those that do not.
+
+    ``states`` is keyed by partition key. An item that is named by key is worked on whatever its state.
+    """
+    named = _sampled(_named(items, selection), selection.sample)
+    chosen = [item for item in named if _wanted(item, states, selection, is_forced)][: selection.limit or None]
+    to_run = [item for item in chosen if states[item.partition_key] != "accepted" or is_forced(item)]
+    running = {item.partition_key for item in to_run}
+    return Choice(to_run, [item for item in chosen if item.partition_key not in running])
+
+
+def by_group(items: Sequence[WorkItem]) -> list[WorkItem]:
+    """The items with those of one group next to each other: they share a prompt's beginning, which servers cache."""
+    first_seen: dict[str | None, int] = {}
+    for item in items:
+        first_seen.setdefault(item.group_context_id, len(first_seen))
+    return sorted(items, key=lambda item: first_seen[item.group_context_id])
+
+
+def _named(items: Sequence[WorkItem], selection: Selection) -> Sequence[WorkItem]:
+    if selection.select != "keys":
+        return items
+    by_key = {item.partition_key: item for item in items}
+    unknown = [key for key in selection.keys if key not in by_key]
+    if unknown:
+        raise InputError(f"no work item has the partition key {unknown[0]!r} ({len(unknown)} unknown keys in all)")
+    wanted = set(selection.keys)
+    return [item for item in items if item.partition_key in wanted]
+
+
+def _wanted(
+    item: WorkItem, states: Mapping[str, State], selection: Selection, is_forced: Callable[[WorkItem], bool]
+) -> bool:
+    state = states[item.partition_key]
+    if selection.select == "keys" or state in _WANTED[selection.select]:
+        return True
+    # What is to be made again is pending, be it there or not; but neither failed nor missing.
+    pending_again = selection.select == "pending" and is_forced(item)
+    return pending_again or (selection.retry_failed and state == "failed_permanently")
+
+
+def _sampled(items: Sequence[WorkItem], size: int) -> Sequence[WorkItem]:
+    """``size`` items taken from the groups in turn, in their order: the same ones whatever their states."""
+    if not size or size >= len(items):
+        return items
+    queues: dict[str | None, list[WorkItem]] = {}
+    for item in items:
+        queues.setdefault(item.group_key, []).append(item)
+    # Ids are hashes, so their order is as good as a shuffled one and does not depend on where the items stand.
+    shuffled = [sorted(queue, key=lambda item: item.work_id) for queue in queues.values()]
+    picked: set[str] = set()
+    for place in range(max(map(len, shuffled))):
+        for queue in shuffled:
+            if place < len(queue) and len(picked) < size:
+                picked.add(queue[place].partition_key)
+    return [item for item in items if item.partition_key in picked]

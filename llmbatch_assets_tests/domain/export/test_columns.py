@@ -1,0 +1,136 @@
+"""Columns: one for everything, each with a name of its own; and a record as a line of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbatch_assets.domain.export.columns import Column, Record, cell_text, cells, export_columns
+from llmbatch_assets.domain.export.fields import OutputField
+from llmbatch_assets_tests.domain.strategies import JSON, quick
+
+# Names as tables and models have them, among them those of our own columns.
+FIELD_NAMES = st.sampled_from(
+    [
+        "id",
+        "text",
+        "answer",
+        "parsed_id",
+        "parsed_parsed_id",
+        "meta_work_id",
+        "meta_model",
+        "judge_score",
+        "judge_verdict",
+    ]
+)
+NAMES = st.lists(FIELD_NAMES, unique=True, max_size=6)
+
+
+def fields(*names: str) -> list[OutputField]:
+    return [OutputField((name,), "string") for name in names]
+
+
+@quick
+@given(NAMES, NAMES)
+def test_no_column_overwrites_another(input_columns: list[str], output_fields: list[str]) -> None:
+    names = [column.name for column in export_columns(input_columns, fields(*output_fields), fields(*output_fields))]
+    assert len(set(names)) == len(names)
+
+
+def test_columns_come_in_their_fixed_order() -> None:
+    columns = export_columns(["id", "answer"], fields("answer", "mood"))
+    assert [column.name for column in columns] == [
+        "id",
+        "answer",
+        "meta_work_id",
+        "meta_row_index",
+        "meta_group_key",
+        "meta_group_context_id",
+        "parsed_answer",
+        "mood",
+        "judge_verdict",
+        "judge_score",
+        "judge_reasons_json",
+        "meta_cache_id",
+        "meta_provider",
+        "meta_model",
+        "meta_temperature",
+        "meta_created_at_utc",
+    ]
+
+
+def test_an_input_column_with_one_of_our_names_makes_way() -> None:
+    names = [column.name for column in export_columns(["meta_model", "input_meta_model"], [])]
+    assert names[:2] == ["input_input_meta_model", "input_meta_model"]
+    assert names.count("meta_model") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("text, as it is\n", "text, as it is\n"),
+        (None, ""),
+        ("", ""),
+        (True, "true"),
+        (0, "0"),
+        (0.5, "0.5"),
+        ([], "[]"),
+        (["ü", 1], '["ü",1]'),
+        ({"b": 1, "a": None}, '{"a":null,"b":1}'),
+    ],
+)
+def test_a_cell_is_text_as_it_is_and_json_otherwise(value: Any, text: str) -> None:
+    assert cell_text(value) == text
+
+
+def record(**parts: Any) -> Record:
+    return {"input": {}, "parsed": {}, "judge": None, "meta": {}} | parts
+
+
+def test_a_record_becomes_one_line_of_cells() -> None:
+    columns = export_columns(["id", "text"], fields("answer", "absent"))
+    line = cells(record(input={"id": "1", "text": "a"}, parsed={"answer": ["x"]}, meta={"row_index": 0}), columns)
+    shown = dict(zip((column.name for column in columns), line, strict=True))
+    assert {name: value for name, value in shown.items() if value is not None} == {
+        "id": "1",
+        "text": "a",
+        "meta_row_index": 0,
+        "answer": '["x"]',
+    }
+
+
+def test_a_nested_field_is_found_and_its_absence_is_nothing() -> None:
+    column = Column("a.b", "parsed", ("a", "b"))
+    found = [cells(record(parsed=parsed), [column]) for parsed in ({"a": {"b": 1}}, {"a": None}, {"a": "text"}, {})]
+    assert found == [[1], [None], [None], [None]]
+
+
+def test_what_is_beside_the_named_fields_is_one_cell() -> None:
+    column = Column("parsed_extra_json", "parsed", (), "json", frozenset({"known"}))
+    assert cells(record(parsed={"known": 1, "b": 2, "a": [3]}), [column]) == ['{"a":[3],"b":2}']
+    assert cells(record(parsed={"known": 1}), [column]) == [None]
+
+
+@quick
+@given(JSON)
+def test_any_value_becomes_a_plain_cell(value: Any) -> None:
+    (cell,) = cells(record(parsed={"v": value}), [Column("v", "parsed", ("v",))])
+    assert cell is None or isinstance(cell, str | int | float)
+
+
+def test_halves_of_surrogate_pairs_are_written_out() -> None:
+    columns = [Column("v", "parsed", ("v",))]
+    assert cells(record(parsed={"v": "a\ud83db"}), columns) == ["a\\ud83db"]
+    assert cells(record(parsed={"v": ["\ud83d"]}), columns) == ['["\\ud83d"]']
+
+
+def test_the_place_of_a_value_is_told() -> None:
+    columns = [
+        Column("a.b", "parsed", ("a", "b")),
+        Column("x", "parsed", ("a",), "json", frozenset()),
+        Column("y", "meta", ("z",)),
+    ]
+    assert [column.origin for column in columns] == ["parsed.a.b", "parsed.a.*", "meta.z"]

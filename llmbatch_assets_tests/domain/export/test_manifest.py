@@ -1,0 +1,78 @@
+"""The manifest of an export: counts that add up, columns that are explained, a preview that does nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmbatch_assets.domain.export.columns import export_columns
+from llmbatch_assets.domain.export.fields import OutputField
+from llmbatch_assets.domain.export.manifest import (
+    export_counts,
+    export_manifest,
+    is_worth_keeping,
+    preview,
+    told_of_export,
+)
+
+
+def manifest(
+    items: dict[str, int], lines: dict[str, int], changes: dict[str, dict[str, int]], *set_aside: str
+) -> dict[str, Any]:
+    columns = export_columns(["id"], [OutputField(("id",), "integer")])
+    files = {"psv": "o.psv"}
+    return export_manifest(
+        columns, files, "left.csv", export_counts(items, lines), changes, set_aside, {"provider": "openai"}
+    )
+
+
+def test_the_manifest_says_where_each_column_comes_from_and_what_it_holds() -> None:
+    made = manifest(
+        {"exported": 3, "missing": 1}, {"exported": 3, "missing": 1}, {"csv": {"formulas_escaped": 2}, "psv": {}}
+    )
+    assert made["meta"] == {"pipeline": 5, "provider": "openai"}
+    assert made["files"] == {"psv": "o.psv"}
+    assert made["not_exported_file"] == "left.csv"
+    assert made["changes"] == {"csv": {"formulas_escaped": 2}}
+    assert {"name": "parsed_id", "from": "parsed.id", "type": "integer"} in made["columns"]
+    assert {"name": "judge_reasons_json", "from": "judge.reasons", "type": "json"} in made["columns"]
+
+
+def test_counts_add_up() -> None:
+    items = {"exported": 4, "failed": 3, "missing": 2, "outdated": 1}
+    counts = export_counts(items, {"exported": 9, "failed": 3, "missing": 2, "outdated": 1, "row_beyond_cap": 5})
+    assert counts["n_items"] == 10 == sum(counts[f"n_{state}"] for state in items)
+    assert (counts["n_records"], counts["n_not_exported"], counts["n_rows_beyond_cap"]) == (9, 11, 5)
+
+
+def test_what_a_user_should_know_is_told_and_nothing_else() -> None:
+    assert told_of_export(manifest({"exported": 1}, {"exported": 1}, {"csv": {"formulas_escaped": 1}})) == []
+    made = manifest({"failed": 2}, {"failed": 2}, {"xlsx": {"cut_at_32767_characters": 3}}, "output_earlier.csv")
+    missing, cut, aside = told_of_export(made)
+    assert missing == "not exported: 2 failed items; see left.csv"
+    assert (cut[:15], cut[-3:]) == ("xlsx: cells cut", ": 3")
+    assert "output_earlier.csv" in aside
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ({}, False),
+        ({"counts": {"n_records": 0}, "meta": {}}, False),
+        ({"counts": {"n_records": 2}, "meta": {"provider": "offline"}}, False),
+        ({"counts": {"n_records": 2}, "meta": {"provider": "openai"}}, True),
+    ],
+)
+def test_an_export_with_records_of_a_model_is_worth_keeping(before: dict[str, Any], expected: bool) -> None:
+    assert is_worth_keeping(before) is expected
+
+
+def test_the_preview_has_no_effect_on_the_page_that_shows_it() -> None:
+    columns = export_columns(["=a|b"], [])[:1]
+    shown = preview(columns, [["<img src=x>`|`[x](y)\n# z" + "w" * 99], [None], [1.5]]).splitlines()
+    assert len(shown) == 5
+    assert shown[:2] == ["| `=a/b` |", "| --- |"]
+    assert shown[2].startswith("| `<img src=x>'/'[x](y) # zww")
+    assert shown[2].endswith("…` |")
+    assert shown[3:] == ["|  |", "| `1.5` |"]

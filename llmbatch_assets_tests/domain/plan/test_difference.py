@@ -1,0 +1,54 @@
+"""Differences of prompts, schemas and configurations, as people are shown them."""
+
+from __future__ import annotations
+
+from llmbatch_assets.domain.plan.difference import (
+    MOST_LINES,
+    UNKNOWN,
+    Changed,
+    Differences,
+    changed_values,
+    prompt_lines,
+    schema_fields,
+)
+
+
+def test_lines_of_a_prompt_come_and_go() -> None:
+    assert prompt_lines({"user": "one\ntwo"}, {"user": "one\ntwo"}) == []
+    assert prompt_lines({"user": "one\ntwo"}, {"user": "one\nthree"})[-2:] == ["-two", "+three"]
+    assert prompt_lines(None, {"user": "one"})[1:] == ["+[user]", "+one"]
+    assert f"-({UNKNOWN})" in prompt_lines({}, {"user": "one"})
+
+
+def test_very_long_prompts_are_shown_whole() -> None:
+    text = "\n".join(map(str, range(MOST_LINES + 1)))
+    lines = prompt_lines({"user": text}, {"user": text + "\nmore"})
+    assert len(lines) == 2 * (MOST_LINES + 2) + 1
+
+
+def test_values_are_compared_under_dotted_keys() -> None:
+    before, now = {"a": {"b": 1, "c": True}, "d": "x"}, {"a": {"b": 2, "c": 1}, "e": {}}
+    assert changed_values(before, now) == [
+        Changed("a.b", "1", "2"),
+        Changed("a.c", "true", "1"),
+        Changed("d", "x", None),
+        Changed("e", None, "{}"),
+    ]
+    assert changed_values(None, None) == []
+
+
+def test_fields_of_a_schema_go_by_their_names() -> None:
+    part = {"properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    schema = {"properties": {"answer": {"maxLength": 80}}, "required": ["answer"], "$defs": {"Part": part}}
+    fields = schema_fields(schema)
+    assert fields == {
+        "answer": {"maxLength": 80},
+        "required": ["answer"],
+        "Part": {"n": {"type": "integer"}, "required": ["n"]},
+    }
+
+
+def test_no_difference_is_false() -> None:
+    nothing = Differences("sha", None, [], [], [], [])
+    assert not nothing
+    assert nothing._replace(prompt=["+a"])
