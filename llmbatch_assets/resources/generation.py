@@ -32,11 +32,11 @@ from llmbatch_assets.domain.plan.selection import Choice, Selection, State, by_g
 from llmbatch_assets.domain.run_history import run_record
 from llmbatch_assets.domain.text import many
 from llmbatch_assets.engine.attempt import ItemResult, Job, Limits, Workbench
-from llmbatch_assets.engine.batch import BatchRun
 from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.engine.ports import ChatClient
 from llmbatch_assets.engine.stop_rules import StopRules
 from llmbatch_assets.engine.tally import Tally
+from llmbatch_assets.engine.workers import BatchRun
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, LocalModelError, RunInterruptedError, RunPermanentError
 from llmbatch_assets.resources.garbage import rare_collections
 from llmbatch_assets.resources.interruption import holding_interrupts, interruptible

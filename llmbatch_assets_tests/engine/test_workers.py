@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.engine.attempt import ItemResult, Job
-from llmbatch_assets.engine.batch import BatchRun
 from llmbatch_assets.engine.stop_rules import StopRules
 from llmbatch_assets.engine.tally import Tally
+from llmbatch_assets.engine.workers import BatchRun
 from llmbatch_assets.errors import LlmBatchError, RunPermanentError
 from llmbatch_assets_tests.domain.strategies import make_failure, make_item, make_output, quick
 from llmbatch_assets_tests.engine.fakes import COST, GOOD, AllClaims, MemoryStore, ScriptedClient, bench, job, run
