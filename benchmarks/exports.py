@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch_assets.adapters.artifacts import artifact_path, load_artifact, output_reader
-from llmbatch_assets.adapters.files import json_bytes, keep_json
+from llmbatch_assets.adapters.files.atomic import json_bytes, keep_json
 from llmbatch_assets.adapters.project import Batch, BatchFile
-from llmbatch_assets.adapters.provenance import keep_provenance
+from llmbatch_assets.adapters.store.provenance import keep_provenance
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem, work_items_of

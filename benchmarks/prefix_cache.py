@@ -24,11 +24,11 @@ from pathlib import Path
 import yaml
 
 from llmbatch_assets.adapters.artifacts import load_artifact
-from llmbatch_assets.adapters.ledger import read_ledger
-from llmbatch_assets.adapters.local_model import SERVER_SCRIPT, base_url, wait_until_ready
-from llmbatch_assets.adapters.model_file import model_file
 from llmbatch_assets.adapters.project import Batch, BatchFile
-from llmbatch_assets.adapters.providers import PROVIDERS
+from llmbatch_assets.adapters.providers.local_model import SERVER_SCRIPT, base_url, wait_until_ready
+from llmbatch_assets.adapters.providers.model_file import model_file
+from llmbatch_assets.adapters.providers.registry import PROVIDERS
+from llmbatch_assets.adapters.store.ledger import read_ledger
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.request import ChatRequest

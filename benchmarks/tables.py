@@ -24,8 +24,8 @@ from typing import NamedTuple
 import openpyxl
 import python_calamine as calamine
 
-from llmbatch_assets.adapters.files import json_bytes, keep_json
-from llmbatch_assets.adapters.readers import read_table
+from llmbatch_assets.adapters.files.atomic import json_bytes, keep_json
+from llmbatch_assets.adapters.tables.readers import read_table
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.items.work import work_items_of

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 import llmbatch_assets
-from llmbatch_assets.adapters.provider_faults import STOPPING_CODES, STOPPING_STATUSES, fault_of_status
+from llmbatch_assets.adapters.providers.faults import STOPPING_CODES, STOPPING_STATUSES, fault_of_status
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
 PACKAGE = Path(llmbatch_assets.__file__).parent

@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from llmbatch_assets.adapters.exporters import EXPORTERS, Line, exporting
-from llmbatch_assets.adapters.files import json_bytes
-from llmbatch_assets.adapters.readers import READERS, read_table
+from llmbatch_assets.adapters.files.atomic import json_bytes
+from llmbatch_assets.adapters.tables.exporters import EXPORTERS, Line, exporting
+from llmbatch_assets.adapters.tables.readers import READERS, read_table
 from llmbatch_assets.domain.export.columns import cells, export_columns
 from llmbatch_assets.domain.export.fields import OutputField
 from llmbatch_assets.domain.export.not_exported import LeftOut, Standing

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from llmbatch_assets.adapters.files import read_json
-from llmbatch_assets.adapters.output_reader import OutputReader
-from llmbatch_assets.adapters.output_store import FileStore
+from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.store.outputs import FileStore
+from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.errors import ArtifactError

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from llmbatch_assets.adapters.credentials import missing_keys
-from llmbatch_assets.adapters.prices import require_prices
+from llmbatch_assets.adapters.files.yaml_files import load_what_holds, prompt_that_holds, read_text
 from llmbatch_assets.adapters.project import Batch, BatchFile
-from llmbatch_assets.adapters.readers import read_table
+from llmbatch_assets.adapters.providers.credentials import missing_keys
+from llmbatch_assets.adapters.providers.prices import require_prices
 from llmbatch_assets.adapters.schema_files import schema_txt_mismatch
-from llmbatch_assets.adapters.yaml_files import load_what_holds, prompt_that_holds, read_text
+from llmbatch_assets.adapters.tables.readers import read_table
 from llmbatch_assets.domain.column_mistakes import column_mistakes, template_mistakes
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.items.table import clean_columns, take_snapshot

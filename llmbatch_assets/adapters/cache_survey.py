@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from llmbatch_assets.adapters.files import read_json
+from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.domain.canonical import canonical_json, sha1_named, sha1_text
 from llmbatch_assets.domain.items.identity import BatchIdentity

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from llmbatch_assets.adapters.cache_survey import CacheSurvey, cache_ids
-from llmbatch_assets.adapters.provenance import Use, kept_identities, kept_text, read_uses
+from llmbatch_assets.adapters.store.provenance import Use, kept_identities, kept_text, read_uses
 from llmbatch_assets.domain.items.identity import BatchIdentity, identity_of
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.plan.row_matching import Former

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.adapters.readers import read_table
+from llmbatch_assets.adapters.tables.readers import read_table
 from llmbatch_assets.domain.export.export_check import Delivered
 from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.parameters import Input

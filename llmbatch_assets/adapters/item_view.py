@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch_assets.adapters.artifacts import artifact_path, output_store, planned
-from llmbatch_assets.adapters.ledger import read_ledger
-from llmbatch_assets.adapters.output_listing import read_mapping
-from llmbatch_assets.adapters.output_store import FileStore
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.store.ledger import read_ledger
+from llmbatch_assets.adapters.store.listing import read_mapping
+from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from llmbatch_assets.adapters.readers import read_table
+from llmbatch_assets.adapters.files.yaml_files import load_parameters, load_prompt, read_text
 from llmbatch_assets.adapters.schema_module import load_schema
-from llmbatch_assets.adapters.yaml_files import load_parameters, load_prompt, read_text
+from llmbatch_assets.adapters.tables.readers import read_table
 from llmbatch_assets.domain.canonical import sha1_named, sha1_text
 from llmbatch_assets.domain.items.identity import BatchIdentity, asking_parts
 from llmbatch_assets.domain.items.table import Snapshot, take_snapshot

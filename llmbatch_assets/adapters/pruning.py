@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmbatch_assets.adapters.artifacts import artifact_path, load_artifact, output_store
-from llmbatch_assets.adapters.claims import claiming_all
-from llmbatch_assets.adapters.output_listing import OutputListing, list_outputs, read_mapping
 from llmbatch_assets.adapters.project import Batch, BatchFile, config_files
+from llmbatch_assets.adapters.store.claims import claiming_all
+from llmbatch_assets.adapters.store.listing import OutputListing, list_outputs, read_mapping
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem, WorkItems

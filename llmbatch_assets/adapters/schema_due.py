@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbatch_assets.adapters.files import read_json
+from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.domain.schema.writing import generated_from, schema_conversation
 from llmbatch_assets.errors import ArtifactError, SchemaError

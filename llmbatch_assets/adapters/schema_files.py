@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from llmbatch_assets.adapters.files import tell_written, write_atomically
+from llmbatch_assets.adapters.files.atomic import tell_written, write_atomically
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.domain.canonical import sha1_text
 from llmbatch_assets.errors import SchemaError

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from llmbatch_assets.adapters.yaml_files import read_text
+from llmbatch_assets.adapters.files.yaml_files import read_text
 from llmbatch_assets.domain.canonical import canonical_json, sha1_text
 from llmbatch_assets.domain.schema.contract import SchemaModels
 from llmbatch_assets.domain.schema.grammar import parse_schema

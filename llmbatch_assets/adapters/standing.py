@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llmbatch_assets.adapters.artifacts import artifact_path, output_store, planned
-from llmbatch_assets.adapters.ledger import read_ledger
-from llmbatch_assets.adapters.output_listing import OutputListing, list_outputs, read_mapping
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.store.ledger import read_ledger
+from llmbatch_assets.adapters.store.listing import OutputListing, list_outputs, read_mapping
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.plan.selection import State
 from llmbatch_assets.domain.status import LastFailure, Spent, counts_of, failures_by_cause

@@ -4,8 +4,8 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import BatchFile
+from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.domain.export.manifest import told_of_export
 from llmbatch_assets.domain.export.settings import export_warnings

@@ -4,8 +4,8 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.output_reader import OutputReader
 from llmbatch_assets.adapters.project import BatchFile
+from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.domain.export.columns import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot

@@ -5,8 +5,8 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.given_table import given_table
 from llmbatch_assets.adapters.project import Batch, BatchFile
+from llmbatch_assets.adapters.tables.given_table import given_table
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.canonical import sha1_named

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from llmbatch_assets.adapters.files import write_atomically
+from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.cli.plan import show_differences
 from llmbatch_assets.cli.session import config_option, console, open_batch_file, set_up_logging, telling_mistakes
@@ -104,7 +104,7 @@ def _as_json(batch: Batch, comparing: Comparing, before: Known, found: Compariso
 
 def _write_page(path: Path, batch: Batch, comparing: Comparing, before: Known, found: Comparison) -> None:
     # Jinja2 is slow to import, and only a page needs it.
-    from llmbatch_assets.adapters.diff_page import render_diff
+    from llmbatch_assets.adapters.pages.diff_page import render_diff
 
     differences = comparing.differences(before.identity)
     page = {

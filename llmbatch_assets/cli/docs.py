@@ -17,7 +17,7 @@ from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from llmbatch_assets.adapters.files import write_atomically
+from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.cli import main
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.parameters import Parameters

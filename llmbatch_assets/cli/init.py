@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from llmbatch_assets.adapters.files import write_atomically
+from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.cli.session import print_line, telling_mistakes
 from llmbatch_assets.domain.text import slug
 from llmbatch_assets.errors import InputError

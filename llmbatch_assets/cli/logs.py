@@ -8,9 +8,9 @@ from collections.abc import Collection
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from llmbatch_assets.adapters.credentials import key_reader
-from llmbatch_assets.adapters.files import written
+from llmbatch_assets.adapters.files.atomic import written
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.providers.credentials import key_reader
 from llmbatch_assets.cli.progress import screen, told
 from llmbatch_assets.cli.session import set_up_logging
 from llmbatch_assets.domain.parameters import Llm

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Collection, Sequence
 
 from llmbatch_assets.adapters.artifacts import artifact_path
-from llmbatch_assets.adapters.credentials import missing_keys
-from llmbatch_assets.adapters.prices import require_prices
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.providers.credentials import missing_keys
+from llmbatch_assets.adapters.providers.prices import require_prices
 from llmbatch_assets.adapters.schema_due import why_due
 from llmbatch_assets.adapters.schema_files import schema_txt_mismatch
 from llmbatch_assets.domain.export.records import Join

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llmbatch_assets.adapters.prices import cost_function
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.providers.prices import cost_function
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.plan.report import PlanReport, shown_cost

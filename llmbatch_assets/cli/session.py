@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from llmbatch_assets.adapters.files import write_atomically
+from llmbatch_assets.adapters.files.atomic import write_atomically
+from llmbatch_assets.adapters.files.yaml_files import is_in_postgres
 from llmbatch_assets.adapters.project import BatchFile, find_config
-from llmbatch_assets.adapters.yaml_files import is_in_postgres
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.text import visible, visible_json
 from llmbatch_assets.errors import ConfigError, InputError, LlmBatchError

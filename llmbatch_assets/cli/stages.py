@@ -12,7 +12,7 @@ from dagster._core.utils import make_new_run_id
 from dagster._utils.interrupts import capture_interrupts
 
 from llmbatch_assets.adapters.artifacts import artifact_path
-from llmbatch_assets.adapters.files import read_json
+from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.batch import STAGES, build_batch
 from llmbatch_assets.cli.instance import open_instance

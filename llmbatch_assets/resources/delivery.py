@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from llmbatch_assets.adapters.artifacts import artifact_path
-from llmbatch_assets.adapters.exporters import Line, exporting
-from llmbatch_assets.adapters.files import read_json
-from llmbatch_assets.adapters.older_outputs import OlderOutputs
-from llmbatch_assets.adapters.output_reader import OutputReader
+from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.adapters.provenance import kept_identities
+from llmbatch_assets.adapters.store.older_outputs import OlderOutputs
+from llmbatch_assets.adapters.store.provenance import kept_identities
+from llmbatch_assets.adapters.store.reader import OutputReader
+from llmbatch_assets.adapters.tables.exporters import Line, exporting
 from llmbatch_assets.domain.export.columns import Column, cells
 from llmbatch_assets.domain.export.fields import OutputSchema
 from llmbatch_assets.domain.export.manifest import (

@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from llmbatch_assets.adapters.earlier_outputs import EarlierOutputs
-from llmbatch_assets.adapters.ledger import read_ledger
-from llmbatch_assets.adapters.prices import CostOf, cost_function
 from llmbatch_assets.adapters.project import Batch
+from llmbatch_assets.adapters.providers.prices import CostOf, cost_function
+from llmbatch_assets.adapters.store.ledger import read_ledger
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan

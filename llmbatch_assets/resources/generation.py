@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, Protocol
 import dagster as dg
 
 from llmbatch_assets.adapters.artifacts import artifact_path, output_store
-from llmbatch_assets.adapters.claims import claiming
-from llmbatch_assets.adapters.files import read_json, sweep, tell_written, write_json
-from llmbatch_assets.adapters.output_store import FileStore
+from llmbatch_assets.adapters.files.atomic import read_json, sweep, tell_written, write_json
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.adapters.provenance import Use, earlier_identities, keep_provenance, note_use
-from llmbatch_assets.adapters.run_history import append_run
+from llmbatch_assets.adapters.store.claims import claiming
+from llmbatch_assets.adapters.store.outputs import FileStore
+from llmbatch_assets.adapters.store.provenance import Use, earlier_identities, keep_provenance, note_use
+from llmbatch_assets.adapters.store.run_history import append_run
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
 from llmbatch_assets.domain.manifest import (

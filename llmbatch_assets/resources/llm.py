@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from llmbatch_assets.adapters.providers import PROVIDERS, Client
+from llmbatch_assets.adapters.providers.registry import PROVIDERS, Client
 from llmbatch_assets.domain.parameters import Llm, Parameters
 
 

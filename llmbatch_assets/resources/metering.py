@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from llmbatch_assets.adapters.ledger import UsageLedger
-from llmbatch_assets.adapters.prices import cost_function, require_prices
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.adapters.providers import Client
+from llmbatch_assets.adapters.providers.prices import cost_function, require_prices
+from llmbatch_assets.adapters.providers.registry import Client
+from llmbatch_assets.adapters.store.ledger import UsageLedger
 from llmbatch_assets.domain.ledger import Spending
 from llmbatch_assets.domain.pacing import PacingFacts, together
 from llmbatch_assets.domain.parameters import Llm

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.report_page import render_charts, render_summary
+from llmbatch_assets.adapters.pages.report_page import render_charts, render_summary
 from llmbatch_assets.domain.report.page import all_charts
 from llmbatch_assets.resources.reporting import Delivered
 

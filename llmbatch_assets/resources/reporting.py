@@ -10,13 +10,13 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from llmbatch_assets.adapters.artifacts import load_artifact
-from llmbatch_assets.adapters.files import write_atomically
-from llmbatch_assets.adapters.ledger import read_ledger
-from llmbatch_assets.adapters.output_reader import OutputReader
+from llmbatch_assets.adapters.files.atomic import write_atomically
+from llmbatch_assets.adapters.pages.report_page import Link, Links, parts_of, render_html, render_markdown
+from llmbatch_assets.adapters.pages.report_rows import PAGE_BYTES, RowSpool
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.adapters.report_page import Link, Links, parts_of, render_html, render_markdown
-from llmbatch_assets.adapters.report_rows import PAGE_BYTES, RowSpool
-from llmbatch_assets.adapters.run_history import read_runs
+from llmbatch_assets.adapters.store.ledger import read_ledger
+from llmbatch_assets.adapters.store.reader import OutputReader
+from llmbatch_assets.adapters.store.run_history import read_runs
 from llmbatch_assets.domain.export.columns import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem

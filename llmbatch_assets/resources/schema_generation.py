@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from llmbatch_assets.adapters.files import write_json
+from llmbatch_assets.adapters.files.atomic import write_json
 from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.adapters.provenance import keep_provenance
 from llmbatch_assets.adapters.schema_due import MANIFEST, generated_from_now
 from llmbatch_assets.adapters.schema_files import replace_schema_py, replace_schema_txt
 from llmbatch_assets.adapters.schema_module import load_schema, load_source
+from llmbatch_assets.adapters.store.provenance import keep_provenance
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.domain.schema.spec import render_schema

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llmbatch_assets.adapters.report_page import parts_of, render_html
-from llmbatch_assets.adapters.report_rows import RowSpool
+from llmbatch_assets.adapters.pages.report_page import parts_of, render_html
+from llmbatch_assets.adapters.pages.report_rows import RowSpool
 from llmbatch_assets.domain.report.rows import ItemRow
 from llmbatch_assets_tests.adapters.test_report_page import HOSTILE, LINKS, POINTERS, ROW, page
 

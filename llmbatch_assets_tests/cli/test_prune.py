@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch_assets.adapters.claims import claiming
+from llmbatch_assets.adapters.store.claims import claiming
 from llmbatch_assets_tests.chat_server import ChatServer, says
 from llmbatch_assets_tests.project import GENERATION, JUDGE, ROWS, Project, settings
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import pytest
 
 from llmbatch_assets.adapters.artifacts import artifact_path, output_reader
-from llmbatch_assets.adapters.exporters import EXPORTERS
-from llmbatch_assets.adapters.files import json_bytes, write_json
-from llmbatch_assets.adapters.output_store import FileStore
+from llmbatch_assets.adapters.files.atomic import json_bytes, write_json
 from llmbatch_assets.adapters.project import Batch, BatchFile
+from llmbatch_assets.adapters.store.outputs import FileStore
+from llmbatch_assets.adapters.tables.exporters import EXPORTERS
 from llmbatch_assets.domain.export.columns import ExportManifest
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.items.work import work_items_of

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from dagster._serdes import serialize_value
 
-from llmbatch_assets.adapters.durable import command_of, framed
+from llmbatch_assets.adapters.files.durable import command_of, framed
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.resources import event_process, partition_events

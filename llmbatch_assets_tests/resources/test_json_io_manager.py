@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 
 from llmbatch_assets.adapters.artifacts import artifact_path, load_artifact, output_reader, output_store
-from llmbatch_assets.adapters.files import json_bytes
-from llmbatch_assets.adapters.output_reader import OutputReader
+from llmbatch_assets.adapters.files.atomic import json_bytes
 from llmbatch_assets.adapters.project import Batch, BatchFile
+from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, work_items_of

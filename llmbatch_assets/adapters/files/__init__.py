@@ -1,0 +1,1 @@
+"""Durable files: atomic writes, group commit, YAML."""

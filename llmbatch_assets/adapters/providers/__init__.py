@@ -1,0 +1,1 @@
+"""LLM providers: clients, errors, credentials, prices."""

@@ -1,0 +1,1 @@
+"""The artifact store: outputs, provenance, claims, ledger."""

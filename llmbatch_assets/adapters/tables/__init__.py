@@ -1,0 +1,1 @@
+"""Tables: readers and exporters, one file per kind."""
