@@ -22,15 +22,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from llmbatch_assets.adapters.artifacts import artifact_path, load_artifact, output_reader
 from llmbatch_assets.adapters.files.atomic import json_bytes, keep_json
-from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.adapters.store.provenance import keep_provenance
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem, work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
-from llmbatch_assets.resources.delivery import deliver_exports
+from llmbatch_assets.stages.artifacts import artifact_path, load_artifact, output_reader
+from llmbatch_assets.stages.export import deliver_exports
+from llmbatch_assets.stages.project import Batch, BatchFile
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "jade", "kelp", "linen")
 N_ITEMS = 100_000

@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.plan.selection import Selection
-from llmbatch_assets.resources.generation import Generation
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.resources.progress import LogReporter
+from llmbatch_assets.stages.generate import Generation
+from llmbatch_assets.stages.progress import LogReporter
+from llmbatch_assets.stages.project import BatchFile
 from llmbatch_assets_tests.chat_server import ChatServer, RateLimit
 from llmbatch_assets_tests.project import make_project
 

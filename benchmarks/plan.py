@@ -19,13 +19,13 @@ from pathlib import Path
 import yaml
 
 from llmbatch_assets.adapters.files.atomic import json_bytes
-from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.adapters.store.provenance import Use, keep_provenance, note_use
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
+from llmbatch_assets.stages.project import Batch, BatchFile
 
 ROWS = 20_000
 GROUP_ROWS = 10

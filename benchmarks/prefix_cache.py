@@ -23,8 +23,6 @@ from pathlib import Path
 
 import yaml
 
-from llmbatch_assets.adapters.artifacts import load_artifact
-from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.adapters.providers.local_model import SERVER_SCRIPT, base_url, wait_until_ready
 from llmbatch_assets.adapters.providers.model_file import model_file
 from llmbatch_assets.adapters.providers.registry import PROVIDERS
@@ -32,6 +30,8 @@ from llmbatch_assets.adapters.store.ledger import read_ledger
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.stages.artifacts import load_artifact
+from llmbatch_assets.stages.project import Batch, BatchFile
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results/prefix_cache.json"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from llmbatch_assets.adapters.project import BatchFile, config_files, find_config
 from llmbatch_assets.assets.batch import BatchDefinitions, build_batch
 from llmbatch_assets.errors import ConfigError
+from llmbatch_assets.stages.project import BatchFile, config_files, find_config
 
 log = dg.get_dagster_logger("llmbatch_assets")
 

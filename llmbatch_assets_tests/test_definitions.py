@@ -11,8 +11,8 @@ import dagster as dg
 import pytest
 
 from llmbatch_assets import definitions
-from llmbatch_assets.adapters.project import config_files
 from llmbatch_assets.errors import ConfigError
+from llmbatch_assets.stages.project import config_files
 from llmbatch_assets_tests.project import Project, make_project, settings
 
 LONGEST_IMPORT_SEC = 1.5

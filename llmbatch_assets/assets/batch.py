@@ -9,7 +9,6 @@ from pathlib import Path
 
 import dagster as dg
 
-from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.checks import batch_checks
 from llmbatch_assets.assets.delivery import delivery_assets
 from llmbatch_assets.assets.keys import Names
@@ -19,9 +18,10 @@ from llmbatch_assets.assets.schema import schema_assets
 from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedule
 from llmbatch_assets.assets.sources import source_assets
 from llmbatch_assets.assets.work import work_assets
-from llmbatch_assets.resources.generation import ReporterFactory
 from llmbatch_assets.resources.json_io_manager import JsonIOManager
 from llmbatch_assets.resources.llm import LlmResource
+from llmbatch_assets.stages.generate import ReporterFactory
+from llmbatch_assets.stages.project import BatchFile
 
 PREPARE = ("llm_schema_py", "llm_schema_txt", "input_snapshot", "group_contexts", "work_items")
 GENERATE = ("llm_outputs",)

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from llmbatch_assets.adapters.artifacts import load_artifact, output_reader
-from llmbatch_assets.adapters.exported import exported_outputs
-from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.domain.export.export_check import expected_outputs, not_once, out_of_date
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, unresolved
 from llmbatch_assets.domain.quality import ABOUT_OUTPUTS, Finding
 from llmbatch_assets.domain.schema.json_schema import open_objects
+from llmbatch_assets.stages.artifacts import load_artifact, output_reader
+from llmbatch_assets.stages.exported import exported_outputs
+from llmbatch_assets.stages.project import BatchFile
 
 MAX_NAMED = 10
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.domain.export.manifest import told_of_export
@@ -12,7 +11,8 @@ from llmbatch_assets.domain.export.settings import export_warnings
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.quality import ABOUT_OUTPUTS
 from llmbatch_assets.resources.check_gate import refuse_unchecked
-from llmbatch_assets.resources.delivery import Delivered, deliver_exports
+from llmbatch_assets.stages.export import Delivered, deliver_exports
+from llmbatch_assets.stages.project import BatchFile
 
 
 def _export_metadata(delivered: Delivered) -> dict[str, Any]:

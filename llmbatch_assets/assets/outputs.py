@@ -7,8 +7,6 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from llmbatch_assets.adapters.artifacts import load_artifact
-from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.checks import check_results, evaluation, output_check_specs
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.assets.sources import use_sources
@@ -17,13 +15,15 @@ from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.quality import Finding, Quality, assess
 from llmbatch_assets.domain.text import many
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
-from llmbatch_assets.resources.generation import Generation, Outcome, Reporter, ReporterFactory
 from llmbatch_assets.resources.interruption import cancel
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.orphans import close_orphans, sign_run
 from llmbatch_assets.resources.partition_events import PartitionEvents
-from llmbatch_assets.resources.progress import dagster_reporter
 from llmbatch_assets.resources.versions import run_tags
+from llmbatch_assets.stages.artifacts import load_artifact
+from llmbatch_assets.stages.generate import Generation, Outcome, Reporter, ReporterFactory
+from llmbatch_assets.stages.progress import dagster_reporter
+from llmbatch_assets.stages.project import Batch, BatchFile
 
 
 class GenerateConfig(dg.Config):

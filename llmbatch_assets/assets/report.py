@@ -4,13 +4,13 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.domain.export.columns import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.resources.report_metadata import report_metadata
-from llmbatch_assets.resources.reporting import deliver_report
+from llmbatch_assets.stages.project import BatchFile
+from llmbatch_assets.stages.report import deliver_report
 
 
 def report_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:

@@ -3,16 +3,16 @@
 import dagster as dg
 from pydantic import Field
 
-from llmbatch_assets.adapters.project import BatchFile
-from llmbatch_assets.adapters.schema_due import why_due
-from llmbatch_assets.adapters.schema_files import ensure_schema_txt
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.errors import RunInterruptedError
-from llmbatch_assets.resources.generation import ReporterFactory
 from llmbatch_assets.resources.interruption import cancel
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.resources.schema_generation import write_schema
+from llmbatch_assets.stages.generate import ReporterFactory
+from llmbatch_assets.stages.project import BatchFile
+from llmbatch_assets.stages.schema_due import why_due
+from llmbatch_assets.stages.schema_files import ensure_schema_txt
+from llmbatch_assets.stages.write_schema import write_schema
 
 
 class SchemaModuleConfig(dg.Config):

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.resources.versions import input_tags, observe
+from llmbatch_assets.stages.project import Batch, BatchFile
 
 
 def source_assets(batch_file: BatchFile, names: Names, *, table: bool) -> list[dg.SourceAsset]:

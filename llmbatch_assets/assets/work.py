@@ -5,7 +5,6 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.adapters.tables.given_table import given_table
 from llmbatch_assets.assets.keys import Names
 from llmbatch_assets.assets.sources import use_sources
@@ -17,7 +16,8 @@ from llmbatch_assets.domain.items.table import Snapshot, take_snapshot
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, WorkPlan, work_items_of
 from llmbatch_assets.errors import InputError
 from llmbatch_assets.resources.dynamic_partitions import sync_partitions
-from llmbatch_assets.resources.planning import Planner
+from llmbatch_assets.stages.plan import Planner
+from llmbatch_assets.stages.project import Batch, BatchFile
 
 
 def work_assets(

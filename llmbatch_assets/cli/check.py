@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-from llmbatch_assets.adapters.batch_check import Found, check_batch
-from llmbatch_assets.adapters.project import BatchFile, config_files
 from llmbatch_assets.cli.session import (
     EXIT_INPUT,
     config_option,
@@ -19,6 +17,8 @@ from llmbatch_assets.cli.session import (
     telling_mistakes,
 )
 from llmbatch_assets.domain.text import flatten, many
+from llmbatch_assets.stages.check import Found, check_batch
+from llmbatch_assets.stages.project import BatchFile, config_files
 
 
 @click.command()
@@ -70,7 +70,7 @@ def _counted(lines: list[str], what: str) -> str:
 
 def _answers(batch_file: BatchFile) -> bool:
     # Importing Dagster takes seconds, which a mere look at files should not.
-    from llmbatch_assets.cli.ping import ping
+    from llmbatch_assets.stages.ping import ping
 
     pongs = list(ping(batch_file.load()))
     for pong in pongs:

@@ -11,13 +11,13 @@ import click
 from rich.table import Table
 
 from llmbatch_assets.adapters.files.atomic import write_atomically
-from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.cli.plan import show_differences
 from llmbatch_assets.cli.session import config_option, console, open_batch_file, set_up_logging, telling_mistakes
 from llmbatch_assets.domain.plan.output_diff import LABELS, Comparison, compared, told
 from llmbatch_assets.domain.plan.rerun_reasons import LABELS as REASON_LABELS
 from llmbatch_assets.domain.text import many, visible
-from llmbatch_assets.resources.comparing import Comparing, Known
+from llmbatch_assets.stages.compare import Comparing, Known
+from llmbatch_assets.stages.project import Batch
 
 SHOWN_ITEMS = 20
 

@@ -9,12 +9,12 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from llmbatch_assets.adapters.files.atomic import written
-from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.adapters.providers.credentials import key_reader
 from llmbatch_assets.cli.progress import screen, told
 from llmbatch_assets.cli.session import set_up_logging
 from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.errors import ConfigError, RunPermanentError
+from llmbatch_assets.stages.project import Batch
 
 LARGEST_LOG_BYTES = 10_000_000
 OLD_LOGS = 3

@@ -14,7 +14,7 @@ from llmbatch_assets.domain.plan.estimate import Estimate, Range
 from llmbatch_assets.domain.plan.report import PlanReport, Spending, reason_lines, shown_duration
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.text import many, visible
-from llmbatch_assets.resources.planning import plan_of
+from llmbatch_assets.stages.plan import plan_of
 
 MOST_LINES = 40
 

@@ -20,8 +20,8 @@ from llmbatch_assets.cli.session import console
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.progress import Pace, duration
 from llmbatch_assets.engine.tally import Tally
-from llmbatch_assets.resources.generation import Outcome
-from llmbatch_assets.resources.progress import LogReporter, told_causes
+from llmbatch_assets.stages.generate import Outcome
+from llmbatch_assets.stages.progress import LogReporter, told_causes
 
 BAR_CELLS = 28
 REDRAWS_PER_SECOND = 4

@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from llmbatch_assets.adapters.project import Batch
-from llmbatch_assets.adapters.pruning import Pruning, Unused, delete, find_unused
 from llmbatch_assets.cli.session import (
     config_option,
     json_option,
@@ -18,6 +16,8 @@ from llmbatch_assets.cli.session import (
     telling_mistakes,
 )
 from llmbatch_assets.domain.text import many
+from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.prune import Pruning, Unused, delete, find_unused
 
 LOST = (
     "What is lost with them: going back to an earlier prompt, schema, model or judge pays for its outputs again, and "

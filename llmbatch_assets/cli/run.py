@@ -6,7 +6,6 @@ import sys
 
 import click
 
-from llmbatch_assets.adapters.project import Batch
 from llmbatch_assets.cli.session import (
     EXIT_STOPPED,
     complain,
@@ -16,6 +15,7 @@ from llmbatch_assets.cli.session import (
 )
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.text import nearest
+from llmbatch_assets.stages.project import Batch
 
 ASSETS = (
     *("llm_schema_py", "llm_schema_txt", "input_snapshot", "group_contexts", "work_items"),
@@ -84,8 +84,8 @@ def run(
         from llmbatch_assets.cli.logs import keep_log
 
         keep_log(batch)
-        from llmbatch_assets.cli.preflight import preflight, require_keys
         from llmbatch_assets.cli.stages import StageRunner
+        from llmbatch_assets.stages.preflight import preflight, require_keys
 
         # Without --select, what is made again is the outputs.
         forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)
@@ -103,7 +103,7 @@ def _ask(batch: Batch, selection: Selection, forced: set[str], select: tuple[str
     """Ask at a terminal whether to pay what was not agreed to, and end where the answer is no."""
     if not sys.stdin.isatty():
         return
-    from llmbatch_assets.cli.question import question
+    from llmbatch_assets.stages.question import question
 
     asked = question(batch, selection, force="llm_outputs" in forced, plans="work_items" in select)
     if asked and not click.confirm(asked, err=True):

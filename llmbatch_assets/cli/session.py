@@ -17,10 +17,10 @@ from rich.console import Console
 
 from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.adapters.files.yaml_files import is_in_postgres
-from llmbatch_assets.adapters.project import BatchFile, find_config
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.text import visible, visible_json
 from llmbatch_assets.errors import ConfigError, InputError, LlmBatchError
+from llmbatch_assets.stages.project import BatchFile, find_config
 
 EXIT_STOPPED = 1
 EXIT_INPUT = 2

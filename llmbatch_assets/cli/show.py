@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from llmbatch_assets.adapters.item_view import item_view
 from llmbatch_assets.cli.session import (
     config_option,
     json_option,
@@ -20,6 +19,7 @@ from llmbatch_assets.cli.session import (
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.text import many
+from llmbatch_assets.stages.show import item_view
 
 # As llmbatch status says it.
 STATES = {"failed_permanently": "failed for good"}

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from llmbatch_assets.adapters.standing import batch_status
 from llmbatch_assets.cli.session import (
     config_option,
     json_option,
@@ -18,6 +17,7 @@ from llmbatch_assets.cli.session import (
 )
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.text import many
+from llmbatch_assets.stages.status import batch_status
 
 
 @click.command()

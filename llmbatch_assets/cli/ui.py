@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 
-from llmbatch_assets.adapters.project import CONFIG_ENV, BatchFile, config_files
 from llmbatch_assets.cli.session import config_option, console, open_batch_file, telling_mistakes, use_project_instance
 from llmbatch_assets.domain.text import visible
 from llmbatch_assets.errors import ConfigError
+from llmbatch_assets.stages.project import CONFIG_ENV, BatchFile, config_files
 
 
 @click.command()

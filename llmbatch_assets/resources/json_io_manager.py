@@ -5,10 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.artifacts import artifact_path, load_artifact, output_reader
 from llmbatch_assets.adapters.files.atomic import keep_json, tell_written
-from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.adapters.store.reader import OutputReader
+from llmbatch_assets.stages.artifacts import artifact_path, load_artifact, output_reader
+from llmbatch_assets.stages.project import Batch, BatchFile
 
 
 class JsonIOManager(dg.ConfigurableIOManager):

@@ -6,7 +6,7 @@ import dagster as dg
 
 from llmbatch_assets.adapters.pages.report_page import render_charts, render_summary
 from llmbatch_assets.domain.report.page import all_charts
-from llmbatch_assets.resources.reporting import Delivered
+from llmbatch_assets.stages.report import Delivered
 
 
 def report_metadata(delivered: Delivered) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.assets.batch import build_batch
+from llmbatch_assets.stages.project import BatchFile
 from llmbatch_assets_tests.chat_server import ChatServer, says
 from llmbatch_assets_tests.project import Project, make_project
 from llmbatch_assets_tests.schema_answers import BROKEN, NEW, archived, fenced, with_schema_prompt

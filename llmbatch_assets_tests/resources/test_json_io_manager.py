@@ -7,9 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from llmbatch_assets.adapters.artifacts import artifact_path, load_artifact, output_reader, output_store
 from llmbatch_assets.adapters.files.atomic import json_bytes
-from llmbatch_assets.adapters.project import Batch, BatchFile
 from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.items.table import Snapshot
@@ -17,6 +15,8 @@ from llmbatch_assets.domain.items.work import GroupContext, WorkItems, work_item
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, MissingArtifactError
 from llmbatch_assets.resources.json_io_manager import JsonIOManager
+from llmbatch_assets.stages.artifacts import artifact_path, load_artifact, output_reader, output_store
+from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets_tests.project import Project, make_project
 
 CONTEXT = GroupContext(group_context_id="abc", group_key="né", context="red\n\n[1]\na: b", meta={"n_rows_total": 1})

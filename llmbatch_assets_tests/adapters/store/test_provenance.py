@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch_assets.adapters.project import BatchFile
 from llmbatch_assets.adapters.store.provenance import (
     Use,
     earlier_identities,
@@ -19,6 +18,7 @@ from llmbatch_assets.adapters.store.provenance import (
     read_uses,
 )
 from llmbatch_assets.domain.items.identity import identity_of
+from llmbatch_assets.stages.project import BatchFile
 from llmbatch_assets_tests.project import GENERATION, SCHEMA, make_project
 
 
