@@ -28,9 +28,9 @@ from dagster_graphql.test.utils import define_out_of_process_context, execute_da
 
 from llmbatch_assets.assets.batch import BatchDefinitions, build_batch
 from llmbatch_assets.cli.session import use_project_instance
-from llmbatch_assets.resources import partition_events
-from llmbatch_assets.resources.event_groups import EventGroups
-from llmbatch_assets.resources.partition_events import PartitionEvents
+from llmbatch_assets.resources.events import partition_events
+from llmbatch_assets.resources.events.event_groups import EventGroups
+from llmbatch_assets.resources.events.partition_events import PartitionEvents
 from llmbatch_assets.stages.generate import Generation
 from llmbatch_assets_tests.postgres_server import find_server, postgres_server
 from llmbatch_assets_tests.project import Project, make_project

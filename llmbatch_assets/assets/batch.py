@@ -18,7 +18,7 @@ from llmbatch_assets.assets.schema import schema_assets
 from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedule
 from llmbatch_assets.assets.sources import source_assets
 from llmbatch_assets.assets.work import work_assets
-from llmbatch_assets.resources.json_io_manager import JsonIOManager
+from llmbatch_assets.resources.io_manager import JsonIOManager
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.stages.generate import ReporterFactory
 from llmbatch_assets.stages.project import BatchFile

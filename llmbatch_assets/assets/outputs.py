@@ -15,10 +15,10 @@ from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.quality import Finding, Quality, assess
 from llmbatch_assets.domain.text import many
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
+from llmbatch_assets.resources.events.partition_events import PartitionEvents
 from llmbatch_assets.resources.interruption import cancel
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.resources.orphans import close_orphans, sign_run
-from llmbatch_assets.resources.partition_events import PartitionEvents
+from llmbatch_assets.resources.runs import close_orphans, sign_run
 from llmbatch_assets.resources.versions import run_tags
 from llmbatch_assets.stages.artifacts import load_artifact
 from llmbatch_assets.stages.generate import Generation, Outcome, Reporter, ReporterFactory

@@ -15,7 +15,7 @@ from llmbatch_assets.domain.items.preview import facts, preview
 from llmbatch_assets.domain.items.table import Snapshot, take_snapshot
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, WorkPlan, work_items_of
 from llmbatch_assets.errors import InputError
-from llmbatch_assets.resources.dynamic_partitions import sync_partitions
+from llmbatch_assets.resources.partitions import sync_partitions
 from llmbatch_assets.stages.plan import Planner
 from llmbatch_assets.stages.project import Batch, BatchFile
 

@@ -13,7 +13,6 @@ from dagster._utils.interrupts import capture_interrupts
 
 from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.assets.batch import STAGES, build_batch
-from llmbatch_assets.cli.instance import open_instance
 from llmbatch_assets.cli.progress import TerminalReporter, tell
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
 from llmbatch_assets.cli.signals import SignalsNoted
@@ -22,7 +21,8 @@ from llmbatch_assets.domain.export.manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.domain.text import many
 from llmbatch_assets.errors import RunInterruptedError
-from llmbatch_assets.resources.orphans import close_orphans, process_tags
+from llmbatch_assets.resources.instance import open_instance
+from llmbatch_assets.resources.runs import close_orphans, process_tags
 from llmbatch_assets.resources.storage_faults import telling_storage_faults
 from llmbatch_assets.stages.artifacts import artifact_path
 from llmbatch_assets.stages.generate import Outcome

@@ -39,7 +39,7 @@ def ui(config: str | None, host: str, port: int) -> None:
         _check_port(host, port)
         home = use_project_instance(batch_file.root)
         # Dagster would tell what is wrong with it at the end of a page.
-        from llmbatch_assets.cli.instance import open_instance
+        from llmbatch_assets.resources.instance import open_instance
         from llmbatch_assets.resources.storage_faults import telling_storage_faults
 
         with telling_storage_faults():

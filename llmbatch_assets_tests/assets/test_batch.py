@@ -15,7 +15,7 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from llmbatch_assets.assets.batch import STAGES, BatchDefinitions, build_batch
 from llmbatch_assets.assets.keys import Names
-from llmbatch_assets.resources.dynamic_partitions import KEYS_AT_ONCE, sync_partitions
+from llmbatch_assets.resources.partitions import KEYS_AT_ONCE, sync_partitions
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
 from llmbatch_assets_tests.project import ROWS, Project, make_project, partition_states, settings
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from llmbatch_assets.domain.quality import BROKEN
-from llmbatch_assets.resources import event_process
-from llmbatch_assets.resources.partition_events import WORTH_A_PROCESS
+from llmbatch_assets.resources.events import event_process
+from llmbatch_assets.resources.events.partition_events import WORTH_A_PROCESS
 from llmbatch_assets_tests.chat_server import ChatServer, says
 from llmbatch_assets_tests.cli.test_statuses import STATUSES, Shown, questions, statuses_of
 from llmbatch_assets_tests.dagster_api import DagsterApi, RunningUi, running_ui

@@ -26,7 +26,7 @@ from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
-from llmbatch_assets.resources.dynamic_partitions import RemovesMany
+from llmbatch_assets.resources.partitions import RemovesMany
 from llmbatch_assets.resources.sqlite_engines import MOST_OPEN
 from llmbatch_assets.resources.sqlite_storage import KEYS_AT_ONCE, BatchingEventLogStorage
 from llmbatch_assets_tests.event_history import (

@@ -21,10 +21,10 @@ from llmbatch_assets.adapters.files.durable import command_of, framed
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.resources import event_process, partition_events
-from llmbatch_assets.resources.event_groups import EVENTS_AT_ONCE
-from llmbatch_assets.resources.event_process import GROUPS_BEHIND, EventProcess, store_events
-from llmbatch_assets.resources.item_events import ItemEvent, Materialized
-from llmbatch_assets.resources.partition_events import PartitionEvents
+from llmbatch_assets.resources.events.event_groups import EVENTS_AT_ONCE
+from llmbatch_assets.resources.events.event_process import GROUPS_BEHIND, EventProcess, store_events
+from llmbatch_assets.resources.events.item_events import ItemEvent, Materialized
+from llmbatch_assets.resources.events.partition_events import PartitionEvents
 from llmbatch_assets_tests.event_history import DEFAULT, OURS, write_settings
 from llmbatch_assets_tests.own_processes import running
 
@@ -309,7 +309,7 @@ def test_a_process_whose_input_ends_in_the_middle_of_a_group_ends_without_a_word
 KILLED = """
     import os, pickle, signal, sys
     from dagster import DagsterInstance
-    from llmbatch_assets.resources.event_process import EventProcess
+    from llmbatch_assets.resources.events.event_process import EventProcess
 
     teller, groups = pickle.load(sys.stdin.buffer)
     process = EventProcess(DagsterInstance.get().get_ref(), teller, print)

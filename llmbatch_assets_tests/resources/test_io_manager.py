@@ -14,7 +14,7 @@ from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, MissingArtifactError
-from llmbatch_assets.resources.json_io_manager import JsonIOManager
+from llmbatch_assets.resources.io_manager import JsonIOManager
 from llmbatch_assets.stages.artifacts import artifact_path, load_artifact, output_reader, output_store
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets_tests.project import Project, make_project

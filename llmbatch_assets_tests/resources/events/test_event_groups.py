@@ -12,7 +12,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events.log import EventLogEntry
 
 from llmbatch_assets.errors import RunPermanentError
-from llmbatch_assets.resources.event_groups import EVENTS_AT_ONCE, LONGEST_WAIT, EventGroups
+from llmbatch_assets.resources.events.event_groups import EVENTS_AT_ONCE, LONGEST_WAIT, EventGroups
 from llmbatch_assets_tests.event_history import MATERIALIZATION, event
 
 Stored = list[list[EventLogEntry]]

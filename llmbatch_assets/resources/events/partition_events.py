@@ -14,10 +14,10 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.resources.event_groups import EventGroups
-from llmbatch_assets.resources.event_process import EventProcess, store_events
+from llmbatch_assets.resources.events.event_groups import EventGroups
+from llmbatch_assets.resources.events.event_process import EventProcess, store_events
+from llmbatch_assets.resources.events.item_events import ItemEvent, Materialized, Planned, Teller
 from llmbatch_assets.resources.interruption import holding_interrupts
-from llmbatch_assets.resources.item_events import ItemEvent, Materialized, Planned, Teller
 from llmbatch_assets.resources.storage_faults import telling_storage_faults
 from llmbatch_assets.resources.versions import Mark, versions_sha
 

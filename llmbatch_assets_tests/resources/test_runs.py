@@ -15,7 +15,7 @@ import pytest
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from dagster._core.utils import make_new_run_id
 
-from llmbatch_assets.resources.orphans import close_orphans, process_tags
+from llmbatch_assets.resources.runs import close_orphans, process_tags
 from llmbatch_assets_tests.chat_server import ChatServer
 from llmbatch_assets_tests.project import make_project
 

@@ -9,7 +9,7 @@ from dagster._core.events.log import EventLogEntry
 
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
-from llmbatch_assets.resources.partition_events import PartitionEvents
+from llmbatch_assets.resources.events.partition_events import PartitionEvents
 
 PARTITIONS = dg.DynamicPartitionsDefinition(name="work_items")
 ITEM = WorkItem("w1", "red-1", "red", 0, None, "How tall?", {})

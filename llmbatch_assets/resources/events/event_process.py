@@ -21,7 +21,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import deserialize_value, serialize_value
 
 from llmbatch_assets.adapters.files.durable import LENGTH, command_of, framed
-from llmbatch_assets.resources.item_events import ItemEvent, Teller
+from llmbatch_assets.resources.events.item_events import ItemEvent, Teller
 
 # A storage that is slower than the calls holds them up from here on: whoever ends the run waits for what is left, which
 # may be some seconds with Dagster's own SQLite storage.

@@ -1,0 +1,1 @@
+"""Item events in Dagster."""
