@@ -147,7 +147,7 @@ def cached(items: int, rounds: int) -> Result:
 def startup(rounds: int) -> Result:
     """Nothing to do, 50 items; and what the slowest imports take."""
     told = cached(50, rounds)
-    modules = "import dagster, llmbatch_assets.cli.stages"
+    modules = "import dagster, llmbatch_assets.cli.stage_runner"
     lines = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", modules], capture_output=True, text=True, check=True
     ).stderr.splitlines()

@@ -10,14 +10,14 @@ from pathlib import Path
 import dagster as dg
 
 from llmbatch_assets.assets.checks import batch_checks
-from llmbatch_assets.assets.delivery import delivery_assets
-from llmbatch_assets.assets.keys import Names
-from llmbatch_assets.assets.outputs import generate_pending_job, llm_outputs_asset
+from llmbatch_assets.assets.export import delivery_assets
+from llmbatch_assets.assets.llm_outputs import generate_pending_job, llm_outputs_asset
+from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.report import report_asset
 from llmbatch_assets.assets.schema import schema_assets
 from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedule
 from llmbatch_assets.assets.sources import source_assets
-from llmbatch_assets.assets.work import work_assets
+from llmbatch_assets.assets.work_items import work_assets
 from llmbatch_assets.resources.io_manager import JsonIOManager
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.stages.generate import ReporterFactory

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.export.export_check import expected_outputs, not_once, out_of_date
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, unresolved
 from llmbatch_assets.domain.quality import ABOUT_OUTPUTS, Finding

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from llmbatch_assets.adapters.store.reader import OutputReader
-from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.export.columns import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.resources.report_metadata import report_metadata

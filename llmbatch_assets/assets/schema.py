@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.interruption import cancel

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sources import FINGERPRINTS
 from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.versions import recorded_version

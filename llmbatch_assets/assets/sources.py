@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.assets.names import Names
 from llmbatch_assets.resources.versions import input_tags, observe
 from llmbatch_assets.stages.project import Batch, BatchFile
 

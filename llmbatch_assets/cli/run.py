@@ -84,7 +84,7 @@ def run(
         from llmbatch_assets.cli.logs import keep_log
 
         keep_log(batch)
-        from llmbatch_assets.cli.stages import StageRunner
+        from llmbatch_assets.cli.stage_runner import StageRunner
         from llmbatch_assets.stages.preflight import preflight, require_keys
 
         # Without --select, what is made again is the outputs.

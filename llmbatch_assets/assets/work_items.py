@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from llmbatch_assets.adapters.tables.given_table import given_table
-from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.items.grouping import make_plan

@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from llmbatch_assets.assets.checks import check_results, evaluation, output_check_specs
-from llmbatch_assets.assets.keys import Names
+from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.domain.plan.selection import Selection
