@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.plan.selection import Selection
-from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.stages.generate import Generation
 from llmbatch_assets.stages.progress import LogReporter
 from llmbatch_assets.stages.project import BatchFile
@@ -57,7 +57,7 @@ def measure(case: Case) -> dict[str, float]:
         project.table([(f"x{number}", "red", f"Question number {number}?") for number in range(case.items)])
         batch = BatchFile(project.config).load()
         plan = make_plan(batch.read_snapshot(), batch.parameters)
-        generation = Generation(batch, plan.items, plan.contexts, LlmResource(), LogReporter(lambda _: None, 0))
+        generation = Generation(batch, plan.items, plan.contexts, open_client, LogReporter(lambda _: None, 0))
         started = time.monotonic()
         outcome = generation.run(generation.choose(Selection(), force=False), lambda *_: None)
         seconds = time.monotonic() - started

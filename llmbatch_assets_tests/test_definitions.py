@@ -20,7 +20,7 @@ IMPORT_THE_DOMAIN = """
 import importlib, json, pkgutil, sys, time
 started = time.perf_counter()
 import llmbatch_assets.domain, llmbatch_assets.errors
-names = [f"llmbatch_assets.domain.{module.name}" for module in pkgutil.iter_modules(llmbatch_assets.domain.__path__)]
+names = [module.name for module in pkgutil.walk_packages(llmbatch_assets.domain.__path__, "llmbatch_assets.domain.")]
 for name in names:
     importlib.import_module(name)
 print(json.dumps({"names": names, "took": time.perf_counter() - started, "all": sorted(sys.modules)}))

@@ -16,13 +16,12 @@ from llmbatch_assets.domain.quality import Finding, Quality, assess
 from llmbatch_assets.domain.text import many
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.events.partition_events import PartitionEvents
-from llmbatch_assets.resources.interruption import cancel
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.resources.runs import close_orphans, sign_run
+from llmbatch_assets.resources.reporter import ReporterFactory, dagster_reporter
+from llmbatch_assets.resources.runs import cancel, close_orphans, sign_run
 from llmbatch_assets.resources.versions import run_tags
 from llmbatch_assets.stages.artifacts import load_artifact
-from llmbatch_assets.stages.generate import Generation, Outcome, Reporter, ReporterFactory
-from llmbatch_assets.stages.progress import dagster_reporter
+from llmbatch_assets.stages.generate import Generation, Outcome, Reporter
 from llmbatch_assets.stages.project import Batch, BatchFile
 
 
@@ -158,7 +157,7 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
         try:
             batch = batch_file.load()
             watcher = reporter(context, batch) if reporter else _log_reporter(context, batch)
-            generation = Generation(batch, work_items.items, group_contexts, llm, watcher, context.run.run_id)
+            generation = Generation(batch, work_items.items, group_contexts, llm.client, watcher, context.run.run_id)
             stage = GenerateStage(context.op_execution_context, names, batch, generation)
             # No output is yielded, or Dagster would call every partition materialized: events were logged one by one.
             yield from check_results(stage.run(config))
@@ -183,7 +182,7 @@ def generate_pending_job(batch_file: BatchFile, names: Names, tags: dict[str, st
         batch = batch_file.load()
         items = load_artifact(batch, "work_items", WorkItems).items
         contexts = load_artifact(batch, "group_contexts", list[GroupContext])
-        generation = Generation(batch, items, contexts, llm, _log_reporter(context, batch), context.run.run_id)
+        generation = Generation(batch, items, contexts, llm.client, _log_reporter(context, batch), context.run.run_id)
         for result in check_results(GenerateStage(context, names, batch, generation).run(config)):
             # Dagster logs it, though its annotation does not say so.
             context.log_event(evaluation(names.key("llm_outputs"), result))  # type: ignore[arg-type]

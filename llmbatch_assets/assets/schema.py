@@ -6,9 +6,9 @@ from pydantic import Field
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.errors import RunInterruptedError
-from llmbatch_assets.resources.interruption import cancel
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.stages.generate import ReporterFactory
+from llmbatch_assets.resources.reporter import ReporterFactory
+from llmbatch_assets.resources.runs import cancel
 from llmbatch_assets.stages.project import BatchFile
 from llmbatch_assets.stages.schema_due import why_due
 from llmbatch_assets.stages.schema_files import ensure_schema_txt
@@ -49,7 +49,7 @@ def schema_assets(batch_file: BatchFile, names: Names, reporter: ReporterFactory
             say = reporter(context, batch).say if reporter else context.log.info
             say(f"{batch.layout.schema_py} is to be written: {why}")
             try:
-                done = write_schema(batch, llm, say, context.run.run_id)
+                done = write_schema(batch, llm.client, say, context.run.run_id)
             except RunInterruptedError:
                 cancel(context)
             facts |= {"attempts": done.written.attempts, "tokens": done.written.usage.total_tokens}

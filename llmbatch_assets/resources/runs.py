@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import socket
+from typing import NoReturn
 
 import dagster as dg
 import psutil
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 _HOST, _PROCESS = "llmbatch/host", "llmbatch/process"
 _OPEN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -31,6 +33,12 @@ def close_orphans(instance: dg.DagsterInstance) -> list[str]:
     for run in dead:
         instance.report_run_canceled(run, message="The process of this run is gone; what it accepted is kept.")
     return [run.run_id for run in dead]
+
+
+def cancel(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> NoReturn:
+    """End the run as CANCELED. Ended as FAILURE, it would show every partition that it did not reach as failed."""
+    context.instance.report_run_canceling(context.run)
+    raise DagsterExecutionInterruptedError
 
 
 def _own_process() -> str:

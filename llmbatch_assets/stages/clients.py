@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from llmbatch_assets.adapters.providers.prices import cost_function, require_prices
-from llmbatch_assets.adapters.providers.registry import Client
+from llmbatch_assets.adapters.providers.registry import Client, Opener
 from llmbatch_assets.adapters.store.ledger import UsageLedger
 from llmbatch_assets.domain.ledger import Spending
 from llmbatch_assets.domain.pacing import PacingFacts, together
@@ -16,7 +16,6 @@ from llmbatch_assets.engine.forecast import Forecast
 from llmbatch_assets.engine.metering import Books, MeteredClient
 from llmbatch_assets.engine.pacing import CallLimits, Pacer
 from llmbatch_assets.engine.ports import Clock
-from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.stages.project import Batch
 
 
@@ -24,7 +23,7 @@ from llmbatch_assets.stages.project import Batch
 class Meter:
     """One run's calls: opens the clients that make them, and knows what they came to so far."""
 
-    llm: LlmResource
+    open_client: Opener
     batch: Batch
     run_id: str
     now: Clock
@@ -45,7 +44,8 @@ class Meter:
         """
         parameters = self.batch.parameters
         async with (
-            self.llm.clients(parameters, self.batch.root) as (generator, judge),
+            self.open_client(parameters.llm, self.batch.root) as generator,
+            self._open_judge() as judge,
             self._books(stopped) as books,
         ):
             pacer, judge_llm = self._pacer(parameters.llm, stopped), parameters.judge_llm()
@@ -58,10 +58,16 @@ class Meter:
             finally:
                 self.structured_output = generator.structured_output
 
+    def _open_judge(self) -> AbstractAsyncContextManager[Client | None]:
+        parameters = self.batch.parameters
+        if not parameters.prompts.judge.enabled:
+            return nullcontext()
+        return self.open_client(parameters.judge_llm(), self.batch.root)
+
     @asynccontextmanager
     async def client(self, llm: Llm, stopped: asyncio.Event) -> AsyncIterator[MeteredClient]:
         """One client with some settings. Raises ``ConfigError`` where a budget cannot be kept."""
-        async with self.llm.client(llm, self.batch.root) as client, self._books(stopped) as books:
+        async with self.open_client(llm, self.batch.root) as client, self._books(stopped) as books:
             yield self._metered(client, llm, self._pacer(llm, stopped), books)
 
     @asynccontextmanager

@@ -10,9 +10,8 @@ from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-import dagster as dg
-
 from llmbatch_assets.adapters.files.atomic import read_json, sweep, tell_written, write_json
+from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.store.claims import claiming
 from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.store.provenance import Use, earlier_identities, keep_provenance, note_use
@@ -36,11 +35,10 @@ from llmbatch_assets.engine.stop_rules import StopRules
 from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.engine.workers import BatchRun
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, LocalModelError, RunInterruptedError, RunPermanentError
-from llmbatch_assets.resources.interruption import holding_interrupts, interruptible
-from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.stages.artifacts import artifact_path, output_store
 from llmbatch_assets.stages.clients import Meter
 from llmbatch_assets.stages.garbage import rare_collections
+from llmbatch_assets.stages.interruption import holding_interrupts, interruptible
 from llmbatch_assets.stages.project import Batch
 
 
@@ -87,10 +85,6 @@ class Reporter(Protocol):
         """The run is over."""
 
 
-# Makes whoever watches a run, of the run's context and batch.
-ReporterFactory = Callable[[dg.AssetExecutionContext, Batch], Reporter]
-
-
 def new_run_id() -> str:
     """A name for a run that Dagster has none for."""
     return str(uuid.uuid4())
@@ -108,13 +102,13 @@ class Generation:
     batch: Batch
     items: Sequence[WorkItem]
     contexts: Sequence[GroupContext]
-    llm: LlmResource
+    open_client: Opener
     reporter: Reporter
     run_id: str = field(default_factory=new_run_id)
 
     @cached_property
     def meter(self) -> Meter:
-        return Meter(self.llm, self.batch, self.run_id, utc_now)
+        return Meter(self.open_client, self.batch, self.run_id, utc_now)
 
     @cached_property
     def store(self) -> FileStore:

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.errors import AnswerError, LlmBatchError
-from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.stages.clients import Meter
 from llmbatch_assets.stages.generate import new_run_id, utc_now
 from llmbatch_assets.stages.project import Batch
@@ -38,7 +38,7 @@ def ping(batch: Batch) -> Iterator[Pong]:
 
 def _ping(batch: Batch, llm: Llm) -> Pong:
     where = f" at {llm.endpoint}" if llm.provider == "openai" else f" ({llm.provider})"
-    meter = Meter(LlmResource(), batch, new_run_id(), utc_now)
+    meter = Meter(open_client, batch, new_run_id(), utc_now)
     try:
         asyncio.run(_call(meter, llm.model_copy(update={"max_output_tokens": PING_TOKENS})))
     except AnswerError:

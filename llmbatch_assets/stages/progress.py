@@ -9,12 +9,7 @@ from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.manifest import progress_every_n
 from llmbatch_assets.domain.progress import Pace, duration
 from llmbatch_assets.engine.tally import Tally
-from llmbatch_assets.resources.storage_faults import telling_storage_faults
 from llmbatch_assets.stages.generate import Outcome
-
-# A line of Dagster's log is a row of its database: at most one a second, and at least one in five minutes.
-DAGSTER_PAUSE_SEC = 1.0
-DAGSTER_SILENCE_SEC = 300.0
 
 
 class LogReporter:
@@ -68,12 +63,6 @@ class LogReporter:
         """Tell the causes of failures."""
         for cause, count in sorted(outcome.tally.causes.items()):
             self._say(f"failed: {count} {cause}")
-
-
-def dagster_reporter(say: Callable[[str], None], verbose: int) -> LogReporter:
-    """A reporter at a rate that Dagster's event log bears."""
-    told = telling_storage_faults()(say)
-    return LogReporter(told, verbose, pause=DAGSTER_PAUSE_SEC, silence=DAGSTER_SILENCE_SEC)
 
 
 def progress_line(tally: Tally, pace: Pace) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmbatch_assets.adapters.files.atomic import write_json
+from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.schema_module import load_schema, load_source
 from llmbatch_assets.adapters.store.provenance import keep_provenance
 from llmbatch_assets.domain.outcome import Completion
@@ -16,10 +17,9 @@ from llmbatch_assets.domain.schema.writing import schema_conversation
 from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.engine.schema_writer import SchemaWriter, WrittenSchema
 from llmbatch_assets.errors import SchemaGenerationError
-from llmbatch_assets.resources.interruption import interruptible
-from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.stages.clients import Meter
 from llmbatch_assets.stages.generate import new_run_id, utc_now
+from llmbatch_assets.stages.interruption import interruptible
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.schema_due import MANIFEST, generated_from_now
 from llmbatch_assets.stages.schema_files import replace_schema_py, replace_schema_txt
@@ -35,13 +35,13 @@ class SchemaDone(NamedTuple):
     archived: Path | None
 
 
-def write_schema(batch: Batch, llm: LlmResource, say: Callable[[str], None], run_id: str = "") -> SchemaDone:
+def write_schema(batch: Batch, open_client: Opener, say: Callable[[str], None], run_id: str = "") -> SchemaDone:
     """Have the module written and put it in place; the one before is archived.
 
     Raises ``SchemaGenerationError``, a ``ProviderError`` or ``RunInterruptedError``; then the old one stays.
     """
     try:
-        written = asyncio.run(_ask_for(batch, Meter(llm, batch, run_id or new_run_id(), utc_now), say))
+        written = asyncio.run(_ask_for(batch, Meter(open_client, batch, run_id or new_run_id(), utc_now), say))
     except SchemaGenerationError as failed:
         raise SchemaGenerationError(
             f"{str(failed).rstrip('.')}. The answers are in {batch.layout.schema_failures}/; nothing was replaced. Write "

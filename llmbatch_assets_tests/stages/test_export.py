@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from llmbatch_assets.adapters.files.atomic import json_bytes, write_json
+from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.tables.exporters import EXPORTERS
 from llmbatch_assets.domain.export.columns import ExportManifest
@@ -18,7 +19,6 @@ from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.errors import MissingArtifactError
-from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.stages.artifacts import artifact_path, output_reader
 from llmbatch_assets.stages.export import deliver_exports
 from llmbatch_assets.stages.generate import Generation
@@ -51,7 +51,7 @@ def generate(project: Project, **selection: Any) -> None:
     plan = make_plan(batch.read_snapshot(), batch.parameters)
     items = work_items_of(plan, batch.parameters, "pipeline3_group_contexts.json")
     project.write(str(batch.layout.work_items), json_bytes(items).decode())
-    generation = Generation(batch, plan.items, plan.contexts, LlmResource(), LogReporter(lambda line: None, 0))
+    generation = Generation(batch, plan.items, plan.contexts, open_client, LogReporter(lambda line: None, 0))
     generation.run(generation.choose(Selection(**selection), False), lambda item, output, found: None)
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 
+from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.errors import ArtifactError, InputError, RunPermanentError
-from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.stages.generate import Generation, Outcome
 from llmbatch_assets.stages.progress import LogReporter
 from llmbatch_assets.stages.project import BatchFile
@@ -77,7 +77,7 @@ def prepare(project: Project) -> Generation:
     """A run over all items of the project as it is configured now."""
     batch = BatchFile(project.config).load()
     plan = make_plan(batch.read_snapshot(), batch.parameters)
-    return Generation(batch, plan.items, plan.contexts, LlmResource(), Watcher())
+    return Generation(batch, plan.items, plan.contexts, open_client, Watcher())
 
 
 def generate(

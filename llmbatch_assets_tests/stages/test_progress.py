@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.engine.tally import Tally
-from llmbatch_assets.stages.progress import DAGSTER_PAUSE_SEC, DAGSTER_SILENCE_SEC, LogReporter
+from llmbatch_assets.resources.reporter import DAGSTER_PAUSE_SEC, DAGSTER_SILENCE_SEC
+from llmbatch_assets.stages.progress import LogReporter
 
 
 class Log:

@@ -17,7 +17,7 @@ from llmbatch_assets.stages.report import Delivered, deliver_report
 from llmbatch_assets_tests.chat_server import ChatServer, says
 from llmbatch_assets_tests.memory_storage import kept_in_memory
 from llmbatch_assets_tests.project import SCHEMA, Project, make_project, settings
-from llmbatch_assets_tests.resources.test_delivery import batch_of, generate
+from llmbatch_assets_tests.stages.test_export import batch_of, generate
 
 REPORT = "artifacts/reports/report.html"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.domain.schema.spec import render_schema
 from llmbatch_assets.errors import ArtifactError, PromptError, ProviderError, SchemaError, SchemaGenerationError
-from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets.stages.schema_due import why_due
 from llmbatch_assets.stages.write_schema import SchemaDone, write_schema
@@ -56,7 +56,7 @@ def batch_of(project: Project, config: str = "parameters") -> Batch:
 
 
 def write(project: Project, told: list[str] | None = None) -> SchemaDone:
-    return write_schema(batch_of(project), LlmResource(), (list[str]() if told is None else told).append)
+    return write_schema(batch_of(project), open_client, (list[str]() if told is None else told).append)
 
 
 def rendered(source: str) -> str:
@@ -366,7 +366,7 @@ def test_another_batch_has_its_own_schema_archive_and_manifest(
     assert why_due(batch) == "it does not exist"
 
     for _ in range(2):
-        write_schema(batch_of(project, "other"), LlmResource(), lambda _: None)
+        write_schema(batch_of(project, "other"), open_client, lambda _: None)
 
     assert project.path("schema/other/llm_schema.py").read_text() == rendered(NEW)
     assert [path.parent.name for path in project.path("archived").rglob("*.py")] == ["other"]

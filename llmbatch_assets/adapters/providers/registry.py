@@ -95,3 +95,8 @@ async def open_offline(llm: Llm, root: Path) -> AsyncIterator[Client]:
 
 
 PROVIDERS: dict[str, Opener] = {"openai": open_openai, "local": open_local, "offline": open_offline}
+
+
+def open_client(llm: Llm, root: Path) -> AbstractAsyncContextManager[Client]:
+    """The client of the provider that the settings name; ``root`` is where credentials are kept."""
+    return PROVIDERS[llm.provider](llm, root)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from llmbatch_assets.errors import LlmBatchError
-from llmbatch_assets.resources.interruption import holding_interrupts
+from llmbatch_assets.stages.interruption import holding_interrupts
 
 # More would cost little less, and keep the event loop from its calls for longer.
 EVENTS_AT_ONCE = 50

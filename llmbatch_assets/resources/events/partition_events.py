@@ -17,9 +17,9 @@ from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.resources.events.event_groups import EventGroups
 from llmbatch_assets.resources.events.event_process import EventProcess, store_events
 from llmbatch_assets.resources.events.item_events import ItemEvent, Materialized, Planned, Teller
-from llmbatch_assets.resources.interruption import holding_interrupts
 from llmbatch_assets.resources.storage_faults import telling_storage_faults
 from llmbatch_assets.resources.versions import Mark, versions_sha
+from llmbatch_assets.stages.interruption import holding_interrupts
 
 # A process that stores events is worth its start, about a second of a processor, from so many events on.
 WORTH_A_PROCESS = 1_000

@@ -20,7 +20,7 @@ from dagster._serdes import serialize_value
 from llmbatch_assets.adapters.files.durable import command_of, framed
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
-from llmbatch_assets.resources import event_process, partition_events
+from llmbatch_assets.resources.events import event_process, partition_events
 from llmbatch_assets.resources.events.event_groups import EVENTS_AT_ONCE
 from llmbatch_assets.resources.events.event_process import GROUPS_BEHIND, EventProcess, store_events
 from llmbatch_assets.resources.events.item_events import ItemEvent, Materialized

@@ -8,9 +8,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from llmbatch_assets.domain.parameters import Parameters
+from llmbatch_assets.adapters.providers.registry import Opener, open_client
+from llmbatch_assets.domain.layout import Layout
+from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Parameters
 from llmbatch_assets.errors import RunPermanentError
 from llmbatch_assets.resources.llm import LlmResource
+from llmbatch_assets.stages.clients import Meter
+from llmbatch_assets.stages.project import Batch
 from llmbatch_assets_tests.adapters.values import chat_request
 from llmbatch_assets_tests.chat_server import ChatServer
 
@@ -21,11 +25,15 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", "key-of-judge")
 
 
+def _meter(parameters: Parameters, root: Path, opener: Opener = open_client) -> Meter:
+    return Meter(opener, Batch(root, Layout(DEFAULT_BATCH, parameters)), "run", lambda: "2026-01-02T00:00:00.000+00:00")
+
+
 def ask(root: Path, **blocks: dict[str, Any]) -> bool:
     """Ask every client once; gives whether there is a judge."""
 
     async def once() -> bool:
-        async with LlmResource().clients(Parameters.model_validate(blocks), root) as (generator, judge):
+        async with _meter(Parameters.model_validate(blocks), root).clients(asyncio.Event()) as (generator, judge):
             await generator.complete(chat_request("generate"))
             if judge is not None:
                 await judge.complete(chat_request("judge"))
@@ -86,7 +94,8 @@ def test_no_key_is_part_of_the_run_that_dagster_keeps(server: ChatServer, tmp_pa
         parameters = {"base_url": server.base_url, "api_key_env": "LLM_KEY"}
 
         async def once() -> None:
-            async with llm.clients(Parameters.model_validate({"llm": parameters}), tmp_path) as (generator, _):
+            meter = _meter(Parameters.model_validate({"llm": parameters}), tmp_path, llm.client)
+            async with meter.clients(asyncio.Event()) as (generator, _):
                 await generator.complete(chat_request())
 
         asyncio.run(once())

@@ -5,11 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
-
-import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
+from typing import Any
 
 from llmbatch_assets.errors import RunInterruptedError
 
@@ -61,15 +57,16 @@ def _replace_handlers(loop: asyncio.AbstractEventLoop, end: Callable[[int], None
 
 @contextmanager
 def holding_interrupts() -> Iterator[None]:
-    """Let a signal that comes during the block wait for its end; it then ends the run as one does in Dagster."""
-    with capture_interrupts():
+    """Defer a signal that arrives in the block until the block has ended; then its own handler receives it."""
+    if threading.current_thread() is not threading.main_thread():
         yield
-        interrupted = pop_captured_interrupt()
-    if interrupted:
-        raise DagsterExecutionInterruptedError
-
-
-def cancel(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> NoReturn:
-    """End the run as CANCELED. Ended as FAILURE, it would show every partition that it did not reach as failed."""
-    context.instance.report_run_canceling(context.run)
-    raise DagsterExecutionInterruptedError
+        return
+    received = list[int]()
+    before = {number: signal.signal(number, lambda one, _frame: received.append(one)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[0])
