@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster._core.errors import DagsterExecutionInterruptedError
 
 from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.domain.items.grouping import make_plan
@@ -490,7 +489,7 @@ def test_a_signal_while_the_end_is_told_lets_it_be_told(offline: Project, monkey
         return write(*facts)
 
     monkeypatch.setattr(generation, "_write_manifest", impatient)
-    with pytest.raises(DagsterExecutionInterruptedError):
+    with pytest.raises(KeyboardInterrupt):
         generation.run(generation.choose(Selection(), False), lambda item, output, found: None)
     assert offline.json("artifacts/cache/pipeline4_manifest.json")["counts"]["n_success"] == 5
     assert isinstance(generation.reporter, Watcher)

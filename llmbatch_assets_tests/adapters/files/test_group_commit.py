@@ -121,7 +121,7 @@ def test_the_process_finds_a_package_that_is_not_installed(tmp_path: Path) -> No
     # The interpreter without the packages of its environment, in a folder with a file like one of its own modules.
     (tmp_path / "secrets.py").write_text("1 / 0")
     bare = getattr(sys, "_base_executable", sys.executable)
-    root = Path(durable.__file__).parents[2]
+    root = Path(durable.__file__).parents[3]
     command = [bare, "-P", "-c", textwrap.dedent(UNINSTALLED), str(root), str(tmp_path / "file")]
     bare_environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(command, cwd=tmp_path, env=bare_environment, check=True)

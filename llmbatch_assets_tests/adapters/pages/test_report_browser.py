@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-IMAGE = Path(__file__).parents[2] / "docs/images/report.png"
+IMAGE = Path(__file__).parents[3] / "docs/images/report.png"
 N_ITEMS = 20_000
 pytestmark = [
     pytest.mark.slow,
