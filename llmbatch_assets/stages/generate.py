@@ -10,12 +10,12 @@ from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from llmbatch_assets.adapters.files.atomic import read_json, sweep, tell_written, write_json
+from llmbatch_assets.adapters.files.atomic import log_written, read_json, remove_leftovers, write_json
 from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.store.claims import claiming
+from llmbatch_assets.adapters.store.ledger import append_run
 from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.store.provenance import Use, earlier_identities, keep_provenance, note_use
-from llmbatch_assets.adapters.store.run_history import append_run
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
 from llmbatch_assets.domain.manifest import (
@@ -197,7 +197,7 @@ class Generation:
 
         ``on_accepted`` is called for each accepted one, after its file is on disk, and told whether another run made it.
         """
-        sweep(self.batch.path(folder) for folder in self.batch.layout.folders())
+        remove_leftovers(self.batch.path(folder) for folder in self.batch.layout.folders())
         self._keep_provenance()
         tally = Tally(len(choice.to_run), cached=self._skipped(choice))
         states, not_made, started = dict(self.states), list[WorkItem](), time.monotonic()
@@ -317,7 +317,7 @@ class Generation:
         )
         manifest = generation_manifest(self.batch.parameters, self.batch.source, states, facts, self._files(states))
         path = artifact_path(self.batch, "llm_outputs")
-        tell_written(self.batch.shown(path), write_json(path, manifest))
+        log_written(self.batch.shown(path), write_json(path, manifest))
         if choice.to_run:
             record = run_record(manifest, self.run_id, n_accepted=tally.accepted, n_failed=tally.failed)
             append_run(self.batch.path(self.batch.layout.run_history), record)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from llmbatch_assets.adapters.files.atomic import tell_written, write_atomically
+from llmbatch_assets.adapters.files.atomic import log_written, write_atomically
 from llmbatch_assets.domain.canonical import sha1_text
 from llmbatch_assets.errors import SchemaError
 from llmbatch_assets.stages.project import Batch
@@ -36,7 +36,7 @@ def replace_schema_txt(batch: Batch, text: str) -> Path | None:
     """Write the schema's text; gives the archived copy of the one before."""
     path = batch.path(batch.layout.schema_txt)
     archived = archive(path, batch.path(batch.layout.archive)) if path.is_file() else None
-    tell_written(batch.shown(path), write_atomically(path, text.encode()))
+    log_written(batch.shown(path), write_atomically(path, text.encode()))
     return archived
 
 
@@ -59,7 +59,7 @@ def replace_schema_py(batch: Batch, source: str) -> Path | None:
     """Put a module that was vetted in place; gives the archived copy of the one before."""
     path = batch.path(batch.layout.schema_py)
     archived = archive(path, batch.path(batch.layout.archive)) if path.is_file() else None
-    tell_written(batch.shown(path), write_atomically(path, source.encode()))
+    log_written(batch.shown(path), write_atomically(path, source.encode()))
     return archived
 
 

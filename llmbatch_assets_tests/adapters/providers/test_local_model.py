@@ -29,7 +29,7 @@ from llmbatch_assets.adapters.providers.local_model import (
 from llmbatch_assets.adapters.providers.model_file import MODEL_MEMBER, MODEL_NAME, hold_lock, model_file, unpack_model
 from llmbatch_assets.errors import LocalModelError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OTHER_USER = """
 import sys, time
 from pathlib import Path
