@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from llmbatch_assets.adapters.files.atomic import json_bytes
-from llmbatch_assets.adapters.tables.exporters import EXPORTERS, Line, exporting
+from llmbatch_assets.adapters.tables.export_file import ExportRow
+from llmbatch_assets.adapters.tables.exporters import EXPORTERS, exporting
 from llmbatch_assets.adapters.tables.readers import READERS, read_table
 from llmbatch_assets.domain.export.columns import cells, export_columns
 from llmbatch_assets.domain.export.fields import OutputField
@@ -271,7 +272,7 @@ def exported(path: Path, snapshot: Snapshot) -> bytes:
     with exporting({path.suffix[1:]: path}, columns, {}, escape_formulas=True) as put:
         for entry in entries(Join.of(snapshot, parameters()), standings):
             assert not isinstance(entry, LeftOut)
-            put([Line(entry, cells(entry, columns))])
+            put([ExportRow(entry, cells(entry, columns))])
     return path.read_bytes()
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.tables.given_table import given_table
+from llmbatch_assets.adapters.tables.records import table_from_asset
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.canonical import sha1_named
@@ -43,7 +43,7 @@ def _snapshot_asset(batch_file: BatchFile, names: Names, input_asset: dg.AssetKe
         batch = batch_file.load()
         if input_asset:
             name = f"asset {input_asset.to_user_string()}"
-            snapshot = take_snapshot(given_table(given["table"], name), name, batch.parameters.input)
+            snapshot = take_snapshot(table_from_asset(given["table"], name), name, batch.parameters.input)
         else:
             snapshot = batch.read_snapshot()
         return dg.MaterializeResult(
