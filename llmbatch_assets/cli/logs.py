@@ -9,7 +9,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from llmbatch_assets.adapters.files.atomic import artifact_log
-from llmbatch_assets.adapters.providers.credentials import key_reader
+from llmbatch_assets.adapters.providers.credentials import read_key
 from llmbatch_assets.cli.progress import screen, told
 from llmbatch_assets.cli.session import set_up_logging
 from llmbatch_assets.domain.parameters import Llm
@@ -84,7 +84,7 @@ def _keys(batch: Batch) -> set[str]:
     found = {os.environ.get(name, "") for name in named}
     for name in named - {""}:
         try:
-            found.add(key_reader(name, batch.root))
+            found.add(read_key(name, batch.root))
         except RunPermanentError:
             continue
     return {key for key in found if len(key) > SHORTEST_KEY}

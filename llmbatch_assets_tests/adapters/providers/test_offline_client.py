@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch_assets.adapters.providers.offline_client import OfflineClient
+from llmbatch_assets.adapters.providers.registry import OfflineClient
 from llmbatch_assets.domain.answer import read_object
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest
