@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmbatch_assets.domain.canonical import canonical_json, sha1_named
 from llmbatch_assets.domain.outcome import Completion, TokenUsage
 from llmbatch_assets.domain.request import ChatRequest
-from llmbatch_assets.domain.schema.offline_answer import made_up
+from llmbatch_assets.domain.schema.offline_answer import offline_answer
 
 CHARS_PER_TOKEN = 4
 
@@ -19,7 +19,7 @@ class OfflineClient:
         """A made-up answer that keeps the request's contract."""
         # A schema is asked for only where preflight let it: a made-up one would be taken for the batch's own.
         assert request.contract is not None
-        text = canonical_json(made_up(request.contract.json_schema, sha1_named(messages=request.messages)))
+        text = canonical_json(offline_answer(request.contract.json_schema, sha1_named(messages=request.messages)))
         asked = sum(len(message.content) for message in request.messages)
         usage = TokenUsage(
             requests=1, input_tokens=asked // CHARS_PER_TOKEN, output_tokens=len(text) // CHARS_PER_TOKEN
