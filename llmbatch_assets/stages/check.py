@@ -21,7 +21,7 @@ from llmbatch_assets.domain.schema.writing import schema_conversation
 from llmbatch_assets.domain.schema_mistakes import schema_mistakes
 from llmbatch_assets.errors import InputError, SchemaError
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.schema_files import schema_txt_mismatch
+from llmbatch_assets.stages.write_schema import schema_txt_mismatch
 
 Value = TypeVar("Value")
 

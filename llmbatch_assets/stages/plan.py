@@ -22,7 +22,7 @@ from llmbatch_assets.stages.cache_survey import CacheSurvey, cache_ids
 from llmbatch_assets.stages.earlier_outputs import EarlierOutputs
 from llmbatch_assets.stages.estimate import Estimator, Work
 from llmbatch_assets.stages.project import Batch
-from llmbatch_assets.stages.schema_due import why_due
+from llmbatch_assets.stages.write_schema import reason_to_write
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Planner:
 def plan_of(batch: Batch, selection: Selection | None = None, *, force: bool = False) -> PlanReport:
     """What a run would do with the table, prompts and schema as they are now. Raises ``InputError``."""
     require_schema(batch)
-    schema_is_due = why_due(batch)
+    schema_is_due = reason_to_write(batch)
     _ = batch.conversations
     snapshot = batch.read_snapshot()
     work = plan_work(snapshot, batch.parameters)
