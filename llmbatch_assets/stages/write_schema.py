@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from llmbatch_assets.adapters.files.atomic import read_json, tell_written, write_atomically, write_json
+from llmbatch_assets.adapters.files.atomic import log_written, read_json, write_atomically, write_json
 from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.schema_module import load_schema, load_source
 from llmbatch_assets.adapters.store.provenance import keep_provenance
@@ -206,7 +206,7 @@ def replace_schema_py(batch: Batch, source: str) -> Path | None:
 def _replace(batch: Batch, shown: PurePosixPath, text: str) -> Path | None:
     path = batch.path(shown)
     archived = archive(path, batch.path(batch.layout.archive)) if path.is_file() else None
-    tell_written(batch.shown(path), write_atomically(path, text.encode()))
+    log_written(batch.shown(path), write_atomically(path, text.encode()))
     return archived
 
 

@@ -14,7 +14,7 @@ from llmbatch_assets.domain.canonical import canonical_json, sha1_named
 from llmbatch_assets.domain.outcome import Completion, TokenUsage
 from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.request import ChatRequest
-from llmbatch_assets.domain.schema.offline_answer import made_up
+from llmbatch_assets.domain.schema.offline_answer import offline_answer
 
 if TYPE_CHECKING:
     from llmbatch_assets.adapters.providers.openai_client import OpenAIClient
@@ -73,7 +73,7 @@ class OfflineClient:
         """Return an answer that satisfies the request's contract."""
         # Preflight prevents schema generation offline: a made-up schema would be taken for the batch's own.
         assert request.contract is not None
-        text = canonical_json(made_up(request.contract.json_schema, sha1_named(messages=request.messages)))
+        text = canonical_json(offline_answer(request.contract.json_schema, sha1_named(messages=request.messages)))
         usage = TokenUsage(
             requests=1, input_tokens=request.chars // _CHARS_PER_TOKEN, output_tokens=len(text) // _CHARS_PER_TOKEN
         )
