@@ -52,7 +52,7 @@ class OpenAIClient:
         self._formats = list(_FORMATS if llm.structured_output == "auto" else (llm.structured_output,))
         self._was_reached = False
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         await self._sdk.close()
 
     @property

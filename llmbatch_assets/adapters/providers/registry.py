@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -57,10 +57,10 @@ class LocalClient:
     def structured_output(self) -> str | None:
         return next((client.structured_output for client in reversed(self._clients.values())), None)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections and, if this process started it, the server."""
         for client in self._clients.values():
-            await client.close()
+            await client.aclose()
         await asyncio.to_thread(self._server.close)
 
 
@@ -91,20 +91,14 @@ def _openai_client(llm: Llm, base_url: str, get_key: Callable[[], str]) -> OpenA
 async def open_openai(llm: Llm, root: Path) -> AsyncIterator[Client]:
     """Open a client of an OpenAI-compatible server. Raises ``RunPermanentError`` if its key is not set."""
     read_key(llm.key_name, root)
-    client = _openai_client(llm, llm.endpoint, lambda: read_key(llm.key_name, root))
-    try:
+    async with aclosing(_openai_client(llm, llm.endpoint, lambda: read_key(llm.key_name, root))) as client:
         yield client
-    finally:
-        await client.close()
 
 
 @asynccontextmanager
 async def open_local(llm: Llm, root: Path) -> AsyncIterator[Client]:
-    client = LocalClient(llm, LocalServer())
-    try:
+    async with aclosing(LocalClient(llm, LocalServer())) as client:
         yield client
-    finally:
-        await client.close()
 
 
 @asynccontextmanager
