@@ -101,8 +101,8 @@ def launch(model: Path, log_path: Path) -> subprocess.Popen[bytes]:
 
 def wait_until_ready(child: subprocess.Popen[bytes], log_path: Path) -> int:
     """Return the port of the child once it answers. Raises ``LocalModelError`` with the end of its log."""
-    deadline = time.monotonic() + START_SECONDS
     port = _read_port(child)
+    deadline = time.monotonic() + START_SECONDS
     while port and child.poll() is None and time.monotonic() < deadline:
         if is_alive(base_url(port)):
             return port

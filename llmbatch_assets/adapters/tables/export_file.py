@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from llmbatch_assets.domain.export.columns import Cell, Column, Record
@@ -24,8 +24,8 @@ class ExportFile:
 
     file: BinaryIO
     columns: Sequence[Column]
-    escape_formulas: bool = True
-    changes: Counter[str] = field(default_factory=Counter)
+    escape_formulas: bool
+    changes: Counter[str]
 
     @property
     def header(self) -> list[str]:
