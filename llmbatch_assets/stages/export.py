@@ -11,7 +11,8 @@ from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.store.older_outputs import OlderOutputs
 from llmbatch_assets.adapters.store.provenance import kept_identities
 from llmbatch_assets.adapters.store.reader import OutputReader
-from llmbatch_assets.adapters.tables.exporters import Line, exporting
+from llmbatch_assets.adapters.tables.export_file import ExportRow
+from llmbatch_assets.adapters.tables.exporters import exporting
 from llmbatch_assets.domain.export.columns import Column, cells
 from llmbatch_assets.domain.export.fields import OutputSchema
 from llmbatch_assets.domain.export.manifest import (
@@ -71,7 +72,7 @@ class _ExportRun:
     items: Counter[str] = field(default_factory=Counter)
     lines: Counter[str] = field(default_factory=Counter)
     changes: dict[str, Counter[str]] = field(default_factory=dict)
-    shown: list[Line] = field(default_factory=list)
+    shown: list[ExportRow] = field(default_factory=list)
     set_aside: list[str] = field(default_factory=list)
 
     @property
@@ -96,16 +97,16 @@ class _ExportRun:
                 leave_out(self._left_out(chunk))
             self._set_aside(list(paths.values()))
 
-    def _made(self, chunk: Sequence[Entry]) -> list[Line]:
-        made = [Line(entry, cells(entry, self.columns)) for entry in chunk if not isinstance(entry, LeftOut)]
+    def _made(self, chunk: Sequence[Entry]) -> list[ExportRow]:
+        made = [ExportRow(entry, cells(entry, self.columns)) for entry in chunk if not isinstance(entry, LeftOut)]
         self.lines["exported"] += len(made)
         self.shown += made[: PREVIEW_ROWS - len(self.shown)]
         return made
 
-    def _left_out(self, chunk: Sequence[Entry]) -> list[Line]:
+    def _left_out(self, chunk: Sequence[Entry]) -> list[ExportRow]:
         left = [entry for entry in chunk if isinstance(entry, LeftOut)]
         self.lines.update(entry.state for entry in left)
-        return [Line(entry.record(), cells(entry.record(), LEFT_OUT_COLUMNS)) for entry in left]
+        return [ExportRow(entry.record(), cells(entry.record(), LEFT_OUT_COLUMNS)) for entry in left]
 
     def _set_aside(self, paths: Sequence[Path]) -> None:
         """Keep an export with records from being replaced by one without any, or by one of made-up answers."""

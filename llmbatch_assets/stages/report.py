@@ -12,9 +12,8 @@ from zoneinfo import ZoneInfo
 from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.adapters.pages.report_page import Link, Links, parts_of, render_html, render_markdown
 from llmbatch_assets.adapters.pages.report_rows import PAGE_BYTES, RowSpool
-from llmbatch_assets.adapters.store.ledger import read_ledger
+from llmbatch_assets.adapters.store.ledger import read_ledger, read_runs
 from llmbatch_assets.adapters.store.reader import OutputReader
-from llmbatch_assets.adapters.store.run_history import read_runs
 from llmbatch_assets.domain.export.columns import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
