@@ -12,15 +12,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel
 
 from llmbatch_assets.adapters.files.atomic import write_atomically
-from llmbatch_assets.adapters.pages.report_page import (
-    Folders,
-    Link,
-    parts_of,
-    render_charts,
-    render_html,
-    render_markdown,
-    render_summary,
-)
+from llmbatch_assets.adapters.pages import report_page as pages
 from llmbatch_assets.adapters.pages.report_rows import PAGE_BYTES, RowSpool
 from llmbatch_assets.adapters.store.ledger import read_ledger
 from llmbatch_assets.adapters.store.reader import OutputReader
@@ -35,6 +27,7 @@ from llmbatch_assets.domain.report.items import Sample, in_schema_order, sample_
 from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, report_page
 from llmbatch_assets.domain.report.value_counts import CountedColumn, counted_columns
 from llmbatch_assets.domain.run_history import all_runs, costs_by_run, last_runs
+from llmbatch_assets.domain.text import many
 from llmbatch_assets.stages.artifacts import load_artifact
 from llmbatch_assets.stages.generate import utc_now
 from llmbatch_assets.stages.project import Batch
@@ -66,12 +59,12 @@ class ReportResult(NamedTuple):
     @property
     def summary(self) -> str:
         """The key tables as Markdown."""
-        return render_summary(self.page)
+        return pages.render_summary(self.page)
 
     @property
     def charts(self) -> str:
         """The charts as Markdown."""
-        return render_charts(self.page.all_charts)
+        return pages.render_charts(self.page.all_charts)
 
 
 def write_report(
@@ -121,7 +114,7 @@ def _about(batch: Batch, outputs: OutputReader, findings: Findings, snapshot: Sn
     return About(
         title=batch.title,
         facts=_facts(batch, records[-1].run_id if records else None),
-        calls=f"{total.calls:,} calls, {total.tokens:,} tokens, {total.shown}",
+        calls=f"{many(total.calls, 'call')}, {total.tokens:,} tokens, {total.shown}",
         spent=total.shown,
         config=batch.parameters.model_dump(mode="json"),
         quality=data_quality(snapshot.meta, outputs.plan_warnings, findings),
@@ -131,13 +124,11 @@ def _about(batch: Batch, outputs: OutputReader, findings: Findings, snapshot: Sn
 
 def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
     identity = batch.source.identity
-    judge = {
-        "Judge prompt_sha": identity.judge_prompt_sha,
-        "Judge model": batch.parameters.judge_llm().model_name,
-    }
+    judge = {"judge_prompt_sha": identity.judge_prompt_sha, "Judge model": batch.parameters.judge_llm().model_name}
+    trusted = batch.parameters.llm_schema.trust
     facts = {
         "Last generation": _last_generation(batch),
-        "Dagster run of the last generation with calls": last_run or "not recorded",
+        "Last Dagster run with work to do": last_run or "not recorded",
         "Command": batch.command,
         "Provider": batch.source.provider,
         "Model": identity.model_name,
@@ -146,9 +137,7 @@ def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
         "Judge": "on" if identity.judge_enabled else "off",
         "prompt_sha": identity.prompt_sha,
         "schema_sha": identity.schema_sha,
-        "Schema module": (
-            "imported unchanged (llm_schema.trust)" if batch.parameters.llm_schema.trust else "checked, not executed"
-        ),
+        "Schema module": "imported unchanged (llm_schema.trust)" if trusted else "checked, not executed",
     }
     return facts | (judge if identity.judge_enabled else {}) | {"configuration_sha": batch.config_sha()}
 
@@ -166,7 +155,7 @@ def _last_generation(batch: Batch) -> str:
 
 def _markdown(batch: Batch, page: ReportPage, export: ExportManifest) -> dict[str, str]:
     path = batch.layout.report("md")
-    text = render_markdown(page, _file_links(batch, export, batch.path(path)))
+    text = pages.render_markdown(page, _file_links(batch, export, batch.path(path)))
     write_atomically(batch.path(path), text.encode("utf-8", "replace"))
     return {"md": str(path)}
 
@@ -175,13 +164,13 @@ def _html(batch: Batch, page: ReportPage, export: ExportManifest, spool: RowSpoo
     layout, first = batch.layout, batch.layout.report("html")
     slices = spool.slices()
     paths = [first, *(first.with_name(f"{first.stem}.part{n}{first.suffix}") for n in range(2, len(slices) + 1))]
-    parts = parts_of(slices, [quote(path.name) for path in paths])
+    parts = pages.parts_of(slices, [quote(path.name) for path in paths])
     hrefs = (_href(batch, str(folder), batch.path(first)) for folder in (layout.llm_outputs, layout.llm_failures))
-    folders = Folders(*(f"{href}/" if href else "" for href in hrefs))
+    folders = pages.Folders(*(f"{href}/" if href else "" for href in hrefs))
     files = _file_links(batch, export, batch.path(first))
     # The first page links to the others, so write it last.
     for path, part in reversed(list(zip(paths, parts, strict=True))):
-        write_atomically(batch.path(path), render_html(page, files, folders, parts, part, spool))
+        write_atomically(batch.path(path), pages.render_html(page, files, folders, parts, part, spool))
     _remove_old_parts(batch.path(first), {path.name for path in paths})
     return {"html": str(first)} | {f"html part {n}": str(path) for n, path in enumerate(paths[1:], start=2)}
 
@@ -194,7 +183,7 @@ def _remove_old_parts(first: Path, kept: set[str]) -> None:
             path.unlink()
 
 
-def _file_links(batch: Batch, export: ExportManifest, report: Path) -> dict[str, Link]:
+def _file_links(batch: Batch, export: ExportManifest, report: Path) -> dict[str, pages.Link]:
     layout, prompts = batch.layout, batch.parameters.prompts
     paths = {
         "Input table": batch.parameters.input.path,
@@ -217,7 +206,9 @@ def _file_links(batch: Batch, export: ExportManifest, report: Path) -> dict[str,
         "Prompt and schema archive": layout.provenance,
         **{f"Export ({name})": path for name, path in export.files.items()},
     }
-    return {name: Link(str(path), _href(batch, str(path), report)) for name, path in paths.items() if path is not None}
+    return {
+        name: pages.Link(str(path), _href(batch, str(path), report)) for name, path in paths.items() if path is not None
+    }
 
 
 def _href(batch: Batch, path: str, report: Path) -> str | None:

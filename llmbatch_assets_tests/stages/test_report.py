@@ -73,7 +73,7 @@ def test_a_run_that_did_something_is_in_the_history_and_one_that_did_not_is_not(
     generate(project, limit=2)
     generate(project)
     generate(project)
-    runs = deliver(project).page.runs
+    runs = deliver(project).page.about.runs
     assert [(run.record.n_to_run, run.record.n_success) for run in runs if run.record] == [(2, 2), (3, 5)]
     assert [run.costs.calls for run in runs] == [2, 3]
 

@@ -29,18 +29,6 @@ _ENTITY = re.compile(r"&(?=#?\w+;)")
 _BAR_BLOCKS = 20
 # Escaped text cannot contain it, because it has no `<`.
 _ROWS = Markup("<!--rows-->")
-# The columns of the item table: heading, field, CSS classes.
-_COLUMNS = (
-    ("Item", "key", ""),
-    ("Row", "row", "n wide-only"),
-    ("Group", "group", "wide-only"),
-    ("Outcome", "end", ""),
-    ("Score", "score", "n"),
-    ("Attempts", "attempts", "n wide-only"),
-    ("Tokens", "tokens", "n wide-only"),
-    ("Cost (USD)", "cost", "n wide-only"),
-    ("Output or error", "text", ""),
-)
 
 
 class Link(NamedTuple):
@@ -92,12 +80,7 @@ def render_charts(charts: Sequence[Chart]) -> str:
 
 
 def render_html(
-    page: ReportPage,
-    files: Mapping[str, Link],
-    folders: Folders,
-    parts: Sequence[Part],
-    part: Part,
-    spool: RowSpool,
+    page: ReportPage, files: Mapping[str, Link], folders: Folders, parts: Sequence[Part], part: Part, spool: RowSpool
 ) -> Iterator[bytes]:
     """One page of the report, in pieces. It loads nothing and runs only its own script."""
     counts = page.counts
@@ -110,7 +93,7 @@ def render_html(
         part=part,
         total=ValueCount("", counts["accepted"], counts["failed"], counts["missing"]),
         has_judge=bool(page.rejections.counts or page.approvals.counts),
-        columns=[(name, ItemRow._fields.index(field), classes) for name, field, classes in _COLUMNS],
+        fields=ItemRow._fields,
         css=_own("report.css"),
         script=_own("report.js"),
         policy=_content_policy(),

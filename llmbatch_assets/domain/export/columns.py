@@ -16,24 +16,19 @@ ColumnType = Literal["string", "integer", "number", "boolean", "json"]
 
 # Marks a table as one of our exports: every export has this column, other tables hardly ever do.
 EXPORT_MARK = "meta_cache_id"
-_PLAIN_TYPES: dict[str, ColumnType] = {
-    "string": "string",
-    "integer": "integer",
-    "number": "number",
-    "boolean": "boolean",
-}
+_TYPES: dict[str, ColumnType] = {"string": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
 _JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 
 class OutputField(NamedTuple):
     """A field of an output. ``path`` holds the nested field names; the type is ``json`` unless it is one plain type.
 
-    ``besides`` is set for the column of an open object's additional fields: it holds the names of the declared ones.
+    ``declared`` is set for the undeclared fields of an open object as a whole: it names the declared ones.
     """
 
     path: tuple[str, ...]
     type: ColumnType
-    besides: frozenset[str] | None = None
+    declared: frozenset[str] | None = None
 
 
 class OutputSchema:
@@ -89,7 +84,7 @@ class OutputSchema:
         return None if nested.is_open else nested
 
     def _only_type(self, schema: JsonSchema) -> JsonSchema | None:
-        """The single alternative besides null; None if there are several."""
+        """The only alternative apart from null; None if there are several."""
         alternatives = [one for one in self._alternatives(schema) if one.get("type") != "null"]
         return alternatives[0] if len(alternatives) == 1 else None
 
@@ -102,7 +97,7 @@ class OutputSchema:
 
     def _type(self, schema: JsonSchema) -> ColumnType:
         names = {name for one in self._alternatives(schema) for name in _type_names(one)} - {"null"}
-        return _PLAIN_TYPES.get(names.pop(), "json") if len(names) == 1 else "json"
+        return _TYPES.get(names.pop(), "json") if len(names) == 1 else "json"
 
 
 def _type_names(schema: JsonSchema) -> set[str]:
@@ -116,19 +111,19 @@ def _type_names(schema: JsonSchema) -> set[str]:
 class Column(NamedTuple):
     """A column of the export: its name, the part and path of a record that hold its value, and its type.
 
-    With ``besides`` the value is the object at the path without the fields of these names.
+    With ``declared`` the value is the object at the path, without these fields.
     """
 
     name: str
     part: str
     path: tuple[str, ...]
     type: ColumnType = "string"
-    besides: frozenset[str] | None = None
+    declared: frozenset[str] | None = None
 
     @property
     def origin(self) -> str:
         """The source of the value, as written in the manifest."""
-        return ".".join((self.part, *self.path, *(("*",) if self.besides is not None else ())))
+        return ".".join((self.part, *self.path, *(("*",) if self.declared is not None else ())))
 
     def value(self, record: Record) -> Any:
         """The record's value; None if it has none."""
@@ -137,9 +132,9 @@ class Column(NamedTuple):
             if not isinstance(found, dict):
                 return None
             found = found.get(name)
-        if self.besides is None or found is None:
+        if self.declared is None or found is None:
             return found
-        return {name: value for name, value in found.items() if name not in self.besides} or None
+        return {name: value for name, value in found.items() if name not in self.declared} or None
 
 
 _KEY_COLUMNS = (
@@ -192,7 +187,7 @@ def export_columns(
 
 
 def _column(part: str, field: OutputField) -> Column:
-    path = field.path if field.besides is None else (*field.path, f"{part}_extra_json")
+    path = field.path if field.declared is None else (*field.path, f"{part}_extra_json")
     return Column(".".join(path), part, *field)
 
 

@@ -78,14 +78,12 @@ NOT_EXPORTED_COLUMNS = [
 
 
 def _without_output(outcome: ItemOutcome, row_index: int | None) -> NotExported:
-    line = replace(NotExported.of(outcome.item, outcome.reason, row_index), failure_file=outcome.failure_file)
-    if outcome.older:
-        line = replace(line, older_output_file=outcome.older.path)
-    if outcome.failure:
-        return replace(line, cause=outcome.failure.cause, message=outcome.failure.error["message"])
-    if outcome.older:
-        return replace(line, message=f"the output was generated with another {outcome.older.differs_in}; run again")
-    return replace(line, message="not attempted; run again")
+    failure, older = outcome.failure, outcome.older
+    message = f"the output was generated with another {older.differs_in}; run again" if older else ""
+    line = NotExported.of(outcome.item, outcome.reason, row_index, message or "not attempted; run again")
+    if failure:
+        line = replace(line, cause=failure.cause, message=failure.error["message"], failure_file=outcome.failure_file)
+    return replace(line, older_output_file=older.path) if older else line
 
 
 Entry = Record | NotExported

@@ -20,7 +20,7 @@ MOST_CHANGES = 100
 MOST_WARNINGS = 50
 
 _CHANGE_KINDS = {
-    "null_token": "null markers such as N/A emptied",
+    "null_token": "null values such as N/A emptied",
     "trimmed": "leading or trailing spaces removed",
     "line_breaks": "line breaks and tabs replaced by a space",
     "invisible": "invisible or look-alike characters normalized",
@@ -79,11 +79,10 @@ class ColumnCounts(NamedTuple):
 class ReportPage(NamedTuple):
     """The values that the templates use, by name."""
 
-    title: str
+    about: About
     counts: dict[str, int]
     numbers: dict[str, float | None]
     headline: dict[str, str]
-    facts: dict[str, Any]
     usage: dict[str, str]
     groups: ValueCounts
     charts: list[Chart]
@@ -95,8 +94,6 @@ class ReportPage(NamedTuple):
     counted: list[ColumnCounts]
     sample_per_group: int
     samples: Sequence[Sample]
-    quality: DataQuality
-    runs: Sequence[PastRun]
     history_charts: list[Chart]
     config: str
 
@@ -109,11 +106,10 @@ def report_page(findings: Findings, about: About, samples: Sequence[Sample]) -> 
     """The page of a batch."""
     worst_first = (lambda group: -group.open) if len(findings.groups.counts) > MOST_GROUPS else None
     return ReportPage(
-        title=about.title,
+        about=about,
         counts=findings.counts(),
         numbers=_numbers(findings),
         headline=_headline(findings, about.spent),
-        facts=about.facts,
         usage=_usage_facts(findings) | {"All calls": about.calls},
         groups=findings.groups.top(MOST_GROUPS, worst_first),
         charts=charts(findings),
@@ -125,8 +121,6 @@ def report_page(findings: Findings, about: About, samples: Sequence[Sample]) -> 
         counted=[_column_counts(column) for column in findings.counted],
         sample_per_group=findings.settings.sample_per_group,
         samples=samples,
-        quality=about.quality,
-        runs=about.runs,
         history_charts=history_charts(about.runs),
         config=readable_json(about.config),
     )
