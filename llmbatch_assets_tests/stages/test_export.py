@@ -13,18 +13,17 @@ from llmbatch_assets.adapters.files.atomic import json_bytes, write_json
 from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.tables.exporters import EXPORTERS
-from llmbatch_assets.domain.export.columns import ExportManifest
-from llmbatch_assets.domain.items.grouping import plan_work
+from llmbatch_assets.domain.items.grouping import make_plan
 from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.errors import MissingArtifactError
 from llmbatch_assets.stages.artifacts import artifact_path, output_reader
-from llmbatch_assets.stages.export import deliver_exports
+from llmbatch_assets.stages.export import write_exports
 from llmbatch_assets.stages.generate import Generation
 from llmbatch_assets.stages.progress import LogReporter
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.report import deliver_report
+from llmbatch_assets.stages.report import write_report
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
 from llmbatch_assets_tests.project import COLUMNS, ROWS, Project, make_project, settings
 
@@ -60,9 +59,10 @@ def deliver(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
     batch = batch_of(project)
     outputs = output_reader(batch)
     snapshot = batch.read_snapshot()
-    export = deliver_exports(batch, outputs, snapshot).manifest
+    export = write_exports(batch, outputs, snapshot).manifest
     write_json(artifact_path(batch, "export"), export)
-    return export, deliver_report(batch, outputs, ExportManifest.model_validate(export), snapshot).manifest
+    report = write_report(batch, outputs, export, snapshot).manifest
+    return export.model_dump(), report.model_dump()
 
 
 def counts(**others: int) -> dict[str, int]:
@@ -213,7 +213,7 @@ def test_every_row_without_an_output_is_listed_with_its_cause_and_file(project: 
     tower, road = left_out(project)
     assert (tower["state"], tower["row_index"], tower["cause"]) == ("failed", "0", "refused")
     assert project.path(tower["failure_file"]).is_file()
-    assert (road["state"], road["row_index"], road["message"]) == ("missing", "4", "was not attempted; run again")
+    assert (road["state"], road["row_index"], road["message"]) == ("missing", "4", "not attempted; run again")
     assert [one["partition_key"] for one in (tower, road)] == [project.partition_keys()[row] for row in (0, 4)]
     assert export["not_exported_file"] == "artifacts/outputs/output_not_exported.csv"
     generate(project, retry_failed=True)
@@ -256,7 +256,7 @@ def test_each_artifact_is_read_once_for_all_formats(offline: Project) -> None:
     outputs = output_reader(batch)
     CountingStore.read.clear()
     store = CountingStore(outputs.store.outputs, outputs.store.failures, outputs.store.forced)
-    deliver_exports(batch, replace(outputs, store=store), batch.read_snapshot())
+    write_exports(batch, replace(outputs, store=store), batch.read_snapshot())
     assert sorted(CountingStore.read) == sorted(offline.outputs())
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbatch_assets.adapters.store.outputs import FileStore
-from llmbatch_assets.domain.export.not_exported import OlderOutput, Standing
+from llmbatch_assets.domain.export.records import ItemOutcome, OutdatedOutput
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
@@ -34,9 +34,9 @@ class OutputReader:
         """The item's failed attempts, the latest last."""
         return list(self.store.failed_attempts(self.identity.cache_id(item.work_id)))
 
-    def standings(
-        self, older: Callable[[WorkItem], OlderOutput | None], shown: Callable[[Path], str] = str
-    ) -> Iterator[Standing]:
+    def item_outcomes(
+        self, older: Callable[[WorkItem], OutdatedOutput | None], shown: Callable[[Path], str] = str
+    ) -> Iterator[ItemOutcome]:
         """How each item stands, reading each artifact once.
 
         ``older`` is asked about items without an output; ``shown`` gives the name under which a file is told of.
@@ -45,12 +45,12 @@ class OutputReader:
             output = self.output(item)
             failure = None if output else self.failure(item)
             if output:
-                yield Standing(item, output)
+                yield ItemOutcome(item, output)
             elif failure:
                 path = self.store.failure_path(failure.meta["cache_id"], failure.meta["attempt_outer"])
-                yield Standing(item, None, failure, shown(path), older(item))
+                yield ItemOutcome(item, None, failure, shown(path), older(item))
             else:
-                yield Standing(item, older=older(item))
+                yield ItemOutcome(item, older=older(item))
 
     def __iter__(self) -> Iterator[tuple[WorkItem, AcceptedOutput]]:
         for item in self.items:
