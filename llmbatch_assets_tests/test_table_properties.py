@@ -22,13 +22,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from llmbatch_assets.adapters.files.atomic import json_bytes
-from llmbatch_assets.adapters.tables.export_file import ExportRow
 from llmbatch_assets.adapters.tables.exporters import EXPORTERS, exporting
 from llmbatch_assets.adapters.tables.readers import READERS, read_table
 from llmbatch_assets.domain.export.columns import OutputField, cells, export_columns
 from llmbatch_assets.domain.export.join import Join
 from llmbatch_assets.domain.export.records import ItemOutcome, NotExported, entries
-from llmbatch_assets.domain.items.grouping import GROUPINGS, make_plan
+from llmbatch_assets.domain.items.grouping import GROUPINGS, plan_work
 from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.parameters import Input
@@ -265,13 +264,13 @@ def input_part(kind: str, snapshot: Snapshot, columns: list[str]) -> list[dict[s
 
 def exported(path: Path, snapshot: Snapshot) -> bytes:
     """An output for every row, exported as a run does it."""
-    items = make_plan(snapshot, parameters()).items
+    items = plan_work(snapshot, parameters()).items
     standings = (ItemOutcome(item, make_output(item, {"answer": item.context})) for item in items)
     columns = export_columns(snapshot.columns, [OutputField(("answer",), "string")])
     with exporting({path.suffix[1:]: path}, columns, {}, escape_formulas=True) as put:
         for entry in entries(Join.of(snapshot, parameters()), standings):
             assert not isinstance(entry, NotExported)
-            put([Line(entry, cells(entry, columns))])
+            put([ExportRow(entry, cells(entry, columns))])
     return path.read_bytes()
 
 

@@ -13,7 +13,7 @@ from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.quality import CheckFinding, OutputQuality, assess
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.events.partition_events import PartitionEvents
 from llmbatch_assets.resources.llm import LlmResource

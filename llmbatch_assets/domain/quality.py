@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import NamedTuple
 
 from llmbatch_assets.domain.parameters import Checks
-from llmbatch_assets.domain.text import counted
 
 # Failure causes in which the answer broke the schema.
 SCHEMA_FAILURES = {"not_json", "schema_mismatch", "wrapped", "empty_answer", "cut_off"}
@@ -81,7 +80,7 @@ def _schema_failures(quality: OutputQuality) -> CheckFinding:
     broken = {cause: count for cause, count in sorted(quality.causes.items()) if cause in SCHEMA_FAILURES}
     n_broken = sum(broken.values())
     causes = ", ".join(f"{count} {cause}" for cause, count in broken.items())
-    message = f"{many(n_broken, 'item')} in the last run broke the schema{f' ({causes})' if broken else ''}"
+    message = f"{counted(n_broken, 'item')} in the last run broke the schema{f' ({causes})' if broken else ''}"
     return CheckFinding(BROKEN, not n_broken, True, message, {"n_items": n_broken})
 
 
@@ -89,13 +88,13 @@ def _score(quality: OutputQuality, minimum: float) -> CheckFinding:
     scores, mean = quality.scores, quality.mean_score
     if mean is None:
         return CheckFinding(SCORE, True, False, "No scores", {"n_scores": 0})
-    message = f"Mean score {mean:.1f} over {many(len(scores), 'output')} (minimum {minimum:g})"
+    message = f"Mean score {mean:.1f} over {counted(len(scores), 'output')} (minimum {minimum:g})"
     facts = {"judge_score_mean": mean, "judge_score_lowest": min(scores), "n_scores": len(scores)}
     return CheckFinding(SCORE, mean >= minimum, False, message, facts)
 
 
 def _duplicates(quality: OutputQuality) -> CheckFinding:
     sizes = [count for count in Counter(quality.versions).values() if count > 1]
-    found = f"{many(sum(sizes), 'output')} in {many(len(sizes), 'group')} of identical outputs"
+    found = f"{counted(sum(sizes), 'output')} in {counted(len(sizes), 'group')} of identical outputs"
     message = found if sizes else "No duplicate outputs"
     return CheckFinding(DUPLICATES, not sizes, True, message, {"n_outputs": sum(sizes), "n_sets": len(sizes)})

@@ -11,7 +11,8 @@ from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.store.older_outputs import OlderOutputs
 from llmbatch_assets.adapters.store.provenance import kept_identities
 from llmbatch_assets.adapters.store.reader import OutputReader
-from llmbatch_assets.adapters.tables.exporters import Line, exporting
+from llmbatch_assets.adapters.tables.export_file import ExportRow
+from llmbatch_assets.adapters.tables.exporters import exporting
 from llmbatch_assets.domain.export.columns import Column, OutputSchema, cells
 from llmbatch_assets.domain.export.join import Join
 from llmbatch_assets.domain.export.manifest import (
@@ -86,7 +87,7 @@ class _ExportRun:
     items: Counter[str] = field(default_factory=Counter)
     lines: Counter[str] = field(default_factory=Counter)
     changes: dict[str, Counter[str]] = field(default_factory=dict)
-    first_lines: list[Line] = field(default_factory=list)
+    first_lines: list[ExportRow] = field(default_factory=list)
     set_aside: list[str] = field(default_factory=list)
 
     @property
@@ -111,17 +112,17 @@ class _ExportRun:
                 export_rest(self._rest_lines(chunk))
             self._set_aside(list(paths.values()))
 
-    def _record_lines(self, chunk: Sequence[Entry]) -> list[Line]:
-        lines = [Line(entry, cells(entry, self.columns)) for entry in chunk if not isinstance(entry, NotExported)]
+    def _record_lines(self, chunk: Sequence[Entry]) -> list[ExportRow]:
+        lines = [ExportRow(entry, cells(entry, self.columns)) for entry in chunk if not isinstance(entry, NotExported)]
         self.lines["exported"] += len(lines)
         self.first_lines += lines[: PREVIEW_ROWS - len(self.first_lines)]
         return lines
 
-    def _rest_lines(self, chunk: Sequence[Entry]) -> list[Line]:
+    def _rest_lines(self, chunk: Sequence[Entry]) -> list[ExportRow]:
         rest = [entry for entry in chunk if isinstance(entry, NotExported)]
         self.lines.update(entry.state for entry in rest)
         records = [entry.record() for entry in rest]
-        return [Line(record, cells(record, NOT_EXPORTED_COLUMNS)) for record in records]
+        return [ExportRow(record, cells(record, NOT_EXPORTED_COLUMNS)) for record in records]
 
     def _set_aside(self, paths: Sequence[Path]) -> None:
         """Keep the previous export of a model's outputs when the new one is empty or generated offline."""

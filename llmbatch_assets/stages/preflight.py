@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from llmbatch_assets.adapters.providers.credentials import missing_keys
 from llmbatch_assets.adapters.providers.prices import require_prices
 from llmbatch_assets.domain.export.join import Join, export_warnings
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.request import checked_prompts, prompt_warnings
@@ -18,8 +18,7 @@ from llmbatch_assets.stages.export import columns_of_export
 from llmbatch_assets.stages.plan import plan_of_run
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.report import columns_to_count
-from llmbatch_assets.stages.schema_due import why_due
-from llmbatch_assets.stages.schema_files import schema_txt_mismatch
+from llmbatch_assets.stages.write_schema import reason_to_write, schema_txt_mismatch
 
 log = logging.getLogger(__name__)
 

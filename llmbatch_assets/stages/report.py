@@ -16,7 +16,6 @@ from llmbatch_assets.adapters.pages import report_page as pages
 from llmbatch_assets.adapters.pages.report_rows import PAGE_BYTES, RowSpool
 from llmbatch_assets.adapters.store.ledger import read_ledger, read_runs
 from llmbatch_assets.adapters.store.reader import OutputReader
-from llmbatch_assets.adapters.store.run_history import read_runs
 from llmbatch_assets.domain.export.manifest import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
@@ -27,7 +26,7 @@ from llmbatch_assets.domain.report.items import Sample, in_schema_order, sample_
 from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, report_page
 from llmbatch_assets.domain.report.value_counts import CountedColumn, counted_columns
 from llmbatch_assets.domain.run_history import all_runs, costs_by_run, last_runs
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.artifacts import load_artifact
 from llmbatch_assets.stages.generate import utc_now
 from llmbatch_assets.stages.project import Batch
@@ -114,7 +113,7 @@ def _about(batch: Batch, outputs: OutputReader, findings: Findings, snapshot: Sn
     return About(
         title=batch.title,
         facts=_facts(batch, records[-1].run_id if records else None),
-        calls=f"{many(total.calls, 'call')}, {total.tokens:,} tokens, {total.shown}",
+        calls=f"{counted(total.calls, 'call')}, {total.tokens:,} tokens, {total.shown}",
         spent=total.shown,
         config=batch.parameters.model_dump(mode="json"),
         quality=data_quality(snapshot.meta, outputs.plan_warnings, findings),

@@ -13,7 +13,7 @@ from llmbatch_assets.adapters.files.atomic import json_bytes, write_json
 from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.tables.exporters import EXPORTERS
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Selection

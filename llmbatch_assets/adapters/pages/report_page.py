@@ -20,7 +20,7 @@ from llmbatch_assets.domain.report.charts import Chart
 from llmbatch_assets.domain.report.items import ItemRow
 from llmbatch_assets.domain.report.page import ReportPage
 from llmbatch_assets.domain.report.value_counts import ValueCount
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 
 # Characters with a meaning inside a line of Markdown. An underscore has none between letters or digits; escaping no
 # more than necessary keeps the source readable.
@@ -181,7 +181,7 @@ def _file_in(name: str, folder: str) -> Markup:
 
 
 _FILTERS = {
-    "counted": many,
+    "counted": counted,
     "plain": _plain,
     "fenced": _fenced,
     "number": _number,

@@ -14,7 +14,7 @@ from llmbatch_assets.domain.export.join import Join
 from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
-from llmbatch_assets.domain.text import composed, many
+from llmbatch_assets.domain.text import composed, counted
 
 NotExportedReason = Literal[
     "failed", "missing", "outdated", "row_beyond_cap", "row_without_element", "element_without_row"
@@ -136,7 +136,7 @@ def _used_rows(item: WorkItem) -> list[int]:
 
 def _beyond_cap(item: WorkItem) -> Iterator[NotExported]:
     used: int = item.meta["n_rows_used"]
-    message = f"the model saw only the first {many(used, 'row')} of the group (grouping.max_rows_per_group)"
+    message = f"the model saw only the first {counted(used, 'row')} of the group (grouping.max_rows_per_group)"
     for index in item.meta["row_indices"][used:]:
         yield NotExported.of(item, "row_beyond_cap", index, message)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llmbatch_assets.adapters.tables.parquet_export import GROUP_ROWS, ParquetTable
+from llmbatch_assets.adapters.tables.parquet import BATCH_ROWS, ParquetTableWriter
 from llmbatch_assets.domain.export.columns import Column, ColumnType
 
 TYPES: dict[ColumnType, Any] = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llmbatch_assets.domain.export.columns import Record
 from llmbatch_assets.domain.export.join import Join
 from llmbatch_assets.domain.export.records import Entry, ItemOutcome, NotExported, OutdatedOutput, entries
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets_tests.domain.strategies import (
