@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from llmbatch_assets.adapters.files.atomic import json_bytes
+from llmbatch_assets.adapters.tables.export_file import ExportRow
 from llmbatch_assets.adapters.tables.exporters import EXPORTERS, exporting
 from llmbatch_assets.adapters.tables.readers import READERS, read_table
 from llmbatch_assets.domain.export.columns import OutputField, cells, export_columns

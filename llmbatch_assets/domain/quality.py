@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from llmbatch_assets.domain.parameters import Checks
+from llmbatch_assets.domain.text import counted
 
 # Failure causes in which the answer broke the schema.
 SCHEMA_FAILURES = {"not_json", "schema_mismatch", "wrapped", "empty_answer", "cut_off"}
