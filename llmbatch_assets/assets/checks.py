@@ -9,7 +9,7 @@ from llmbatch_assets.domain.export.export_check import expected_outputs, not_onc
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, unresolved
 from llmbatch_assets.domain.quality import ABOUT_OUTPUTS, Finding
 from llmbatch_assets.domain.schema.json_schema import open_objects
-from llmbatch_assets.stages.artifacts import load_artifact, output_reader
+from llmbatch_assets.stages.artifacts import batch_outputs, load_artifact
 from llmbatch_assets.stages.exported import exported_outputs
 from llmbatch_assets.stages.project import BatchFile
 
@@ -84,7 +84,7 @@ def _export_checks(batch_file: BatchFile, names: Names) -> list[dg.AssetChecksDe
     )
     def every_row_once() -> dg.AssetCheckResult:
         batch = batch_file.load()
-        found = not_once(expected_outputs(output_reader(batch)), exported_outputs(batch))
+        found = not_once(expected_outputs(batch_outputs(batch)), exported_outputs(batch))
         return _result("not in the export exactly once; run export again", found)
 
     @dg.asset_check(
@@ -95,7 +95,7 @@ def _export_checks(batch_file: BatchFile, names: Names) -> list[dg.AssetChecksDe
     )
     def matches_outputs() -> dg.AssetCheckResult:
         batch = batch_file.load()
-        found = out_of_date(expected_outputs(output_reader(batch)), exported_outputs(batch))
+        found = out_of_date(expected_outputs(batch_outputs(batch)), exported_outputs(batch))
         return _result("not of the outputs that are accepted now; run export again", found)
 
     return [every_row_once, matches_outputs]

@@ -4,13 +4,13 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.export.manifest import told_of_export
 from llmbatch_assets.domain.export.settings import export_warnings
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.quality import ABOUT_OUTPUTS
 from llmbatch_assets.resources.check_gate import refuse_unchecked
+from llmbatch_assets.stages.artifacts import BatchOutputs
 from llmbatch_assets.stages.export import Delivered, deliver_exports
 from llmbatch_assets.stages.project import BatchFile
 
@@ -45,7 +45,7 @@ def delivery_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefini
         description="The accepted outputs joined back to their rows, as files.",
     )
     def export(
-        context: dg.AssetExecutionContext, llm_outputs: OutputReader, input_snapshot: Snapshot
+        context: dg.AssetExecutionContext, llm_outputs: BatchOutputs, input_snapshot: Snapshot
     ) -> dg.Output[dict[str, Any]]:
         batch = batch_file.load()
         if batch.parameters.checks.block_export:

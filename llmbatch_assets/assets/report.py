@@ -4,11 +4,11 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.export.columns import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.resources.report_metadata import report_metadata
+from llmbatch_assets.stages.artifacts import BatchOutputs
 from llmbatch_assets.stages.project import BatchFile
 from llmbatch_assets.stages.report import deliver_report
 
@@ -31,7 +31,7 @@ def report_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
         description="What ran, how it ended, samples to look at, and where everything is.",
     )
     def report(
-        context: dg.AssetExecutionContext, export: ExportManifest, llm_outputs: OutputReader, input_snapshot: Snapshot
+        context: dg.AssetExecutionContext, export: ExportManifest, llm_outputs: BatchOutputs, input_snapshot: Snapshot
     ) -> Any:
         batch = batch_file.load()
         if not batch.parameters.report.enabled:

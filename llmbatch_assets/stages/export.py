@@ -1,16 +1,13 @@
 """Pipeline 5 of one batch: from accepted outputs to files for people and programs."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from llmbatch_assets.adapters.files.atomic import read_json
-from llmbatch_assets.adapters.store.older_outputs import OlderOutputs
-from llmbatch_assets.adapters.store.provenance import kept_identities
-from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.adapters.tables.exporters import Line, exporting
 from llmbatch_assets.domain.export.columns import Column, cells
 from llmbatch_assets.domain.export.fields import OutputSchema
@@ -21,12 +18,11 @@ from llmbatch_assets.domain.export.manifest import (
     is_worth_keeping,
     preview,
 )
-from llmbatch_assets.domain.export.not_exported import LEFT_OUT_COLUMNS, LeftOut, OlderOutput, Standing
+from llmbatch_assets.domain.export.not_exported import LEFT_OUT_COLUMNS, LeftOut, Standing
 from llmbatch_assets.domain.export.records import Entry, Join, entries
 from llmbatch_assets.domain.export.settings import columns_of
 from llmbatch_assets.domain.items.table import Snapshot
-from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.stages.artifacts import artifact_path
+from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path
 from llmbatch_assets.stages.generate import utc_now
 from llmbatch_assets.stages.project import Batch
 
@@ -41,14 +37,14 @@ class Delivered(NamedTuple):
     preview: str
 
 
-def deliver_exports(batch: Batch, outputs: OutputReader, snapshot: Snapshot) -> Delivered:
+def deliver_exports(batch: Batch, outputs: BatchOutputs, snapshot: Snapshot) -> Delivered:
     """Write every configured export and the file of what is in none; the counts add up to the number of items.
 
     Raises ``ConfigError`` where ``outputs`` names what schema or table do not have.
     """
     join = Join.of(snapshot, batch.parameters)
     run = _ExportRun(batch, join, export_columns_of(batch, join))
-    run.write(entries(join, run.counted(outputs.standings(_older(batch, outputs), batch.shown))))
+    run.write(entries(join, run.counted(outputs.outcomes(batch.shown))))
     return Delivered(run.manifest(), preview(run.columns, [line.cells for line in run.shown]))
 
 
@@ -126,14 +122,3 @@ class _ExportRun:
             self.set_aside,
             {"generated_at_utc": utc_now(), "provider": self.batch.source.provider},
         )
-
-
-def _older(batch: Batch, outputs: OutputReader) -> Callable[[WorkItem], OlderOutput | None]:
-    earlier = kept_identities(batch.path(batch.layout.provenance))
-    found = OlderOutputs(outputs.store, outputs.identity, earlier)
-
-    def find(item: WorkItem) -> OlderOutput | None:
-        known = found.find(item)
-        return known and OlderOutput(str(batch.layout.llm_outputs / f"{known[0]}.json"), ", ".join(known[1]))
-
-    return find

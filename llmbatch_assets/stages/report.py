@@ -13,7 +13,6 @@ from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.adapters.pages.report_page import Link, Links, parts_of, render_html, render_markdown
 from llmbatch_assets.adapters.pages.report_rows import PAGE_BYTES, RowSpool
 from llmbatch_assets.adapters.store.ledger import read_ledger
-from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.adapters.store.run_history import read_runs
 from llmbatch_assets.domain.export.columns import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
@@ -27,7 +26,7 @@ from llmbatch_assets.domain.report.page import About, report_page
 from llmbatch_assets.domain.report.quality import quality
 from llmbatch_assets.domain.report.samples import Sample, sample_of
 from llmbatch_assets.domain.run_history import all_runs, costs_by_run, last_runs
-from llmbatch_assets.stages.artifacts import load_artifact
+from llmbatch_assets.stages.artifacts import BatchOutputs, load_artifact
 from llmbatch_assets.stages.generate import utc_now
 from llmbatch_assets.stages.project import Batch
 
@@ -42,7 +41,7 @@ class Delivered(NamedTuple):
 
 
 def deliver_report(
-    batch: Batch, outputs: OutputReader, export: ExportManifest, snapshot: Snapshot, page_bytes: int = PAGE_BYTES
+    batch: Batch, outputs: BatchOutputs, export: ExportManifest, snapshot: Snapshot, page_bytes: int = PAGE_BYTES
 ) -> Delivered:
     """Write the report. Raises ``ConfigError`` for a column that ``report.count_by`` names and nothing has."""
     settings = batch.parameters.report
@@ -82,7 +81,7 @@ def _samples(output_of: Callable[[WorkItem], AcceptedOutput | None], findings: F
     return [sample_of(item, output, full=full) for item, output in picked if output is not None]
 
 
-def _about(batch: Batch, outputs: OutputReader, findings: Findings, snapshot: Snapshot) -> About:
+def _about(batch: Batch, outputs: BatchOutputs, findings: Findings, snapshot: Snapshot) -> About:
     costs = costs_by_run(read_ledger(batch.path(batch.layout.ledger)))
     # Every call since the ledger was begun: those that failed, and those of earlier settings, too.
     spent = all_runs(costs.values())

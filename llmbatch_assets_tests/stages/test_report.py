@@ -11,7 +11,7 @@ import pytest
 
 from llmbatch_assets.domain.export.columns import ExportManifest
 from llmbatch_assets.resources.report_metadata import report_metadata
-from llmbatch_assets.stages.artifacts import output_reader
+from llmbatch_assets.stages.artifacts import batch_outputs
 from llmbatch_assets.stages.export import deliver_exports
 from llmbatch_assets.stages.report import Delivered, deliver_report
 from llmbatch_assets_tests.chat_server import ChatServer, says
@@ -29,7 +29,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def deliver(project: Project, **limits: Any) -> Delivered:
     batch = batch_of(project)
-    outputs, snapshot = output_reader(batch), batch.read_snapshot()
+    outputs, snapshot = batch_outputs(batch), batch.read_snapshot()
     export = ExportManifest.model_validate(deliver_exports(batch, outputs, snapshot).manifest)
     return deliver_report(batch, outputs, export, snapshot, **limits)
 
