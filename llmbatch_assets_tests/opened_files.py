@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import PurePath
+from pathlib import Path
 
 _FOLDERS = {"llm_outputs", "llm_failures"}
 _records: list[list[str]] = []
@@ -14,8 +14,9 @@ _records: list[list[str]] = []
 def _note(event: str, arguments: tuple[object, ...]) -> None:
     if event != "open" or not _records or not isinstance(arguments[0], str) or "llm_" not in arguments[0]:
         return
-    path = PurePath(arguments[0])
-    if path.parent.name in _FOLDERS and path.suffix == ".json" and arguments[1] in ("r", "rb"):
+    path = Path(arguments[0])
+    # A file that does not exist is looked for, not read.
+    if path.parent.name in _FOLDERS and path.suffix == ".json" and arguments[1] in ("r", "rb") and path.exists():
         for record in _records:
             record.append(str(path))
 

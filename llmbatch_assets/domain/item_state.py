@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
+from pydantic import ValidationError
+
 from llmbatch_assets.domain.canonical import canonical_json, sha1_text
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
 from llmbatch_assets.domain.plan.selection import State
@@ -45,8 +47,12 @@ def item_state(output: AcceptedOutput | None, last_failure: FailedAttempt | None
     return "failed_permanently" if last_failure.item_permanent else "failed"
 
 
-def check_output(content: Any, cache_id: str, contract: Callable[[], OutputContract] | None) -> CheckedOutput:
-    """Check the JSON content of the output file of ``cache_id``."""
+def check_output(
+    content: dict[str, Any] | None, cache_id: str, contract: Callable[[], OutputContract] | None
+) -> CheckedOutput:
+    """Check the JSON object in the output file of ``cache_id``; it is None if the file holds none."""
+    if content is None:
+        return CheckedOutput(defect="it holds no JSON object")
     try:
         output = AcceptedOutput.model_validate(content)
         if not _belongs_to(output.meta, cache_id):
@@ -55,6 +61,9 @@ def check_output(content: Any, cache_id: str, contract: Callable[[], OutputContr
             _check_edited(output, contract())
     except AnswerError:
         return CheckedOutput(defect="it was edited and no longer matches the schema")
+    except ValidationError as broken:
+        first = broken.errors()[0]
+        return CheckedOutput(defect=f"it cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']})")
     except (ValueError, RecursionError) as broken:
         return CheckedOutput(defect=f"it cannot be read: {str(broken).splitlines()[0]}")
     return CheckedOutput(output)

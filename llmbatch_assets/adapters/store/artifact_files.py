@@ -58,6 +58,12 @@ class ArtifactCache:
                 self._files.move_to_end(path)
         return known
 
+    def clear(self) -> None:
+        """Forget all files."""
+        with self._lock:
+            self._files.clear()
+            self._bytes = 0
+
     def _parse(self, path: str) -> ArtifactFile:
         with open(path, "rb") as file:  # noqa: PTH123  # no Path is made for it
             signature = _signature(os.fstat(file.fileno()))
