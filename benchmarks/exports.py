@@ -28,7 +28,7 @@ from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem, work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
-from llmbatch_assets.stages.artifacts import artifact_path, load_artifact, output_reader
+from llmbatch_assets.stages.artifacts import artifact_path, batch_outputs, load_artifact
 from llmbatch_assets.stages.export import write_exports
 from llmbatch_assets.stages.project import Batch, BatchFile
 
@@ -103,7 +103,7 @@ def write_outputs(batch: Batch, items: Iterable[WorkItem], draw: random.Random) 
 def deliver(root: Path) -> None:
     """Ours: what the asset does."""
     batch = BatchFile(root / "configs/parameters.yaml").load()
-    write_exports(batch, output_reader(batch), load_artifact(batch, "input_snapshot", Snapshot))
+    write_exports(batch, batch_outputs(batch), load_artifact(batch, "input_snapshot", Snapshot))
 
 
 def csv_alone(root: Path) -> None:

@@ -4,13 +4,13 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.assets.checks import require_passed_checks
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.export.join import export_warnings
 from llmbatch_assets.domain.export.manifest import ExportManifest, export_notes
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.quality import OUTPUT_CHECKS
+from llmbatch_assets.stages.artifacts import BatchOutputs
 from llmbatch_assets.stages.export import ExportResult, write_exports
 from llmbatch_assets.stages.project import BatchFile
 from llmbatch_assets.stages.report import ReportResult, write_report
@@ -33,7 +33,7 @@ def publish_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinit
         description="The accepted outputs joined with their input rows, as files.",
     )
     def export(
-        context: dg.AssetExecutionContext, llm_outputs: OutputReader, input_snapshot: Snapshot
+        context: dg.AssetExecutionContext, llm_outputs: BatchOutputs, input_snapshot: Snapshot
     ) -> dg.Output[dict[str, Any]]:
         batch = batch_file.load()
         if batch.parameters.checks.block_export:
@@ -57,7 +57,7 @@ def publish_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinit
         description="Report on the batch: outcomes, failures by cause, cost, sample outputs and file locations.",
     )
     def report(
-        context: dg.AssetExecutionContext, export: ExportManifest, llm_outputs: OutputReader, input_snapshot: Snapshot
+        context: dg.AssetExecutionContext, export: ExportManifest, llm_outputs: BatchOutputs, input_snapshot: Snapshot
     ) -> Any:
         batch = batch_file.load()
         if not batch.parameters.report.enabled:

@@ -6,8 +6,7 @@ from typing import Any
 import dagster as dg
 
 from llmbatch_assets.adapters.files.atomic import log_written, write_json_if_changed
-from llmbatch_assets.adapters.store.reader import OutputReader
-from llmbatch_assets.stages.artifacts import artifact_path, load_artifact, output_reader
+from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
 from llmbatch_assets.stages.project import Batch, BatchFile
 
 
@@ -37,7 +36,7 @@ class JsonIOManager(dg.ConfigurableIOManager):
         """The artifact as the type that the asset's parameter is annotated with."""
         batch, asset = self._batch(), context.asset_key.path[-1]
         kind = context.dagster_type.typing_type
-        return output_reader(batch) if kind is OutputReader else load_artifact(batch, asset, kind)
+        return batch_outputs(batch) if kind is BatchOutputs else load_artifact(batch, asset, kind)
 
 
 def _files_of(artifact: Any) -> dict[str, int | None]:

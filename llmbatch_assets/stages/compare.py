@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem
@@ -15,7 +16,7 @@ from llmbatch_assets.domain.plan.difference import Differences
 from llmbatch_assets.domain.plan.output_diff import Pair, Side
 from llmbatch_assets.domain.plan.rerun_reasons import Reasons, changes_between
 from llmbatch_assets.errors import InputError
-from llmbatch_assets.stages.cache_survey import CacheSurvey, cache_ids
+from llmbatch_assets.stages.artifacts import cache_ids, cache_index
 from llmbatch_assets.stages.earlier_outputs import EarlierOutputs
 from llmbatch_assets.stages.plan import differences_between, require_schema
 from llmbatch_assets.stages.project import Batch
@@ -44,15 +45,15 @@ class Comparing:
         return plan_work(self.batch.read_snapshot(), self.batch.parameters).items
 
     @cached_property
-    def _survey(self) -> CacheSurvey:
-        return CacheSurvey(self.batch)
+    def _survey(self) -> CacheIndex:
+        return cache_index(self.batch)
 
     @cached_property
     def _earlier(self) -> EarlierOutputs:
         require_schema(self.batch)
         ids = [item.work_id for item in self.items]
         current = dict(zip(ids, cache_ids(self.batch.source.identity, ids), strict=True))
-        return EarlierOutputs(self._survey, self.items, current)
+        return EarlierOutputs(self.batch, self._survey, self.items, current)
 
     @cached_property
     def known(self) -> list[Known]:

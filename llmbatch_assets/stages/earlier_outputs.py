@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.adapters.store.provenance import Use, kept_identities, kept_text, read_uses
 from llmbatch_assets.domain.items.identity import BatchIdentity, identity_of
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.plan.row_matching import Former
-from llmbatch_assets.stages.cache_survey import CacheSurvey, cache_ids
+from llmbatch_assets.stages.artifacts import cache_ids
+from llmbatch_assets.stages.project import Batch
 
 # What of the configuration turns rows into items. The rest of the blocks leaves their ids as they are.
 _MAKES_ITEMS: dict[str, tuple[str, ...]] = {
@@ -38,13 +40,14 @@ class Asked(NamedTuple):
 class EarlierOutputs:
     """The artifacts of a batch that are not those of its items under its identity; ``current`` are these, by work id."""
 
-    survey: CacheSurvey
+    batch: Batch
+    survey: CacheIndex
     items: Sequence[WorkItem]
     current: Mapping[str, str]
 
     @property
     def _folder(self) -> Path:
-        return self.survey.batch.path(self.survey.batch.layout.provenance)
+        return self.batch.path(self.batch.layout.provenance)
 
     @cached_property
     def uses(self) -> list[Use]:
@@ -54,7 +57,7 @@ class EarlierOutputs:
     def identities(self) -> list[BatchIdentity]:
         """What else was asked of these items and left an artifact: the latest first, by its last use."""
         last = {use.identity: place for place, use in enumerate(self.uses)}
-        own = self.survey.batch.source.identity
+        own = self.batch.source.identity
         others = {one.sha: one for one in kept_identities(self._folder) if one != own}
         return sorted(others.values(), key=lambda one: (-last.get(one.sha, -1), one.sha))
 
@@ -144,7 +147,7 @@ class EarlierOutputs:
         """What turned rows into items at the time of a use, None where that is not kept; without a use: now."""
         sha = use.items if use else ""
         if sha not in self._settings:
-            now = self.survey.batch.item_settings()
+            now = self.batch.item_settings()
             kept = kept_text(self._folder, f"items_{sha}") if use else now
             self._settings[sha] = _making_items(kept) if isinstance(kept, dict) else None
         return self._settings[sha]

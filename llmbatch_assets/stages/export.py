@@ -1,16 +1,13 @@
 """Pipeline 5 of one batch: writes the accepted outputs as tables and JSON lines."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from llmbatch_assets.adapters.files.atomic import read_json
-from llmbatch_assets.adapters.store.older_outputs import OlderOutputs
-from llmbatch_assets.adapters.store.provenance import kept_identities
-from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.adapters.tables.export_file import ExportRow
 from llmbatch_assets.adapters.tables.exporters import exporting
 from llmbatch_assets.domain.export.columns import Column, OutputSchema, cells
@@ -30,12 +27,10 @@ from llmbatch_assets.domain.export.records import (
     Entry,
     ItemOutcome,
     NotExported,
-    OutdatedOutput,
     entries,
 )
 from llmbatch_assets.domain.items.table import Snapshot
-from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.stages.artifacts import artifact_path, load_artifact
+from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, load_artifact
 from llmbatch_assets.stages.generate import utc_now
 from llmbatch_assets.stages.project import Batch
 
@@ -50,14 +45,14 @@ class ExportResult(NamedTuple):
     preview: str
 
 
-def write_exports(batch: Batch, outputs: OutputReader, snapshot: Snapshot) -> ExportResult:
+def write_exports(batch: Batch, outputs: BatchOutputs, snapshot: Snapshot) -> ExportResult:
     """Write the configured exports and the file of what is not exported. Their counts add up to the number of items.
 
     Raises ``ConfigError`` if ``outputs`` names a field or column that does not exist.
     """
     join = Join.of(snapshot, batch.parameters)
     run = _ExportRun(batch, columns_of_export(batch, join))
-    outcomes = outputs.item_outcomes(_outdated_finder(batch, outputs), batch.shown)
+    outcomes = outputs.outcomes(batch.shown)
     run.write(entries(join, run.counting(outcomes)))
     return ExportResult(run.manifest(), preview(run.columns, [line.cells for line in run.first_lines]))
 
@@ -143,13 +138,3 @@ class _ExportRun:
             not_exported_file=str(self.batch.layout.not_exported),
             set_aside_files=self.set_aside,
         )
-
-
-def _outdated_finder(batch: Batch, outputs: OutputReader) -> Callable[[WorkItem], OutdatedOutput | None]:
-    older = OlderOutputs(outputs.store, outputs.identity, kept_identities(batch.path(batch.layout.provenance)))
-
-    def find(item: WorkItem) -> OutdatedOutput | None:
-        found = older.find(item)
-        return found and OutdatedOutput(str(batch.layout.llm_outputs / f"{found[0]}.json"), ", ".join(found[1]))
-
-    return find

@@ -11,7 +11,7 @@ from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.parameters import Input
-from llmbatch_assets.stages.artifacts import output_reader
+from llmbatch_assets.stages.artifacts import batch_outputs
 from llmbatch_assets.stages.project import Batch
 
 
@@ -30,7 +30,7 @@ class ExportedRecord(NamedTuple):
 
 def not_exported_once(batch: Batch) -> list[str]:
     """Labels of records that are missing, duplicated, or without an accepted output. Raises ``TableError``."""
-    expected, exported = _expected_records(output_reader(batch)), exported_records(batch)
+    expected, exported = _expected_records(batch_outputs(batch)), exported_records(batch)
     wanted = {(one.work_id, one.row_index): one.label for one in expected}
     counts = Counter((one.work_id, one.row_index) for one in exported)
     wrong = [label for key, label in wanted.items() if counts[key] != 1]
@@ -39,7 +39,7 @@ def not_exported_once(batch: Batch) -> list[str]:
 
 def out_of_date(batch: Batch) -> list[str]:
     """Labels of exported records whose output is not the currently accepted one. Raises ``TableError``."""
-    current = set(_expected_records(output_reader(batch)))
+    current = set(_expected_records(batch_outputs(batch)))
     return list(dict.fromkeys(one.label for one in exported_records(batch) if one not in current))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems, WorkPlan
@@ -17,8 +18,7 @@ from llmbatch_assets.domain.plan.row_matching import Match, match_rows
 from llmbatch_assets.domain.plan.selection import Choice, Selection, State, choose
 from llmbatch_assets.domain.schema.contract import JUDGE_MODEL
 from llmbatch_assets.errors import MissingArtifactError
-from llmbatch_assets.stages.artifacts import load_artifact
-from llmbatch_assets.stages.cache_survey import CacheSurvey, cache_ids
+from llmbatch_assets.stages.artifacts import cache_ids, cache_index, load_artifact
 from llmbatch_assets.stages.earlier_outputs import EarlierOutputs
 from llmbatch_assets.stages.estimate import Estimator, Work
 from llmbatch_assets.stages.project import Batch
@@ -57,8 +57,8 @@ class Planner:
         return self.batch.source.identity
 
     @cached_property
-    def survey(self) -> CacheSurvey:
-        return CacheSurvey(self.batch)
+    def survey(self) -> CacheIndex:
+        return cache_index(self.batch)
 
     @cached_property
     def current(self) -> dict[str, str]:
@@ -68,7 +68,7 @@ class Planner:
 
     @cached_property
     def earlier(self) -> EarlierOutputs:
-        return EarlierOutputs(self.survey, self.work.items, self.current)
+        return EarlierOutputs(self.batch, self.survey, self.work.items, self.current)
 
     @cached_property
     def states(self) -> dict[str, State]:

@@ -15,7 +15,6 @@ from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.adapters.pages import report_page as pages
 from llmbatch_assets.adapters.pages.report_rows import PAGE_BYTES, RowSpool
 from llmbatch_assets.adapters.store.ledger import read_ledger, read_runs
-from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.domain.export.manifest import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
@@ -27,7 +26,7 @@ from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, 
 from llmbatch_assets.domain.report.value_counts import CountedColumn, counted_columns
 from llmbatch_assets.domain.run_history import all_runs, costs_by_run, last_runs
 from llmbatch_assets.domain.text import counted
-from llmbatch_assets.stages.artifacts import load_artifact
+from llmbatch_assets.stages.artifacts import BatchOutputs, load_artifact
 from llmbatch_assets.stages.generate import utc_now
 from llmbatch_assets.stages.project import Batch
 
@@ -67,7 +66,7 @@ class ReportResult(NamedTuple):
 
 
 def write_report(
-    batch: Batch, outputs: OutputReader, export: ExportManifest, snapshot: Snapshot, page_bytes: int = PAGE_BYTES
+    batch: Batch, outputs: BatchOutputs, export: ExportManifest, snapshot: Snapshot, page_bytes: int = PAGE_BYTES
 ) -> ReportResult:
     """Write the report. Raises ``ConfigError`` if ``report.count_by`` has a name that is neither column nor field."""
     settings = batch.parameters.report
@@ -105,7 +104,7 @@ def _samples(output_of: Callable[[WorkItem], AcceptedOutput | None], findings: F
     return [sample_of(item, output, full=full) for item, output in picked if output is not None]
 
 
-def _about(batch: Batch, outputs: OutputReader, findings: Findings, snapshot: Snapshot) -> About:
+def _about(batch: Batch, outputs: BatchOutputs, findings: Findings, snapshot: Snapshot) -> About:
     costs = costs_by_run(read_ledger(batch.path(batch.layout.ledger)))
     # All calls in the ledger, including failed ones and those with earlier settings.
     total = all_runs(costs.values())

@@ -3,22 +3,19 @@
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from llmbatch_assets.adapters.files.atomic import json_bytes, write_json
 from llmbatch_assets.adapters.providers.registry import open_client
-from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.tables.exporters import EXPORTERS
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import work_items_of
-from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.errors import MissingArtifactError
-from llmbatch_assets.stages.artifacts import artifact_path, output_reader
+from llmbatch_assets.stages.artifacts import artifact_path, batch_outputs
 from llmbatch_assets.stages.export import write_exports
 from llmbatch_assets.stages.generate import Generation
 from llmbatch_assets.stages.progress import LogReporter
@@ -57,7 +54,7 @@ def generate(project: Project, **selection: Any) -> None:
 def deliver(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
     """The manifests of export and report."""
     batch = batch_of(project)
-    outputs = output_reader(batch)
+    outputs = batch_outputs(batch)
     snapshot = batch.read_snapshot()
     export = write_exports(batch, outputs, snapshot).manifest
     write_json(artifact_path(batch, "export"), export)
@@ -239,25 +236,13 @@ def test_an_output_of_earlier_settings_is_listed_and_not_exported(project: Proje
     assert export["counts"] == told
 
 
-class CountingStore(FileStore):
-    """The cache, which notes what is read of it."""
-
-    read: ClassVar[list[str]] = []
-
-    def accepted(self, cache_id: str) -> AcceptedOutput | None:
-        self.read.append(cache_id)
-        return super().accepted(cache_id)
-
-
-def test_each_artifact_is_read_once_for_all_formats(offline: Project) -> None:
+def test_each_artifact_is_read_once_for_all_formats(offline: Project, opened: list[str]) -> None:
     offline.parameters(**settings(outputs={"formats": list(EXPORTERS)}))
     generate(offline)
     batch = batch_of(offline)
-    outputs = output_reader(batch)
-    CountingStore.read.clear()
-    store = CountingStore(outputs.store.outputs, outputs.store.failures, outputs.store.forced)
-    write_exports(batch, replace(outputs, store=store), batch.read_snapshot())
-    assert sorted(CountingStore.read) == sorted(offline.outputs())
+    opened.clear()
+    write_exports(batch, batch_outputs(batch), batch.read_snapshot())
+    assert sorted(Path(name).stem for name in opened) == sorted(offline.outputs())
 
 
 @pytest.mark.parametrize("stopped", [True, False], ids=["nothing accepted", "made-up answers"])

@@ -202,7 +202,7 @@ def test_an_output_that_goes_while_it_is_looked_at_is_named(offline: Project) ->
     generate(offline)
     generation = prepare(offline)
     [item] = generation.choose(Selection(limit=1, select="all"), False).hits
-    generation.store.accepted_path(generation.cache_id(item)).unlink()
+    generation.store.index.output_path(generation.cache_id(item)).unlink()
     with pytest.raises(ArtifactError, match=generation.cache_id(item)):
         generation.output(item)
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from llmbatch_assets.assets.publish import report_metadata
-from llmbatch_assets.stages.artifacts import output_reader
+from llmbatch_assets.stages.artifacts import batch_outputs
 from llmbatch_assets.stages.export import write_exports
 from llmbatch_assets.stages.report import ReportResult, write_report
 from llmbatch_assets_tests.chat_server import ChatServer, says
@@ -28,7 +28,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def deliver(project: Project, **limits: Any) -> ReportResult:
     batch = batch_of(project)
-    outputs, snapshot = output_reader(batch), batch.read_snapshot()
+    outputs, snapshot = batch_outputs(batch), batch.read_snapshot()
     export = write_exports(batch, outputs, snapshot).manifest
     return write_report(batch, outputs, export, snapshot, **limits)
 
