@@ -15,6 +15,7 @@ from llmbatch_assets.cli.session import (
     print_line,
     telling_mistakes,
 )
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.prune import Pruning, Unused, delete, find_unused
 
