@@ -26,6 +26,9 @@ _STANDARD_ERRORS = 2.0
 _FEWEST_FOR_A_SPREAD = 5
 _SMALLEST_ERROR, _ERROR_OF_FEW, _LARGEST_ERROR = 0.05, 0.5, 1.0
 
+# Share of the squared error below which another rate is believed; a smaller gain may be chance.
+_CLEARLY_BETTER = 0.7
+
 # "kindred": measured with the same model, but another prompt.
 Basis = Literal["measured", "kindred", "assumed"]
 CostOf = Callable[[TokenUsage], float | None]
@@ -205,15 +208,16 @@ def extrapolate(
     """The total amount for requests of these lengths, and its relative error.
 
     ``seen`` are lengths and amounts. An amount is their mean, plus as much ``per_byte`` as a request is longer than the
-    mean: of several such rates the one that fits best. The error is two standard errors of a sum of n that is
-    predicted from a sample of m: ``2 s sqrt(n + n^2 / m)``.
+    mean: the first of these rates, unless another fits clearly better. The error is two standard errors of a sum of n
+    that is predicted from a sample of m: ``2 s sqrt(n + n^2 / m)``.
     """
     n, m = len(lengths), len(seen)
     mean_length, mean = (sum(values) / m for values in zip(*seen, strict=True))
     squares = {
         rate: sum((amount - mean - rate * (length - mean_length)) ** 2 for length, amount in seen) for rate in per_byte
     }
-    rate = min(squares, key=lambda one: squares[one])
+    best = min(squares, key=lambda one: squares[one])
+    rate = best if squares[best] < _CLEARLY_BETTER * squares[per_byte[0]] else per_byte[0]
     total = n * mean + rate * (sum(lengths) - n * mean_length)
     if m < _FEWEST_FOR_A_SPREAD or total <= 0:
         return max(total, 0.0), _ERROR_OF_FEW
