@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 from llmbatch_assets.adapters.providers.prices import cost_function
 from llmbatch_assets.adapters.store.ledger import read_ledger
@@ -24,16 +23,13 @@ from llmbatch_assets.domain.plan.estimate import (
     ItemUsage,
     PromptLength,
     Range,
-    RateLimits,
     Requests,
     byte_length,
     cost,
     estimate_calls,
-    savings,
     shortest_time,
     usage_per_item,
 )
-from llmbatch_assets.domain.plan.selection import by_group
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import Purpose
 from llmbatch_assets.domain.schema.contract import Contract
@@ -43,8 +39,6 @@ from llmbatch_assets.stages.project import Batch
 
 # Tokens of the longest answer if llm.max_output_tokens is not set.
 _LONGEST_ANSWER = 1_000
-# Providers cache only longer prefixes, in tokens.
-_SHORTEST_CACHED_PREFIX = 1_024
 
 
 @dataclass(frozen=True)
@@ -58,25 +52,28 @@ class Estimator:
     judged_only: Collection[str]
 
     def estimate(self) -> Estimate:
-        parameters, generate, judge = self.batch.parameters, self._generate, self._judge
-        priced = [
-            (calls, cost_function(llm, parameters.budget.prices))
-            for calls, llm in ((generate, parameters.llm), (judge, parameters.judge_llm()))
-            if calls.calls.high
-        ]
-        costs, saved = [cost(*one) for one in priced], [savings(*one) for one in priced]
-        known_costs = [one for one in costs if one is not None]
+        generate, judge = self._generate, self._judge
+        costs, cached_costs = self._cost(with_cache=False), self._cost(with_cache=True)
         return Estimate(
             n_items=len(self.items),
             n_judged_only=len(self.judged_only),
             calls=generate.calls + judge.calls,
             input_tokens=generate.input_tokens + judge.input_tokens,
             output_tokens=generate.output_tokens + judge.output_tokens,
-            cost_usd=sum(known_costs, start=NOTHING) if len(known_costs) == len(costs) else None,
-            savings_usd=None if None in saved else sum(one or 0.0 for one in saved),
+            cost_usd=costs,
+            savings_usd=costs.likely - cached_costs.likely if costs and cached_costs else None,
             seconds=self._seconds(),
             by_purpose={"generate": generate} | ({"judge": judge} if self.batch.judge_prompt else {}),
         )
+
+    def _cost(self, *, with_cache: bool) -> Range | None:
+        parameters, total = self.batch.parameters, NOTHING
+        for estimate, llm in ((self._generate, parameters.llm), (self._judge, parameters.judge_llm())):
+            part = cost(estimate, cost_function(llm, parameters.budget.prices), with_cache=with_cache)
+            if part is None and estimate.calls.high:
+                return None
+            total += part or NOTHING
+        return total
 
     @cached_property
     def _generated(self) -> list[WorkItem]:
@@ -147,7 +144,7 @@ class Estimator:
         if not measured:
             # The judge is shown the answers, whose lengths are not in those of its prompt.
             answer = _assumed_answer(shown.output_contract, self.batch.parameters.llm.max_output_tokens)
-            answers = self._generate.output_tokens if self._generated else answer.times([len(self.items)] * 3)
+            answers = self._generate.output_tokens if self._generated else answer.times(len(self.items))
             return estimate._replace(input_tokens=estimate.input_tokens + answers)
         # Invalid answers are not judged.
         generated = len(self._generation_usage[0])
@@ -159,18 +156,7 @@ class Estimator:
             answer=_assumed_answer(contract, llm.max_output_tokens),
             unseen=byte_length(contract.text),
             max_calls_per_item=self.batch.parameters.llm.max_retries,
-            reused_tokens=self._reused_tokens(prompt, items),
         )
-
-    def _reused_tokens(self, prompt: PromptLength, items: Sequence[WorkItem]) -> float:
-        """Input tokens that a provider may have cached from the request before."""
-        groups = [item.group_context_id if prompt.opens_with_group else None for item in by_group(items)]
-        lengths = [
-            prompt.opening + (self._group_lengths.get(now, 0) if now == before else 0)
-            for before, now in pairwise(groups)
-        ]
-        tokens = [length / BYTES_PER_TOKEN[1] for length in lengths]
-        return sum(one for one in tokens if one >= _SHORTEST_CACHED_PREFIX)
 
     def _seconds(self) -> Range:
         """The longest of the calls' own time spread over the workers, and the time that rate limits force on each server."""
@@ -178,16 +164,12 @@ class Estimator:
         llm, judge_llm = parameters.llm, parameters.judge_llm()
         if llm.provider == "offline":
             return NOTHING
-        calling = (generate.seconds + judge.seconds).times([1 / max(min(llm.max_workers, len(self.items)), 1)] * 3)
-        if parameters.judge_shares_server():
-            limited = [shortest_time([generate, judge], _limits(llm))]
-        else:
-            limited = [shortest_time([generate], _limits(llm)), shortest_time([judge], _limits(judge_llm))]
+        calling = (generate.seconds + judge.seconds).times(1 / max(min(llm.max_workers, len(self.items)), 1))
+        servers = [(llm, [generate, judge])]
+        if not parameters.judge_shares_server():
+            servers = [(llm, [generate]), (judge_llm, [judge])]
+        limited = [shortest_time(calls, one.requests_per_minute, one.tokens_per_minute) for one, calls in servers]
         return Range(*map(max, calling, *limited))
-
-
-def _limits(llm: Llm) -> RateLimits:
-    return RateLimits(llm.requests_per_minute, llm.tokens_per_minute)
 
 
 def _assumed_answer(contract: Contract, longest: int | None) -> Range:

@@ -10,7 +10,6 @@ from functools import cached_property
 from llmbatch_assets.adapters.providers.prices import cost_function
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.items.grouping import make_plan
-from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems, WorkPlan
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.plan.difference import Differences
@@ -162,11 +161,9 @@ class Planner:
         by_item = self.previous.by_item if self.choice.to_run else {}
         identities = [by_item[item.work_id][0].identity for item in self._untried() if item.work_id in by_item]
         identities += [match.previous.identity for match in self._matches.values()]
-        by_sha: dict[str, list[BatchIdentity]] = {}
-        for identity in identities:
-            by_sha.setdefault(identity.sha, []).append(identity)
-        most = max(by_sha.values(), key=len, default=None)
-        return differences_since(most[0], self.batch, self.previous) if most else None
+        shas = Counter(identity.sha for identity in identities)
+        most = next((one for one in identities if one.sha == shas.most_common(1)[0][0]), None)
+        return differences_since(most, self.batch, self.previous) if most else None
 
 
 def plan_run(batch: Batch, selection: Selection | None = None, *, force: bool = False) -> PlanReport:

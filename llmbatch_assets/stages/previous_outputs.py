@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -66,37 +67,29 @@ class PreviousOutputs:
         return sorted(others.values(), key=lambda one: (-last.get(one.sha, -1), one.sha))
 
     @cached_property
-    def _found(self) -> tuple[dict[str, list[PreviousArtifact]], set[str]]:
-        """Artifacts under the identities in provenance, by work id; and the cache ids that are left."""
+    def _sorted(self) -> tuple[dict[str, list[PreviousArtifact]], list[PreviousItem]]:
+        found: dict[str, list[PreviousArtifact]] = defaultdict(list)
         left = {*self.cache.accepted, *self.cache.failed} - set(self.current.values())
-        found: dict[str, list[PreviousArtifact]] = {}
         for identity in self._identities if left else ():
             for work_id in self.current:
                 if (cache_id := identity.cache_id(work_id)) in left:
                     left.discard(cache_id)
-                    artifact = PreviousArtifact(identity, cache_id, cache_id in self.cache.accepted)
-                    found.setdefault(work_id, []).append(artifact)
-        return found, left
+                    found[work_id].append(PreviousArtifact(identity, cache_id, cache_id in self.cache.accepted))
+        read = [(cache_id, one) for cache_id in sorted(left) if (one := self._previous_item(cache_id))]
+        for cache_id, one in sorted(read, key=lambda pair: pair[1].created_at_utc, reverse=True):
+            if one.work_id in self.current:
+                found[one.work_id].append(PreviousArtifact(one.identity, cache_id, cache_id in self.cache.accepted))
+        return dict(found), [one for _, one in read if one.work_id not in self.current]
 
-    @cached_property
-    def _left(self) -> dict[str, PreviousItem]:
-        read = {cache_id: self._previous_item(cache_id) for cache_id in sorted(self._found[1])}
-        return {cache_id: one for cache_id, one in read.items() if one is not None}
-
-    @cached_property
+    @property
     def by_item(self) -> dict[str, list[PreviousArtifact]]:
         """Artifacts of the current items, by work id: the last used identity first, those not in provenance last."""
-        found = {work_id: list(several) for work_id, several in self._found[0].items()}
-        for cache_id, one in sorted(self._left.items(), key=lambda pair: pair[1].created_at_utc, reverse=True):
-            if one.work_id in self.current:
-                artifact = PreviousArtifact(one.identity, cache_id, cache_id in self.cache.accepted)
-                found.setdefault(one.work_id, []).append(artifact)
-        return found
+        return self._sorted[0]
 
     @property
     def gone_items(self) -> list[PreviousItem]:
         """Artifacts whose item no longer exists."""
-        return [one for one in self._left.values() if one.work_id not in self.current]
+        return self._sorted[1]
 
     def kept_items(self) -> list[PreviousItem]:
         """The latest artifact of each current item that has one."""

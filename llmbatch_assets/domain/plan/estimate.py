@@ -44,19 +44,15 @@ class Range(NamedTuple):
     def __add__(self, other: Range) -> Range:  # type: ignore[override]  # a sum of amounts, not a longer tuple
         return Range(*(one + more for one, more in zip(self, other, strict=True)))
 
-    def times(self, other: Sequence[float]) -> Range:
-        """Multiply low by low, likely by likely, high by high."""
-        return Range(*(one * by for one, by in zip(self, other, strict=True)))
+    def times(self, *factors: float) -> Range:
+        """Multiply everything by one factor, or low, likely and high by one each."""
+        return Range(*(one * by for one, by in zip(self, factors * (3 // len(factors)), strict=True)))
 
     def rounded(self, places: int | None = None) -> dict[str, float]:
         return {name: round(value, places) for name, value in self._asdict().items()}
 
 
 NOTHING = Range(0, 0, 0)
-
-
-def exactly(amount: float) -> Range:
-    return Range(amount, amount, amount)
 
 
 def within(amount: float, error: float) -> Range:
@@ -70,23 +66,16 @@ def byte_length(text: str) -> int:
 
 
 class PromptLength(NamedTuple):
-    """Lengths of the requests of one prompt, in bytes, without rendering each.
-
-    ``shared`` is the text that all requests have in common, ``opening`` the part of it before the first placeholder that
-    differs between items. ``uses`` counts these placeholders.
-    """
+    """The bytes that all requests of a prompt share, and how often it shows what differs between items."""
 
     shared: int
-    opening: int
-    opens_with_group: bool
     uses: Mapping[str, int]
 
     @classmethod
     def of(cls, prompt: PromptTemplate, shared_values: Mapping[str, str | None]) -> PromptLength:
         marks = {name: f"\0{name}\0" for name in ("context", "row", "group_context", "output_json")}
         texts = "".join(message.content for message in prompt.render({**shared_values, **marks})).split("\0")
-        opens_with_group = texts[1:2] in (["context"], ["group_context"])
-        return cls(sum(map(byte_length, texts[::2])), byte_length(texts[0]), opens_with_group, Counter(texts[1::2]))
+        return cls(sum(map(byte_length, texts[::2])), Counter(texts[1::2]))
 
     def of_request(self, row: int, group: int | None) -> int:
         """The length of a request, from the lengths of the item's row and of its group's context."""
@@ -133,16 +122,12 @@ def usage_per_item(
 
 
 class Requests(NamedTuple):
-    """Requests of one purpose. ``answer``: assumed tokens of an answer; ``unseen``: bytes that a server may add.
-
-    ``reused_tokens`` is the assumed number of input tokens that begin like the request before.
-    """
+    """Requests of one purpose. ``answer``: assumed tokens of an answer; ``unseen``: bytes that a server may add."""
 
     lengths: Sequence[int]
     answer: Range
     unseen: int
     max_calls_per_item: int
-    reused_tokens: float
 
 
 class CallEstimate(NamedTuple):
@@ -151,20 +136,18 @@ class CallEstimate(NamedTuple):
     calls: Range
     input_tokens: Range
     output_tokens: Range
-    reused_tokens: float
     seconds: Range
     basis: Basis
     n_measured: int
     error: float | None
+    cached_share: float = 0.0
 
     def scaled(self, share: float) -> CallEstimate:
         """The estimate for a share of the calls."""
-        names = ("calls", "input_tokens", "output_tokens", "seconds")
-        ranges = {name: getattr(self, name).times([share] * 3) for name in names}
-        return self._replace(**ranges, reused_tokens=self.reused_tokens * share)
+        return self._replace(**{name: getattr(self, name).times(share) for name in self._fields[:4]})
 
 
-NO_CALLS = CallEstimate(NOTHING, NOTHING, NOTHING, 0.0, NOTHING, "measured", 0, 0.0)
+NO_CALLS = CallEstimate(NOTHING, NOTHING, NOTHING, NOTHING, "measured", 0, 0.0)
 
 
 def estimate_calls(
@@ -178,23 +161,22 @@ def estimate_calls(
 
 
 def _measured(lengths: Sequence[int], seen: Sequence[ItemUsage], max_output: float) -> CallEstimate:
-    n, mean_calls = len(lengths), sum(one.calls for one in seen) / len(seen)
+    n = len(lengths)
     inputs = [(one.length, one.input_tokens) for one in seen]
     input_total, input_error = extrapolate(lengths, inputs, (_per_byte(inputs), 1 / BYTES_PER_TOKEN[1], 0.0))
     outputs = [(one.length, one.output_tokens) for one in seen]
     output_total, output_error = extrapolate(lengths, outputs, (0.0, _per_byte(outputs)))
-    calls, call_error = extrapolate(lengths, [(one.length, one.calls) for one in seen], (0.0,))
-    calls_range = within(calls, call_error)
+    calls = within(*extrapolate(lengths, [(one.length, one.calls) for one in seen], (0.0,)))
     return CallEstimate(
         # Each item takes one call at least.
-        calls=calls_range._replace(low=max(calls_range.low, n)),
+        calls=calls._replace(low=max(calls.low, n)),
         input_tokens=within(input_total, input_error),
-        output_tokens=within(min(output_total, max_output * n * mean_calls), output_error),
-        reused_tokens=input_total * sum(one.cached_tokens for one in seen) / sum(one.input_tokens for one in seen),
-        seconds=Range(*_LATENCY).times(exactly(n * sum(one.seconds for one in seen) / len(seen))),
+        output_tokens=within(min(output_total, max_output * calls.likely), output_error),
+        seconds=Range(*_LATENCY).times(n * sum(one.seconds for one in seen) / len(seen)),
         basis="measured",
         n_measured=len(seen),
         error=max(input_error, output_error),
+        cached_share=sum(one.cached_tokens for one in seen) / sum(one.input_tokens for one in seen),
     )
 
 
@@ -226,62 +208,48 @@ def extrapolate(
 
 
 def _assumed(requests: Requests, others: Sequence[ItemUsage], max_output: float) -> CallEstimate:
-    n = len(requests.lengths)
-    answer, per_item, seconds = requests.answer, Range(*CALLS_PER_ITEM), Range(*SECONDS_PER_CALL)
+    n, answer = len(requests.lengths), requests.answer
+    per_item, seconds = Range(*CALLS_PER_ITEM), Range(*SECONDS_PER_CALL)
     if others:
         calls = sum(one.calls for one in others)
-        answer = Range(*OTHER_PROMPT).times(exactly(sum(one.output_tokens for one in others) / calls))
-        per_item = Range(*(max(1.0, end) for end in within(calls / len(others), 0.25)))
-        seconds = Range(*OTHER_PROMPT).times(exactly(sum(one.seconds for one in others) / calls))
-    per_item = Range(*(min(end, requests.max_calls_per_item) for end in per_item))
-    length = exactly(sum(requests.lengths)) + Range(0, 0, requests.unseen * n)
-    calls_range = per_item.times(exactly(n))
+        answer = Range(*OTHER_PROMPT).times(sum(one.output_tokens for one in others) / calls)
+        per_item = within(calls / len(others), 0.25)
+        seconds = Range(*OTHER_PROMPT).times(sum(one.seconds for one in others) / calls)
+    per_item = Range(*(min(max(1.0, end), requests.max_calls_per_item) for end in per_item))
+    length = within(sum(requests.lengths), 0) + Range(0, 0, requests.unseen * n)
     return CallEstimate(
-        calls=calls_range,
-        input_tokens=length.times([1 / by for by in BYTES_PER_TOKEN]).times(per_item),
-        output_tokens=Range(*(min(one, max_output) for one in answer)).times(calls_range),
-        reused_tokens=requests.reused_tokens,
-        seconds=seconds.times(calls_range),
+        calls=per_item.times(n),
+        input_tokens=length.times(*(1 / by for by in BYTES_PER_TOKEN)).times(*per_item),
+        output_tokens=Range(*(min(one, max_output) for one in answer)).times(*per_item).times(n),
+        seconds=seconds.times(*per_item).times(n),
         basis="kindred" if others else "assumed",
         n_measured=len(others),
         error=None,
     )
 
 
-def cost(estimate: CallEstimate, cost_of: CostOf) -> Range | None:
-    """The cost without prompt caching; None if a price is not known. Priced per call, since prices can depend on length."""
+def cost(estimate: CallEstimate, cost_of: CostOf, *, with_cache: bool = False) -> Range | None:
+    """The cost with or without the provider's prompt cache; None if a price is not known."""
     ends = []
     for calls, asked, said in zip(estimate.calls, estimate.input_tokens, estimate.output_tokens, strict=True):
-        each = max(calls, 1)
-        price = cost_of(TokenUsage(requests=1, input_tokens=round(asked / each), output_tokens=round(said / each)))
+        # Priced per call, since prices can depend on its length.
+        usage = TokenUsage(
+            requests=1, input_tokens=round(asked / max(calls, 1)), output_tokens=round(said / max(calls, 1))
+        )
+        cached = round(usage.input_tokens * estimate.cached_share) if with_cache else 0
+        price = cost_of(usage.model_copy(update={"cached_input_tokens": cached}))
         if price is None:
             return None
         ends.append(price * calls)
     return Range(*ends)
 
 
-def savings(estimate: CallEstimate, cost_of: CostOf) -> float | None:
-    """What a lower price for cached input tokens would save."""
-    calls = max(estimate.calls.likely, 1)
-    asked, reused = round(estimate.input_tokens.likely / calls), round(estimate.reused_tokens / calls)
-    whole = cost_of(TokenUsage(requests=1, input_tokens=asked))
-    less = cost_of(TokenUsage(requests=1, input_tokens=asked, cached_input_tokens=reused))
-    return None if whole is None or less is None else (whole - less) * calls
-
-
-class RateLimits(NamedTuple):
-    """The limits of one server; 0 is no limit."""
-
-    requests_per_minute: int
-    tokens_per_minute: int
-
-
-def shortest_time(estimates: Sequence[CallEstimate], limits: RateLimits) -> Range:
-    """Seconds that the calls take at least because of one server's rate limits."""
+def shortest_time(estimates: Sequence[CallEstimate], requests_per_minute: int, tokens_per_minute: int) -> Range:
+    """Seconds that the calls take at least because of one server's rate limits; 0 is no limit."""
     calls = sum((one.calls for one in estimates), start=NOTHING)
     tokens = sum((one.input_tokens + one.output_tokens for one in estimates), start=NOTHING)
-    pairs = ((calls, limits.requests_per_minute), (tokens, limits.tokens_per_minute))
-    return Range(*map(max, *(amount.times([60 / limit if limit else 0.0] * 3) for amount, limit in pairs)))
+    limits = ((calls, requests_per_minute), (tokens, tokens_per_minute))
+    return Range(*map(max, *(amount.times(60 / limit if limit else 0.0) for amount, limit in limits)))
 
 
 class Estimate(NamedTuple):

@@ -6,8 +6,8 @@ An item's id is a hash of its content, so an edited row is another item. ``match
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 from llmbatch_assets.domain.items.identity import BatchIdentity, work_id
 from llmbatch_assets.domain.items.work import WorkItem
@@ -32,19 +32,10 @@ RerunReasons = tuple[RerunReason, ...]
 
 # In the order in which they are shown.
 LABELS: dict[RerunReason, str] = {
-    "new_row": "new row",
-    "row_changed": "row changed",
+    **{reason: reason.replace("_", " ") for reason in get_args(RerunReason)},
     "sibling_changed": "another row of the group changed",
-    "group_changed": "rows of the group changed",
-    "prompt_changed": "prompt changed",
-    "schema_changed": "schema changed",
     "parameters_changed": "model or parameters changed",
-    "judge_changed": "judge changed",
-    "artifact_missing": "output file missing",
-    "artifact_broken": "output file broken",
-    "failed_before": "failed before",
     "verdict_missing": "answered, not judged yet",
-    "forced": "forced",
 }
 
 # The first one that applies is shown.
@@ -53,7 +44,6 @@ _ARTIFACT_REASONS: RerunReasons = ("artifact_broken", "artifact_missing", "verdi
 _SCHEMA_TEXTS = {"llm_schema_txt", "judge_schema"}
 # Only this many contexts per group are tried, so that time stays linear however long the history is.
 _LATEST_CONTEXTS = 8
-_ID_DIGITS = 16
 
 
 def reasons_from_artifacts(
@@ -83,15 +73,15 @@ def _judge_changed(before: BatchIdentity, now: BatchIdentity) -> bool:
     """Return whether the judge itself changed. Settings that it takes over from ``llm`` do not count."""
     if (before.judge_enabled, before.judge_prompt_sha) != (now.judge_enabled, now.judge_prompt_sha):
         return True
-    old, new = before.judge or {}, now.judge or {}
-    changed = {name: (old.get(name), new.get(name)) for name in old.keys() | new.keys()}
-    inherited = {name: (_llm_setting(before, name), _llm_setting(now, name)) for name in changed}
-    return any(pair[0] != pair[1] and pair != inherited[name] for name, pair in changed.items())
+    (old, old_llm), (new, new_llm) = ((one.judge or {}, _llm_settings(one)) for one in (before, now))
+    return any(
+        old.get(name) != new.get(name) and (old.get(name), new.get(name)) != (old_llm.get(name), new_llm.get(name))
+        for name in old.keys() | new.keys()
+    )
 
 
-def _llm_setting(identity: BatchIdentity, name: str) -> Any:
-    own = {"model_name": identity.model_name, "temperature": identity.temperature}
-    return {**identity.settings, **own}.get(name)
+def _llm_settings(identity: BatchIdentity) -> dict[str, Any]:
+    return {**identity.settings, "model_name": identity.model_name, "temperature": identity.temperature}
 
 
 def in_order(*reasons: RerunReason) -> RerunReasons:
@@ -139,19 +129,19 @@ def match_rows(
     ``gone`` are artifacts whose item no longer exists, ``kept`` those of items that still do.
     """
     gone = sorted(gone, key=_age)
-    matches: dict[str, RowMatch] = {}
-    for find in (_match_siblings, _match_groups, *([_match_labels] if by_label else [])):
-        found = find(items, [item for item in unmatched if item.work_id not in matches], gone)
-        matches |= {item: _row_match(*match) for item, match in found.items()}
+    matches = _match_siblings(items, unmatched, gone)
+    matches |= _match_by(_group_of, unmatched, gone, "group_changed", matches)
+    shared = {""} | {label for label, n in Counter(label_of(item) for item in items).items() if n > 1}
+
+    def own_label(one: WorkItem | PreviousItem) -> str | None:
+        return label if (label := label_of(one)) not in shared else None
+
+    matches |= _match_by(own_label, unmatched if by_label else [], gone, "row_changed", matches)
     taken = {match.previous.work_id for match in matches.values()}
-    left = [one for one in gone if one.work_id not in taken]
-    if by_label:
-        # A row with a label of its own is known by that, not by its position.
-        shared = _shared_labels(items)
-        left = [one for one in left if label_of(one.partition_key) in shared]
+    # A row with a label of its own is known by that, not by its position.
+    left = [one for one in gone if one.work_id not in taken and (not by_label or label_of(one) in shared)]
     anchors = [*kept, *(match.previous._replace(work_id=item) for item, match in matches.items())]
-    by_position = _match_positions(items, {item.work_id for item in unmatched} - matches.keys(), left, anchors)
-    return matches | {item: _row_match("row_changed", one) for item, one in by_position.items()}
+    return matches | _match_positions(items, {item.work_id for item in unmatched} - matches.keys(), left, anchors)
 
 
 def _age(one: PreviousItem) -> tuple[str, str]:
@@ -162,10 +152,9 @@ def _row_match(reason: RerunReason, previous: PreviousItem) -> RowMatch:
     return RowMatch("parameters_changed" if previous.other_settings else reason, previous)
 
 
-_Found = dict[str, tuple[RerunReason, PreviousItem]]
-
-
-def _match_siblings(items: Sequence[WorkItem], unmatched: Sequence[WorkItem], gone: Sequence[PreviousItem]) -> _Found:
+def _match_siblings(
+    items: Sequence[WorkItem], unmatched: Sequence[WorkItem], gone: Sequence[PreviousItem]
+) -> dict[str, RowMatch]:
     """Items whose own row is unchanged: their id under a previous context of the group is known."""
     by_id = {one.work_id: one for one in gone}
     contexts: dict[str | None, dict[str, None]] = defaultdict(dict)
@@ -173,12 +162,12 @@ def _match_siblings(items: Sequence[WorkItem], unmatched: Sequence[WorkItem], go
         if one.group_context_id and len(contexts[one.group_key]) < _LATEST_CONTEXTS:
             contexts[one.group_key][one.group_context_id] = None
     ordinals = _ordinals(items) if contexts else {}
-    found: _Found = {}
+    found = {}
     for item in unmatched if contexts else ():
         for context_id in contexts.get(item.group_key, ()) if item.group_context_id else ():
             previous = work_id(item.meta["mode"], item.group_key, item.context, context_id, ordinals[item.work_id])
             if previous in by_id:
-                found[item.work_id] = ("sibling_changed", by_id[previous])
+                found[item.work_id] = _row_match("sibling_changed", by_id[previous])
                 break
     return found
 
@@ -194,38 +183,32 @@ def _ordinals(items: Sequence[WorkItem]) -> dict[str, int]:
     return ordinals
 
 
-def _match_groups(_: Sequence[WorkItem], unmatched: Sequence[WorkItem], gone: Sequence[PreviousItem]) -> _Found:
-    """Items that are whole groups, by group key."""
-    latest = {one.group_key: one for one in gone if one.row_index is None}
-    groups = [item for item in unmatched if item.row_index is None and item.group_key in latest]
-    return {item.work_id: ("group_changed", latest[item.group_key]) for item in groups}
+def _match_by(
+    key_of: Callable[[WorkItem | PreviousItem], str | None],
+    unmatched: Sequence[WorkItem],
+    gone: Sequence[PreviousItem],
+    reason: RerunReason,
+    matches: Collection[str],
+) -> dict[str, RowMatch]:
+    """Match items to the latest previous item with the same key. Items in ``matches`` are done."""
+    latest = {key: one for one in gone if (key := key_of(one)) is not None}
+    keys = {item.work_id: key_of(item) for item in unmatched if item.work_id not in matches}
+    return {item: _row_match(reason, latest[key]) for item, key in keys.items() if key in latest}
 
 
-def _match_labels(items: Sequence[WorkItem], unmatched: Sequence[WorkItem], gone: Sequence[PreviousItem]) -> _Found:
-    """Items whose label no other item has, by that label."""
-    shared = _shared_labels(items)
-    latest = {label_of(one.partition_key): one for one in gone}
-    labels = {item.work_id: label_of(item.partition_key) for item in unmatched}
-    return {
-        item: ("row_changed", latest[label])
-        for item, label in labels.items()
-        if label in latest and label not in shared
-    }
+def _group_of(one: WorkItem | PreviousItem) -> str | None:
+    """The key of an item that is a whole group."""
+    return one.group_key if one.row_index is None else None
 
 
-def _shared_labels(items: Sequence[WorkItem]) -> set[str]:
-    counts = Counter(label_of(item.partition_key) for item in items)
-    return {label for label, count in counts.items() if count > 1} | {""}
-
-
-def label_of(partition_key: str) -> str:
-    """The label that a partition key begins with; empty if it is an id alone."""
-    return partition_key[: -_ID_DIGITS - 1] if partition_key[-_ID_DIGITS - 1 : -_ID_DIGITS] == "-" else ""
+def label_of(one: WorkItem | PreviousItem) -> str:
+    """The label that the partition key begins with; empty if it is an id alone."""
+    return one.partition_key.rpartition("-")[0]
 
 
 def _match_positions(
     items: Sequence[WorkItem], waiting: Collection[str], gone: Sequence[PreviousItem], anchors: Sequence[PreviousItem]
-) -> dict[str, PreviousItem]:
+) -> dict[str, RowMatch]:
     """Items at the row of a previous item. Rows that were inserted or deleted above shift it.
 
     ``anchors`` are previous items under the work id that they have now; each says by how much its row moved.
@@ -241,5 +224,5 @@ def _match_positions(
             shift = row - previous_row
         previous = latest.get(row - shift)
         if item.work_id in waiting and previous is not None and previous.work_id not in row_of:
-            found[item.work_id] = latest.pop(row - shift)
+            found[item.work_id] = _row_match("row_changed", latest.pop(row - shift))
     return found

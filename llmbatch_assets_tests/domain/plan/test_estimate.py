@@ -20,16 +20,14 @@ from llmbatch_assets.domain.plan.estimate import (
     ItemUsage,
     PromptLength,
     Range,
-    RateLimits,
     Requests,
     byte_length,
     cost,
     estimate_calls,
-    exactly,
     extrapolate,
-    savings,
     shortest_time,
     usage_per_item,
+    within,
 )
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import item_values
@@ -60,12 +58,12 @@ def record(**fields: Any) -> CallRecord:
 
 
 def requests(lengths: list[int], **fields: Any) -> Requests:
-    plain: dict[str, Any] = {"answer": Range(10, 20, 40), "unseen": 0, "max_calls_per_item": 3, "reused_tokens": 0.0}
+    plain: dict[str, Any] = {"answer": Range(10, 20, 40), "unseen": 0, "max_calls_per_item": 3}
     return Requests(lengths, **{**plain, **fields})
 
 
 def method_of(**by_purpose: CallEstimate) -> str:
-    nothing = exactly(0)
+    nothing = within(0, 0)
     return Estimate(0, 0, nothing, nothing, nothing, None, None, nothing, by_purpose).method
 
 
@@ -146,7 +144,7 @@ def test_a_sample_of_20_says_what_the_rest_takes_as_surely_as_it_claims() -> Non
         lengths = [round(chance.lognormvariate(6.5, 0.4)) for _ in range(520)]
         sample, rest = bill_of(lengths[:20], chance), bill_of(lengths[20:], chance)
         told = estimate_calls(requests(lengths[20:]), sample, [], None)
-        ends = told.input_tokens + told.output_tokens.times([4, 4, 4])
+        ends = told.input_tokens + told.output_tokens.times(4)
         assert told.calls.low >= len(rest)
         off.append(abs(ends.likely / total(rest) - 1))
         held += ends.low <= total(rest) <= ends.high
@@ -188,7 +186,9 @@ def test_nothing_to_ask_takes_nothing() -> None:
 
 # Money and time.
 
-CALLS = CallEstimate(exactly(10), Range(800, 1000, 1200), exactly(100), 500.0, exactly(20), "measured", 20, 0.05)
+CALLS = CallEstimate(
+    within(10, 0), Range(800, 1000, 1200), within(100, 0), within(20, 0), "measured", 20, 0.05, cached_share=0.5
+)
 
 
 def price(usage: TokenUsage) -> float:
@@ -197,22 +197,21 @@ def price(usage: TokenUsage) -> float:
 
 def test_calls_are_priced_one_by_one_and_reuse_apart() -> None:
     assert cost(CALLS, price) == pytest.approx((1.0, 1.2, 1.4))
-    assert savings(CALLS, price) == pytest.approx(0.25)
+    assert cost(CALLS, price, with_cache=True) == pytest.approx((0.8, 0.95, 1.1))
     assert cost(CALLS, lambda _: None) is None
-    assert savings(CALLS, lambda _: None) is None
     # A price that rises with the length of a call.
     assert cost(CALLS, lambda usage: 5.0 if usage.input_tokens > 500 else 1.0) == (10, 10, 10)
 
 
 def test_limits_of_a_server_take_their_time() -> None:
-    assert shortest_time([CALLS, CALLS], RateLimits(10, 0)) == (120, 120, 120)
-    assert shortest_time([CALLS], RateLimits(0, 100)) == pytest.approx((540, 660, 780))
-    assert shortest_time([CALLS], RateLimits(0, 0)) == (0, 0, 0)
+    assert shortest_time([CALLS, CALLS], 10, 0) == (120, 120, 120)
+    assert shortest_time([CALLS], 0, 100) == pytest.approx((540, 660, 780))
+    assert shortest_time([CALLS], 0, 0) == (0, 0, 0)
 
 
 def test_what_is_not_judged_takes_no_call() -> None:
     half = CALLS.scaled(0.5)
-    assert (half.calls.likely, half.output_tokens.high, half.reused_tokens) == (5, 50, 250)
+    assert (half.calls.likely, half.output_tokens.high, half.seconds.low) == (5, 50, 10)
 
 
 def test_purposes_with_the_same_method_share_its_description() -> None:
@@ -245,13 +244,3 @@ def test_a_length_is_that_of_the_request(prompt: dict[str, Any], row: str, group
 
 def test_scripts_that_take_more_tokens_are_longer() -> None:
     assert (byte_length("river"), byte_length("река"), byte_length("川の水")) == (5, 8, 9)
-
-
-def test_what_comes_before_the_items_own_part_is_known() -> None:
-    lengths = [PromptLength.of(PromptTemplate(path="p", **prompt), SHARED) for prompt in PROMPTS]
-    assert [(one.opening, one.opens_with_group) for one in lengths] == [
-        (0, True),
-        (len('Say {"type": "object"}') + len("About "), False),
-        (0, True),
-        (lengths[3].shared, False),
-    ]

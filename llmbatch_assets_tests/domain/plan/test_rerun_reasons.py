@@ -200,8 +200,8 @@ def test_groups_are_found_by_their_key() -> None:
 
 
 def test_labels_are_what_partition_keys_begin_with() -> None:
-    assert [label_of(item.partition_key) for item in items_of([A, ("Ü b", "x", "t")], "id")] == ["a", "ü-b"]
-    assert label_of(items_of([A])[0].partition_key) == ""
+    assert [label_of(item) for item in items_of([A, ("Ü b", "x", "t")], "id")] == ["a", "ü-b"]
+    assert label_of(items_of([A])[0]) == ""
 
 
 def test_time_grows_with_the_rows_and_not_with_their_square() -> None:
