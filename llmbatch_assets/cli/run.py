@@ -103,8 +103,8 @@ def _ask(batch: Batch, selection: Selection, forced: set[str], select: tuple[str
     """Ask at a terminal whether to pay what was not agreed to, and end where the answer is no."""
     if not sys.stdin.isatty():
         return
-    from llmbatch_assets.stages.question import question
+    from llmbatch_assets.stages.plan import budget_question
 
-    asked = question(batch, selection, force="llm_outputs" in forced, plans="work_items" in select)
+    asked = budget_question(batch, selection, force="llm_outputs" in forced, makes_items="work_items" in select)
     if asked and not click.confirm(asked, err=True):
         complain("nothing was called", EXIT_STOPPED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,6 @@ from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.store.index import CacheFolders, CacheIndex, ignore_broken
 from llmbatch_assets.adapters.store.outputs import FileStore, quarantine
 from llmbatch_assets.adapters.store.provenance import kept_identities
-from llmbatch_assets.domain.canonical import canonical_json, sha1_text
 from llmbatch_assets.domain.export.records import ItemOutcome, OutdatedOutput
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
@@ -29,10 +28,6 @@ _PATHS = {
     "work_items": "work_items",
 }
 _MANIFESTS = {"llm_outputs": 4, "export": 5, "report": 6}
-
-
-# Stands in for an item's id in parts that are encoded once for all items.
-_PLACEHOLDER = "\0item\0"
 
 
 def artifact_path(batch: Batch, asset: str) -> Path:
@@ -79,13 +74,6 @@ def cache_index(batch: Batch, on_broken: Callable[[Path, str], None] = ignore_br
 def output_store(batch: Batch) -> FileStore:
     """Return the batch's output cache for a run, which quarantines the broken outputs that it comes across."""
     return FileStore(cache_index(batch, quarantine), batch.parameters.cache.dump_failures)
-
-
-def cache_ids(identity: BatchIdentity, work_ids: Iterable[str]) -> Iterator[str]:
-    """Yield the items' cache ids under one identity, encoding the parts they share only once."""
-    before, placeholder, after = canonical_json(identity.parts(_PLACEHOLDER)).partition(canonical_json(_PLACEHOLDER))
-    assert placeholder
-    return (sha1_text(f'{before}"{work_id}"{after}') for work_id in work_ids)
 
 
 @dataclass(frozen=True)

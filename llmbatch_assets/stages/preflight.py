@@ -15,7 +15,7 @@ from llmbatch_assets.domain.request import checked_prompts, prompt_warnings
 from llmbatch_assets.errors import ConfigError, MissingArtifactError
 from llmbatch_assets.stages.artifacts import artifact_path
 from llmbatch_assets.stages.export import columns_of_export
-from llmbatch_assets.stages.plan import plan_of_run
+from llmbatch_assets.stages.plan import plan_run_quickly
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.report import columns_to_count
 from llmbatch_assets.stages.write_schema import reason_to_write, schema_txt_mismatch
@@ -61,7 +61,7 @@ def _makes_calls(batch: Batch, assets: Sequence[str], selection: Selection, forc
         return True
     if "llm_outputs" not in assets:
         return False
-    plan = plan_of_run(batch, selection, force="llm_outputs" in forced, plans="work_items" in assets)
+    plan = plan_run_quickly(batch, selection, force="llm_outputs" in forced, makes_items="work_items" in assets)
     return plan.estimate.calls.high > 0
 
 
