@@ -36,7 +36,7 @@ class Join:
         """As the parameters say it."""
         grouping, outputs = parameters.grouping, parameters.outputs
         of_group: Way = "explode" if outputs.explode.list else outputs.group_rows
-        way = of_group if grouping.effective_mode == "group_output" else "rows"
+        way = of_group if grouping.active_mode.makes_one_item_per_group else "rows"
         return cls(snapshot, grouping.column, way, outputs.explode)
 
     @property
