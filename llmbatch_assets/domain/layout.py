@@ -8,6 +8,16 @@ from pathlib import PurePosixPath
 from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Parameters
 
 
+class _InCache:
+    """A path in the cache folder of a layout."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, layout: Layout, owner: type[Layout]) -> PurePosixPath:
+        return layout.cache / self._name
+
+
 @dataclass(frozen=True)
 class Layout:
     """The paths of one batch. Every batch except the default one has subfolders named after it."""
@@ -38,53 +48,18 @@ class Layout:
     def archive(self) -> PurePosixPath:
         return PurePosixPath(self.parameters.llm_schema.archive_dir or self._own("archived"))
 
-    @property
-    def snapshot(self) -> PurePosixPath:
-        return self.cache / "pipeline2_input.json"
-
-    @property
-    def group_contexts(self) -> PurePosixPath:
-        return self.cache / "pipeline3_group_contexts.json"
-
-    @property
-    def work_items(self) -> PurePosixPath:
-        return self.cache / "pipeline3_work_items.json"
-
-    @property
-    def llm_outputs(self) -> PurePosixPath:
-        return self.cache / "llm_outputs"
-
-    @property
-    def llm_failures(self) -> PurePosixPath:
-        return self.cache / "llm_failures"
-
-    @property
-    def awaiting_judge(self) -> PurePosixPath:
-        return self.cache / "awaiting_judge"
-
-    @property
-    def schema_failures(self) -> PurePosixPath:
-        return self.cache / "schema_failures"
-
-    @property
-    def forced(self) -> PurePosixPath:
-        return self.cache / "forced"
-
-    @property
-    def claims(self) -> PurePosixPath:
-        return self.cache / "claims.lock"
-
-    @property
-    def ledger(self) -> PurePosixPath:
-        return self.cache / "usage.jsonl"
-
-    @property
-    def run_history(self) -> PurePosixPath:
-        return self.cache / "run_history.jsonl"
-
-    @property
-    def provenance(self) -> PurePosixPath:
-        return self.cache / "provenance"
+    snapshot = _InCache("pipeline2_input.json")
+    group_contexts = _InCache("pipeline3_group_contexts.json")
+    work_items = _InCache("pipeline3_work_items.json")
+    llm_outputs = _InCache("llm_outputs")
+    llm_failures = _InCache("llm_failures")
+    awaiting_judge = _InCache("awaiting_judge")
+    schema_failures = _InCache("schema_failures")
+    forced = _InCache("forced")
+    claims = _InCache("claims.lock")
+    ledger = _InCache("usage.jsonl")
+    run_history = _InCache("run_history.jsonl")
+    provenance = _InCache("provenance")
 
     @property
     def log_file(self) -> PurePosixPath | None:

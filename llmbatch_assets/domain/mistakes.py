@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from llmbatch_assets.domain.items.context import RowRenderer, check_group_templates
+from llmbatch_assets.domain.items.context import RowRenderer, group_template_mistakes
 from llmbatch_assets.domain.items.grouping import named_columns
 from llmbatch_assets.domain.items.table import nearest_first
-from llmbatch_assets.domain.parameters import Context, Parameters
+from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.domain.text import nearest
@@ -81,15 +81,11 @@ def column_mistakes(columns: Sequence[str], parameters: Parameters) -> list[str]
         f"{key}: the table has no column {name!r}; it has: {nearest_first(name, columns)}" for key, name in missing
     ]
     if not any(key.startswith("context.columns") for key, _ in missing):
-        found += _error_of(lambda: RowRenderer(columns, parameters.context))
-    return [*found, *template_mistakes(parameters.context)]
-
-
-def template_mistakes(context: Context) -> list[str]:
-    """Return a message for each group template with an unknown placeholder."""
-    empty = {"group_header_template": "", "group_footer_template": ""}
-    single = [context.model_copy(update=empty | {name: getattr(context, name)}) for name in empty]
-    return [message for one in single for message in _error_of(lambda one=one: check_group_templates(one))]  # type: ignore[misc]  # bound at once
+        try:
+            RowRenderer(columns, parameters.context)
+        except ConfigError as mistake:
+            found.append(str(mistake))
+    return [*found, *group_template_mistakes(parameters.context)]
 
 
 def _column_names(parameters: Parameters) -> Iterator[tuple[str, str]]:
@@ -98,14 +94,6 @@ def _column_names(parameters: Parameters) -> Iterator[tuple[str, str]]:
     yield from named_columns(parameters).items()
     yield from (("context.columns.include", name) for name in selection.include)
     yield from (("context.columns.exclude", name) for name in selection.exclude)
-
-
-def _error_of(check: Callable[[], object]) -> list[str]:
-    try:
-        check()
-    except ConfigError as mistake:
-        return [str(mistake)]
-    return []
 
 
 def schema_mistakes(source: str, path: str) -> list[str]:

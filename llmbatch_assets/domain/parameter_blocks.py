@@ -5,7 +5,7 @@ Descriptions are published as docs/configuration.md.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -25,6 +25,11 @@ class Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+def block_field(block: type[Block]) -> Any:
+    """Return a field for a nested block that may be left out. The block's docstring describes it."""
+    return Field(block(), description=block.__doc__)
+
+
 class Run(Block):
     """Name, time zone and logging."""
 
@@ -34,7 +39,7 @@ class Run(Block):
         "INFO", description="Lowest level of messages in the terminal and the log file."
     )
     log_file: str = Field(
-        "", description="Log file: a name inside artifacts.logs_dir, or a path with folders; empty: no log file."
+        "", description="Log file: a name in artifacts.logs_dir, or a path with folders; empty: none."
     )
     run_id: str = Field("", description="Your name for the run; added to the Dagster runs as a tag.")
 
@@ -58,12 +63,8 @@ class Input(Block):
     delimiter: str = Field("", max_length=1, description="Column separator; empty: the default of the format.")
     sheet: str | int = Field("", description="Workbook sheet, by name or by number from 1; empty: the only one.")
     encoding: str = Field("utf-8", description="Encoding of a delimited file. A byte order mark is allowed.")
-    required_columns: tuple[ColumnName, ...] = Field(
-        (), description="Columns that the table must have; a run does not start without them."
-    )
-    null_tokens: tuple[str, ...] = Field(
-        NULL_TOKENS, description="Cell values that are treated as empty, compared without case."
-    )
+    required_columns: tuple[ColumnName, ...] = Field((), description="Columns that must exist before a run starts.")
+    null_tokens: tuple[str, ...] = Field(NULL_TOKENS, description="Values treated as empty cells, ignoring case.")
     collapse_whitespace: bool = Field(True, description="Replace line breaks and tabs inside a cell with one space.")
     records_alias: bool = Field(True, description="Repeat the rows of the snapshot under the key records.")
 
@@ -127,36 +128,25 @@ class Columns(Block):
 class Context(Block):
     """How rows and groups are shown to the model."""
 
-    columns: Columns = Field(default_factory=Columns, description="Column selection.")
+    columns: Columns = block_field(Columns)
     row_template: str = Field(
-        "{__ROW_KV_BLOCK__}",
-        description="Template of a row; {__ROW_KV_BLOCK__} stands for its `column: value` lines.",
+        "{__ROW_KV_BLOCK__}", description="Template of a row; {__ROW_KV_BLOCK__} stands for its `column: value` lines."
     )
-    auto_kv_block: bool = Field(
-        True, description="Append the `column: value` lines if row_template does not include them."
-    )
+    auto_kv_block: bool = Field(True, description="Append the `column: value` lines if row_template omits them.")
     kv_order: Literal["input_order", "alpha"] = Field("input_order", description="Order of the `column: value` lines.")
-    max_context_chars: int = Field(
-        0, ge=0, description="Maximum length of a context in characters; the rest is cut and marked. 0: no limit."
-    )
-    truncate_field_chars: int = Field(
-        0, ge=0, description="Maximum length of a value in characters; the rest is cut and marked. 0: no limit."
-    )
+    max_context_chars: int = Field(0, ge=0, description="Cut a context after this many characters; 0: no limit.")
+    truncate_field_chars: int = Field(0, ge=0, description="Cut a value after this many characters; 0: no limit.")
     group_header_template: str = Field(
         "{group_key} ({n_rows} rows)",
         description="First line of a group's context, with the placeholders {group_key} and {n_rows}; empty: none.",
     )
-    group_footer_template: str = Field(
-        "", description="Last line of a group's context, with the same placeholders; empty: none."
-    )
+    group_footer_template: str = Field("", description="Last line of a group's context, likewise; empty: none.")
 
 
 class WorkItemsBlock(Block):
     """Names of items, and how identical items are treated."""
 
-    label_column: ColumnName = Field(
-        "", description="Column whose value begins the item's partition key; empty: the group key."
-    )
+    label_column: ColumnName = Field("", description="Column that begins the partition key; empty: the group key.")
     duplicates: Literal["separate", "share"] = Field(
         "separate", description="Identical items; separate: one output each; share: one call and one output for all."
     )
@@ -182,7 +172,7 @@ class SchemaPrompt(Block):
 
 
 class UnusedPrompt(Block):
-    """A prompt of earlier systems that is not used here."""
+    """A prompt that is not used: the schema text is written without a model."""
 
     path: str = Field("", description="Accepted for compatibility; has no effect.")
 
@@ -190,16 +180,10 @@ class UnusedPrompt(Block):
 class Prompts(Block):
     """Prompt files."""
 
-    generation: GenerationPrompt = Field(
-        default_factory=GenerationPrompt, description="The prompt that asks for an output."
-    )
-    judge: JudgePrompt = Field(default_factory=JudgePrompt, description="The prompt that asks for a verdict.")
-    schema_auto_py_generation: SchemaPrompt = Field(
-        default_factory=SchemaPrompt, description="The prompt that asks for a schema module."
-    )
-    schema_auto_json_summarization: UnusedPrompt = Field(
-        default_factory=UnusedPrompt, description="Has no effect: the schema text is written without a model."
-    )
+    generation: GenerationPrompt = block_field(GenerationPrompt)
+    judge: JudgePrompt = block_field(JudgePrompt)
+    schema_auto_py_generation: SchemaPrompt = block_field(SchemaPrompt)
+    schema_auto_json_summarization: UnusedPrompt = block_field(UnusedPrompt)
 
 
 class LlmSchema(Block):
@@ -210,19 +194,12 @@ class LlmSchema(Block):
         validation_alias=AliasChoices("py_path", "path"),
         description="Python module with the Pydantic model LLMOutput; empty: schema/llm_schema.py (or schema/<batch>/llm_schema.py).",
     )
-    txt_path: str = Field(
-        "", description="The schema as JSON schema text, written from the module; empty: beside the module."
-    )
+    txt_path: str = Field("", description="JSON schema text, written from the module; empty: beside it.")
     auto_generate: bool = Field(True, description="If the module is missing, the model writes it.")
-    force_regenerate: bool = Field(
-        False,
-        description="The model rewrites the module, once after each change of the prompts, the task or the model.",
-    )
+    force_regenerate: bool = Field(False, description="Rewrite the module once per change of prompts, task or model.")
     task: str = Field("", description="Purpose of the outputs, in your words; {task} in the schema prompt.")
     archive_dir: str = Field("", description="Folder for replaced schema files; empty: archived (or archived/<batch>).")
-    trust: bool = Field(
-        False, description="true: import and run the module, including its validators; false: only parse it."
-    )
+    trust: bool = Field(False, description="true: run the module, including validators; false: only parse it.")
     on_mismatch: Literal["regenerate", "error"] = Field(
         "regenerate",
         description="If the text does not match the module; regenerate: archive and rewrite the text; error: stop.",
@@ -256,7 +233,7 @@ class Artifacts(Block):
 
 
 class Explode(Block):
-    """A list in the output of a group, with an element for each of its rows."""
+    """For group_output: one record per element of a list in the output, joined to its row."""
 
     list: str = Field("", description="Output field that holds the list; empty: do not split outputs.")
     item_key: str = Field("", description="Field of an element that identifies its row.")
@@ -289,17 +266,11 @@ class Outputs(Block):
     nested: Literal["json", "flatten"] = Field(
         "json", description="Objects inside an output; json: one cell of JSON; flatten: one column per field."
     )
-    escape_formulas: bool = Field(
-        True, description="In csv and tsv, put an apostrophe before cells that a spreadsheet would run as a formula."
-    )
+    escape_formulas: bool = Field(True, description="In csv and tsv, put ' before cells that look like formulas.")
     group_rows: Literal["one", "expand"] = Field(
-        "one",
-        description="For group_output; one: one record per group; expand: one record per row that the model saw.",
+        "one", description="For group_output; one: one record per group; expand: one record per row that the model saw."
     )
-    explode: Explode = Field(
-        default_factory=Explode,
-        description="For group_output: one record per element of a list in the output, joined to its row.",
-    )
+    explode: Explode = block_field(Explode)
 
     @model_validator(mode="after")
     def _paths_differ(self) -> Outputs:
@@ -335,9 +306,5 @@ class Report(Block):
         description="Sample outputs shown per group.",
     )
     include_full_examples: bool = Field(True, description="Show whole outputs instead of their first characters.")
-    max_reason_examples: int = Field(
-        5, ge=0, description="Examples shown per cause of failure and per rejection reason of the judge."
-    )
-    count_by: tuple[ColumnName, ...] = Field(
-        (), description="Table columns and output fields whose values the report counts."
-    )
+    max_reason_examples: int = Field(5, ge=0, description="Examples per cause of failure and per judge's reason.")
+    count_by: tuple[ColumnName, ...] = Field((), description="Table columns and output fields whose values to count.")

@@ -27,6 +27,7 @@ from llmbatch_assets.domain.parameter_blocks import (
     Report,
     Run,
     WorkItemsBlock,
+    block_field,
 )
 
 __all__ = [
@@ -38,14 +39,8 @@ __all__ = [
     "Checks",
     "Context",
     "Explode",
-    "Input",
-    "Judge",
-    "Llm",
-    "ModelPrice",
-    "Parameters",
-    "Report",
-    "read_parameters",
 ]
+__all__ += ["Input", "Judge", "Llm", "ModelPrice", "Parameters", "Report", "read_parameters"]
 
 DEFAULT_BATCH = "parameters"
 GEMINI_BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
@@ -111,9 +106,7 @@ class Llm(Block):
     temperature: float | None = Field(1.0, ge=0, le=2, description="Sampling temperature; null: not sent.")
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling; null: not sent.")
     seed: int | None = Field(None, description="Sampling seed; null: not sent.")
-    max_output_tokens: int | None = Field(
-        None, ge=1, description="Maximum length of an answer in tokens; null: not sent."
-    )
+    max_output_tokens: int | None = Field(None, ge=1, description="Maximum tokens of an answer; null: not sent.")
     structured_output: Literal["auto", "json_schema", "json_object", "prompt"] = Field(
         "auto", description="How JSON is requested; auto: the strictest way that the server supports."
     )
@@ -131,13 +124,9 @@ class Llm(Block):
         description="The run stops if a larger share of its items fails, checked after the first 20; 0: no limit.",
     )
     max_workers: int = Field(8, ge=1, le=4096, description="Maximum calls in flight.")
-    requests_per_minute: int = Field(
-        0, ge=0, description="Maximum calls started per minute, spread evenly; 0: no limit."
-    )
-    tokens_per_minute: int = Field(
-        0, ge=0, description="Maximum input and output tokens of calls started per minute, spread evenly; 0: no limit."
-    )
-    extra_body: dict[str, Any] = Field(default_factory=dict, description="Extra fields for the request body.")
+    requests_per_minute: int = Field(0, ge=0, description="Maximum calls begun per minute, spread evenly; 0: no limit.")
+    tokens_per_minute: int = Field(0, ge=0, description="The same for their input and output tokens; 0: no limit.")
+    extra_body: dict[str, Any] = Field({}, description="Extra fields for the request body.")
     silence_client_lv_logs: bool = Field(True, description="Hide the log lines of the HTTP client.")
 
     _check_api_key_env = field_validator("api_key_env")(_check_variable_name)
@@ -157,20 +146,16 @@ class Llm(Block):
 
 
 class Judge(Block):
-    """Settings of the judge's calls that differ from ``llm``."""
+    """Settings of the judge's calls that differ from llm."""
 
     min_score: int = Field(0, ge=0, le=100, description="Minimum score; a lower one rejects the output.")
     model_name: str | None = Field(None, description="Model of the judge; null: llm.model_name.")
     base_url: str | None = Field(None, description="Server address of the judge; null: llm.base_url.")
-    api_key_env: str | None = Field(
-        None, description="Environment variable with the judge's key; null: llm.api_key_env."
-    )
+    api_key_env: str | None = Field(None, description="Variable with the judge's key; null: llm.api_key_env.")
     temperature: float | None = Field(None, ge=0, le=2, description="Sampling temperature; null: llm.temperature.")
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling; null: llm.top_p.")
     seed: int | None = Field(None, description="Sampling seed; null: llm.seed.")
-    max_output_tokens: int | None = Field(
-        None, ge=1, description="Maximum length of a verdict in tokens; null: llm.max_output_tokens."
-    )
+    max_output_tokens: int | None = Field(None, ge=1, description="Maximum tokens; null: llm.max_output_tokens.")
     requests_per_minute: int | None = Field(
         None, ge=0, description="Only for a judge with another model or server; null: llm.requests_per_minute."
     )
@@ -186,22 +171,16 @@ class ModelPrice(Block):
     """Prices of a model in US dollars per million tokens."""
 
     input: float = Field(ge=0, description="Price of input tokens.")
-    cached_input: float | None = Field(
-        None, ge=0, description="Price of input tokens from the provider's cache; null: as input."
-    )
+    cached_input: float | None = Field(None, ge=0, description="Price of cached input tokens; null: as input.")
     output: float = Field(ge=0, description="Price of output tokens, including reasoning tokens.")
 
 
 class Budget(Block):
     """Limits of one run. A run that reaches one keeps what it has done, and the next run continues."""
 
-    max_cost_usd: float = Field(
-        0, ge=0, description="Maximum cost in US dollars, including calls in flight; 0: no limit."
-    )
+    max_cost_usd: float = Field(0, ge=0, description="Maximum US dollars, including calls in flight; 0: no limit.")
     max_items: int = Field(0, ge=0, description="Maximum number of items to generate; 0: no limit.")
-    prices: dict[str, ModelPrice] = Field(
-        default_factory=dict, description="Prices by model name; they take precedence over the installed price list."
-    )
+    prices: dict[str, ModelPrice] = Field({}, description="Prices by model name; they override the installed list.")
 
 
 class Checks(Block):
@@ -211,34 +190,27 @@ class Checks(Block):
         0.0, ge=0, le=1, description="Required share of accepted items among those attempted; 0: at least one item."
     )
     min_judge_score: float = Field(0.0, ge=0, le=100, description="Required mean score of the judge.")
-    block_export: bool = Field(
-        False, description="true: do not export if a check on the outputs failed or has not run yet."
-    )
+    block_export: bool = Field(False, description="true: do not export if an output check failed or has not run.")
 
 
 class Parameters(Block):
     """The configuration of one batch."""
 
-    run: Run = Field(default_factory=Run, description="Name, time zone and logging.")
-    input: Input = Field(default_factory=Input, description="The input table.")
-    grouping: Grouping = Field(
-        default_factory=Grouping,
-        description="Which rows belong together, and whether each row or each group gets an output.",
-    )
-    context: Context = Field(default_factory=Context, description="How rows and groups are shown to the model.")
-    work_items: WorkItemsBlock = Field(
-        default_factory=WorkItemsBlock, description="Names of items, and how identical items are treated."
-    )
-    prompts: Prompts = Field(default_factory=Prompts, description="Prompt files.")
-    llm_schema: LlmSchema = Field(default_factory=LlmSchema, description="The schema that every output must match.")
-    llm: Llm = Field(default_factory=Llm, description="Provider, model, sampling, retries and limits.")
-    judge: Judge = Field(default_factory=Judge, description="Settings of the judge's calls that differ from llm.")
-    cache: Cache = Field(default_factory=Cache, description="The cache of accepted outputs.")
-    artifacts: Artifacts = Field(default_factory=Artifacts, description="Folders of the files that runs write.")
-    outputs: Outputs = Field(default_factory=Outputs, description="The exported files.")
-    report: Report = Field(default_factory=Report, description="The report.")
-    checks: Checks = Field(default_factory=Checks, description="Minimum quality of the outputs.")
-    budget: Budget = Field(default_factory=Budget, description="Limits of one run.")
+    run: Run = block_field(Run)
+    input: Input = block_field(Input)
+    grouping: Grouping = block_field(Grouping)
+    context: Context = block_field(Context)
+    work_items: WorkItemsBlock = block_field(WorkItemsBlock)
+    prompts: Prompts = block_field(Prompts)
+    llm_schema: LlmSchema = block_field(LlmSchema)
+    llm: Llm = block_field(Llm)
+    judge: Judge = block_field(Judge)
+    cache: Cache = block_field(Cache)
+    artifacts: Artifacts = block_field(Artifacts)
+    outputs: Outputs = block_field(Outputs)
+    report: Report = block_field(Report)
+    checks: Checks = block_field(Checks)
+    budget: Budget = block_field(Budget)
 
     @model_validator(mode="after")
     def _base_url_has_effect(self) -> Parameters:

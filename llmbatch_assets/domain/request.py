@@ -52,25 +52,13 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Conversations:
-    """The prompts of a batch together with the values that all its items share."""
+    """The checked prompts of a batch together with the values that all its items share."""
 
     generation: PromptTemplate
     judge: PromptTemplate | None
     output_contract: Contract
     judge_contract: Contract | None
     schema_txt: str
-
-    @classmethod
-    def of(
-        cls,
-        generation: PromptTemplate,
-        judge: PromptTemplate | None,
-        output_contract: Contract,
-        judge_contract: Contract | None,
-        schema_txt: str,
-    ) -> Conversations:
-        """Check the prompts, then combine them. Raises ``PromptError`` for an unknown placeholder."""
-        return cls(generation, checked_prompts(generation, judge), output_contract, judge_contract, schema_txt)
 
     @cached_property
     def _shared_values(self) -> dict[str, str | None]:

@@ -19,6 +19,7 @@ from llmbatch_assets.adapters.tables.readers import read_table
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.export.records import Join
 from llmbatch_assets.domain.export.settings import export_warnings
+from llmbatch_assets.domain.items.context import group_template_mistakes
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.items.work import WorkPlan
@@ -30,11 +31,10 @@ from llmbatch_assets.domain.mistakes import (
     prompt_warnings,
     schema_mistakes,
     schema_warnings,
-    template_mistakes,
 )
 from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.plan.selection import Selection
-from llmbatch_assets.domain.prompt import GENERATION_NAMES, SCHEMA_NAMES, Message, PromptTemplate
+from llmbatch_assets.domain.prompt import GENERATION_NAMES, SCHEMA_NAMES, Message
 from llmbatch_assets.domain.request import ChatRequest, checked_judge_prompt, checked_prompts
 from llmbatch_assets.errors import (
     AnswerError,
@@ -107,13 +107,9 @@ def check_batch(batch_file: BatchFile) -> CheckResult:
         found.warnings += found.collect(lambda: _check_export(batch, snapshot)) or []
         found.collect(lambda: check_counted(batch, snapshot.columns))
     found.collect(lambda: require_prices(batch.parameters))
-    found.warnings += [
-        *parameter_warnings(batch.parameters),
-        *(
-            f"{missing}; runs that need the model will not start"
-            for missing in missing_keys(batch.parameters, batch.root)
-        ),
-    ]
+    missing = missing_keys(batch.parameters, batch.root)
+    found.warnings += parameter_warnings(batch.parameters)
+    found.warnings += [f"{problem}; runs that need the model will not start" for problem in missing]
     return found
 
 
@@ -123,25 +119,18 @@ def _valid_part(batch_file: BatchFile) -> Batch:
 
 
 def _collect_from_prompts(batch: Batch, found: CheckResult) -> None:
-    paths, parameters = batch.parameters.prompts, batch.parameters
-    generation = found.collect(lambda: batch.generation_prompt) or _valid_prompt(batch, paths.generation.path)
+    parameters, paths = batch.parameters, batch.parameters.prompts
+    generation = found.collect(lambda: batch.generation_prompt) or load_valid_prompt(batch.root, paths.generation.path)
     if generation:
         found.collect(lambda: generation.check(GENERATION_NAMES))
-        found.warnings += [
-            *prompt_warnings(generation),
-            *placeholder_warnings(generation, parameters),
-            *schema_warnings(generation, parameters),
-        ]
+        found.warnings += [*prompt_warnings(generation), *placeholder_warnings(generation, parameters)]
+        found.warnings += schema_warnings(generation, parameters)
     if not paths.judge.enabled:
         return
-    judge = found.collect(lambda: batch.judge_prompt) or _valid_prompt(batch, paths.judge.path)
+    judge = found.collect(lambda: batch.judge_prompt) or load_valid_prompt(batch.root, paths.judge.path)
     if judge:
         found.collect(lambda: checked_judge_prompt(judge))
         found.warnings += placeholder_warnings(judge, parameters)
-
-
-def _valid_prompt(batch: Batch, path: str) -> PromptTemplate | None:
-    return load_valid_prompt(batch.path(path), path)
 
 
 def _collect_from_schema(batch: Batch, found: CheckResult) -> bool:
@@ -152,9 +141,8 @@ def _collect_from_schema(batch: Batch, found: CheckResult) -> bool:
         found.collect(lambda: batch.schema_prompt.check(SCHEMA_NAMES))
     due = found.collect(lambda: why_due(batch))
     if not exists:
-        found.warnings += [f"{path} does not exist: the model will write it in the next run, which costs calls"] * bool(
-            due
-        )
+        if due:
+            found.warnings.append(f"{path} does not exist: the model will write it in the next run, which costs calls")
         return False
     text = found.collect(lambda: read_text(batch.path(path), SchemaError, "llm_schema.py_path"))
     mistakes = [] if settings.trust or text is None else schema_mistakes(text, str(path))
@@ -173,7 +161,7 @@ def _collect_from_table(batch: Batch, found: CheckResult) -> Snapshot | None:
     table = found.collect(lambda: read_table(batch.path(settings.path), settings))
     columns = None if table is None else found.collect(lambda: clean_columns(table.columns, settings.path))
     if table is None or columns is None:
-        found.mistakes += template_mistakes(parameters.context)
+        found.mistakes += group_template_mistakes(parameters.context)
         return None
     mistakes = column_mistakes(columns, parameters)
     found.mistakes += mistakes

@@ -19,7 +19,7 @@ from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.outcome import Source
 from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Llm, Parameters
 from llmbatch_assets.domain.prompt import PromptTemplate
-from llmbatch_assets.domain.request import Conversations
+from llmbatch_assets.domain.request import Conversations, checked_prompts
 from llmbatch_assets.domain.schema.contract import SchemaModels
 from llmbatch_assets.errors import ConfigError, SchemaError
 
@@ -114,15 +114,21 @@ class Batch:
         settings = self.parameters.input
         return take_snapshot(read_table(self.path(settings.path), settings), settings.path, settings)
 
+    def _prompt(self, name: str) -> PromptTemplate:
+        path: str = getattr(self.parameters.prompts, name).path
+        return load_prompt(self.path(path), path, f"prompts.{name}.path")
+
     @cached_property
     def generation_prompt(self) -> PromptTemplate:
-        path = self.parameters.prompts.generation.path
-        return load_prompt(self.path(path), path, "prompts.generation.path")
+        return self._prompt("generation")
 
     @cached_property
     def judge_prompt(self) -> PromptTemplate | None:
-        judge = self.parameters.prompts.judge
-        return load_prompt(self.path(judge.path), judge.path, "prompts.judge.path") if judge.enabled else None
+        return self._prompt("judge") if self.parameters.prompts.judge.enabled else None
+
+    @cached_property
+    def schema_prompt(self) -> PromptTemplate:
+        return self._prompt("schema_auto_py_generation")
 
     @cached_property
     def schema(self) -> SchemaModels:
@@ -137,17 +143,11 @@ class Batch:
             self.schema.judge()
 
     @cached_property
-    def schema_prompt(self) -> PromptTemplate:
-        path = self.parameters.prompts.schema_auto_py_generation.path
-        return load_prompt(self.path(path), path, "prompts.schema_auto_py_generation.path")
-
-    @cached_property
     def conversations(self) -> Conversations:
         """Prompts and schemas combined. Raises ``PromptError`` or ``SchemaError``."""
         judge_contract = self.schema.judge() if self.judge_prompt else None
-        return Conversations.of(
-            self.generation_prompt, self.judge_prompt, self.schema.output(), judge_contract, self.schema.text()
-        )
+        judge = checked_prompts(self.generation_prompt, self.judge_prompt)
+        return Conversations(self.generation_prompt, judge, self.schema.output(), judge_contract, self.schema.text())
 
     @cached_property
     def source(self) -> Source:

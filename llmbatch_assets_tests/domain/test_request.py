@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from llmbatch_assets.domain.prompt import Message, PromptTemplate
-from llmbatch_assets.domain.request import OWN_ROW_HEADING, ChatRequest, Conversations
+from llmbatch_assets.domain.request import OWN_ROW_HEADING, ChatRequest, Conversations, checked_prompts
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.errors import PromptError
 from llmbatch_assets_tests.domain.strategies import make_item
@@ -34,7 +34,9 @@ def prompt(**texts: Any) -> PromptTemplate:
 
 def conversations(generation: PromptTemplate, judge: PromptTemplate | None = None) -> Conversations:
     """The conversations of a batch."""
-    return Conversations.of(generation, judge, OUTPUT, VERDICT if judge else None, "WHOLE FILE")
+    return Conversations(
+        generation, checked_prompts(generation, judge), OUTPUT, VERDICT if judge else None, "WHOLE FILE"
+    )
 
 
 def contents(messages: tuple[Message, ...]) -> list[str]:

@@ -84,18 +84,16 @@ def load_prompt(path: Path, shown_as: str, named_by: str = "") -> PromptTemplate
         ) from None
 
 
-def load_valid_prompt(path: Path, shown_as: str) -> PromptTemplate | None:
+def load_valid_prompt(root: Path, path: str) -> PromptTemplate | None:
     """Load a prompt file without its invalid keys. Returns None if nothing usable is left."""
     try:
-        mapping = {**_mapping(path, PromptError), "path": shown_as}
-        return PromptTemplate.model_validate(mapping)
-    except PromptError:
-        return None
-    except ValidationError as problem:
-        wrong = {error["loc"][0] for error in problem.errors()}
-    try:
-        return PromptTemplate.model_validate({name: value for name, value in mapping.items() if name not in wrong})
-    except ValidationError:
+        mapping: dict[str, Any] = {**_mapping(root / path, PromptError), "path": path}
+        try:
+            return PromptTemplate.model_validate(mapping)
+        except ValidationError as problem:
+            wrong = {error["loc"][0] for error in problem.errors()}
+            return PromptTemplate.model_validate({name: value for name, value in mapping.items() if name not in wrong})
+    except (PromptError, ValidationError):
         return None
 
 

@@ -84,14 +84,17 @@ def limit_length(rendered: RenderedText, settings: Context) -> RenderedText:
     return RenderedText(text, rendered.cuts | {"context_truncated": True}) if was_cut else rendered
 
 
-def check_group_templates(settings: Context) -> None:
-    """Raise ``ConfigError`` if a group template has an unknown placeholder."""
-    for key in ("group_header_template", "group_footer_template"):
-        unknown = set(placeholders_in(getattr(settings, key))) - set(GROUP_PLACEHOLDERS)
-        if unknown:
-            raise ConfigError(
-                f"context.{key}: unknown placeholder {braced([min(unknown)])}; known: {braced(GROUP_PLACEHOLDERS)}"
-            )
+def group_template_mistakes(settings: Context) -> list[str]:
+    """Return a message for each group template with an unknown placeholder."""
+    found = {
+        key: sorted(set(placeholders_in(getattr(settings, key))) - set(GROUP_PLACEHOLDERS))
+        for key in ("group_header_template", "group_footer_template")
+    }
+    return [
+        f"context.{key}: unknown placeholder {braced(unknown)}; known: {braced(GROUP_PLACEHOLDERS)}"
+        for key, unknown in found.items()
+        if unknown
+    ]
 
 
 def _row_template(settings: Context) -> str:

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from llmbatch_assets.domain.items.context import RenderedText, RowRenderer, check_group_templates, limit_length
+from llmbatch_assets.domain.items.context import RenderedText, RowRenderer, group_template_mistakes, limit_length
 from llmbatch_assets.domain.items.identity import group_context_id, partition_key, work_id
 from llmbatch_assets.domain.items.table import Snapshot, nearest_first
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkPlan
 from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.prompt import fill_placeholders
 from llmbatch_assets.domain.text import composed, counted
-from llmbatch_assets.errors import GroupingColumnError
+from llmbatch_assets.errors import ConfigError, GroupingColumnError
 
 EMPTY_KEY_LABEL = "empty"
 MAX_WARNING_EXAMPLES = 5
@@ -59,7 +59,8 @@ class GroupedTable:
         self.rows = snapshot.rows
         self.parameters = parameters
         self.row_text = RowRenderer(snapshot.columns, parameters.context)
-        check_group_templates(parameters.context)
+        if mistakes := group_template_mistakes(parameters.context):
+            raise ConfigError("\n".join(mistakes))
         for key, name in named_columns(parameters).items():
             if name and name not in snapshot.columns:
                 listed = nearest_first(name, snapshot.columns)
