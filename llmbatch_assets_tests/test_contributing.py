@@ -19,7 +19,8 @@ from llmbatch_assets.adapters.tables.exporters import EXPORTERS, exporting
 from llmbatch_assets.adapters.tables.readers import READERS, read_table
 from llmbatch_assets.cli import COMMANDS, main
 from llmbatch_assets.domain.export.columns import Column
-from llmbatch_assets.domain.items import grouping
+from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.parameters import read_parameters
@@ -29,8 +30,7 @@ from llmbatch_assets.errors import TableError
 from llmbatch_assets_tests.project import make_project
 
 PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
-modes = pytest.importorskip("llmbatch_assets.domain.grouping_modes")
-REGISTRIES: list[dict[str, Any]] = [READERS, EXPORTERS, PROVIDERS, COMMANDS, modes.GROUPING_MODES]
+REGISTRIES: list[dict[str, Any]] = [READERS, EXPORTERS, PROVIDERS, COMMANDS, GROUPING_MODES]
 
 
 def recipes() -> dict[str, list[str]]:
@@ -106,7 +106,7 @@ def test_a_grouping_mode_can_be_added() -> None:
     rows = [["q1", "red"], ["q2", "red"], ["q3", "blue"]]
     snapshot = take_snapshot(RawTable(["id", "team"], rows, "csv"), "input.csv", parameters.input)
 
-    plan = grouping.plan_work(snapshot, parameters)
+    plan = plan_work(snapshot, parameters)
 
     assert [item.row_index for item in plan.items] == [0, 2]
 

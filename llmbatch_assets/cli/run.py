@@ -85,7 +85,7 @@ def run(
 
         keep_log(batch)
         from llmbatch_assets.cli.stage_runner import StageRunner
-        from llmbatch_assets.stages.preflight import preflight, require_keys
+        from llmbatch_assets.stages.check import preflight, require_keys
 
         # Without --select, what is made again is the outputs.
         forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)

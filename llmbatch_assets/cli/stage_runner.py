@@ -19,7 +19,7 @@ from llmbatch_assets.cli.signals import SignalsNoted
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.export.manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.instance import open_instance
 from llmbatch_assets.resources.runs import close_orphans, process_tags
@@ -138,7 +138,7 @@ class StageRunner:
 def _tell_orphans(closed: Sequence[str]) -> None:
     if closed:
         tell(
-            f"closed {many(len(closed), 'earlier run')}, of which the process is gone; what was accepted is kept: {', '.join(closed)}"
+            f"closed {counted(len(closed), 'earlier run')}, of which the process is gone; what was accepted is kept: {', '.join(closed)}"
         )
 
 
@@ -156,7 +156,7 @@ def _counted(outcome: Outcome) -> str:
     counts, found = outcome.manifest["counts"], outcome.tally.found
     others = f", {found:,} by another run" if found else ""
     return (
-        f"{counts['n_success']:,} of {many(counts['n_total'], 'item')} accepted ({outcome.tally.accepted:,} new, "
+        f"{counts['n_success']:,} of {counted(counts['n_total'], 'item')} accepted ({outcome.tally.accepted:,} new, "
         f"{counts['n_cache_skipped']:,} from cache{others}), {counts['n_fail']:,} failed, "
         f"{counts['n_not_attempted']:,} not attempted"
     )
@@ -166,7 +166,7 @@ def _spent(outcome: Outcome) -> str:
     usage, refused = outcome.manifest["usage"], outcome.manifest["meta"]["pacing"]["rate_limited"]
     in_vain = f" ({refused:,} refused as too many at a time)" if refused else ""
     return (
-        f"{many(usage['requests'], 'call')}{in_vain}, {usage['input_tokens']:,} input and {usage['output_tokens']:,} output tokens, "
+        f"{counted(usage['requests'], 'call')}{in_vain}, {usage['input_tokens']:,} input and {usage['output_tokens']:,} output tokens, "
         f"{shown(usage['cost_usd'], usage['n_unknown_cost'])}"
     )
 

@@ -1,4 +1,4 @@
-"""Where a batch keeps its files, as paths relative to the project root."""
+"""Paths of a batch's files, relative to the project root."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Parameters
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of one batch. The default batch has the plain ones, every other its own folders by its name."""
+    """The paths of one batch. Every batch except the default one has subfolders named after it."""
 
     batch: str
     parameters: Parameters
@@ -88,7 +88,6 @@ class Layout:
 
     @property
     def log_file(self) -> PurePosixPath | None:
-        """The log file, where one is asked for."""
         named = PurePosixPath(self.parameters.run.log_file)
         if not named.name:
             return None
@@ -117,7 +116,7 @@ class Layout:
         return PurePosixPath(configured or PurePosixPath(folder) / f"report.{file_format}")
 
     def folders(self) -> set[PurePosixPath]:
-        """The folders in which files of the batch are replaced."""
+        """Return the folders in which runs of the batch replace files."""
         exported = (self.export(one) for one in self.parameters.outputs.formats)
         reported = (self.report(one) for one in ("md", "html"))
         delivered = {path.parent for path in (*exported, *reported, self.not_exported, self.schema_txt)}

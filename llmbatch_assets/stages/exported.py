@@ -23,7 +23,10 @@ def exported_outputs(batch: Batch) -> list[Delivered]:
         return []
     table = read_table(path, Input.model_validate({"path": str(path), "format": file_format}))
     found = [_delivered(dict(zip(table.columns, row, strict=False))) for row in table.rows]
-    if not batch.parameters.outputs.spreads_groups or batch.parameters.grouping.effective_mode != "group_output":
+    if (
+        not batch.parameters.outputs.spreads_groups
+        or not batch.parameters.grouping.active_mode.makes_one_item_per_group
+    ):
         return found
     # The records of a group stand for it together.
     return list(dict.fromkeys(one._replace(row_index="") for one in found))

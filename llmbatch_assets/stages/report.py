@@ -116,7 +116,7 @@ def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
         "provider": batch.source.provider,
         "model": identity.model_name,
         "temperature": identity.temperature,
-        "grouping": batch.parameters.grouping.effective_mode,
+        "grouping": batch.parameters.grouping.active_mode.name,
         "judge": "on" if identity.judge_enabled else "off",
         "prompt_sha": identity.prompt_sha,
         "schema_sha": identity.schema_sha,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from llmbatch_assets.domain.answer import verdict_field
 from llmbatch_assets.domain.export.columns import Column, export_columns
 from llmbatch_assets.domain.export.fields import ColumnType, OutputField, OutputSchema
 from llmbatch_assets.domain.export.records import Join
+from llmbatch_assets.domain.grouping_modes import modes_with_group_items
 from llmbatch_assets.domain.items.table import nearest_first
 from llmbatch_assets.domain.parameters import Explode, Parameters
-from llmbatch_assets.domain.verdict import verdict_field
 from llmbatch_assets.errors import ConfigError
 
 
@@ -49,8 +50,12 @@ def _unknown(key: str, problem: str, name: str, known: Iterable[str]) -> ConfigE
 
 def export_warnings(parameters: Parameters) -> list[str]:
     """What is set and has no effect."""
-    outputs, mode = parameters.outputs, parameters.grouping.effective_mode
+    outputs = parameters.outputs
     given = {"outputs.explode": outputs.explode.list, "outputs.group_rows": outputs.group_rows == "expand"}
-    if mode == "group_output":
+    if parameters.grouping.active_mode.makes_one_item_per_group:
         return []
-    return [f"{key} has no effect: it is for grouping.mode group_output" for key, wanted in given.items() if wanted]
+    return [
+        f"{key} has no effect: it is for grouping.mode {modes_with_group_items()}"
+        for key, wanted in given.items()
+        if wanted
+    ]
