@@ -8,12 +8,12 @@ import click
 from rich.table import Table
 
 from llmbatch_assets.cli.session import config_option, console, open_batch_file, set_up_logging, telling_mistakes
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.plan.difference import Changed, Differences
 from llmbatch_assets.domain.plan.estimate import Estimate, Range
 from llmbatch_assets.domain.plan.report import PlanReport, Spending, reason_lines, shown_duration
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.text import many, visible
+from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.stages.plan import plan_of
 
 MOST_LINES = 40
@@ -112,13 +112,13 @@ def _show_estimate(estimate: Estimate) -> None:
     ):
         table.add_row(name, *(f"{round(end):,}" for end in amount))
     cost = estimate.cost_usd
-    table.add_row("cost", *(["unknown"] * 3 if cost is None else map(shown, cost)))
+    table.add_row("cost", *(["unknown"] * 3 if cost is None else map(format_cost, cost)))
     table.add_row("time", *map(shown_duration, estimate.seconds))
     console.print(table)
     if estimate.n_judged_only:
         console.print(f"{estimate.n_judged_only} of the items have an answer and only lack its verdict")
     if estimate.savings_usd:
-        console.print(f"common beginnings in the provider's cache could save {shown(estimate.savings_usd)} of it")
+        console.print(f"common beginnings in the provider's cache could save {format_cost(estimate.savings_usd)} of it")
     if estimate.method:
         console.print(estimate.method)
 
@@ -126,7 +126,7 @@ def _show_estimate(estimate: Estimate) -> None:
 def spending_lines(spending: Spending) -> list[str]:
     """What the budget says, as people read it."""
     lines = []
-    most = f"budget.max_cost_usd, {shown(spending.max_cost_usd)}"
+    most = f"budget.max_cost_usd, {format_cost(spending.max_cost_usd)}"
     told = {
         "within": f"within {most}",
         "may_exceed": f"may exceed {most}: the run would stop there, and the next one go on",

@@ -17,8 +17,8 @@ from llmbatch_assets.cli.session import (
     telling_mistakes,
 )
 from llmbatch_assets.domain.canonical import readable_json
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.stages.show import item_view
 
 # As llmbatch status says it.
@@ -36,7 +36,7 @@ def show(item: str, config: str | None, offline: bool, as_json: bool) -> None:
     ROW is a row's index from 0, as row_index in the artifacts: 0 is the first row below the header. ITEM is a group's
     key, or the beginning of a partition key (its label is enough), of a work_id or of a cache_id (8 digits are enough).
 
-    What is asked is shown as the present settings ask it. Characters that a terminal would act on are shown as escapes.
+    What is asked is format_cost as the present settings ask it. Characters that a terminal would act on are format_cost as escapes.
 
     Exit codes: 0, or 2 where no item or several are meant, or for wrong configuration or input.
     """
@@ -98,7 +98,7 @@ def _attempt(attempt: dict[str, Any]) -> Iterator[str]:
 
 def _used(usage: dict[str, Any]) -> str:
     tokens = f"{usage.get('input_tokens', 0):,} input and {usage.get('output_tokens', 0):,} output tokens"
-    return f"{many(usage.get('requests', 0), 'call')}, {tokens}, {shown(usage.get('cost_usd'))}"
+    return f"{many(usage.get('requests', 0), 'call')}, {tokens}, {format_cost(usage.get('cost_usd'))}"
 
 
 def _calls(calls: list[dict[str, Any]]) -> Iterator[str]:
@@ -108,6 +108,6 @@ def _calls(calls: list[dict[str, Any]]) -> Iterator[str]:
     for call in calls:
         yield (
             f"{call['at_utc']}  {call['purpose']}  attempt {call['attempt']}  {call['provider']}/{call['model']}  "
-            f"{call['outcome']}  {call['input_tokens']:,} + {call['output_tokens']:,} tokens  {shown(call['cost_usd'])}  "
+            f"{call['outcome']}  {call['input_tokens']:,} + {call['output_tokens']:,} tokens  {format_cost(call['cost_usd'])}  "
             f"{call['latency_sec']:.2f} s"
         )

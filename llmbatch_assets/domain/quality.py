@@ -10,9 +10,16 @@ from typing import NamedTuple
 
 from llmbatch_assets.domain.parameters import Checks
 from llmbatch_assets.domain.text import many
+from llmbatch_assets.errors import FailureCause
 
 # Causes of failures for which the answer broke the contract.
-BROKEN_CONTRACT = {"not_json", "schema_mismatch", "wrapped", "empty_answer", "cut_off"}
+BROKEN_CONTRACT = {
+    FailureCause.NOT_JSON,
+    FailureCause.SCHEMA_MISMATCH,
+    FailureCause.WRAPPED,
+    FailureCause.EMPTY_ANSWER,
+    FailureCause.CUT_OFF,
+}
 
 
 @dataclass(frozen=True)

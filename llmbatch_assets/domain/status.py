@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from llmbatch_assets.domain.ledger import CallRecord, Spending
+from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.plan.selection import State
 from llmbatch_assets.domain.text import cut, flatten
+from llmbatch_assets.domain.usage import UsageTotal
 
 STATES: tuple[State, ...] = ("accepted", "failed", "failed_permanently", "missing")
 EXAMPLE_CHARS = 200
@@ -54,22 +55,22 @@ class Spent:
     """Sums over the ledger: of all calls, and by what the user can change."""
 
     def __init__(self, records: Iterable[CallRecord]) -> None:
-        self.total = Spending()
-        self.by_model: dict[str, Spending] = {}
-        self.by_attempt: dict[int, Spending] = {}
-        self.by_purpose: dict[str, Spending] = {}
+        self.total = UsageTotal()
+        self.by_model: dict[str, UsageTotal] = {}
+        self.by_attempt: dict[int, UsageTotal] = {}
+        self.by_purpose: dict[str, UsageTotal] = {}
         # Each call is added once, since there may be a million; the few kinds of calls are added up after that.
-        kinds: dict[tuple[str, str, int | None], Spending] = {}
+        kinds: dict[tuple[str, str, int | None], UsageTotal] = {}
         for record in records:
             kind = (f"{record.provider}/{record.model}", record.purpose, record.attempt)
-            kinds.setdefault(kind, Spending()).count(record)
+            kinds.setdefault(kind, UsageTotal()).add(record)
         for (model, purpose, attempt), part in kinds.items():
-            self.total.take_in(part)
-            self.by_model.setdefault(model, Spending()).take_in(part)
-            self.by_purpose.setdefault(purpose, Spending()).take_in(part)
+            self.total.add_total(part)
+            self.by_model.setdefault(model, UsageTotal()).add_total(part)
+            self.by_purpose.setdefault(purpose, UsageTotal()).add_total(part)
             # Calls that write a schema belong to no attempt of an item.
             if attempt is not None:
-                self.by_attempt.setdefault(attempt, Spending()).take_in(part)
+                self.by_attempt.setdefault(attempt, UsageTotal()).add_total(part)
 
     def shown(self) -> dict[str, Any]:
         """All sums, as JSON has them."""
@@ -81,9 +82,9 @@ class Spent:
         }
 
 
-def sums(spending: Spending) -> dict[str, Any]:
+def sums(spending: UsageTotal) -> dict[str, Any]:
     """Calls, tokens and cost, and the number of calls that the cost leaves out."""
-    return {**spending.usage.model_dump(), "n_unknown_cost": spending.unknown}
+    return spending.summary().model_dump()
 
 
 def counts_of(states: Iterable[State]) -> dict[str, int]:

@@ -27,8 +27,8 @@ from llmbatch_assets.domain.export.settings import columns_of
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.stages.artifacts import artifact_path
-from llmbatch_assets.stages.generate import utc_now
 from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.runtime import utc_now
 
 # Entries that are written together.
 CHUNK = 500

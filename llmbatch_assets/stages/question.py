@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from llmbatch_assets.adapters.providers.prices import cost_function
-from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.plan.report import PlanReport, shown_cost
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.usage import TokenUsage, format_cost
 from llmbatch_assets.stages.plan import plan_of_run
 from llmbatch_assets.stages.project import Batch
 
@@ -40,7 +39,7 @@ def _about(report: PlanReport, unpriced: list[str]) -> str | None:
     if report.spending.verdict not in ("exceeds", "may_exceed"):
         return None
     return (
-        f"{many(estimate.n_items, 'item')} will cost {shown_cost(estimate)}, by estimate, and budget.max_cost_usd is {shown(most)}: "
+        f"{many(estimate.n_items, 'item')} will cost {shown_cost(estimate)}, by estimate, and budget.max_cost_usd is {format_cost(most)}: "
         "the run stops before it costs more. Begin?"
     )
 

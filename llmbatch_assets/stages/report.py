@@ -18,6 +18,7 @@ from llmbatch_assets.adapters.store.run_history import read_runs
 from llmbatch_assets.domain.export.columns import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.ledger import last_runs, usage_by_run, usage_of_all_runs
 from llmbatch_assets.domain.manifest import GenerationManifest
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.report.counted import Counted, counted_columns
@@ -26,10 +27,9 @@ from llmbatch_assets.domain.report.item import in_order
 from llmbatch_assets.domain.report.page import About, report_page
 from llmbatch_assets.domain.report.quality import quality
 from llmbatch_assets.domain.report.samples import Sample, sample_of
-from llmbatch_assets.domain.run_history import all_runs, costs_by_run, last_runs
 from llmbatch_assets.stages.artifacts import load_artifact
-from llmbatch_assets.stages.generate import utc_now
 from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.runtime import utc_now
 
 MOST_RUNS = 12
 
@@ -83,15 +83,15 @@ def _samples(output_of: Callable[[WorkItem], AcceptedOutput | None], findings: F
 
 
 def _about(batch: Batch, outputs: OutputReader, findings: Findings, snapshot: Snapshot) -> About:
-    costs = costs_by_run(read_ledger(batch.path(batch.layout.ledger)))
+    costs = usage_by_run(read_ledger(batch.path(batch.layout.ledger)))
     # Every call since the ledger was begun: those that failed, and those of earlier settings, too.
-    spent = all_runs(costs.values())
+    spent = usage_of_all_runs(costs.values())
     records = list(read_runs(batch.path(batch.layout.run_history)))
     return About(
         title=batch.title,
         facts=_facts(batch, records[-1].run_id if records else None),
-        calls=f"{spent.calls:,}, {spent.tokens:,} tokens, {spent.shown}",
-        spent=spent.shown,
+        calls=f"{spent.requests:,}, {spent.total_tokens:,} tokens, {spent}",
+        spent=str(spent),
         config=batch.parameters.model_dump(mode="json"),
         quality=quality(snapshot.meta, outputs.plan_warnings, findings),
         runs=last_runs(records, costs, MOST_RUNS),

@@ -14,13 +14,12 @@ from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.domain.schema.spec import render_schema
 from llmbatch_assets.domain.schema.writing import schema_conversation
-from llmbatch_assets.engine.calls import Calls
+from llmbatch_assets.engine.retry import RetryingCalls
 from llmbatch_assets.engine.schema_writer import SchemaWriter, WrittenSchema
 from llmbatch_assets.errors import SchemaGenerationError
-from llmbatch_assets.stages.clients import Meter
-from llmbatch_assets.stages.generate import new_run_id, utc_now
-from llmbatch_assets.stages.interruption import interruptible
+from llmbatch_assets.stages.generate.clients import CallMeter
 from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.runtime import interruptible, new_run_id, utc_now
 from llmbatch_assets.stages.schema_due import MANIFEST, generated_from_now
 from llmbatch_assets.stages.schema_files import replace_schema_py, replace_schema_txt
 
@@ -41,7 +40,7 @@ def write_schema(batch: Batch, open_client: Opener, say: Callable[[str], None], 
     Raises ``SchemaGenerationError``, a ``ProviderError`` or ``RunInterruptedError``; then the old one stays.
     """
     try:
-        written = asyncio.run(_ask_for(batch, Meter(open_client, batch, run_id or new_run_id(), utc_now), say))
+        written = asyncio.run(_ask_for(batch, CallMeter(open_client, batch, run_id or new_run_id(), utc_now), say))
     except SchemaGenerationError as failed:
         raise SchemaGenerationError(
             f"{str(failed).rstrip('.')}. The answers are in {batch.layout.schema_failures}/; nothing was replaced. Write "
@@ -79,7 +78,7 @@ def write_schema(batch: Batch, open_client: Opener, say: Callable[[str], None], 
     return SchemaDone(written, archived)
 
 
-async def _ask_for(batch: Batch, meter: Meter, say: Callable[[str], None]) -> WrittenSchema:
+async def _ask_for(batch: Batch, meter: CallMeter, say: Callable[[str], None]) -> WrittenSchema:
     settings = batch.parameters.llm
     longest = settings.max_output_tokens and max(settings.max_output_tokens, SCHEMA_TOKENS)
     settings = settings.model_copy(update={"max_output_tokens": longest})
@@ -96,7 +95,7 @@ async def _ask_for(batch: Batch, meter: Meter, say: Callable[[str], None]) -> Wr
                 lambda source: _vet(batch, source),
                 on_refused,
                 settings.max_retries,
-                Calls(settings.transport_retries, stopped),
+                RetryingCalls(settings.transport_retries, stopped),
             )
             return await writer.write(opening)
 

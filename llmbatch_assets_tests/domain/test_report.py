@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.outcome import FailedAttempt, TokenUsage
+from llmbatch_assets.domain.outcome import FailedAttempt
 from llmbatch_assets.domain.parameters import Report
 from llmbatch_assets.domain.report.charts import charts, history_charts, latency_chart
 from llmbatch_assets.domain.report.counted import EMPTY_VALUE, Counted, counted_columns
@@ -23,6 +23,7 @@ from llmbatch_assets.domain.report.quality import quality
 from llmbatch_assets.domain.report.rows import ItemRow
 from llmbatch_assets.domain.report.samples import SHORT_CHARS, SampleChooser, sample_of
 from llmbatch_assets.domain.report.tallies import EndCounts, Line, TextCounts
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.domain.strategies import make_failure, make_item, make_output, quick
 

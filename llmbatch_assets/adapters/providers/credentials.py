@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from llmbatch_assets.domain.parameters import Parameters
-from llmbatch_assets.errors import RunPermanentError
+from llmbatch_assets.errors import RunPermanentError, StopCause
 
 NO_KEY = "none"
 
@@ -21,7 +21,7 @@ def key_reader(name: str, root: Path) -> str:
     found = os.environ.get(name) or _from_file(root / "credentials.yaml", name)
     if not found:
         raise RunPermanentError(
-            "no_key",
+            StopCause.NO_KEY,
             f"the key {name} is not set; set the environment variable of that name, or write it into credentials.yaml",
         )
     return found

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from llmbatch_assets.domain.canonical import canonical_json, sha1_named
-from llmbatch_assets.domain.outcome import Completion, TokenUsage
+from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.schema.offline_answer import made_up
+from llmbatch_assets.domain.usage import TokenUsage
 
 CHARS_PER_TOKEN = 4
 

@@ -23,7 +23,14 @@ from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.parameters import OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
-from llmbatch_assets.errors import AskOtherwiseError, ProviderError, RunPermanentError, TransientError
+from llmbatch_assets.errors import (
+    AskOtherwiseError,
+    FailureCause,
+    ProviderError,
+    RunPermanentError,
+    StopCause,
+    TransientError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +98,7 @@ class OpenAIClient:
         return answer
 
     def _timeout(self) -> TransientError:
-        return TransientError("timeout", f"no answer within {self._llm.timeout_sec:g} s")
+        return TransientError(FailureCause.TIMEOUT, f"no answer within {self._llm.timeout_sec:g} s")
 
     def _connection_fault(self, fault: Exception) -> TransientError | RunPermanentError:
         causes = list(_causes(fault))
@@ -100,12 +107,12 @@ class OpenAIClient:
         unconnected = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
         if not self._reached and any(isinstance(one, unconnected) for one in causes):
             return RunPermanentError(
-                "nothing_listening",
+                StopCause.NOTHING_LISTENING,
                 f"no connection to {self._base_url} ({reason}); start the server or correct llm.base_url",
             )
         if any(isinstance(one, TimeoutError) for one in causes):
             return self._timeout()
-        return TransientError("connection", f"connection to {self._base_url} failed: {reason}")
+        return TransientError(FailureCause.CONNECTION, f"connection to {self._base_url} failed: {reason}")
 
     def _steps_down(self, refused: openai.APIStatusError, step: str) -> bool:
         """Whether the server refused the way of asking, and there is another one left."""
@@ -118,7 +125,7 @@ class OpenAIClient:
 
 
 def _otherwise(refusal: ProviderError) -> AskOtherwiseError:
-    again = AskOtherwiseError("structured_output", str(refusal))
+    again = AskOtherwiseError(FailureCause.STRUCTURED_OUTPUT, str(refusal))
     again.request_id, again.status = refusal.request_id, refusal.status
     return again
 
@@ -142,7 +149,7 @@ def _open_sdk(llm: Llm, base_url: str, read_key: Callable[[], str]) -> openai.As
         found = read_key()
         if not (found.isascii() and found.isprintable()):
             raise RunPermanentError(
-                "bad_key", "the key holds a line break or another character that no key has; copy it again"
+                StopCause.BAD_KEY, "the key holds a line break or another character that no key has; copy it again"
             )
         return found
 
@@ -174,9 +181,11 @@ async def _take_in(response: httpx2.Response) -> None:
             async for piece in pieces:
                 body += piece
                 if len(body) > LONGEST_BODY:
-                    raise TransientError("too_large", f"the answer is larger than {LONGEST_BODY // 1_000_000} MB")
+                    raise TransientError(
+                        FailureCause.TOO_LARGE, f"the answer is larger than {LONGEST_BODY // 1_000_000} MB"
+                    )
     except httpx2.DecodingError:
-        raise TransientError("broken_body", "the answer cannot be decompressed") from None
+        raise TransientError(FailureCause.BROKEN_BODY, "the answer cannot be decompressed") from None
     key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
     # Not everything that a server puts into a header is ASCII.
     told = [(name, _without(key, value.decode("latin-1")).encode("latin-1")) for name, value in response.headers.raw]

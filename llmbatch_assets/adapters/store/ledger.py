@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.ledger import CallRecord
-from llmbatch_assets.errors import RunPermanentError
+from llmbatch_assets.errors import RunPermanentError, StopCause
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class UsageLedger:
                 self._open()
         except OSError as refused:
             raise RunPermanentError(
-                "disk", f"{self._path} cannot be written to ({refused.strerror}); no call was made"
+                StopCause.DISK, f"{self._path} cannot be written to ({refused.strerror}); no call was made"
             ) from None
         return self
 

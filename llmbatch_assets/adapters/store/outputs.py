@@ -18,9 +18,9 @@ from llmbatch_assets.adapters.files.atomic import json_bytes, write_atomically
 from llmbatch_assets.adapters.files.durable import FileWrite
 from llmbatch_assets.adapters.files.group_commit import GroupCommit
 from llmbatch_assets.domain.canonical import canonical_json, sha1_text
-from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, KeptAnswer
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, UnjudgedAnswer
 from llmbatch_assets.domain.plan.selection import State
-from llmbatch_assets.errors import AnswerError, RunPermanentError
+from llmbatch_assets.errors import AnswerError, FailureCause, RunPermanentError, StopCause
 
 _READ = {"attempt_outer", "model", "generation_id"}
 
@@ -78,14 +78,14 @@ class FileStore:
         await self.commit.write(FileWrite(str(self.failure_path(cache_id, number)), content))
         self._last_numbers[cache_id] = number
 
-    async def save_awaiting(self, answer: KeptAnswer) -> None:
+    async def save_awaiting(self, answer: UnjudgedAnswer) -> None:
         """Keep an answer that waits for its judge."""
         await self.commit.write(FileWrite(str(self._awaiting_path(answer.cache_id)), json_bytes(answer)))
 
-    def awaiting(self, cache_id: str) -> KeptAnswer | None:
+    def awaiting(self, cache_id: str) -> UnjudgedAnswer | None:
         """The answer that waits for its judge. One that cannot be read is bought again, and told."""
         try:
-            answer = KeptAnswer.model_validate(json.loads(_read(f"{self.awaiting_judge}/{cache_id}.json")))
+            answer = UnjudgedAnswer.model_validate(json.loads(_read(f"{self.awaiting_judge}/{cache_id}.json")))
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError):
@@ -109,7 +109,7 @@ class FileStore:
                 probe.unlink()
             except OSError as refused:
                 raise RunPermanentError(
-                    "disk", f"{folder} cannot be written to ({refused.strerror}); no call was made"
+                    StopCause.DISK, f"{folder} cannot be written to ({refused.strerror}); no call was made"
                 ) from None
 
     def next_attempt(self, cache_id: str) -> int:
@@ -199,7 +199,7 @@ def _unreadable(cache_id: str, attempt: int) -> FailedAttempt:
             "meta": {"cache_id": cache_id, "attempt_outer": attempt},
             "error": {"type": "ArtifactError", "message": "the file of this failure cannot be read"},
             "class": "transient",
-            "cause": "unreadable_failure",
+            "cause": FailureCause.UNREADABLE_FAILURE,
             "raw_text": None,
             "feedback": None,
             "judge": None,

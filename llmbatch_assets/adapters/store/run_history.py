@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.run_history import RunRecord
+from llmbatch_assets.domain.ledger import RunRecord
 
 log = logging.getLogger(__name__)
 

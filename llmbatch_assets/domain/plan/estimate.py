@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.plan.calibration import Line, Taken, fitted, reach, relative_error
 from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.usage import TokenUsage
 
 # What is assumed where nothing was measured; docs/plan.md gives the reasons.
 BYTES_PER_TOKEN = (5.0, 4.0, 3.0)

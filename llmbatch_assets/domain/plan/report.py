@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.parameters import Budget
 from llmbatch_assets.domain.plan.difference import Differences
 from llmbatch_assets.domain.plan.estimate import Estimate, Range
 from llmbatch_assets.domain.plan.rerun_reasons import LABELS, Reasons, counted
 from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.usage import format_cost
 
 Verdict = Literal["no_limit", "within", "may_exceed", "exceeds", "price_unknown"]
 
@@ -109,8 +109,8 @@ def shown_cost(estimate: Estimate) -> str:
     if cost is None:
         return "cost unknown"
     if not cost.high:
-        return shown(0.0)
-    return f"{shown(cost.likely)} ({shown(cost.low)} to {shown(cost.high)})"
+        return format_cost(0.0)
+    return f"{format_cost(cost.likely)} ({format_cost(cost.low)} to {format_cost(cost.high)})"
 
 
 def shown_time(seconds: Range) -> str:

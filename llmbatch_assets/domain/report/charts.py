@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from llmbatch_assets.domain.ledger import PastRun
 from llmbatch_assets.domain.report.distribution import Bin, histogram, quantile
 from llmbatch_assets.domain.report.findings import Findings
-from llmbatch_assets.domain.run_history import PastRun
 
 Tone = Literal["plain", "good", "bad", "open"]
 MOST_ATTEMPTS = 10
@@ -93,7 +93,7 @@ def history_charts(runs: Sequence[PastRun]) -> list[Chart]:
     if len(runs) <= 1:
         return []
     share = tuple(Bar(_short(run), round(100 * (run.acceptance or 0), 1), "good") for run in runs)
-    cost = tuple(Bar(_short(run), run.costs.known_cost or 0) for run in runs)
+    cost = tuple(Bar(_short(run), run.total.known_cost_usd or 0) for run in runs)
     drawn = [
         Chart("acceptance", "Items with an output after each run", "run", "percent", share),
         Chart("run_cost", "Cost of each run", "run", "US dollars", cost),

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from llmbatch_assets.domain.cost import added
 from llmbatch_assets.domain.items.table import Row
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, TokenUsage
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
 from llmbatch_assets.domain.parameters import Report
 from llmbatch_assets.domain.report.counted import ColumnCounts, Counted, row_indices
 from llmbatch_assets.domain.report.item import group_name, reasons_of, score_of
@@ -18,9 +17,10 @@ from llmbatch_assets.domain.report.rows import ItemRow, accepted_row, failed_row
 from llmbatch_assets.domain.report.samples import SampleChooser
 from llmbatch_assets.domain.report.tallies import ENDS, End, EndCounts, TextCounts
 from llmbatch_assets.domain.text import cut
+from llmbatch_assets.domain.usage import UsageTotal
+from llmbatch_assets.errors import FailureCause
 
 MESSAGE_CHARS = 1_000
-REJECTED = "judge_rejected"
 
 
 class FailureExample(NamedTuple):
@@ -32,34 +32,13 @@ class FailureExample(NamedTuple):
     artifact: str
 
 
-class FailureCause(NamedTuple):
+class CauseSummary(NamedTuple):
     """What a cause has done: items that have no output because of it, and attempts that it ended, with or without."""
 
     cause: str
     n_items: int
     n_attempts: int
     examples: list[FailureExample]
-
-
-@dataclass
-class Usage:
-    """The sum of many usages. Plain numbers: there are 100,000 of them."""
-
-    requests: int = 0
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_usd: float | None = 0.0
-
-    def add(self, usage: TokenUsage) -> None:
-        """Take one more into the sum, whose cost is not known where a part's is not."""
-        self.requests += usage.requests
-        self.input_tokens += usage.input_tokens
-        self.cached_input_tokens += usage.cached_input_tokens
-        self.output_tokens += usage.output_tokens
-        self.reasoning_tokens += usage.reasoning_tokens
-        self.cost_usd = added(self.cost_usd, usage.cost_usd)
 
 
 @dataclass
@@ -71,7 +50,7 @@ class Findings:
     rows: Sequence[Row] = ()
     groups: EndCounts = field(default_factory=EndCounts)
     attempts: Counter[int] = field(default_factory=Counter)
-    usage: Usage = field(default_factory=Usage)
+    usage: UsageTotal = field(default_factory=UsageTotal)
     scores: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -121,7 +100,7 @@ class Findings:
     def _add_failures(self, item: WorkItem, failures: Sequence[FailedAttempt]) -> None:
         for failure in failures:
             self.failed_attempts[failure.cause] += 1
-            if failure.cause == REJECTED:
+            if failure.cause == FailureCause.JUDGE_REJECTED:
                 self.rejections.add(reasons_of(failure.judge), item.partition_key)
 
     def _add_failed(self, item: WorkItem, last: FailedAttempt) -> None:
@@ -136,13 +115,13 @@ class Findings:
         sums: dict[str, int] = {end: self.groups.total(end) for end in ENDS}
         return {"items": sum(sums.values()), **sums}
 
-    def causes(self) -> list[FailureCause]:
+    def causes(self) -> list[CauseSummary]:
         """Causes of failure, those that cost most items first."""
         ordered = sorted(
             self.failed_attempts, key=lambda name: (-self.failed_items[name], -self.failed_attempts[name], name)
         )
         return [
-            FailureCause(name, self.failed_items[name], self.failed_attempts[name], self.examples.get(name, []))
+            CauseSummary(name, self.failed_items[name], self.failed_attempts[name], self.examples.get(name, []))
             for name in ordered
         ]
 

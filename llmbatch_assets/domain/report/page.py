@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.canonical import readable_json
-from llmbatch_assets.domain.cost import shown
+from llmbatch_assets.domain.ledger import PastRun
 from llmbatch_assets.domain.report.charts import Chart, charts, history_charts, latency_chart, latency_facts
 from llmbatch_assets.domain.report.counted import ColumnCounts
 from llmbatch_assets.domain.report.distribution import mean
@@ -14,7 +14,7 @@ from llmbatch_assets.domain.report.findings import Findings
 from llmbatch_assets.domain.report.quality import Quality
 from llmbatch_assets.domain.report.samples import Sample
 from llmbatch_assets.domain.report.tallies import Line, Lines, TextCounts, Told
-from llmbatch_assets.domain.run_history import PastRun
+from llmbatch_assets.domain.usage import format_cost
 
 MOST_GROUPS = 60
 MOST_VALUES = 25
@@ -99,7 +99,7 @@ def headline(findings: Findings, spent: str) -> dict[str, str]:
         "accepted": f"{counts['accepted']:,}",
         "failed": f"{counts['failed']:,}",
         "not attempted": f"{counts['missing']:,}",
-        "cost of the outputs": shown(findings.usage.cost_usd).removeprefix("cost "),
+        "cost of the outputs": format_cost(findings.usage.cost_usd).removeprefix("cost "),
         "cost of all calls": spent.removeprefix("cost "),
         "tokens": f"{findings.usage.input_tokens + findings.usage.output_tokens:,}",
     }
@@ -114,7 +114,7 @@ def usage_facts(findings: Findings) -> dict[str, str]:
         "requests": f"{usage.requests:,}",
         "input tokens (of them cached)": f"{usage.input_tokens:,} ({usage.cached_input_tokens:,})",
         "output tokens (of them reasoning)": f"{usage.output_tokens:,} ({usage.reasoning_tokens:,})",
-        "cost of the accepted outputs": shown(usage.cost_usd),
+        "cost of the accepted outputs": format_cost(usage.cost_usd),
     }
 
 

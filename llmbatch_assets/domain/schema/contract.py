@@ -13,7 +13,7 @@ from pydantic_core import to_json, to_jsonable_python
 from llmbatch_assets.domain.canonical import canonical_json, readable_json, sha1_named
 from llmbatch_assets.domain.schema.json_schema import JsonSchema, can_be, requires_all, strict_form, written_out
 from llmbatch_assets.domain.verdict import PASS_WORDS
-from llmbatch_assets.errors import AnswerError, SchemaError
+from llmbatch_assets.errors import AnswerError, FailureCause, SchemaError
 
 OUTPUT_MODEL = "LLMOutput"
 JUDGE_MODEL = "JudgeResult"
@@ -72,16 +72,16 @@ class Contract:
             raise self._mismatch(answer, problem) from None
         except ValueError:
             # 1e999, or an integer that no float holds.
-            raise AnswerError("schema_mismatch", "A number of the answer is too large.") from None
+            raise AnswerError(FailureCause.SCHEMA_MISMATCH, "A number of the answer is too large.") from None
         except RecursionError:
-            raise AnswerError("schema_mismatch", "The answer is nested too deeply.") from None
+            raise AnswerError(FailureCause.SCHEMA_MISMATCH, "The answer is nested too deeply.") from None
         return dict(kept)
 
     def _mismatch(self, answer: dict[str, Any], problem: ValidationError) -> AnswerError:
         if set(answer) == {self.name} and isinstance(answer[self.name], dict):
             told = f"The answer is wrapped in {{{json.dumps(self.name)}: ...}}. Give the inner object itself."
-            return AnswerError("wrapped", told)
-        return AnswerError("schema_mismatch", self._feedback(problem))
+            return AnswerError(FailureCause.WRAPPED, told)
+        return AnswerError(FailureCause.SCHEMA_MISMATCH, self._feedback(problem))
 
     def _feedback(self, problem: ValidationError) -> str:
         errors = problem.errors(include_url=False, include_context=False)

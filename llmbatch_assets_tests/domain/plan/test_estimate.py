@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from llmbatch_assets.domain.ledger import CallRecord
-from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.plan.calibration import Line, Taken, fitted, reach, relative_error, taken
 from llmbatch_assets.domain.plan.estimate import (
     NO_CALLS,
@@ -24,6 +23,7 @@ from llmbatch_assets.domain.plan.estimate import (
     shortest_time,
     stage,
 )
+from llmbatch_assets.domain.usage import TokenUsage
 
 
 def record(**fields: Any) -> CallRecord:
