@@ -7,8 +7,7 @@ from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.resources.reporter import ReporterFactory
-from llmbatch_assets.resources.runs import cancel
+from llmbatch_assets.resources.runs import ReporterFactory, cancel
 from llmbatch_assets.stages.project import BatchFile
 from llmbatch_assets.stages.write_schema import ensure_schema_txt, reason_to_write, write_schema
 

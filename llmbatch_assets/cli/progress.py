@@ -17,11 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from llmbatch_assets.cli.session import console
-from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.progress import Pace, duration
-from llmbatch_assets.engine.tally import Tally
-from llmbatch_assets.stages.generate import Outcome
-from llmbatch_assets.stages.progress import LogReporter, told_causes
+from llmbatch_assets.domain.progress import Pace, Tally, format_causes, format_duration
+from llmbatch_assets.domain.usage import format_cost
+from llmbatch_assets.stages.generate.progress import GenerateResult, LogReporter
 
 BAR_CELLS = 28
 REDRAWS_PER_SECOND = 4
@@ -68,13 +66,13 @@ class Standing:
             ProgressBar(max(tally.total, 1), tally.done, width=BAR_CELLS),
             f"{tally.done}/{tally.total}",
             f"{self._pace.per_second:.1f} items/s",
-            f"{duration(self._pace.seconds_left(tally.total))} left",
+            f"{format_duration(self._pace.seconds_left(tally.total))} left",
         )
         return Group(bar, self._counts(), self._spending())
 
     def _counts(self) -> Text:
         tally = self._tally
-        causes = f" ({told_causes(tally)})" if tally.causes else ""
+        causes = f" ({format_causes(tally.causes)})" if tally.causes else ""
         return Text.assemble(
             "  ",
             (f"{tally.accepted} accepted", "green"),
@@ -88,7 +86,7 @@ class Standing:
     def _spending(self) -> Text:
         usage = self._tally.usage
         return Text(
-            f"  {usage.input_tokens:,} input and {usage.output_tokens:,} output tokens  {shown(usage.cost_usd)}",
+            f"  {usage.input_tokens:,} input and {usage.output_tokens:,} output tokens  {format_cost(usage.cost_usd)}",
             no_wrap=True,
             overflow="ellipsis",
         )
@@ -102,7 +100,7 @@ class TerminalReporter:
         self._plain = LogReporter(self._console.print, verbose, silence=PLAIN_SILENCE_SEC)
         self._log = LogReporter(told.info, verbose, silence=PLAIN_SILENCE_SEC)
         self._live: Live | None = None
-        self.outcome: Outcome | None = None
+        self.outcome: GenerateResult | None = None
 
     def say(self, line: str) -> None:
         """Print a line, above the live display where there is one."""
@@ -125,7 +123,7 @@ class TerminalReporter:
         if self._live is None:
             self._plain.advanced(tally)
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: GenerateResult) -> None:
         """Take the display away and keep the outcome."""
         self.close()
         self._log.ended(outcome)

@@ -15,15 +15,14 @@ from llmbatch_assets.assets.batch import STAGES, build_batch
 from llmbatch_assets.cli.progress import TerminalReporter, tell
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
 from llmbatch_assets.cli.signals import SignalsNoted
-from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.instance import open_instance
 from llmbatch_assets.resources.runs import close_orphans, process_tags
-from llmbatch_assets.resources.storage_faults import telling_storage_faults
+from llmbatch_assets.resources.storage_faults import translating_storage_errors
 from llmbatch_assets.stages.export import notes_on_export
-from llmbatch_assets.stages.generate import Outcome
+from llmbatch_assets.stages.generate.progress import GenerateResult
 from llmbatch_assets.stages.project import Batch, BatchFile
 
 
@@ -48,7 +47,7 @@ class StageRunner:
     def run(self, assets: Sequence[str], config: Mapping[str, Mapping[str, object]]) -> int:
         """Run the assets stage by stage, with their configuration by name; gives the exit code."""
         use_project_instance(self._batch.root)
-        with telling_storage_faults(), _closing_whole(open_instance()) as instance:
+        with translating_storage_errors(), _closing_whole(open_instance()) as instance:
             _tell_orphans(close_orphans(instance))
             for stage, members in STAGES.items():
                 chosen = [asset for asset in members if asset in assets]
@@ -97,8 +96,8 @@ class StageRunner:
 
     def _tell_changes(self) -> None:
         """Say so where somebody changed what is asked while outputs were made: the export is of what is asked now."""
-        made = self._reporter.outcome.manifest["meta"] if self._reporter.outcome else {}
-        changed = what_changed(made, self._batch_file.load().source.identity)
+        outcome, identity = self._reporter.outcome, self._batch_file.load().source.identity
+        changed = outcome.manifest.meta.changes_since(identity) if outcome else []
         if changed:
             tell(
                 f"{', '.join(changed)} changed while the run went on: export and report hold outputs of what is asked now; "
@@ -146,22 +145,22 @@ def _closing_whole(instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]
             instance.dispose()
 
 
-def _counted(outcome: Outcome) -> str:
-    counts, found = outcome.manifest["counts"], outcome.tally.found
+def _counted(outcome: GenerateResult) -> str:
+    counts, found = outcome.manifest.counts, outcome.tally.found
     others = f", {found:,} by another run" if found else ""
     return (
-        f"{counts['n_success']:,} of {counted(counts['n_total'], 'item')} accepted ({outcome.tally.accepted:,} new, "
-        f"{counts['n_cache_skipped']:,} from cache{others}), {counts['n_fail']:,} failed, "
-        f"{counts['n_not_attempted']:,} not attempted"
+        f"{counts.n_success:,} of {counted(counts.n_total, 'item')} accepted ({outcome.tally.accepted:,} new, "
+        f"{counts.n_cache_skipped:,} from cache{others}), {counts.n_fail:,} failed, "
+        f"{counts.n_not_attempted:,} not attempted"
     )
 
 
-def _spent(outcome: Outcome) -> str:
-    usage, refused = outcome.manifest["usage"], outcome.manifest["meta"]["pacing"]["rate_limited"]
+def _spent(outcome: GenerateResult) -> str:
+    usage, refused = outcome.manifest.usage, outcome.manifest.meta.pacing.rate_limited
     in_vain = f" ({refused:,} refused as too many at a time)" if refused else ""
     return (
-        f"{counted(usage['requests'], 'call')}{in_vain}, {usage['input_tokens']:,} input and {usage['output_tokens']:,} output tokens, "
-        f"{shown(usage['cost_usd'], usage['n_unknown_cost'])}"
+        f"{counted(usage.requests, 'call')}{in_vain}, {usage.input_tokens:,} input and {usage.output_tokens:,} output tokens, "
+        f"{format_cost(usage.cost_usd, usage.n_unknown_cost)}"
     )
 
 
@@ -175,12 +174,12 @@ def _signal_behind(ended: BaseException) -> int:
     return 0
 
 
-def _exit_code(outcome: Outcome | None, interrupted: int) -> int:
-    fault = outcome.fault if outcome else None
+def _exit_code(outcome: GenerateResult | None, interrupted: int) -> int:
+    fault = outcome.error if outcome else None
     if interrupted:
         return 128 + (fault.signal_number if isinstance(fault, RunInterruptedError) else interrupted)
     if outcome is None:
         return 0
     if fault is not None:
         return EXIT_STOPPED
-    return EXIT_FAILED_ITEMS if outcome.tally.failed or outcome.manifest["counts"]["n_fail"] else 0
+    return EXIT_FAILED_ITEMS if outcome.tally.failed or outcome.manifest.counts.n_fail else 0

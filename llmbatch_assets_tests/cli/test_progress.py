@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from llmbatch_assets.cli.progress import Standing
-from llmbatch_assets.domain.outcome import TokenUsage
-from llmbatch_assets.engine.tally import Tally
+from llmbatch_assets.domain.progress import Tally
+from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
 from llmbatch_assets_tests.project import make_project
 
 HIDES_THE_CURSOR = "\x1b[?25l"
@@ -24,7 +24,7 @@ def test_the_display_has_every_number_and_follows_the_tally() -> None:
     standing = Standing(tally, clock=lambda: now[0])
     tally.accepted, tally.failed, tally.in_flight, now[0] = 18, 2, 8, 10.0
     tally.causes = {"timeout": 2}
-    tally.usage = TokenUsage(requests=20, input_tokens=12_000, output_tokens=3_000, cost_usd=1.25)
+    tally.usage = UsageTotal([TokenUsage(requests=20, input_tokens=12_000, output_tokens=3_000, cost_usd=1.25)])
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115  # closed with it
     console.print(standing)
     shown = console.export_text()
