@@ -28,7 +28,7 @@ def test_a_log_file_holds_what_was_told_and_written_but_no_key(
         f"Wrote artifacts/cache/pipeline3_work_items.json (bytes={size})",
         "Wrote artifacts/outputs/output.csv (bytes=",
         "Wrote artifacts/outputs/output_not_exported.csv (bytes=",
-        "Pre-scan: cache_skips=0 will_run=5/5",
+        "0 already done, 5 to run",
         "5/5 done, 4 accepted, 1 failed (1 bad_request)",
         "4 of 5 items accepted",
     ):
