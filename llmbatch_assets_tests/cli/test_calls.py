@@ -257,7 +257,7 @@ def test_so_many_items_a_run_and_not_one_more(project_with: Callable[..., Projec
 
     assert ended.returncode == 1
     assert server.count() == 2
-    assert "2 items done, as many as budget.max_items allows for a run, and 3 left" in ended.stdout
+    assert "budget reached: 2 items done, 3 left. Raise budget.max_items" in ended.stdout
     assert manifest(project)["meta"]["stopped_by"] == "budget"
 
     assert project.llmbatch_here("run").returncode == 1
