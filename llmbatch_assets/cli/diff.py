@@ -12,7 +12,7 @@ from rich.table import Table
 
 from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.cli.plan import show_differences
-from llmbatch_assets.cli.session import config_option, console, open_batch_file, set_up_logging, telling_mistakes
+from llmbatch_assets.cli.session import config_option, console, open_batch_file, reporting_errors, set_up_logging
 from llmbatch_assets.domain.plan.output_diff import LABELS, Comparison, compared, told
 from llmbatch_assets.domain.plan.rerun_reasons import LABELS as REASON_LABELS
 from llmbatch_assets.domain.text import many, visible
@@ -39,13 +39,13 @@ SHOWN_ITEMS = 20
 def diff(
     config: str | None, against: str, listing: bool, limit: int | None, html: str | None, as_json: bool, offline: bool
 ) -> None:
-    """Compare the outputs of now with those of before a change of prompt, schema, model or judge.
+    """Compare current outputs with those from before a change of prompt, schema, model or judge.
 
     Old artifacts are still there; items are matched by their work ids. Nothing is called.
 
     Exit codes: 0 told, 1 a file cannot be written, 2 wrong usage, configuration or input.
     """
-    with telling_mistakes():
+    with reporting_errors():
         batch = open_batch_file(config, offline=offline).load()
         set_up_logging(batch.parameters.run.log_level)
         comparing = Comparing(batch)

@@ -7,7 +7,7 @@ import json
 import click
 from rich.table import Table
 
-from llmbatch_assets.cli.session import config_option, console, open_batch_file, set_up_logging, telling_mistakes
+from llmbatch_assets.cli.session import config_option, console, open_batch_file, reporting_errors, set_up_logging
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.plan.difference import Changed, Differences
 from llmbatch_assets.domain.plan.estimate import Estimate, Range
@@ -30,13 +30,13 @@ MOST_LINES = 40
 def plan(
     config: str | None, force: bool, limit: int, sample: int, retry_failed: bool, offline: bool, as_json: bool
 ) -> None:
-    """Tell what `llmbatch run` would do: items by reason, what changed, tokens, cost and time.
+    """Show what `llmbatch run` would do: items by reason, what changed, tokens, cost and time.
 
     Nothing is called and nothing is written.
 
     Exit codes: 0 told, 2 wrong usage, configuration or input.
     """
-    with telling_mistakes():
+    with reporting_errors():
         batch = open_batch_file(config, offline=offline).load()
         set_up_logging(batch.parameters.run.log_level)
         selection = Selection(limit=limit, sample=sample, retry_failed=retry_failed)

@@ -13,7 +13,7 @@ from llmbatch_assets.cli.session import (
     open_batch_file,
     print_json,
     print_line,
-    telling_mistakes,
+    reporting_errors,
 )
 from llmbatch_assets.domain.text import many
 from llmbatch_assets.stages.project import Batch
@@ -35,7 +35,7 @@ _STEP = 1000
 @click.option("--gone-rows", is_flag=True, help="Also what the present settings made for rows that the table has lost.")
 @json_option
 def prune(config: str | None, is_deleting: bool, gone_rows: bool, as_json: bool) -> None:
-    """List or delete files that the present settings do not use.
+    """List or delete files that the current settings do not use.
 
     These are outputs and failed attempts of other prompts, schemas, models or judges (made-up ones of --offline, too),
     what was set aside or left over, and archived schema files. What the present settings of any batch in configs/ point
@@ -43,7 +43,7 @@ def prune(config: str | None, is_deleting: bool, gone_rows: bool, as_json: bool)
 
     Exit codes: 0, 1 while a run is at work, 2 for wrong configuration or input.
     """
-    with telling_mistakes():
+    with reporting_errors():
         batch_file = open_batch_file(config)
         pruning, batch = find_unused(batch_file, gone_rows=gone_rows), batch_file.load()
         kinds = _by_kind(pruning.unused)

@@ -14,7 +14,7 @@ from llmbatch_assets.cli.session import (
     open_batch_file,
     print_json,
     print_line,
-    telling_mistakes,
+    reporting_errors,
 )
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.cost import shown
@@ -31,7 +31,7 @@ STATES = {"failed_permanently": "failed for good"}
 @offline_option
 @json_option
 def show(item: str, config: str | None, offline: bool, as_json: bool) -> None:
-    """Show one item: what was asked, each attempt, and what came of it.
+    """Show one item: its prompt, every attempt, and the outcome.
 
     ROW is a row's index from 0, as row_index in the artifacts: 0 is the first row below the header. ITEM is a group's
     key, or the beginning of a partition key (its label is enough), of a work_id or of a cache_id (8 digits are enough).
@@ -40,7 +40,7 @@ def show(item: str, config: str | None, offline: bool, as_json: bool) -> None:
 
     Exit codes: 0, or 2 where no item or several are meant, or for wrong configuration or input.
     """
-    with telling_mistakes():
+    with reporting_errors():
         batch = open_batch_file(config, offline=offline).load()
         found = item_view(batch, item)
         if as_json:

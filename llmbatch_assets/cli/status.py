@@ -13,7 +13,7 @@ from llmbatch_assets.cli.session import (
     open_batch_file,
     print_json,
     print_line,
-    telling_mistakes,
+    reporting_errors,
 )
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.text import many
@@ -25,7 +25,7 @@ from llmbatch_assets.stages.status import batch_status
 @offline_option
 @json_option
 def status(config: str | None, offline: bool, as_json: bool) -> None:
-    """Tell how the batch stands: items by state, failures by cause, calls and their cost.
+    """Show the state of the batch: items by state, failures by cause, calls and their cost.
 
     An item is accepted, failed (the next run tries again), failed for good (only --retry-failed does) or missing, by
     what is asked at present: after a change of prompt, schema or model, outputs of before count as those of other
@@ -33,7 +33,7 @@ def status(config: str | None, offline: bool, as_json: bool) -> None:
 
     Exit codes: 0, or 2 for wrong configuration or input.
     """
-    with telling_mistakes():
+    with reporting_errors():
         batch = open_batch_file(config, offline=offline).load()
         found = batch_status(batch)
         if as_json:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.manifest import progress_every_n
 from llmbatch_assets.domain.progress import Pace, duration
-from llmbatch_assets.engine.tally import Tally
+from llmbatch_assets.engine.tally import Tally as Tally
 from llmbatch_assets.stages.generate import Outcome
 
 
