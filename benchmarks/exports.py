@@ -24,7 +24,7 @@ from typing import Any
 
 from llmbatch_assets.adapters.files.atomic import json_bytes, keep_json
 from llmbatch_assets.adapters.store.provenance import keep_provenance
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem, work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
@@ -70,7 +70,7 @@ def make_project(root: Path, n_items: int) -> None:
             writer.writerow([f"q{n}", f"group {n // 10}", long[0], draw.choice(WORDS), long[1]])
     batch = BatchFile(root / "configs/parameters.yaml").load()
     snapshot = batch.read_snapshot()
-    plan = make_plan(snapshot, batch.parameters)
+    plan = plan_work(snapshot, batch.parameters)
     keep_json(artifact_path(batch, "input_snapshot"), snapshot)
     keep_json(artifact_path(batch, "work_items"), work_items_of(plan, batch.parameters, "contexts.json"))
     write_outputs(batch, plan.items, draw)

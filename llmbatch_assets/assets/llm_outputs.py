@@ -13,7 +13,7 @@ from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.quality import Finding, Quality, assess
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.events.partition_events import PartitionEvents
 from llmbatch_assets.resources.llm import LlmResource
@@ -117,7 +117,7 @@ class GenerateStage:
         if outcome.fault is not None:
             raise dg.Failure(f"stopped: {outcome.fault}", metadata=metadata, allow_retries=False)
         if outcome.tally.failed:
-            told = f"{outcome.tally.failed} of {many(outcome.tally.total, 'item')} failed: {causes}"
+            told = f"{outcome.tally.failed} of {counted(outcome.tally.total, 'item')} failed: {causes}"
             raise dg.Failure(told, metadata, allow_retries=False)
 
 

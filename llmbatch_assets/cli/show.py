@@ -18,7 +18,7 @@ from llmbatch_assets.cli.session import (
 )
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.show import item_view
 
 # As llmbatch status says it.
@@ -98,7 +98,7 @@ def _attempt(attempt: dict[str, Any]) -> Iterator[str]:
 
 def _used(usage: dict[str, Any]) -> str:
     tokens = f"{usage.get('input_tokens', 0):,} input and {usage.get('output_tokens', 0):,} output tokens"
-    return f"{many(usage.get('requests', 0), 'call')}, {tokens}, {shown(usage.get('cost_usd'))}"
+    return f"{counted(usage.get('requests', 0), 'call')}, {tokens}, {shown(usage.get('cost_usd'))}"
 
 
 def _calls(calls: list[dict[str, Any]]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from llmbatch_assets.cli.terminal import TerminalReporter, report
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.export.manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.instance import open_instance
 from llmbatch_assets.resources.runs import close_orphans, process_tags
@@ -167,7 +167,7 @@ class StageRunner:
 
 def _report_orphans(closed: Sequence[str]) -> None:
     if closed:
-        runs = many(len(closed), "earlier run")
+        runs = counted(len(closed), "earlier run")
         report(f"closed {runs} whose process is gone (accepted outputs are kept): {', '.join(closed)}")
 
 
@@ -185,7 +185,7 @@ def _item_counts(outcome: Outcome) -> str:
     counts, found = outcome.manifest["counts"], outcome.tally.found
     others = f", {found:,} by another run" if found else ""
     return (
-        f"{counts['n_success']:,} of {many(counts['n_total'], 'item')} accepted ({outcome.tally.accepted:,} new, "
+        f"{counts['n_success']:,} of {counted(counts['n_total'], 'item')} accepted ({outcome.tally.accepted:,} new, "
         f"{counts['n_cache_skipped']:,} from cache{others}), {counts['n_fail']:,} failed, "
         f"{counts['n_not_attempted']:,} not attempted"
     )
@@ -195,7 +195,7 @@ def _usage(outcome: Outcome) -> str:
     usage, refused = outcome.manifest["usage"], outcome.manifest["meta"]["pacing"]["rate_limited"]
     rate_limited = f" ({refused:,} hit a rate limit)" if refused else ""
     return (
-        f"{many(usage['requests'], 'call')}{rate_limited}, {usage['input_tokens']:,} input and "
+        f"{counted(usage['requests'], 'call')}{rate_limited}, {usage['input_tokens']:,} input and "
         f"{usage['output_tokens']:,} output tokens, {shown(usage['cost_usd'], usage['n_unknown_cost'])}"
     )
 

@@ -16,7 +16,7 @@ from llmbatch_assets.cli.session import (
     reporting_errors,
 )
 from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.status import batch_status
 
 
@@ -46,7 +46,7 @@ def status(config: str | None, offline: bool, as_json: bool) -> None:
 def _lines(found: dict[str, Any]) -> list[str]:
     items = found["items"]
     return [
-        f"{found['title']}: {many(items['total'], 'item')}, model {found['model']} ({found['provider']})",
+        f"{found['title']}: {counted(items['total'], 'item')}, model {found['model']} ({found['provider']})",
         *([] if found["items_are_from"] == "the last run" else ["  no run has planned them yet: as the table is now"]),
         f"  accepted         {items['accepted']:,}",
         f"  failed           {items['failed']:,}" + ("  (the next run tries again)" if items["failed"] else ""),
@@ -92,7 +92,7 @@ def _spending(spent: dict[str, Any]) -> list[str]:
 
 def _sums(part: dict[str, Any]) -> str:
     return (
-        f"{many(part['requests'], 'call')}, {part['input_tokens']:,} input and {part['output_tokens']:,} output tokens, "
+        f"{counted(part['requests'], 'call')}, {part['input_tokens']:,} input and {part['output_tokens']:,} output tokens, "
         f"{shown(part['cost_usd'], part['n_unknown_cost'])}"
     )
 

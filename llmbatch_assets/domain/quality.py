@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from llmbatch_assets.domain.parameters import Checks
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 
 # Causes of failures for which the answer broke the contract.
 BROKEN_CONTRACT = {"not_json", "schema_mismatch", "wrapped", "empty_answer", "cut_off"}
@@ -68,11 +68,11 @@ def assess(quality: Quality, limits: Checks) -> Iterator[Finding]:
     n_broken = sum(broken.values())
     causes = f" ({', '.join(f'{count} {cause}' for cause, count in broken.items())})" if broken else ""
     yield Finding(
-        BROKEN, not n_broken, True, f"{many(n_broken, 'item')} of the last run{causes}", {"n_items": n_broken}
+        BROKEN, not n_broken, True, f"{counted(n_broken, 'item')} of the last run{causes}", {"n_items": n_broken}
     )
     yield _score(quality, limits.min_judge_score)
     alike = [count for count in Counter(quality.versions).values() if count > 1]
-    told = f"{many(sum(alike), 'output')} in {many(len(alike), 'set')} of equal ones"
+    told = f"{counted(sum(alike), 'output')} in {counted(len(alike), 'set')} of equal ones"
     yield Finding(DUPLICATES, not alike, True, told, {"n_outputs": sum(alike), "n_sets": len(alike)})
 
 

@@ -79,7 +79,7 @@ def slug(text: str, limit: int = 32) -> str:
     return "-".join(words)[:limit].strip("-")
 
 
-def many(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
     """So many of something: ``1 item``, ``2 items``."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 

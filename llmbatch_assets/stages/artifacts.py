@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.store.reader import OutputReader
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.errors import ArtifactError
 from llmbatch_assets.stages.project import Batch
@@ -79,5 +79,5 @@ def planned(batch: Batch) -> Planned:
     if artifact_path(batch, "work_items").is_file():
         contexts = load_artifact(batch, "group_contexts", list[GroupContext])
         return Planned(load_artifact(batch, "work_items", WorkItems).items, contexts, from_table=False)
-    plan = make_plan(batch.read_snapshot(), batch.parameters)
+    plan = plan_work(batch.read_snapshot(), batch.parameters)
     return Planned(plan.items, plan.contexts, from_table=True)

@@ -27,7 +27,7 @@ from llmbatch_assets.domain.manifest import (
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Choice, Selection, State, by_group, choose
 from llmbatch_assets.domain.run_history import run_record
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.engine.attempt import ItemResult, Job, Limits, Workbench
 from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.engine.ports import ChatClient
@@ -152,7 +152,7 @@ class Generation:
         if choice.to_run and changed:
             pending = sum(state != "accepted" for state in self.states.values())
             self.reporter.say(
-                f"Changed since the last run: {', '.join(changed)}. That makes {many(pending, 'item')} pending, of which this run "
+                f"Changed since the last run: {', '.join(changed)}. That makes {counted(pending, 'item')} pending, of which this run "
                 f"takes {len(choice.to_run)}; the outputs of before stay on disk"
             )
 
@@ -340,7 +340,7 @@ def _left_over(n_to_run: int, max_items: int) -> RunPermanentError | None:
         return None
     return RunPermanentError(
         "budget",
-        f"{many(max_items, 'item')} done, as many as budget.max_items allows for a run, and {n_to_run - max_items} "
+        f"{counted(max_items, 'item')} done, as many as budget.max_items allows for a run, and {n_to_run - max_items} "
         "left; raise it, or run again to go on",
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems, WorkPlan
 from llmbatch_assets.domain.plan.difference import Changed, Differences, changed_values, prompt_lines, schema_fields
@@ -185,7 +185,7 @@ def plan_of(batch: Batch, selection: Selection | None = None, *, force: bool = F
     schema_is_due = why_due(batch)
     _ = batch.conversations
     snapshot = batch.read_snapshot()
-    work = make_plan(snapshot, batch.parameters)
+    work = plan_work(snapshot, batch.parameters)
     report = Planner(batch, work, selection or Selection(), force).report()
     told = (
         []
@@ -200,7 +200,7 @@ def plan_of(batch: Batch, selection: Selection | None = None, *, force: bool = F
 def plan_of_run(batch: Batch, selection: Selection, *, force: bool, plans: bool) -> PlanReport:
     """What a run that begins now would do. ``plans``: it makes the work items anew. Files are taken by their names."""
     if plans:
-        work = make_plan(batch.read_snapshot(), batch.parameters)
+        work = plan_work(batch.read_snapshot(), batch.parameters)
     else:
         items = load_artifact(batch, "work_items", WorkItems).items
         work = WorkPlan(items, load_artifact(batch, "group_contexts", list[GroupContext]), [])

@@ -10,7 +10,7 @@ from llmbatch_assets.adapters.providers.credentials import key_reader, missing_k
 from llmbatch_assets.adapters.providers.prices import require_prices
 from llmbatch_assets.domain.export.records import Join
 from llmbatch_assets.domain.export.settings import export_warnings
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.request import checked_prompts, prompt_warnings
@@ -79,7 +79,7 @@ def _makes_calls(batch: Batch, assets: Sequence[str], selection: Selection, forc
 
 def _check_table(batch: Batch, *, with_export: bool) -> Snapshot:
     snapshot = batch.read_snapshot()
-    plan = make_plan(snapshot, batch.parameters)
+    plan = plan_work(snapshot, batch.parameters)
     for warning in (*snapshot.meta["warnings"], *plan.warnings):
         log.warning("%s: %s", batch.parameters.input.path, warning)
     if with_export:

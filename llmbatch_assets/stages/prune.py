@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from llmbatch_assets.adapters.store.claims import claiming_all
 from llmbatch_assets.adapters.store.listing import OutputListing, list_outputs, read_mapping
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem, WorkItems
 from llmbatch_assets.domain.pruning import Use, Uses
@@ -93,7 +93,7 @@ def _items(batch: Batch) -> list[WorkItem]:
         except ArtifactError as broken:
             raise ConfigError(f"which items there are cannot be told, so nothing is pruned: {broken}") from broken
     try:
-        items += make_plan(batch.read_snapshot(), batch.parameters).items
+        items += plan_work(batch.read_snapshot(), batch.parameters).items
     except InputError:
         if not items:
             raise

@@ -14,7 +14,7 @@ from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.tables.exporters import EXPORTERS
 from llmbatch_assets.domain.export.columns import ExportManifest
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Selection
@@ -48,7 +48,7 @@ def batch_of(project: Project) -> Batch:
 
 def generate(project: Project, **selection: Any) -> None:
     batch = batch_of(project)
-    plan = make_plan(batch.read_snapshot(), batch.parameters)
+    plan = plan_work(batch.read_snapshot(), batch.parameters)
     items = work_items_of(plan, batch.parameters, "pipeline3_group_contexts.json")
     project.write(str(batch.layout.work_items), json_bytes(items).decode())
     generation = Generation(batch, plan.items, plan.contexts, open_client, LogReporter(lambda line: None, 0))

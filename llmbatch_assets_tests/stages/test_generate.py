@@ -13,7 +13,7 @@ import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from llmbatch_assets.adapters.providers.registry import open_client
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Selection
@@ -76,7 +76,7 @@ def offline(tmp_path: Path) -> Project:
 def prepare(project: Project) -> Generation:
     """A run over all items of the project as it is configured now."""
     batch = BatchFile(project.config).load()
-    plan = make_plan(batch.read_snapshot(), batch.parameters)
+    plan = plan_work(batch.read_snapshot(), batch.parameters)
     return Generation(batch, plan.items, plan.contexts, open_client, Watcher())
 
 

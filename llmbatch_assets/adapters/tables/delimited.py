@@ -15,7 +15,7 @@ from llmbatch_assets.domain.export.formula import original
 from llmbatch_assets.domain.items.cell import EscapedCell
 from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.domain.parameters import Input
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import TableError
 
 # The csv module's own limit of 131,072 characters per cell is below what a cell with a document in it holds.
@@ -135,7 +135,7 @@ def _even_rows(
                 else "Add what is missing, or put quotes around a cell that holds a line break"
             )
             raise TableError(
-                f"{path}: line {lines.begun}: row {number} has {many(len(record), 'cell')}, the header has {width}; it begins "
+                f"{path}: line {lines.begun}: row {number} has {counted(len(record), 'cell')}, the header has {width}; it begins "
                 f"{record[0][:60]!r}. {advice}"
             )
         yield cells

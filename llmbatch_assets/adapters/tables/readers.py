@@ -17,7 +17,7 @@ from llmbatch_assets.adapters.tables.unread_cells import UnreadCells, unread_cel
 from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.domain.parameters import Input
-from llmbatch_assets.domain.text import case_mark, many, nearest
+from llmbatch_assets.domain.text import case_mark, counted, nearest
 from llmbatch_assets.errors import TableError
 
 
@@ -92,7 +92,7 @@ def _sheet_name(path: Path, workbook: calamine.CalamineWorkbook, wanted: str | i
     if isinstance(wanted, int):
         if not 1 <= wanted <= len(names):
             raise TableError(
-                f"{path}: input.sheet is {wanted}, but the workbook has {many(len(names), 'sheet')}: {listed}"
+                f"{path}: input.sheet is {wanted}, but the workbook has {counted(len(names), 'sheet')}: {listed}"
             )
         return names[wanted - 1]
     if wanted:

@@ -16,7 +16,7 @@ from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.parameters import Explode, Parameters
-from llmbatch_assets.domain.text import composed, many
+from llmbatch_assets.domain.text import composed, counted
 
 Way = Literal["rows", "one", "expand", "explode"]
 Entry = Record | LeftOut
@@ -91,7 +91,9 @@ def _used_rows(item: WorkItem) -> list[int]:
 def _beyond_cap(item: WorkItem) -> Iterator[LeftOut]:
     used: int = item.meta["n_rows_used"]
     for index in item.meta["row_indices"][used:]:
-        message = f"of its group the model is shown the first {many(used, 'row')} alone (grouping.max_rows_per_group)"
+        message = (
+            f"of its group the model is shown the first {counted(used, 'row')} alone (grouping.max_rows_per_group)"
+        )
         yield left_out(item, "row_beyond_cap", index, message)
 
 

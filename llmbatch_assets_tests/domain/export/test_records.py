@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llmbatch_assets.domain.export.columns import Record
 from llmbatch_assets.domain.export.not_exported import LeftOut, OlderOutput, Standing
 from llmbatch_assets.domain.export.records import Entry, Join, entries
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets_tests.domain.strategies import (
@@ -33,7 +33,7 @@ EXPLODE = {"list": "answers", "item_key": "row", "input_column": "id"}
 def planned(mode: str, table: Snapshot = TABLE, **blocks: Any) -> tuple[Join, list[WorkItem]]:
     grouping = ROW_MODES[mode] | blocks.pop("grouping", {})
     read = parameters(grouping=grouping, **blocks)
-    return Join.of(table, read), make_plan(table, read).items
+    return Join.of(table, read), plan_work(table, read).items
 
 
 def joined(mode: str, parsed: Mapping[str, Any] | None = None, table: Snapshot = TABLE, **blocks: Any) -> list[Entry]:
