@@ -61,10 +61,10 @@ def _shown(batch_file: BatchFile) -> str:
 
 def _summary(found: Found) -> str:
     planned = "" if found.n_items is None else f", {counted(found.n_items, 'item')}"
-    return f"{_counted(found.mistakes, 'mistake')}, {_counted(found.warnings, 'warning')}{planned}"
+    return f"{_number_of(found.mistakes, 'mistake')}, {_number_of(found.warnings, 'warning')}{planned}"
 
 
-def _counted(lines: list[str], what: str) -> str:
+def _number_of(lines: list[str], what: str) -> str:
     return counted(len(lines), what) if lines else f"no {what}s"
 
 

@@ -11,7 +11,7 @@ import click
 
 from llmbatch_assets.cli.session import print_line, reporting_errors
 from llmbatch_assets.domain.text import slug
-from llmbatch_assets.stages.project_files import create_files
+from llmbatch_assets.stages.project import create_files
 
 # Packages cannot hold a file of this name.
 _RENAMED = {"gitignore": ".gitignore"}

@@ -18,8 +18,7 @@ from rich.console import Console
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.text import visible, visible_json
 from llmbatch_assets.errors import InputError, LlmBatchError
-from llmbatch_assets.stages.project import BatchFile, find_config
-from llmbatch_assets.stages.project_files import prepare_dagster_home
+from llmbatch_assets.stages.project import BatchFile, find_config, prepare_dagster_home
 
 EXIT_STOPPED = 1
 EXIT_INPUT = 2
