@@ -23,9 +23,8 @@ from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.progress import Pace, duration
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets.stages.generate import Outcome
-from llmbatch_assets.stages.preflight import keys_in_use
 from llmbatch_assets.stages.progress import LogReporter, Tally, told_causes
-from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.project import Batch, keys_in_use
 
 BAR_CELLS = 28
 REDRAWS_PER_SECOND = 4

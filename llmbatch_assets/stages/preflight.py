@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 
-from llmbatch_assets.adapters.providers.credentials import key_reader, missing_keys
+from llmbatch_assets.adapters.providers.credentials import missing_keys
 from llmbatch_assets.adapters.providers.prices import require_prices
 from llmbatch_assets.domain.export.records import Join
 from llmbatch_assets.domain.export.settings import export_warnings
@@ -14,7 +13,7 @@ from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.request import checked_prompts, prompt_warnings
-from llmbatch_assets.errors import ConfigError, MissingArtifactError, RunPermanentError
+from llmbatch_assets.errors import ConfigError, MissingArtifactError
 from llmbatch_assets.stages.artifacts import artifact_path
 from llmbatch_assets.stages.export import export_columns_of
 from llmbatch_assets.stages.plan import plan_of_run
@@ -57,15 +56,6 @@ def require_keys(batch: Batch, assets: Sequence[str], selection: Selection, forc
     missing = missing_keys(batch.parameters, batch.root)
     if missing and _makes_calls(batch, assets, selection, forced):
         raise ConfigError("; ".join(missing))
-
-
-def keys_in_use(batch: Batch) -> set[str]:
-    """The API keys that calls of this batch use, as far as they are set."""
-    keys = set()
-    for name in batch.parameters.key_names():
-        with suppress(RunPermanentError):
-            keys.add(key_reader(name, batch.root))
-    return keys
 
 
 def _makes_calls(batch: Batch, assets: Sequence[str], selection: Selection, forced: Collection[str]) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.adapters.files.yaml_files import is_in_postgres, load_parameters, load_prompt, read_text
+from llmbatch_assets.adapters.providers.credentials import key_reader
 from llmbatch_assets.adapters.schema_module import load_schema
 from llmbatch_assets.adapters.tables.readers import read_table
 from llmbatch_assets.domain.canonical import sha1_named, sha1_text
@@ -22,7 +24,7 @@ from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Llm, Parameters
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import Conversations
 from llmbatch_assets.domain.schema.contract import SchemaModels
-from llmbatch_assets.errors import ConfigError, InputError, SchemaError
+from llmbatch_assets.errors import ConfigError, InputError, RunPermanentError, SchemaError
 
 CONFIG_ENV = "LLMBATCH_PARAMETERS"
 DEFAULT_TITLE = "LLM batch"
@@ -223,6 +225,15 @@ class Batch:
     def config_sha(self) -> str:
         """Fingerprint of the parameters."""
         return sha1_named(parameters=self.parameters.model_dump(mode="json"))
+
+
+def keys_in_use(batch: Batch) -> set[str]:
+    """The API keys that calls of this batch use, as far as they are set."""
+    keys = set()
+    for name in batch.parameters.key_names():
+        with suppress(RunPermanentError):
+            keys.add(key_reader(name, batch.root))
+    return keys
 
 
 def create_files(folder: Path, files: Mapping[str, bytes]) -> None:
