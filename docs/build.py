@@ -70,6 +70,7 @@ _TYPES = {
 def files() -> dict[str, bytes]:
     """The content of the generated files, by path in the repository."""
     copies = {f"llmbatch_assets/cli/project/{name}": (ROOT / name).read_bytes() for name in SAMPLE}
+    copies["llmbatch_assets/cli/dagster.yaml"] = (ROOT / "dagster_home/dagster.yaml").read_bytes()
     return {"docs/configuration.md": configuration().encode(), "docs/cli.md": commands().encode(), **copies}
 
 

@@ -26,7 +26,7 @@ from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
-from llmbatch_assets.resources.partitions import RemovesMany
+from llmbatch_assets.resources.partitions import BulkPartitionStorage
 from llmbatch_assets.resources.sqlite_storage import KEYS_AT_ONCE, MOST_OPEN, BatchingEventLogStorage
 from llmbatch_assets_tests.event_history import (
     DEFAULT,
@@ -321,7 +321,7 @@ def test_a_fork_shares_no_connection(ours: dg.DagsterInstance, tmp_path: Path) -
 
 def test_many_partition_keys_go_at_once_and_no_others(ours: dg.DagsterInstance) -> None:
     storage = ours.event_log_storage
-    assert isinstance(storage, RemovesMany)
+    assert isinstance(storage, BulkPartitionStorage)
     keys = [f"it's {number} %" for number in range(2 * KEYS_AT_ONCE + 1)]
     ours.add_dynamic_partitions("work_items", ["stays", *keys])
     ours.add_dynamic_partitions("second__work_items", keys[:2])

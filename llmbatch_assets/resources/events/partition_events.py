@@ -18,7 +18,7 @@ from llmbatch_assets.resources.events.event_groups import EventGroups
 from llmbatch_assets.resources.events.event_process import EventProcess, store_events
 from llmbatch_assets.resources.events.item_events import ItemEvent, Materialized, Planned, Teller
 from llmbatch_assets.resources.storage_faults import telling_storage_faults
-from llmbatch_assets.resources.versions import Mark, versions_sha
+from llmbatch_assets.resources.versions import StoredCursor, versions_sha
 from llmbatch_assets.stages.interruption import holding_interrupts
 
 # A process that stores events is worth its start, about a second of a processor, from so many events on.
@@ -45,7 +45,7 @@ class PartitionEvents:
         self._instance = context.instance
         self._partitions = partitions
         self._wanted = versions_sha(versions)
-        self._mark = Mark(self._instance, f"llmbatch/versions/{asset_key.to_user_string()}")
+        self._mark = StoredCursor(self._instance, f"llmbatch/versions/{asset_key.to_user_string()}")
         self._teller = Teller.of(context, asset_key, folder, versions)
         self._store_here = partial(store_events, self._instance, self._teller)
         self._store: Callable[[Sequence[ItemEvent]], None] = self._store_here
