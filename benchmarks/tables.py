@@ -24,7 +24,7 @@ from typing import NamedTuple
 import openpyxl
 import python_calamine as calamine
 
-from llmbatch_assets.adapters.files.atomic import json_bytes, keep_json
+from llmbatch_assets.adapters.files.atomic import json_bytes, write_json_if_changed
 from llmbatch_assets.adapters.tables.readers import read_table
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
@@ -78,10 +78,10 @@ def pipeline(path: Path, out: Path) -> None:
     """Ours: table to snapshot, contexts and work items on disk."""
     settings = parameters(path)
     snapshot = take_snapshot(read_table(path, settings.input), str(path), settings.input)
-    keep_json(out / "snapshot.json", snapshot)
+    write_json_if_changed(out / "snapshot.json", snapshot)
     plan = plan_work(snapshot, settings)
-    keep_json(out / "contexts.json", plan.contexts)
-    keep_json(out / "items.json", work_items_of(plan, settings, "contexts.json"))
+    write_json_if_changed(out / "contexts.json", plan.contexts)
+    write_json_if_changed(out / "items.json", work_items_of(plan, settings, "contexts.json"))
 
 
 def pandas_and_json(path: Path, out: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from llmbatch_assets_tests.chat_server import ChatServer
 from llmbatch_assets_tests.memory_storage import kept_in_memory
+from llmbatch_assets_tests.opened_files import recording_opens
 from llmbatch_assets_tests.postgres_server import find_server, postgres_server
 from llmbatch_assets_tests.project import Project, make_project
 
@@ -41,6 +42,13 @@ def project_with(tmp_path: Path, server: ChatServer) -> Iterator[Callable[..., P
 def project(project_with: Callable[..., Project]) -> Project:
     """A project whose model is the scripted server."""
     return project_with()
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """The output and failure files that this process opens for reading, one entry per opening."""
+    with recording_opens() as record:
+        yield record
 
 
 @pytest.fixture

@@ -22,13 +22,14 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from llmbatch_assets.adapters.files.atomic import json_bytes
-from llmbatch_assets.adapters.tables.exporters import EXPORTERS, Line, exporting
+from llmbatch_assets.adapters.tables.export_file import ExportRow
+from llmbatch_assets.adapters.tables.exporters import EXPORTERS, exporting
 from llmbatch_assets.adapters.tables.readers import READERS, read_table
-from llmbatch_assets.domain.export.columns import cells, export_columns
-from llmbatch_assets.domain.export.fields import OutputField
-from llmbatch_assets.domain.export.not_exported import LeftOut, Standing
-from llmbatch_assets.domain.export.records import Join, entries
-from llmbatch_assets.domain.items.grouping import GROUPINGS, plan_work
+from llmbatch_assets.domain.export.columns import OutputField, cells, export_columns
+from llmbatch_assets.domain.export.join import Join
+from llmbatch_assets.domain.export.records import ItemOutcome, NotExported, entries
+from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.parameters import Input
@@ -266,12 +267,12 @@ def input_part(kind: str, snapshot: Snapshot, columns: list[str]) -> list[dict[s
 def exported(path: Path, snapshot: Snapshot) -> bytes:
     """An output for every row, exported as a run does it."""
     items = plan_work(snapshot, parameters()).items
-    standings = (Standing(item, make_output(item, {"answer": item.context})) for item in items)
+    standings = (ItemOutcome(item, make_output(item, {"answer": item.context})) for item in items)
     columns = export_columns(snapshot.columns, [OutputField(("answer",), "string")])
     with exporting({path.suffix[1:]: path}, columns, {}, escape_formulas=True) as put:
         for entry in entries(Join.of(snapshot, parameters()), standings):
-            assert not isinstance(entry, LeftOut)
-            put([Line(entry, cells(entry, columns))])
+            assert not isinstance(entry, NotExported)
+            put([ExportRow(entry, cells(entry, columns))])
     return path.read_bytes()
 
 
@@ -305,7 +306,7 @@ TEAM_TABLES = st.lists(st.tuples(EXOTIC, KEYS, EXOTIC), min_size=1, max_size=5).
 
 @pytest.mark.parametrize("kind", READERS)
 @files
-@given(table=TEAM_TABLES, mode=st.sampled_from(sorted(GROUPINGS)), collapse=st.booleans())
+@given(table=TEAM_TABLES, mode=st.sampled_from(sorted(GROUPING_MODES)), collapse=st.booleans())
 def test_work_items_are_the_same_bytes_from_every_format(
     tmp_path: Path, kind: str, table: RawTable, mode: str, collapse: bool
 ) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 import dagster as dg
 
 from llmbatch_assets.assets.checks import batch_checks
-from llmbatch_assets.assets.export import delivery_assets
 from llmbatch_assets.assets.llm_outputs import generate_pending_job, llm_outputs_asset
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.prepare import prepare_assets
-from llmbatch_assets.assets.report import report_asset
+from llmbatch_assets.assets.publish import publish_assets
 from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedule
 from llmbatch_assets.assets.sources import source_assets
 from llmbatch_assets.resources.io_manager import JsonIOManager
@@ -76,8 +75,7 @@ def build_batch(
             *source_assets(batch_file, names, table=input_asset is None),
             *prepare_assets(batch_file, names, reporter, input_asset),
             llm_outputs_asset(batch_file, names, reporter),
-            *delivery_assets(batch_file, names),
-            report_asset(batch_file, names),
+            *publish_assets(batch_file, names),
         ]
     io_manager = JsonIOManager(config_file=str(batch_file.path), offline=batch_file.offline)
     tags = {"llmbatch/batch": names.batch} | (

@@ -8,9 +8,8 @@ from pydantic import Field
 
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sources import use_sources
-from llmbatch_assets.domain.items.preview import facts, preview
 from llmbatch_assets.domain.items.table import Snapshot
-from llmbatch_assets.domain.items.work import GroupContext, WorkItems
+from llmbatch_assets.domain.items.work import GroupContext, WorkItems, items_preview, plan_metadata
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.llm import LlmResource
@@ -19,9 +18,7 @@ from llmbatch_assets.resources.reporter import ReporterFactory
 from llmbatch_assets.resources.runs import cancel
 from llmbatch_assets.stages.prepare import plan_headline, prepare_work, snapshot_of_asset, snapshot_version
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.schema_due import why_due
-from llmbatch_assets.stages.schema_files import ensure_schema_txt
-from llmbatch_assets.stages.write_schema import write_schema
+from llmbatch_assets.stages.write_schema import ensure_schema_txt, reason_to_write, write_schema
 
 
 class SchemaModuleConfig(dg.Config):
@@ -63,7 +60,7 @@ def _schema_module_asset(batch_file: BatchFile, names: Names, reporter: Reporter
     ) -> dg.MaterializeResult[None]:
         batch = batch_file.load()
         path = batch.layout.schema_py
-        reason = why_due(batch, force=config.force)
+        reason = reason_to_write(batch, force=config.force)
         metadata: dict[str, int | float | str] = {"written_by_the_model": reason or "no"}
         if reason:
             say = reporter(context, batch).say if reporter else context.log.info
@@ -197,9 +194,9 @@ def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
             asset_key=names.key("work_items"),
             value=work_items,
             metadata={
-                **facts(plan),
+                **plan_metadata(plan),
                 **({"plan": headline} if headline else {}),
-                "preview": dg.MetadataValue.md(preview(plan.items)),
+                "preview": dg.MetadataValue.md(items_preview(plan.items)),
             },
             **common,
         )

@@ -16,7 +16,7 @@ COMMANDS = {
     "plan": "Show what `llmbatch run` would do: items by reason, what changed, tokens, cost and time.",
     "run": "Run the batch: schema, snapshot, work items, outputs, export, report.",
     "status": "Show the state of the batch: items by state, failures by cause, calls and their cost.",
-    "show": "Show one item: its prompt, every attempt, and the outcome.",
+    "show": "Show one item: its prompt, each attempt, and its output.",
     "diff": "Compare current outputs with those from before a change of prompt, schema, model or judge.",
     "prune": "List or delete files that the current settings do not use.",
     "ui": "Open the project in Dagster: lineage, partitions, runs.",

@@ -1,4 +1,4 @@
-"""``llmbatch prune``: what the present settings do not use, listed or deleted."""
+"""``llmbatch prune``: lists or deletes the files that the current settings do not use."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.prune import Pruning, Unused, delete, find_unused
 
 LOST = (
-    "What is lost with them: going back to an earlier prompt, schema, model or judge pays for its outputs again, and "
-    "llmbatch diff and the history of failed attempts reach back no further than the present settings."
+    "If you delete these, going back to an earlier prompt, schema, model or judge means paying again, and llmbatch diff "
+    "can no longer compare with it."
 )
 _UNITS = ("bytes", "kB", "MB", "GB")
 _STEP = 1000
@@ -30,18 +30,20 @@ _STEP = 1000
 @click.command()
 @config_option
 @click.option(
-    "--yes/--dry-run", "is_deleting", default=False, help="Delete, or only list what would be.  [default: --dry-run]"
+    "--yes/--dry-run", "is_deleting", default=False, help="Delete the files, or only list them.  [default: --dry-run]"
 )
-@click.option("--gone-rows", is_flag=True, help="Also what the present settings made for rows that the table has lost.")
+@click.option(
+    "--gone-rows", is_flag=True, help="Include files of the current settings whose rows are no longer in the table."
+)
 @json_option
 def prune(config: str | None, is_deleting: bool, gone_rows: bool, as_json: bool) -> None:
     """List or delete files that the current settings do not use.
 
-    These are outputs and failed attempts of other prompts, schemas, models or judges (made-up ones of --offline, too),
-    what was set aside or left over, and archived schema files. What the present settings of any batch in configs/ point
-    at stays, as do outputs that the present judge has still to see, and the ledger of calls.
+    These are outputs and failed attempts of other prompts, schemas, models or judges (including those of --offline),
+    broken files that were set aside, leftovers, and archived schema files. Files that the current settings of any batch
+    in configs/ use are kept, and so are outputs that the current judge has not seen yet, and the call log.
 
-    Exit codes: 0, 1 while a run is at work, 2 for wrong configuration or input.
+    Exit codes: 0 success, 1 a run is working on the batch, 2 invalid configuration or input.
     """
     with reporting_errors():
         batch_file = open_batch_file(config)
@@ -57,12 +59,12 @@ def prune(config: str | None, is_deleting: bool, gone_rows: bool, as_json: bool)
 
 
 def _by_kind(unused: Sequence[Unused]) -> dict[str, dict[str, int]]:
-    """Number and size of the files of each kind."""
+    """Count the files and bytes of each kind."""
     kinds: dict[str, dict[str, int]] = {}
     for file in unused:
-        counted = kinds.setdefault(file.kind, {"n_files": 0, "bytes": 0})
-        counted["n_files"] += 1
-        counted["bytes"] += file.path.stat().st_size
+        sums = kinds.setdefault(file.kind, {"n_files": 0, "bytes": 0})
+        sums["n_files"] += 1
+        sums["bytes"] += file.path.stat().st_size
     return kinds
 
 
@@ -70,16 +72,16 @@ def _lines(pruning: Pruning, kinds: dict[str, dict[str, int]], is_deleted: bool)
     if not kinds:
         yield "nothing to prune"
     else:
-        yield "deleted:" if is_deleted else "would be deleted (--yes deletes it, --json names each file):"
-    for kind, totals in kinds.items():
-        yield f"  {kind}: {counted(totals['n_files'], 'file')}, {_size(totals['bytes'])}"
+        yield "deleted:" if is_deleted else "would be deleted (--yes deletes them, --json lists each file):"
+    for kind, sums in kinds.items():
+        yield f"  {kind}: {counted(sums['n_files'], 'file')}, {_size(sums['bytes'])}"
     if kinds:
-        yield f"{counted(len(pruning.unused), 'file')}, {_size(sum(totals['bytes'] for totals in kinds.values()))} in all"
+        yield f"total: {counted(len(pruning.unused), 'file')}, {_size(sum(sums['bytes'] for sums in kinds.values()))}"
         yield LOST
     if pruning.n_gone_rows_kept:
         yield (
-            f"kept: {counted(pruning.n_gone_rows_kept, 'file')} that the present settings made for rows that have gone; "
-            "--gone-rows takes them, too"
+            f"kept: {counted(pruning.n_gone_rows_kept, 'file')} of the current settings for rows that are no longer in the "
+            "table; --gone-rows includes them"
         )
 
 
@@ -94,7 +96,7 @@ def _size(number: float) -> str:
 def _as_json(batch: Batch, pruning: Pruning, kinds: dict[str, dict[str, int]], is_deleted: bool) -> dict[str, Any]:
     return {
         "deleted": is_deleted,
-        "kinds": [{"kind": kind, **counted} for kind, counted in kinds.items()],
+        "kinds": [{"kind": kind, **sums} for kind, sums in kinds.items()],
         "n_gone_rows_kept": pruning.n_gone_rows_kept,
         "files": [batch.shown(file.path) for file in pruning.unused],
     }

@@ -91,7 +91,7 @@ def run(
 
         set_up_run_logging(batch)
         from llmbatch_assets.cli.stage_runner import StageRunner
-        from llmbatch_assets.stages.preflight import preflight, require_keys
+        from llmbatch_assets.stages.check import preflight, require_keys
 
         # Without --select, --force means the outputs only.
         forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)
@@ -109,8 +109,8 @@ def _confirm_cost(batch: Batch, selection: Selection, forced: set[str], select: 
     """In a terminal, ask before a run that may exceed the budget or whose cost is unknown; exit if declined."""
     if not sys.stdin.isatty():
         return
-    from llmbatch_assets.stages.question import question
+    from llmbatch_assets.stages.plan import budget_question
 
-    asked = question(batch, selection, force="llm_outputs" in forced, plans="work_items" in select)
+    asked = budget_question(batch, selection, force="llm_outputs" in forced, makes_items="work_items" in select)
     if asked and not click.confirm(asked, err=True):
         exit_with_error("Cancelled. No calls were made.", EXIT_STOPPED)

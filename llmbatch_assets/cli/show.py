@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import PurePosixPath
 
 import click
 
@@ -18,11 +18,13 @@ from llmbatch_assets.cli.session import (
 )
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.cost import shown
+from llmbatch_assets.domain.ledger import CallRecord
+from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.text import counted
-from llmbatch_assets.stages.show import item_view
+from llmbatch_assets.stages.show import AcceptedAttempt, ItemDetails, RejectedAttempt, item_details
 
-# As llmbatch status says it.
-STATES = {"failed_permanently": "failed for good"}
+# The words of llmbatch status.
+STATES = {"failed_permanently": "permanently failed", "missing": "not attempted"}
 
 
 @click.command()
@@ -31,43 +33,49 @@ STATES = {"failed_permanently": "failed for good"}
 @offline_option
 @json_option
 def show(item: str, config: str | None, offline: bool, as_json: bool) -> None:
-    """Show one item: its prompt, every attempt, and the outcome.
+    """Show one item: its prompt, each attempt, and its output.
 
-    ROW is a row's index from 0, as row_index in the artifacts: 0 is the first row below the header. ITEM is a group's
-    key, or the beginning of a partition key (its label is enough), of a work_id or of a cache_id (8 digits are enough).
+    ROW is a row index from 0, like row_index in the artifacts: 0 is the first row below the header. ITEM is a group
+    key, or the beginning of a partition key (its label is enough), a work_id or a cache_id (8 digits are enough).
 
-    What is asked is shown as the present settings ask it. Characters that a terminal would act on are shown as escapes.
+    The prompt is shown as the current settings render it. Control characters are shown as escapes.
 
-    Exit codes: 0, or 2 where no item or several are meant, or for wrong configuration or input.
+    Exit codes: 0 success, 2 no match, several matches, or invalid configuration or input.
     """
     with reporting_errors():
         batch = open_batch_file(config, offline=offline).load()
-        found = item_view(batch, item)
+        found = item_details(batch, item)
         if as_json:
-            print_json(found)
+            print_json(found.as_json())
             return
-        for line in _lines(found):
+        for line in _lines(found, PurePosixPath(batch.parameters.input.path).name):
             print_line(line)
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    yield f"{found['partition_key']}: {STATES.get(found['state'], found['state'])}"
-    yield f"  rows      {', '.join(map(str, found['rows']))} (from 0)"
-    if found["group_key"] is not None:
-        yield f"  group     {found['group_key']}"
-    yield f"  work_id   {found['work_id']}"
-    yield f"  cache_id  {found['cache_id']}"
-    if found["waits_for_judge"]:
-        yield "  a valid answer waits for its judge"
-    if found["to_be_made_again"]:
-        yield "  marked to be made again"
-    yield from _conversation("asked", found["messages"])
-    for attempt in found["attempts"]:
+def _lines(found: ItemDetails, table: str) -> Iterator[str]:
+    yield f"{found.partition_key}: {STATES.get(found.state, found.state)}"
+    yield f"  {_rows(found.rows, table)}"
+    if found.group_key is not None:
+        yield f"  group     {found.group_key}"
+    yield f"  work_id   {found.work_id}"
+    yield f"  cache_id  {found.cache_id}"
+    if found.waits_for_judge:
+        yield "  a valid answer awaits its judge"
+    if found.to_be_made_again:
+        yield "  marked for regeneration (--force)"
+    yield from _conversation("prompt", found.messages)
+    for attempt in found.attempts:
         yield from _attempt(attempt)
-    if found["output"] is not None:
-        yield from _titled("output", readable_json(found["output"]))
-    yield from _conversation("asked of the judge", found["judge_messages"])
-    yield from _calls(found["calls"])
+    if found.output is not None:
+        yield from _titled("output", readable_json(found.output))
+    yield from _conversation("judge prompt", found.judge_messages)
+    yield from _calls(found.calls)
+
+
+def _rows(rows: list[int], table: str) -> str:
+    """Count rows as people do, from 1, and give the index that ``llmbatch show`` takes."""
+    numbers, indices = ", ".join(str(row + 1) for row in rows), ", ".join(map(str, rows))
+    return f"{'row' if len(rows) == 1 else 'rows'} {numbers} of {table} (index {indices})"
 
 
 def _titled(title: str, text: str) -> Iterator[str]:
@@ -78,36 +86,35 @@ def _titled(title: str, text: str) -> Iterator[str]:
 
 def _conversation(title: str, messages: list[dict[str, str]]) -> Iterator[str]:
     for message in messages:
-        yield from _titled(f"{title}, {message['role']}", message["content"])
+        yield from _titled(f"{title} ({message['role']})", message["content"])
 
 
-def _attempt(attempt: dict[str, Any]) -> Iterator[str]:
-    cause = f" ({attempt['cause']})" if attempt["result"] == "failed" else ""
+def _attempt(attempt: AcceptedAttempt | RejectedAttempt) -> Iterator[str]:
+    rejected = attempt if isinstance(attempt, RejectedAttempt) else None
     yield ""
-    yield f"== attempt {attempt['attempt']}: {attempt['result']}{cause}"
-    yield f"{attempt['file']}  {attempt['created_at_utc']}  {_used(attempt['usage'] or {})}"
-    if attempt.get("error"):
-        yield f"error: {attempt['error'].get('message')}"
-    if attempt.get("raw_text") is not None:
-        yield f"answer:\n{attempt['raw_text']}"
-    if attempt["judge"]:
-        yield f"verdict: {readable_json(attempt['judge'])}"
-    if attempt.get("feedback"):
-        yield f"told to the model:\n{attempt['feedback']}"
+    yield f"== attempt {attempt.attempt}: {attempt.result}" + (f" ({rejected.cause})" if rejected else "")
+    yield f"{attempt.file}  {attempt.created_at_utc}  {_used(attempt.usage)}"
+    if rejected:
+        yield f"error: {rejected.error.get('message')}"
+    if rejected and rejected.raw_text is not None:
+        yield f"answer:\n{rejected.raw_text}"
+    if attempt.judge:
+        yield f"verdict: {readable_json(attempt.judge)}"
+    if rejected and rejected.feedback:
+        yield f"feedback sent to the model:\n{rejected.feedback}"
 
 
-def _used(usage: dict[str, Any]) -> str:
-    tokens = f"{usage.get('input_tokens', 0):,} input and {usage.get('output_tokens', 0):,} output tokens"
-    return f"{counted(usage.get('requests', 0), 'call')}, {tokens}, {shown(usage.get('cost_usd'))}"
+def _used(usage: TokenUsage) -> str:
+    tokens = f"{usage.input_tokens:,} input and {usage.output_tokens:,} output tokens"
+    return f"{counted(usage.requests, 'call')}, {tokens}, {shown(usage.cost_usd)}"
 
 
-def _calls(calls: list[dict[str, Any]]) -> Iterator[str]:
+def _calls(calls: list[CallRecord]) -> Iterator[str]:
     if calls:
         yield ""
         yield "== calls"
     for call in calls:
         yield (
-            f"{call['at_utc']}  {call['purpose']}  attempt {call['attempt']}  {call['provider']}/{call['model']}  "
-            f"{call['outcome']}  {call['input_tokens']:,} + {call['output_tokens']:,} tokens  {shown(call['cost_usd'])}  "
-            f"{call['latency_sec']:.2f} s"
+            f"{call.at_utc}  {call.purpose}  attempt {call.attempt}  {call.provider}/{call.model}  {call.outcome}  "
+            f"{call.input_tokens:,} + {call.output_tokens:,} tokens  {shown(call.cost_usd)}  {call.latency_sec:.2f} s"
         )

@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -18,14 +17,13 @@ from llmbatch_assets.assets.batch import STAGES, build_batch
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
 from llmbatch_assets.cli.terminal import TerminalReporter, report
 from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.export.manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.instance import open_instance
 from llmbatch_assets.resources.runs import close_orphans, process_tags
 from llmbatch_assets.resources.storage_faults import telling_storage_faults
-from llmbatch_assets.stages.artifacts import artifact_path, load_artifact
+from llmbatch_assets.stages.export import notes_on_export
 from llmbatch_assets.stages.generate import Outcome
 from llmbatch_assets.stages.project import Batch, BatchFile
 
@@ -151,18 +149,13 @@ class StageRunner:
             return
         if "export" in assets:
             report(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
-            for line in self._export_notes():
-                report(f"            {line}")
+            for note in notes_on_export(self._batch):
+                report(f"            {note}")
         if "report" in assets and parameters.report.enabled:
             report(f"  report    {layout.report('html' if parameters.report.write_html else 'md')}")
         report("  in Dagster: llmbatch ui")
         if parameters.llm.provider == "offline":
             report("made-up answers: export and report contain them until the next run with a model", style="bold")
-
-    def _export_notes(self) -> list[str]:
-        if not artifact_path(self._batch, "export").is_file():
-            return []
-        return told_of_export(load_artifact(self._batch, "export", dict[str, Any]))
 
 
 def _report_orphans(closed: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""``llmbatch status``: how a batch stands, from its files alone."""
+"""``llmbatch status``: the state of a batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmbatch_assets.cli.session import (
 )
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.text import counted
-from llmbatch_assets.stages.status import batch_status
+from llmbatch_assets.stages.status import BatchStatus, FailuresOfCause, LastRun, batch_status
 
 
 @click.command()
@@ -27,55 +27,53 @@ from llmbatch_assets.stages.status import batch_status
 def status(config: str | None, offline: bool, as_json: bool) -> None:
     """Show the state of the batch: items by state, failures by cause, calls and their cost.
 
-    An item is accepted, failed (the next run tries again), failed for good (only --retry-failed does) or missing, by
-    what is asked at present: after a change of prompt, schema or model, outputs of before count as those of other
-    settings. Nothing is opened but failures and the ledger of calls.
+    An item is accepted, failed (the next run retries it), permanently failed (only --retry-failed retries it) or not
+    attempted. States are those under the current settings: after a change of prompt, schema or model, earlier outputs
+    are counted separately. Reads outputs, failures and the call log, and changes nothing.
 
-    Exit codes: 0, or 2 for wrong configuration or input.
+    Exit codes: 0 success, 2 invalid configuration or input.
     """
     with reporting_errors():
-        batch = open_batch_file(config, offline=offline).load()
-        found = batch_status(batch)
+        found = batch_status(open_batch_file(config, offline=offline).load())
         if as_json:
-            print_json(found)
+            print_json(found.model_dump(mode="json", by_alias=True))
             return
         for line in _lines(found):
             print_line(line)
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    items = found["items"]
+def _lines(found: BatchStatus) -> list[str]:
+    items = found.items
     return [
-        f"{found['title']}: {counted(items['total'], 'item')}, model {found['model']} ({found['provider']})",
-        *([] if found["items_are_from"] == "the last run" else ["  no run has planned them yet: as the table is now"]),
-        f"  accepted         {items['accepted']:,}",
-        f"  failed           {items['failed']:,}" + ("  (the next run tries again)" if items["failed"] else ""),
-        f"  failed for good  {items['failed_permanently']:,}"
-        + ("  (only --retry-failed tries again)" if items["failed_permanently"] else ""),
-        f"  missing          {items['missing']:,}",
+        f"{found.title}: {counted(items['total'], 'item')}, model {found.model} ({found.provider})",
+        *(["  No run yet; counts are for the current table."] if found.items_are_from == "the table" else []),
+        f"  accepted            {items['accepted']:,}",
+        f"  failed              {items['failed']:,}" + ("  (the next run retries these)" if items["failed"] else ""),
+        f"  permanently failed  {items['failed_permanently']:,}"
+        + ("  (only --retry-failed retries these)" if items["failed_permanently"] else ""),
+        f"  not attempted       {items['missing']:,}",
         *_notes(found),
-        *_failures(found["failures"]),
-        *_spending(found["spent"]),
-        *_last_run(found["last_run"]),
+        *_failures(found.failures),
+        *_spending(found.spent),
+        *_last_run(found.last_run),
     ]
 
 
-def _notes(found: dict[str, Any]) -> list[str]:
-    told = {
-        "valid answers that wait for their judge": found["waiting_for_judge"],
-        "marked to be made again": found["to_be_made_again"],
-        "outputs of other settings or rows (llmbatch prune)": found["outputs_of_other_settings"],
+def _notes(found: BatchStatus) -> list[str]:
+    notes = {
+        "valid answers awaiting their judge": found.waiting_for_judge,
+        "marked for regeneration (--force)": found.to_be_made_again,
+        "outputs of other settings or rows (llmbatch prune)": found.outputs_of_other_settings,
     }
-    return [f"  {text}: {count:,}" for text, count in told.items() if count]
+    return [f"  {text}: {count:,}" for text, count in notes.items() if count]
 
 
-def _failures(failures: list[dict[str, Any]]) -> list[str]:
+def _failures(failures: list[FailuresOfCause]) -> list[str]:
     lines = ["failures by cause:"] if failures else []
-    for failure in failures:
-        example = failure["example"]
+    for one in failures:
         lines += [
-            f"  {failure['n_items']:,} {failure['cause']}, e.g. {example['partition_key']}: {example['message']}",
-            f"    {example['file']}",
+            f"  {one.n_items:,} {one.cause}, e.g. {one.example.partition_key}: {one.example.message}",
+            f"    {one.example.file}",
         ]
     return lines
 
@@ -97,8 +95,8 @@ def _sums(part: dict[str, Any]) -> str:
     )
 
 
-def _last_run(last: dict[str, Any] | None) -> list[str]:
+def _last_run(last: LastRun | None) -> list[str]:
     if last is None:
         return []
-    stopped = f", stopped by {last['stopped_by']}" if last["stopped_by"] else ""
-    return [f"last run: {last['generated_at_utc']}, {last['elapsed_sec']} s{stopped}"]
+    stopped = f", stopped by {last.stopped_by}" if last.stopped_by else ""
+    return [f"last run: {last.generated_at_utc}, {last.elapsed_sec} s{stopped}"]

@@ -1,39 +1,40 @@
-"""Which files of an output cache are still of use: by what was asked, and about which row."""
+"""Decides which files of an output cache are still needed, from the identity and the row they were made for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.identity import BatchIdentity
 
-Use = Literal["current", "gone_row", "to_judge", "old"]
+FileUse = Literal["current", "gone_row", "to_judge", "old"]
+_JUDGE_PARTS = {"judge_enabled", "judge_prompt_sha", "judge"}
 
 
-class Uses:
-    """What the present settings of all batches of a cache point at.
+class CurrentUses:
+    """The cache ids that the current settings of all batches sharing a cache refer to.
 
-    ``work_ids`` are those of the rows there are, ``accepted`` the ids that have an output.
+    ``work_ids`` are those of the existing rows. ``is_accepted`` tells of a cache id whether it has an accepted output.
     """
 
     def __init__(
-        self, identities: Iterable[BatchIdentity], work_ids: frozenset[str], accepted: frozenset[str] = frozenset()
+        self, identities: Iterable[BatchIdentity], work_ids: frozenset[str], is_accepted: Callable[[str], bool]
     ) -> None:
-        self._identities = list(identities)
+        self.identities = list(identities)
         self.work_ids = work_ids
-        self._accepted = accepted
-        self._asked = {_asked(identity.parts("")) for identity in self._identities}
-        self.cache_ids = {identity.cache_id(work_id) for identity in self._identities for work_id in work_ids}
+        self._is_accepted = is_accepted
+        self._settings = {_settings(identity.parts("")) for identity in self.identities}
+        self.cache_ids = {identity.cache_id(work_id) for identity in self.identities for work_id in work_ids}
 
-    def of(self, cache_id: str, parts: Mapping[str, Any]) -> Use:
-        """The use of a file with this id, whose artifact says that its id is made of ``parts``.
+    def use_of(self, cache_id: str, parts: Mapping[str, Any]) -> FileUse:
+        """Return the use of a file with this cache id, whose artifact names ``parts`` as its identity.
 
-        ``to_judge``: an output that the present judge has not seen yet, and would be shown instead of a new one.
+        ``to_judge``: an output that the current judge has not seen. It will be judged instead of generated again.
         """
         if cache_id in self.cache_ids:
             return "current"
-        if _asked(parts) in self._asked:
+        if _settings(parts) in self._settings:
             return "gone_row"
         return "to_judge" if self._is_to_judge(parts) else "old"
 
@@ -41,18 +42,12 @@ class Uses:
         work_id = parts.get("work_id")
         if not isinstance(work_id, str) or work_id not in self.work_ids:
             return False
+        generation = {name: value for name, value in parts.items() if name not in _JUDGE_PARTS}
         return any(
-            identity.generation_parts(work_id).items() <= parts.items()
-            and generation_names(parts) == set(identity.generation_parts(work_id))
-            and identity.cache_id(work_id) not in self._accepted
-            for identity in self._identities
+            generation == identity.generation_parts(work_id) and not self._is_accepted(identity.cache_id(work_id))
+            for identity in self.identities
         )
 
 
-def generation_names(parts: Mapping[str, Any]) -> set[str]:
-    """Names of the parts that a generation depends on."""
-    return set(parts) - {"judge_enabled", "judge_prompt_sha", "judge"}
-
-
-def _asked(parts: Mapping[str, Any]) -> str:
+def _settings(parts: Mapping[str, Any]) -> str:
     return canonical_json({name: value for name, value in parts.items() if name != "work_id"})

@@ -1,53 +1,11 @@
-"""How a batch stands: items by state, failures by cause, and what the calls so far came to."""
+"""Sums over the calls of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from llmbatch_assets.domain.ledger import CallRecord, Spending
-from llmbatch_assets.domain.plan.selection import State
-from llmbatch_assets.domain.text import cut, flatten
-
-STATES: tuple[State, ...] = ("accepted", "failed", "failed_permanently", "missing")
-EXAMPLE_CHARS = 200
-
-
-class LastFailure(NamedTuple):
-    """The last failed attempt of an item, as its file says."""
-
-    partition_key: str
-    row_index: int | None
-    file: str
-    content: dict[str, Any]
-
-    def shown(self) -> dict[str, Any]:
-        """The failure as an example of its cause."""
-        error = self.content.get("error")
-        message = str(error.get("message", "")) if isinstance(error, dict) else "the file cannot be read"
-        return {
-            "partition_key": self.partition_key,
-            "row_index": self.row_index,
-            "message": cut(flatten(message), EXAMPLE_CHARS)[0],
-            "file": self.file,
-        }
-
-
-def failures_by_cause(failures: Iterable[LastFailure]) -> list[dict[str, Any]]:
-    """Failed items by cause, the most frequent first, each cause with the first item that has it."""
-    by_cause: dict[str, list[LastFailure]] = {}
-    for failure in failures:
-        by_cause.setdefault(str(failure.content.get("cause", "unreadable_failure")), []).append(failure)
-    most_first = sorted(by_cause.items(), key=lambda one: (-len(one[1]), one[0]))
-    return [
-        {
-            "cause": cause,
-            "class": found[0].content.get("class"),
-            "n_items": len(found),
-            "example": found[0].shown(),
-        }
-        for cause, found in most_first
-    ]
 
 
 class Spent:
@@ -84,11 +42,3 @@ class Spent:
 def sums(spending: Spending) -> dict[str, Any]:
     """Calls, tokens and cost, and the number of calls that the cost leaves out."""
     return {**spending.usage.model_dump(), "n_unknown_cost": spending.unknown}
-
-
-def counts_of(states: Iterable[State]) -> dict[str, int]:
-    """Items by state; each state is there, and ``total`` is their sum."""
-    counted: dict[str, int] = dict.fromkeys(STATES, 0)
-    for state in states:
-        counted[state] += 1
-    return {"total": sum(counted.values()), **counted}

@@ -10,12 +10,12 @@ from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from llmbatch_assets.adapters.files.atomic import read_json, sweep, tell_written, write_json
+from llmbatch_assets.adapters.files.atomic import log_written, read_json, remove_leftovers, write_json
 from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.store.claims import claiming
+from llmbatch_assets.adapters.store.ledger import append_run
 from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.store.provenance import Use, earlier_identities, keep_provenance, note_use
-from llmbatch_assets.adapters.store.run_history import append_run
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
 from llmbatch_assets.domain.manifest import (
@@ -117,7 +117,7 @@ class Generation:
     @cached_property
     def states(self) -> dict[str, State]:
         """How every item of the batch stood at the start, by partition key."""
-        return {item.partition_key: self.store.state(self.cache_id(item)) for item in self.items}
+        return {item.partition_key: self.store.index.state(self.cache_id(item)) for item in self.items}
 
     def cache_id(self, item: WorkItem) -> str:
         return self.batch.source.identity.cache_id(item.work_id)
@@ -175,14 +175,14 @@ class Generation:
 
     def output(self, item: WorkItem) -> AcceptedOutput:
         """The accepted output of an item that has one."""
-        output = self.store.accepted(self.cache_id(item))
+        output = self.store.index.output(self.cache_id(item))
         if output is None:
-            raise ArtifactError(f"{self.store.accepted_path(self.cache_id(item))} has gone since it was looked at")
+            raise ArtifactError(f"{self.store.index.output_path(self.cache_id(item))} has gone since it was looked at")
         return output
 
     def is_made(self, item: WorkItem) -> bool:
         """Whether the item has an accepted output now."""
-        return self.store.accepted(self.cache_id(item)) is not None
+        return self.store.index.output(self.cache_id(item)) is not None
 
     def scores(self, keys: Collection[str]) -> list[float]:
         """The judge's scores of the accepted outputs of these partition keys; without a judge there are none."""
@@ -197,7 +197,7 @@ class Generation:
 
         ``on_accepted`` is called for each accepted one, after its file is on disk, and told whether another run made it.
         """
-        sweep(self.batch.path(folder) for folder in self.batch.layout.folders())
+        remove_leftovers(self.batch.path(folder) for folder in self.batch.layout.folders())
         self._keep_provenance()
         tally = Tally(len(choice.to_run), cached=self._skipped(choice))
         states, not_made, started = dict(self.states), list[WorkItem](), time.monotonic()
@@ -282,13 +282,13 @@ class Generation:
         """The output, where another run has made it since this one looked."""
         if forced and self._is_forced(item):
             return None
-        return self.store.accepted(self.cache_id(item))
+        return self.store.index.output(self.cache_id(item))
 
     def _judged_before(self, item: WorkItem) -> AcceptedOutput | None:
         """An output that differs from the one wanted only in who judged it; not where a new one was asked for."""
         if self._is_forced(item):
             return None
-        found = (self.store.accepted(identity.cache_id(item.work_id)) for identity in self._other_judges)
+        found = (self.store.index.output(identity.cache_id(item.work_id)) for identity in self._other_judges)
         return next((output for output in found if output is not None), None)
 
     @cached_property
@@ -317,7 +317,7 @@ class Generation:
         )
         manifest = generation_manifest(self.batch.parameters, self.batch.source, states, facts, self._files(states))
         path = artifact_path(self.batch, "llm_outputs")
-        tell_written(self.batch.shown(path), write_json(path, manifest))
+        log_written(self.batch.shown(path), write_json(path, manifest))
         if choice.to_run:
             record = run_record(manifest, self.run_id, n_accepted=tally.accepted, n_failed=tally.failed)
             append_run(self.batch.path(self.batch.layout.run_history), record)
@@ -326,7 +326,9 @@ class Generation:
     def _files(self, states: dict[str, State]) -> dict[str, Any]:
         succeeded = [self.cache_id(item) for item in self.items if states[item.partition_key] == "accepted"]
         failed = [self.cache_id(item) for item in self.items if states[item.partition_key].startswith("failed")]
-        last = [self.store.failure_path(cache_id, self.store.next_attempt(cache_id) - 1).name for cache_id in failed]
+        last = [
+            self.store.index.failure_path(cache_id, self.store.next_attempt(cache_id) - 1).name for cache_id in failed
+        ]
         return {
             "outputs_dir": str(self.batch.layout.llm_outputs),
             "failures_dir": str(self.batch.layout.llm_failures),

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from llmbatch_assets.adapters.tables.given_table import given_table
+from llmbatch_assets.adapters.tables.records import table_from_asset
 from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import IDENTITY_VERSION
@@ -29,7 +29,7 @@ class PreparedWork(NamedTuple):
 def snapshot_of_asset(batch: Batch, table: Any, name: str) -> Snapshot:
     """The cleaned form of a table that another asset returned. Raises ``TableError``."""
     name = f"asset {name}"
-    return take_snapshot(given_table(table, name), name, batch.parameters.input)
+    return take_snapshot(table_from_asset(table, name), name, batch.parameters.input)
 
 
 def snapshot_version(snapshot: Snapshot) -> str:

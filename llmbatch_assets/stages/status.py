@@ -1,58 +1,119 @@
-"""How a batch stands, gathered from its files without opening an output."""
+"""The state of a batch: items by state, failures by cause, and what its calls cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
+from pydantic import Field
+
+from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.adapters.store.ledger import read_ledger
-from llmbatch_assets.adapters.store.listing import OutputListing, list_outputs, read_mapping
+from llmbatch_assets.domain.item_state import count_states
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.plan.selection import State
-from llmbatch_assets.domain.status import LastFailure, Spent, counts_of, failures_by_cause
-from llmbatch_assets.stages.artifacts import artifact_path, output_store, planned
+from llmbatch_assets.domain.outcome import FailedAttempt, FailureClass, Stored
+from llmbatch_assets.domain.status import Spent
+from llmbatch_assets.domain.text import cut, flatten
+from llmbatch_assets.stages.artifacts import cache_index, last_run_meta, planned_items
 from llmbatch_assets.stages.project import Batch
 
-
-def batch_status(batch: Batch) -> dict[str, Any]:
-    """Everything that ``llmbatch status`` tells. Raises an ``InputError`` or ``ArtifactError``."""
-    plan, identity = planned(batch), batch.source.identity
-    listing = list_outputs(output_store(batch))
-    ids = {item.partition_key: identity.cache_id(item.work_id) for item in plan.items}
-    states = {key: listing.state(cache_id) for key, cache_id in ids.items()}
-    current = set(ids.values())
-    return {
-        "batch": batch.name,
-        "title": batch.title,
-        "provider": batch.source.provider,
-        "model": identity.model_name,
-        "items": counts_of(states.values()),
-        "items_are_from": "the table" if plan.from_table else "the last run",
-        "waiting_for_judge": len(current & listing.awaiting),
-        "to_be_made_again": len(current & listing.forced),
-        "outputs_of_other_settings": len(listing.accepted - current),
-        "failures": failures_by_cause(_last_failures(batch, plan.items, ids, states, listing)),
-        "spent": Spent(read_ledger(batch.path(batch.layout.ledger))).shown(),
-        "last_run": _last_run(batch),
-    }
+EXAMPLE_CHARS = 200
 
 
-def _last_failures(
-    batch: Batch,
-    items: Sequence[WorkItem],
-    ids: Mapping[str, str],
-    states: Mapping[str, State],
-    listing: OutputListing,
-) -> Iterator[LastFailure]:
-    for item in items:
-        if states[item.partition_key].startswith("failed"):
-            cache_id = ids[item.partition_key]
-            path = listing.store.failure_path(cache_id, listing.attempts[cache_id])
-            yield LastFailure(item.partition_key, item.row_index, batch.shown(path), listing.last_failure(cache_id))
+class FailureExample(Stored):
+    """A failed item and its last error."""
+
+    partition_key: str
+    row_index: int | None
+    message: str
+    file: str
 
 
-def _last_run(batch: Batch) -> dict[str, Any] | None:
-    meta = read_mapping(artifact_path(batch, "llm_outputs")).get("meta")
-    if not isinstance(meta, dict):
-        return None
-    return {name: meta.get(name) for name in ("generated_at_utc", "elapsed_sec", "model_name", "stopped_by")}
+class FailuresOfCause(Stored):
+    """The items whose last attempt failed for one cause. ``class`` and ``example`` are those of the first item."""
+
+    cause: str
+    failure_class: FailureClass = Field(serialization_alias="class")
+    n_items: int
+    example: FailureExample
+
+
+class LastRun(Stored):
+    """The last run as its manifest describes it."""
+
+    generated_at_utc: Any = None
+    elapsed_sec: Any = None
+    model_name: Any = None
+    stopped_by: Any = None
+
+
+class BatchStatus(Stored):
+    """The state of a batch, under the keys of ``llmbatch status --json``."""
+
+    batch: str
+    title: str
+    provider: str
+    model: str
+    items: dict[str, int]
+    items_are_from: str
+    waiting_for_judge: int
+    to_be_made_again: int
+    outputs_of_other_settings: int
+    failures: list[FailuresOfCause]
+    spent: dict[str, Any]
+    last_run: LastRun | None
+
+
+def batch_status(batch: Batch) -> BatchStatus:
+    """Read the state of a batch from its files. Raises ``InputError`` or ``ArtifactError``."""
+    plan, identity, index = planned_items(batch), batch.source.identity, cache_index(batch)
+    ids = {identity.cache_id(item.work_id): item for item in plan.items}
+    states = {cache_id: index.state(cache_id) for cache_id in ids}
+    failed = {cache_id: item for cache_id, item in ids.items() if states[cache_id].startswith("failed")}
+    return BatchStatus(
+        batch=batch.name,
+        title=batch.title,
+        provider=batch.source.provider,
+        model=identity.model_name,
+        items=count_states(states.values()),
+        items_are_from="the table" if plan.from_table else "the last run",
+        waiting_for_judge=len(ids.keys() & index.awaiting),
+        to_be_made_again=len(ids.keys() & index.forced),
+        outputs_of_other_settings=len(index.accepted - ids.keys()),
+        failures=_failures_by_cause(batch, index, failed),
+        spent=Spent(read_ledger(batch.path(batch.layout.ledger))).shown(),
+        last_run=LastRun.model_validate(meta) if (meta := last_run_meta(batch)) else None,
+    )
+
+
+def _failures_by_cause(batch: Batch, index: CacheIndex, failed: Mapping[str, WorkItem]) -> list[FailuresOfCause]:
+    """Group failed items by cause, the most frequent first."""
+    first: dict[str, tuple[str, FailedAttempt]] = {}
+    counts: dict[str, int] = defaultdict(int)
+    for cache_id in failed:
+        failure = index.last_failure(cache_id)
+        if failure is not None:
+            counts[failure.cause] += 1
+            first.setdefault(failure.cause, (cache_id, failure))
+    return [
+        FailuresOfCause(
+            cause=cause,
+            failure_class=first[cause][1].failure_class,
+            n_items=count,
+            example=_example(batch, index, failed, *first[cause]),
+        )
+        for cause, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    ]
+
+
+def _example(
+    batch: Batch, index: CacheIndex, failed: Mapping[str, WorkItem], cache_id: str, failure: FailedAttempt
+) -> FailureExample:
+    item = failed[cache_id]
+    return FailureExample(
+        partition_key=item.partition_key,
+        row_index=item.row_index,
+        message=cut(flatten(failure.error.get("message", "")), EXAMPLE_CHARS)[0],
+        file=batch.shown(index.failure_path(cache_id, index.failed[cache_id])),
+    )

@@ -59,7 +59,7 @@ def test_what_other_settings_left_is_listed_and_deleted_only_when_asked(project:
         "archived schema files: 1 file,",
     ):
         assert told in listed.stdout
-    assert "What is lost" in listed.stdout
+    assert "If you delete these" in listed.stdout
     assert "llmbatch diff" in listed.stdout
 
     deleted = project.llmbatch_here("prune", "--yes")
@@ -82,9 +82,7 @@ def test_outputs_of_rows_that_have_gone_stay_unless_they_are_asked_for(project: 
     assert project.llmbatch_here(*RUN).returncode == 0
     project.table(ROWS[:3])
     assert project.llmbatch_here(*RUN).returncode == 0
-    assert (
-        "kept: 2 files that the present settings made for rows that have gone" in project.llmbatch_here("prune").stdout
-    )
+    assert "kept: 2 files of the current settings for rows that are no longer" in project.llmbatch_here("prune").stdout
     assert kinds(project, "--yes") == {}
     assert len(ids(project)) == 5
     assert kinds(project, "--yes", "--gone-rows") == {"outputs of rows that have gone": 2}

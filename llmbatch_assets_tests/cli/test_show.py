@@ -75,7 +75,11 @@ def test_a_group_is_found_by_its_key_and_by_any_of_its_rows(project_with: Callab
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("5", "no work item"), ("nobody", "(0, the first below the header, to 4)"), ("blue", "3 work items")],
+    [
+        ("5", "No item matches"),
+        ("nobody", "(0 to 4; 0 is the first row below the header)"),
+        ("blue", "matches 3 items"),
+    ],
 )
 def test_a_name_that_means_no_item_or_several_is_told(
     project_with: Callable[..., Project], name: str, told: str
@@ -103,4 +107,4 @@ def test_an_item_is_found_by_its_label_as_the_table_or_the_partition_has_it(plan
 def test_a_label_that_several_items_begin_with_lists_them(planned: Project) -> None:
     ended = planned.llmbatch_here("show", "q")
     assert ended.returncode == 2
-    assert "'q' means 5 work items" in ended.stderr
+    assert "'q' matches 5 items" in ended.stderr

@@ -55,7 +55,7 @@ def test_states_causes_and_spending_are_told(project_with: Callable[..., Project
     assert spent["total"]["cost_usd"] > 0
 
     shown = project.llmbatch_here("status").stdout
-    assert "failed for good  1  (only --retry-failed tries again)" in shown
+    assert "permanently failed  1  (only --retry-failed retries these)" in shown
     assert "1 refused, e.g. " in shown
     assert "openai/test-model: " in shown
     assert "attempt 1: " in shown

@@ -8,14 +8,13 @@ import dagster as dg
 import pytest
 
 from llmbatch_assets.adapters.files.atomic import json_bytes
-from llmbatch_assets.adapters.store.reader import OutputReader
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, MissingArtifactError
 from llmbatch_assets.resources.io_manager import JsonIOManager
-from llmbatch_assets.stages.artifacts import artifact_path, load_artifact, output_reader, output_store
+from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact, output_store
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets_tests.project import Project, make_project
 
@@ -208,7 +207,7 @@ def keep_output(project: Project, row: int) -> None:
     output = AcceptedOutput(
         meta=batch.source.meta(item, 1, "now"), parsed={"row": row}, judge=None, usage=TokenUsage(), latency_sec=0
     )
-    path = output_store(batch).accepted_path(output.meta["cache_id"])
+    path = output_store(batch).index.output_path(output.meta["cache_id"])
     project.write(str(path.relative_to(project.root)), output.model_dump_json())
 
 
@@ -216,7 +215,7 @@ def test_outputs_come_as_a_reader_in_the_order_of_the_items(home: Project) -> No
     rows: list[int] = []
 
     @dg.asset
-    def report(llm_outputs: OutputReader) -> dict[str, Any]:
+    def report(llm_outputs: BatchOutputs) -> dict[str, Any]:
         rows.extend(output.parsed["row"] for _, output in llm_outputs)
         return {}
 
@@ -228,14 +227,14 @@ def test_outputs_come_as_a_reader_in_the_order_of_the_items(home: Project) -> No
 
 def test_the_reader_shows_the_outputs_of_the_configuration_that_is_in_force(home: Project) -> None:
     keep_output(home, 0)
-    assert len(list(output_reader(batch_of(home)))) == 1
+    assert len(list(batch_outputs(batch_of(home)))) == 1
     home.parameters(llm={"provider": "offline", "model_name": "another"})
-    assert list(output_reader(batch_of(home))) == []
+    assert list(batch_outputs(batch_of(home))) == []
 
 
 def test_outputs_without_a_plan_name_the_command_that_makes_it(home: Project) -> None:
     with pytest.raises(MissingArtifactError, match="--select work_items"):
-        output_reader(batch_of(home))
+        batch_outputs(batch_of(home))
 
 
 def test_failures_are_kept_as_the_configuration_says(home: Project) -> None:
@@ -243,7 +242,7 @@ def test_failures_are_kept_as_the_configuration_says(home: Project) -> None:
     home.parameters(llm={"provider": "offline"}, cache={"dump_failures": False, "dir": "elsewhere"})
     store = output_store(batch_of(home))
     assert not store.keep_failures
-    assert store.outputs == home.path("elsewhere/llm_outputs")
+    assert store.index.folders.outputs == home.path("elsewhere/llm_outputs")
 
 
 @pytest.mark.parametrize(

@@ -3,28 +3,24 @@
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from llmbatch_assets.adapters.files.atomic import json_bytes, write_json
 from llmbatch_assets.adapters.providers.registry import open_client
-from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.tables.exporters import EXPORTERS
-from llmbatch_assets.domain.export.columns import ExportManifest
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import work_items_of
-from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.errors import MissingArtifactError
-from llmbatch_assets.stages.artifacts import artifact_path, output_reader
-from llmbatch_assets.stages.export import deliver_exports
+from llmbatch_assets.stages.artifacts import artifact_path, batch_outputs
+from llmbatch_assets.stages.export import write_exports
 from llmbatch_assets.stages.generate import Generation
 from llmbatch_assets.stages.progress import LogReporter
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.report import deliver_report
+from llmbatch_assets.stages.report import write_report
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
 from llmbatch_assets_tests.project import COLUMNS, ROWS, Project, make_project, settings
 
@@ -58,11 +54,12 @@ def generate(project: Project, **selection: Any) -> None:
 def deliver(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
     """The manifests of export and report."""
     batch = batch_of(project)
-    outputs = output_reader(batch)
+    outputs = batch_outputs(batch)
     snapshot = batch.read_snapshot()
-    export = deliver_exports(batch, outputs, snapshot).manifest
+    export = write_exports(batch, outputs, snapshot).manifest
     write_json(artifact_path(batch, "export"), export)
-    return export, deliver_report(batch, outputs, ExportManifest.model_validate(export), snapshot).manifest
+    report = write_report(batch, outputs, export, snapshot).manifest
+    return export.model_dump(), report.model_dump()
 
 
 def counts(**others: int) -> dict[str, int]:
@@ -213,7 +210,7 @@ def test_every_row_without_an_output_is_listed_with_its_cause_and_file(project: 
     tower, road = left_out(project)
     assert (tower["state"], tower["row_index"], tower["cause"]) == ("failed", "0", "refused")
     assert project.path(tower["failure_file"]).is_file()
-    assert (road["state"], road["row_index"], road["message"]) == ("missing", "4", "was not attempted; run again")
+    assert (road["state"], road["row_index"], road["message"]) == ("missing", "4", "not attempted; run again")
     assert [one["partition_key"] for one in (tower, road)] == [project.partition_keys()[row] for row in (0, 4)]
     assert export["not_exported_file"] == "artifacts/outputs/output_not_exported.csv"
     generate(project, retry_failed=True)
@@ -239,25 +236,13 @@ def test_an_output_of_earlier_settings_is_listed_and_not_exported(project: Proje
     assert export["counts"] == told
 
 
-class CountingStore(FileStore):
-    """The cache, which notes what is read of it."""
-
-    read: ClassVar[list[str]] = []
-
-    def accepted(self, cache_id: str) -> AcceptedOutput | None:
-        self.read.append(cache_id)
-        return super().accepted(cache_id)
-
-
-def test_each_artifact_is_read_once_for_all_formats(offline: Project) -> None:
+def test_each_artifact_is_read_once_for_all_formats(offline: Project, opened: list[str]) -> None:
     offline.parameters(**settings(outputs={"formats": list(EXPORTERS)}))
     generate(offline)
     batch = batch_of(offline)
-    outputs = output_reader(batch)
-    CountingStore.read.clear()
-    store = CountingStore(outputs.store.outputs, outputs.store.failures, outputs.store.forced)
-    deliver_exports(batch, replace(outputs, store=store), batch.read_snapshot())
-    assert sorted(CountingStore.read) == sorted(offline.outputs())
+    opened.clear()
+    write_exports(batch, batch_outputs(batch), batch.read_snapshot())
+    assert sorted(Path(name).stem for name in opened) == sorted(offline.outputs())
 
 
 @pytest.mark.parametrize("stopped", [True, False], ids=["nothing accepted", "made-up answers"])

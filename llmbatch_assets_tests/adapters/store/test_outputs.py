@@ -4,17 +4,18 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmbatch_assets.adapters.files.atomic import write_json
-from llmbatch_assets.adapters.store.outputs import FileStore
+from llmbatch_assets.adapters.store.index import CacheFolders, CacheIndex
+from llmbatch_assets.adapters.store.outputs import FileStore, quarantine
+from llmbatch_assets.domain.item_state import OutputContract
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, KeptAnswer, TokenUsage
 from llmbatch_assets.errors import AnswerError, RunPermanentError
-from llmbatch_assets_tests.adapters.values import accepted, cache_id, failed
+from llmbatch_assets_tests.adapters.values import IDENTITY, accepted, cache_id, failed
 
 ID = cache_id()
 
@@ -24,8 +25,10 @@ def store(tmp_path: Path) -> FileStore:
     return store_in(tmp_path)
 
 
-def store_in(folder: Path, **more: Any) -> FileStore:
-    return FileStore(folder / "llm_outputs", folder / "llm_failures", folder / "forced", **more)
+def store_in(folder: Path, contract: OutputContract | None = None, *, keep_failures: bool = True) -> FileStore:
+    folders = CacheFolders(*(folder / name for name in ("llm_outputs", "llm_failures", "forced", "awaiting_judge")))
+    opener = (lambda: contract) if contract else None
+    return FileStore(CacheIndex(folders, opener, on_broken=quarantine), keep_failures)
 
 
 def save(store: FileStore, *outcomes: AcceptedOutput | FailedAttempt) -> None:
@@ -51,13 +54,13 @@ def damage(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_an_accepted_output_comes_back_as_it_went(store: FileStore) -> None:
     output = accepted(parsed={"answer": "né\n表", "certain": False}, judge={"verdict": "PASS", "score": 90})
     save(store, output)
-    assert store.accepted(ID) == output
-    assert store.state(ID) == "accepted"
-    assert store.accepted_path(ID).name == f"{ID}.json"
+    assert store.index.output(ID) == output
+    assert store.index.state(ID) == "accepted"
+    assert store.index.output_path(ID).name == f"{ID}.json"
 
 
 def test_what_was_never_made_is_missing_and_no_word_is_said(store: FileStore, caplog: pytest.LogCaptureFixture) -> None:
-    assert (store.accepted(ID), store.last_failure(ID), store.state(ID)) == (None, None, "missing")
+    assert (store.index.output(ID), store.index.last_failure(ID), store.index.state(ID)) == (None, None, "missing")
     assert caplog.records == []
 
 
@@ -79,25 +82,25 @@ def test_what_was_never_made_is_missing_and_no_word_is_said(store: FileStore, ca
 def test_a_broken_output_is_set_aside_told_and_made_again(
     store: FileStore, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
-    path = store.accepted_path(ID)
+    path = store.index.output_path(ID)
     path.parent.mkdir()
     path.write_bytes(content)
     with caplog.at_level(logging.WARNING):
-        assert store.accepted(ID) is None
+        assert store.index.output(ID) is None
     [told] = [record.getMessage() for record in caplog.records]
     assert str(path) in told
     assert "set aside" in told
     assert [aside.read_bytes() for aside in path.parent.iterdir()] == [content]
-    assert store.state(ID) == "missing"
+    assert store.index.state(ID) == "missing"
     save(store, accepted())
-    assert store.state(ID) == "accepted"
+    assert store.index.state(ID) == "accepted"
 
 
 def test_the_output_of_another_question_is_set_aside(store: FileStore) -> None:
     save(store, accepted(1))
-    store.accepted_path(cache_id(1)).rename(store.accepted_path(ID))
-    assert store.accepted(ID) is None
-    assert list(store.outputs.glob("*.json")) == []
+    store.index.output_path(cache_id(1)).rename(store.index.output_path(ID))
+    assert store.index.output(ID) is None
+    assert list(store.index.folders.outputs.glob("*.json")) == []
 
 
 @pytest.mark.parametrize(
@@ -119,33 +122,38 @@ def test_an_output_whose_parts_do_not_agree_is_set_aside(
     store: FileStore, change: Callable[[dict[str, Any]], object]
 ) -> None:
     save(store, accepted())
-    damage(store.accepted_path(ID), change)
-    assert store.accepted(ID) is None
+    damage(store.index.output_path(ID), change)
+    assert store.index.output(ID) is None
 
 
-def no_list(parsed: dict[str, Any]) -> None:
-    if isinstance(parsed.get("answer"), list):
-        raise AnswerError("schema_mismatch", "a list")
+class NoList:
+    """A contract that rejects an answer that is a list."""
+
+    sha = IDENTITY.schema_sha
+
+    def validate(self, answer: dict[str, Any]) -> None:
+        if isinstance(answer.get("answer"), list):
+            raise AnswerError("schema_mismatch", "a list")
 
 
 def test_an_output_that_was_edited_into_something_else_is_set_aside_and_one_that_was_corrected_is_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = store_in(tmp_path, check=no_list)
+    store = store_in(tmp_path, contract=NoList())
     save(store, accepted())
-    damage(store.accepted_path(ID), lambda content: content["parsed"].update(answer="corrected"))
-    output = store.accepted(ID)
+    damage(store.index.output_path(ID), lambda content: content["parsed"].update(answer="corrected"))
+    output = store.index.output(ID)
     assert output is not None
     assert output.parsed["answer"] == "corrected"
-    damage(store.accepted_path(ID), lambda content: content["parsed"].update(answer=[]))
-    assert store.accepted(ID) is None
-    assert "no longer what the schema asks for" in caplog.text
+    damage(store.index.output_path(ID), lambda content: content["parsed"].update(answer=[]))
+    assert store.index.output(ID) is None
+    assert "no longer matches the schema" in caplog.text
 
 
 def test_an_output_that_nobody_edited_is_never_checked_again(tmp_path: Path) -> None:
-    store = store_in(tmp_path, check=no_list)
+    store = store_in(tmp_path, contract=NoList())
     save(store, accepted(parsed={"answer": []}))
-    assert store.accepted(ID) is not None
+    assert store.index.output(ID) is not None
 
 
 @pytest.mark.parametrize("change", [{"cache_id": cache_id(1)}, {"parsed": []}])
@@ -166,7 +174,7 @@ def test_a_folder_in_which_nothing_can_be_written_is_told(tmp_path: Path, folder
     store = store_in(tmp_path)
     store.check_room()
     assert [path.name for path in tmp_path.iterdir()] == ["llm_outputs"]
-    store.outputs.rmdir()
+    store.index.folders.outputs.rmdir()
     (tmp_path / folder).write_text("a file")
     with pytest.raises(RunPermanentError, match=rf"{folder} cannot be written to .*no call was made") as caught:
         store.check_room()
@@ -174,17 +182,17 @@ def test_a_folder_in_which_nothing_can_be_written_is_told(tmp_path: Path, folder
 
 
 def test_what_was_set_aside_before_is_kept(store: FileStore) -> None:
-    store.outputs.mkdir()
+    store.index.folders.outputs.mkdir()
     for content in (b"first", b"second"):
-        store.accepted_path(ID).write_bytes(content)
-        assert store.accepted(ID) is None
-    assert sorted(path.read_bytes() for path in store.outputs.iterdir()) == [b"first", b"second"]
+        store.index.output_path(ID).write_bytes(content)
+        assert store.index.output(ID) is None
+    assert sorted(path.read_bytes() for path in store.index.folders.outputs.iterdir()) == [b"first", b"second"]
 
 
 def test_a_leftover_of_a_dead_process_is_no_output(store: FileStore) -> None:
-    store.outputs.mkdir()
-    (store.outputs / f".{ID}.json.0a1b2c3d.tmp").write_bytes(b"{")
-    assert store.state(ID) == "missing"
+    store.index.folders.outputs.mkdir()
+    (store.index.folders.outputs / f".{ID}.json.0a1b2c3d.tmp").write_bytes(b"{")
+    assert store.index.state(ID) == "missing"
 
 
 # Failed attempts.
@@ -196,15 +204,17 @@ def test_failures_are_numbered_on_and_none_is_overwritten(tmp_path: Path) -> Non
         number = store.next_attempt(ID)
         assert number == 2 * run + 1
         save(store, failed(attempt=number), failed(attempt=number + 1, message=f"run {run}"))
-    assert sorted(path.name for path in store.failures.iterdir()) == [f"{ID}__a{number}.json" for number in range(1, 7)]
-    last = store.last_failure(ID)
+    assert sorted(path.name for path in store.index.folders.failures.iterdir()) == [
+        f"{ID}__a{number}.json" for number in range(1, 7)
+    ]
+    last = store.index.last_failure(ID)
     assert last is not None
     assert (last.meta["attempt_outer"], last.error["message"]) == (6, "run 2")
 
 
 def test_numbers_above_nine_are_numbers(store: FileStore) -> None:
     save(store, *(failed(attempt=number) for number in range(1, 12)))
-    last = store.last_failure(ID)
+    last = store.index.last_failure(ID)
     assert store.next_attempt(ID) == 12
     assert last is not None
     assert last.meta["attempt_outer"] == 11
@@ -212,7 +222,7 @@ def test_numbers_above_nine_are_numbers(store: FileStore) -> None:
 
 def test_failures_of_one_question_are_not_those_of_another(store: FileStore) -> None:
     save(store, failed(1))
-    assert (store.next_attempt(cache_id(1)), store.next_attempt(ID), store.state(ID)) == (2, 1, "missing")
+    assert (store.next_attempt(cache_id(1)), store.next_attempt(ID), store.index.state(ID)) == (2, 1, "missing")
 
 
 @pytest.mark.parametrize(
@@ -225,34 +235,34 @@ def test_failures_of_one_question_are_not_those_of_another(store: FileStore) -> 
 )
 def test_the_last_failure_says_how_the_question_stands(store: FileStore, failure_class: str, state: str) -> None:
     save(store, failed(attempt=1, failure_class="item_permanent"), failed(attempt=2, failure_class=failure_class))
-    assert store.state(ID) == state
+    assert store.index.state(ID) == state
 
 
 def test_an_output_outweighs_earlier_and_later_failures(store: FileStore) -> None:
     save(store, failed(attempt=1), accepted(), failed(attempt=2, failure_class="item_permanent"))
-    assert store.state(ID) == "accepted"
+    assert store.index.state(ID) == "accepted"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"class": "new kind"}'])
-def test_an_unreadable_failure_still_is_one(store: FileStore, content: bytes) -> None:
+def test_an_unreadable_failure_still_is_one(store: FileStore, tmp_path: Path, content: bytes) -> None:
     save(store, failed(attempt=1))
-    store.failure_path(ID, 2).write_bytes(content)
-    later = replace(store)
-    assert (later.state(ID), later.next_attempt(ID)) == ("failed", 3)
+    store.index.failure_path(ID, 2).write_bytes(content)
+    later = store_in(tmp_path)
+    assert (later.index.state(ID), later.next_attempt(ID)) == ("failed", 3)
 
 
-def test_a_failure_without_its_first_number_still_is_one(store: FileStore) -> None:
+def test_a_failure_without_its_first_number_still_is_one(store: FileStore, tmp_path: Path) -> None:
     # Somebody deleted the oldest file.
     save(store, failed(attempt=1), failed(attempt=2))
-    store.failure_path(ID, 1).unlink()
-    later = replace(store)
-    assert (later.state(ID), later.next_attempt(ID)) == ("failed", 3)
+    store.index.failure_path(ID, 1).unlink()
+    later = store_in(tmp_path)
+    assert (later.index.state(ID), later.next_attempt(ID)) == ("failed", 3)
 
 
 def test_failures_are_not_kept_where_that_is_switched_off(tmp_path: Path) -> None:
     store = store_in(tmp_path, keep_failures=False)
     save(store, failed())
-    assert not store.failures.exists()
+    assert not store.index.folders.failures.exists()
     assert store.next_attempt(ID) == 1
 
 
@@ -266,10 +276,10 @@ def test_a_mark_goes_with_the_output_that_replaces_the_old_one_and_no_sooner(tmp
     save(store, failed(0))
     again = store_in(tmp_path)
     assert again.is_forced(ID)
-    assert again.state(ID) == "accepted"
+    assert again.index.state(ID) == "accepted"
     save(again, accepted(0, parsed={"answer": "new", "certain": True}))
     assert (again.is_forced(ID), again.is_forced(cache_id(1))) == (False, True)
-    output = again.accepted(ID)
+    output = again.index.output(ID)
     assert output is not None
     assert output.parsed["answer"] == "new"
 
@@ -284,14 +294,14 @@ def test_marking_twice_or_nothing_is_no_fault(store: FileStore) -> None:
 
 def test_integers_beyond_64_bits_are_kept(store: FileStore) -> None:
     save(store, accepted(parsed={"answer": 2**80}))
-    output = store.accepted(ID)
+    output = store.index.output(ID)
     assert output is not None
     assert output.parsed == {"answer": 2**80}
 
 
 def test_a_failure_file_names_its_class_as_the_field_is_called(store: FileStore) -> None:
     save(store, failed(failure_class="transient"))
-    content = json.loads(store.failure_path(ID, 1).read_bytes())
+    content = json.loads(store.index.failure_path(ID, 1).read_bytes())
     assert (content["class"], content["error"]) == ("transient", {"message": "no", "type": "AnswerError"})
-    write_json(store.failure_path(ID, 2), content)
-    assert store.last_failure(ID) == failed(failure_class="transient")
+    write_json(store.index.failure_path(ID, 2), content)
+    assert store.index.last_failure(ID) == failed(failure_class="transient")

@@ -1,0 +1,179 @@
+"""Mistakes in the user's files: all of them, where they are, and never a secret."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from llmbatch_assets.domain.mistakes import MAX_SCHEMA_MISTAKES, parameter_mistakes, prompt_warnings, schema_mistakes
+from llmbatch_assets.domain.parameters import read_parameters
+from llmbatch_assets.domain.prompt import PromptTemplate
+from llmbatch_assets_tests.domain.strategies import quick
+from llmbatch_assets_tests.domain.test_parameters import BLOCKS, PASTED_KEYS, nested
+
+
+def mistakes(content: dict[str, Any]) -> list[str]:
+    """What the user of a file with this content is told."""
+    try:
+        read_parameters(content)
+    except ValidationError as problem:
+        return parameter_mistakes(problem, "configs/x.yaml")
+    return []
+
+
+@pytest.mark.parametrize("key", PASTED_KEYS)
+@pytest.mark.parametrize(
+    "place", ["llm.api_key_env", "judge.api_key_env", "llm.api_key", "judge.api_key", "llm.openai_api_key", "api_key"]
+)
+def test_a_pasted_key_is_never_echoed(place: str, key: str) -> None:
+    told = mistakes(nested(place, key))
+    assert key not in "\n".join(told)
+    assert key[8:] not in "\n".join(told)
+
+
+@quick
+@given(st.text(min_size=12, max_size=60))
+def test_no_value_of_a_key_field_is_ever_echoed(value: str) -> None:
+    told = mistakes({"llm": {"api_key_env": value, "api_key": value, "max_workers": 0}})
+    assert len(told) >= 2
+    assert value not in "\n".join(told)
+
+
+def test_a_key_in_the_file_is_refused_with_the_place_where_it_belongs() -> None:
+    (told,) = mistakes({"llm": {"api_key": "sk-secret"}})
+    assert told.startswith("configs/x.yaml: llm.api_key: ")
+    assert "environment variable" in told
+    assert "llm.api_key_env" in told
+
+
+def test_every_mistake_of_a_file_is_told_at_once() -> None:
+    told = mistakes(
+        {
+            "llm": {"max_workers": 0, "temprature": 1, "provider": "gemini"},
+            "context": {"columns": {"mode": "some"}},
+            "grouping": {"enabled": True},
+            "reports": {},
+            "cache": "no",
+        }
+    )
+    paths = {line.split(": ")[1] for line in told}
+    assert all(line.startswith("configs/x.yaml: ") for line in told)
+    assert paths == {
+        "llm.max_workers",
+        "llm.temprature",
+        "llm.provider",
+        "context.columns.mode",
+        "grouping",
+        "reports",
+        "cache",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("llm.temprature", "temperature"),
+        ("llm.modle_name", "model_name"),
+        ("context.colums", "columns"),
+        ("context.columns.exclud", "exclude"),
+        ("prompts.judge.enable", "enabled"),
+        ("grouping.max_row_per_group", "max_rows_per_group"),
+        ("reports", "report"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest_known_one(path: str, near: str) -> None:
+    (told,) = mistakes(nested(path, 1))
+    assert told.startswith(f"configs/x.yaml: {path}: unknown key; did you mean {near}")
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_an_unknown_key_like_no_other_is_answered_with_all_that_are_known(block: str) -> None:
+    (told,) = mistakes(nested(f"{block}.zzzz".lstrip("."), 1))
+    assert told.endswith(f"known here: {', '.join(BLOCKS[block].model_fields)}")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "wanted"),
+    [
+        # What is allowed, and what was found.
+        ("llm.provider", "gemini", ["'openai', 'local' or 'offline'", "found 'gemini'"]),
+        ("llm.max_workers", 0, ["greater than or equal to 1", "found '0'"]),
+        ("llm.max_workers", "8", ["valid integer", "found '8'"]),
+        ("run.timezone", "Mars", ["Europe/Paris", "found 'Mars'"]),
+        ("input.encoding", "utf-99", ["no such encoding", "found 'utf-99'"]),
+        ("llm.api_key_env", "sk-abc", ["NAME of an environment variable"]),
+        ("grouping.enabled", True, ["grouping.column must name a column"]),
+        # A block that is none.
+        ("llm", "gpt-4o", ["must be a mapping"]),
+        ("cache", ["enabled"], ["must be a mapping"]),
+        # Where a key lives that people look for elsewhere.
+        ("judge.enabled", True, ["use prompts.judge.enabled"]),
+    ],
+)
+def test_a_mistake_says_what_is_allowed_and_what_was_found(path: str, value: Any, wanted: list[str]) -> None:
+    (told,) = mistakes(nested(path, value))
+    assert [part for part in wanted if part not in told] == []
+    assert "Value error" not in told
+
+
+def test_a_long_value_is_shown_by_its_beginning() -> None:
+    (told,) = mistakes({"run": {"timezone": "x" * 5000}})
+    assert len(told) < 250
+
+
+# Schema modules.
+
+GOOD = """from pydantic import BaseModel, Field
+
+
+class LLMOutput(BaseModel):
+    answer: str = Field(..., description="It.")
+    sure: bool
+"""
+
+
+def lines(source: str) -> list[int]:
+    return [int(told.split(":")[1]) for told in schema_mistakes(source, "s.py")]
+
+
+def test_a_good_module_has_none() -> None:
+    assert schema_mistakes(GOOD, "s.py") == []
+
+
+def test_each_mistake_is_told_with_its_own_line() -> None:
+    bad = GOOD.replace("from pydantic", "import os\nprint(1)\nfrom pydantic", 1)
+    bad = bad.replace("sure: bool", "sure: bool = os.path\n    def run(\n        self,\n    ): ...\n    other: foo()")
+    assert lines(bad) == [1, 2, 8, 9, 12]
+
+
+def test_a_class_of_which_all_is_wrong_is_gone_through() -> None:
+    assert lines(GOOD + "\n\nclass Other(BaseModel):\n    a: f()\n    b: g()\n") == [10, 11]
+
+
+def test_it_ends_where_the_rest_cannot_be_judged() -> None:
+    assert lines("class A(Base):\n    x: f()\n\nimport os\n") in ([1], [4, 1])
+    assert len(schema_mistakes("this is no Python", "s.py")) == 1
+    assert len(schema_mistakes("import os\n" * 500, "s.py")) == MAX_SCHEMA_MISTAKES
+
+
+# Warnings.
+
+
+@pytest.mark.parametrize(
+    ("user", "told"),
+    [
+        ("{context}", None),
+        ("{row}", None),
+        ("{group_context} {row}", None),
+        ("{llm_schema}", "nothing of the item"),
+        ("{{context}}", "nothing of the item"),
+        ("{group_context}", "the group but not the row"),
+    ],
+)
+def test_a_prompt_that_is_the_same_for_all_items_is_told(user: str, told: str | None) -> None:
+    warnings = prompt_warnings(PromptTemplate(path="prompts/g.yaml", user=user))
+    assert [str(told) in warning for warning in warnings] == ([True] if told else [])
