@@ -1,9 +1,9 @@
-# Everything runs in .venv, which is made on first use. PYTHON=python3.12 chooses another interpreter (3.11 to 3.13).
+# All targets use .venv, which is created on first use. PYTHON=python3.12 selects another interpreter (3.11 to 3.13).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format clean
+.PHONY: run test check format docs clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/llmbatch run
@@ -23,11 +23,14 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/build.py
+
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed; name one with: make PYTHON=python3.12")'
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is required; select one with: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-local: $(BIN)/python pyproject.toml

@@ -26,7 +26,7 @@ import dagster as dg
 import yaml
 from dagster_graphql.test.utils import define_out_of_process_context, execute_dagster_graphql
 
-from llmbatch_assets.assets.batch import BatchDefinitions, build_batch
+from llmbatch_assets import BatchDefinitions, build_batch
 from llmbatch_assets.cli.session import use_project_instance
 from llmbatch_assets.resources.events import partition_events
 from llmbatch_assets.resources.events.partition_events import EventGroups, PartitionEvents

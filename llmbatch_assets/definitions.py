@@ -1,4 +1,4 @@
-"""The code location: every ``configs/*.yaml`` of the project is one batch."""
+"""The code location that Dagster loads: each ``configs/*.yaml`` of the project is one batch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = dg.get_dagster_logger("llmbatch_assets")
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """All batches of the nearest project. Raises ``ConfigError`` where its own configuration is wrong."""
+    """All batches of the nearest project. Raises ``ConfigError`` if the configuration that was found is invalid."""
     config = find_config(None, os.environ, Path.cwd())
     if not os.environ.get("DAGSTER_HOME"):
-        _tell_no_home(BatchFile(config).root / "dagster_home")
+        _warn_of_missing_home(BatchFile(config).root / "dagster_home")
     batches = list(_batches(config))
     return dg.Definitions(
         assets=[asset for batch in batches for asset in batch.assets],
@@ -30,34 +30,34 @@ def defs() -> dg.Definitions:
         schedules=[schedule for batch in batches for schedule in batch.schedules],
         sensors=[sensor for batch in batches for sensor in batch.sensors],
         resources={key: resource for batch in batches for key, resource in batch.resources.items()},
-        # Of runs that are launched without one of our jobs, such as backfills.
+        # For runs that use none of our jobs, such as backfills.
         executor=dg.in_process_executor,
     )
 
 
 def _batches(config: Path) -> Iterator[BatchDefinitions]:
-    """The batch of this file, and those beside it. A mistake in another batch does not hide this one."""
+    """The batch of this file and those beside it. Those that are invalid are skipped; this one raises."""
     for path in config_files(config):
         try:
             yield build_batch(path)
         except ConfigError as mistake:
             if path == config:
                 raise
-            _tell_left_out(path, str(mistake))
+            _report_skipped(path, str(mistake))
 
 
 @cache
-def _tell_left_out(path: Path, mistake: str) -> None:
-    # Once: Dagster asks for the definitions several times while it loads them.
+def _report_skipped(path: Path, mistake: str) -> None:
+    # Cached to log it once: Dagster calls the function several times while it loads the definitions.
     log.error(
-        f"the batch {path.stem} is left out; mend {path} (llmbatch check --config {path} tells all that is wrong) "
-        f"and reload: {mistake}"
+        f"skipping batch {path.stem}; fix {path} (llmbatch check --config {path} reports every mistake) "
+        f"and reload the definitions: {mistake}"
     )
 
 
 @cache
-def _tell_no_home(home: Path) -> None:
+def _warn_of_missing_home(home: Path) -> None:
     log.warning(
-        f"DAGSTER_HOME is not set, so Dagster forgets its runs and partitions when it ends; stop it, say "
-        f"export DAGSTER_HOME={home} and start it again (llmbatch ui does so by itself)"
+        "DAGSTER_HOME is not set: Dagster will lose runs and partitions when it exits. Stop it, run "
+        f"`export DAGSTER_HOME={home}` and restart, or use `llmbatch ui`, which sets it."
     )

@@ -128,7 +128,7 @@ def test_a_bad_file_hides_its_own_batch_only(
     assert {"llm_outputs", "second/llm_outputs"} <= keys
     assert "broken/llm_outputs" not in keys
     told = caplog.text
-    assert told.count("the batch broken is left out") == 1
+    assert told.count("skipping batch broken") == 1
     assert "llm.model: unknown key" in told
     assert "llmbatch check --config" in told
 

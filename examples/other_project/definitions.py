@@ -1,4 +1,4 @@
-"""A Dagster project with a table of its own, a batch that reads it, and an asset that uses what came of it."""
+"""A Dagster project with a table, a batch that reads it, and an asset that uses the outputs."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from llmbatch_assets.assets.batch import build_batch
+from llmbatch_assets import build_batch
 
 PROJECT = Path(__file__).parent
 
 
 @dg.asset
 def tickets() -> pd.DataFrame:
-    """Support tickets, of a warehouse or wherever else."""
+    """Support tickets, for example from a warehouse."""
     return pd.DataFrame(
         {
             "ticket": [101, 102, 103],
@@ -29,7 +29,7 @@ batch = build_batch(PROJECT / "configs/parameters.yaml", input_asset=dg.AssetKey
 
 @dg.asset(ins={"export": dg.AssetIn(key=batch.names.key("export"))})
 def urgent_tickets(export: dict[str, Any]) -> list[str]:
-    """The tickets that the model calls urgent."""
+    """The tickets that the model classified as urgent."""
     lines = (PROJECT / export["files"]["jsonl"]).read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     return [record["input"]["ticket"] for record in records if record["parsed"]["urgent"]]

@@ -1,4 +1,4 @@
-"""One batch as Dagster definitions. Public: another Dagster project can build one, too."""
+"""One batch as Dagster definitions. Other Dagster projects can build batches with it, too."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import dagster as dg
 from llmbatch_assets.assets.checks import batch_checks
 from llmbatch_assets.assets.llm_outputs import generate_pending_job, llm_outputs_asset
 from llmbatch_assets.assets.names import Names
+from llmbatch_assets.assets.prepare import prepare_assets
 from llmbatch_assets.assets.publish import publish_assets
-from llmbatch_assets.assets.schema import schema_assets
 from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedule
 from llmbatch_assets.assets.sources import source_assets
-from llmbatch_assets.assets.work_items import work_assets
 from llmbatch_assets.resources.io_manager import JsonIOManager
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.runs import ReporterFactory
@@ -30,7 +29,7 @@ STAGES = {"prepare": PREPARE, "generate": GENERATE, "publish": PUBLISH}
 
 @dataclass(frozen=True)
 class BatchDefinitions:
-    """What one batch brings into a code location."""
+    """The definitions that one batch adds to a code location."""
 
     names: Names
     assets: list[dg.AssetsDefinition | dg.SourceAsset]
@@ -41,7 +40,7 @@ class BatchDefinitions:
     resources: dict[str, object]
 
     def definitions(self) -> dg.Definitions:
-        """Everything together."""
+        """Combine them, for ``dg.Definitions.merge``."""
         return dg.Definitions(
             assets=self.assets,
             asset_checks=self.checks,
@@ -59,23 +58,22 @@ def build_batch(
     input_asset: dg.AssetKey | None = None,
     key_prefix: Sequence[str] = (),
 ) -> BatchDefinitions:
-    """The assets, checks, jobs, sensors, schedule and resources of the batch that a configuration file describes.
+    """Build the assets, checks, jobs, sensors, schedule and resources of the batch that a configuration file describes.
 
-    The file is read now, for the batch's names, and again at each run. ``reporter`` makes whoever watches a run of
-    ``llm_outputs``; by default Dagster's log does. ``input_asset`` is an asset that gives the table in place of
-    ``input.path``: a data frame, an Arrow table or a list of records. ``key_prefix`` goes before all asset keys, and
-    before the names of jobs, sensors, schedules and partitions. Raises ``ConfigError``.
+    The file is read now for the names, and again by each run. ``reporter`` makes the object that reports the progress
+    of ``llm_outputs``; by default, progress goes to Dagster's log. ``input_asset`` names an asset that returns the table,
+    in place of ``input.path``: a data frame, an Arrow table or a list of records. ``key_prefix`` is put before all asset
+    keys and before the names of jobs, sensors, schedules and partitions. Raises ``ConfigError``.
     """
     batch_file = config if isinstance(config, BatchFile) else BatchFile(Path(config).resolve())
     batch = batch_file.load()
     names = Names(batch.name, tuple(key_prefix))
     with warnings.catch_warnings():
-        for joint in ("backfill_policy", "observable_source_asset"):
-            warnings.filterwarnings("ignore", message=f".*`{joint}`", category=dg.BetaWarning)
+        for feature in ("backfill_policy", "observable_source_asset"):
+            warnings.filterwarnings("ignore", message=f".*`{feature}`", category=dg.BetaWarning)
         assets: list[dg.AssetsDefinition | dg.SourceAsset] = [
             *source_assets(batch_file, names, table=input_asset is None),
-            *schema_assets(batch_file, names, reporter),
-            *work_assets(batch_file, names, input_asset),
+            *prepare_assets(batch_file, names, reporter, input_asset),
             llm_outputs_asset(batch_file, names, reporter),
             *publish_assets(batch_file, names),
         ]
@@ -97,9 +95,10 @@ def build_batch(
 
 def _jobs(names: Names, tags: dict[str, str]) -> dict[str, Job]:
     descriptions = {
-        "prepare": "Schema, snapshot and work items: everything before the first call.",
-        "generate": "Generate what its configuration selects, without a partition; or the partitions that are chosen.",
-        "publish": "Export and report.",
+        "prepare": "Prepares schema, snapshot and work items: everything before the first call.",
+        "generate": "Generates the selected partitions. Launched without partitions (CLI, sensors), generates what the run "
+        "config selects. In the UI, use generate_pending.",
+        "publish": "Writes the export and the report.",
     }
     return {
         stage: dg.define_asset_job(
@@ -107,7 +106,7 @@ def _jobs(names: Names, tags: dict[str, str]) -> dict[str, Job]:
             selection=dg.AssetSelection.assets(*(names.key(asset) for asset in assets)),
             description=descriptions[stage],
             tags=tags,
-            # A process of its own for each step takes seconds longer than most steps.
+            # Starting a process per step would take seconds, longer than most steps.
             executor_def=dg.in_process_executor,
         )
         for stage, assets in STAGES.items()

@@ -1,4 +1,4 @@
-"""What a batch calls its assets, partitions and jobs."""
+"""Names of the assets, partitions, jobs and resources of a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmbatch_assets.domain.parameters import DEFAULT_BATCH
 
 @dataclass(frozen=True)
 class Names:
-    """Names of one batch. The default batch has plain ones, every other its own prefix; ``prefix`` goes before both."""
+    """Names of one batch. All batches but the default one have the batch as a prefix; ``prefix`` comes before it."""
 
     batch: str
     prefix: tuple[str, ...] = ()
@@ -22,15 +22,13 @@ class Names:
 
     @property
     def group(self) -> str:
-        """The asset group."""
         return "llmbatch" if self.is_default else self.batch
 
     def key(self, asset: str) -> dg.AssetKey:
-        """The key of an asset."""
         return dg.AssetKey([*self._before, asset])
 
     def own(self, name: str) -> str:
-        """A name that is global in a Dagster instance or code location: a job's, a resource's, partitions'."""
+        """A name that must be unique in the Dagster instance or code location: of a job, a resource or partitions."""
         return "__".join([*self._before, name])
 
     @property
@@ -39,10 +37,9 @@ class Names:
 
     @property
     def partitions(self) -> dg.DynamicPartitionsDefinition:
-        """One key per work item. The name is the batch's own, or one batch would delete another's keys."""
+        """One key per work item. Each batch has its own definition; otherwise one would delete another's keys."""
         return dg.DynamicPartitionsDefinition(name=self.own("work_items"))
 
     @property
     def io_manager(self) -> str:
-        """The resource key of the batch's I/O manager."""
         return self.own("json_io_manager")

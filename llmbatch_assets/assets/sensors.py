@@ -1,4 +1,4 @@
-"""Sensors and the schedule of a batch, off until somebody turns them on: they run the stages without a command."""
+"""Sensors and the schedule of a batch. They launch stages without a command, and are off by default."""
 
 import json
 from collections.abc import Sequence
@@ -8,52 +8,60 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from llmbatch_assets.assets.names import Names
-from llmbatch_assets.assets.sources import FINGERPRINTS
 from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.versions import recorded_version
+from llmbatch_assets.stages.prepare import SOURCE_VERSIONS
 from llmbatch_assets.stages.project import BatchFile
 
 Job: TypeAlias = dg.JobDefinition | UnresolvedAssetJobDefinition
 WATCH_SEC = 30
+CALLS_THE_MODEL = " This calls the model."
 
 
 def batch_sensors(
     batch_file: BatchFile, names: Names, jobs: dict[str, Job], *, table: bool
 ) -> list[dg.SensorDefinition]:
-    """What chains the stages, and what begins with the first one when a file has changed.
+    """Sensors that launch the next stage after each one, and one that launches the first stage when a file changes.
 
-    A run of the command line starts none of them: it brings its own next stage. ``table`` says that the table is a file.
+    Runs of the command line trigger none of them, because they run all stages themselves. ``table`` is true if the table
+    is a file.
     """
     generate, publish = jobs["generate"], jobs["publish"]
     generating = [generate, jobs["generate_pending"]]
     success, failure = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
     return [
-        _chain(names.own("generate_after_prepare"), success, [jobs["prepare"]], generate),
-        _chain(names.own("publish_after_generate"), success, generating, publish),
-        _chain(names.own("publish_after_failed_items"), failure, generating, publish),
-        _watch(batch_file, names, jobs["prepare"], [name for name in FINGERPRINTS if table or name != "input_table"]),
+        _chaining_sensor(names.own("generate_after_prepare"), success, [jobs["prepare"]], generate, CALLS_THE_MODEL),
+        _chaining_sensor(names.own("publish_after_generate"), success, generating, publish),
+        _chaining_sensor(names.own("publish_after_failed_items"), failure, generating, publish),
+        _watching_sensor(
+            batch_file, names, jobs["prepare"], [name for name in SOURCE_VERSIONS if table or name != "input_table"]
+        ),
     ]
 
 
 def daily_schedule(names: Names, prepare: Job, timezone: str) -> dg.ScheduleDefinition:
-    """The first stage once a day, for a table whose changes no sensor sees; the sensors chain the rest to it."""
+    """Launches the first stage daily, for tables whose changes no sensor sees; the sensors launch the other stages."""
     return dg.ScheduleDefinition(
         name=names.own("prepare_daily"),
         job=prepare,
         cron_schedule="0 3 * * *",
         execution_timezone=timezone,
-        description=f"Runs {prepare.name} at three in the morning of run.timezone.",
+        description=f"Launches {prepare.name} daily at 03:00 (run.timezone).",
     )
 
 
-def _chain(name: str, status: dg.DagsterRunStatus, after: Sequence[Job], then: Job) -> dg.SensorDefinition:
+def _chaining_sensor(
+    name: str, status: dg.DagsterRunStatus, after: Sequence[Job], then: Job, remark: str = ""
+) -> dg.SensorDefinition:
+    ended = "succeeds" if status is dg.DagsterRunStatus.SUCCESS else "fails"
+
     @dg.run_status_sensor(
         name=name,
         run_status=status,
         monitored_jobs=list(after),
         request_job=then,
         minimum_interval_seconds=5,
-        description=f"Runs {then.name} after {' or '.join(job.name for job in after)} has ended as {status.value}.",
+        description=f"Launches {then.name} when {' or '.join(job.name for job in after)} {ended}.{remark}",
     )
     def chain(context: dg.RunStatusSensorContext) -> dg.RunRequest:
         return dg.RunRequest(run_key=context.dagster_run.run_id)
@@ -61,25 +69,25 @@ def _chain(name: str, status: dg.DagsterRunStatus, after: Sequence[Job], then: J
     return chain
 
 
-def _watch(batch_file: BatchFile, names: Names, prepare: Job, sources: Sequence[str]) -> dg.SensorDefinition:
+def _watching_sensor(batch_file: BatchFile, names: Names, prepare: Job, sources: Sequence[str]) -> dg.SensorDefinition:
     @dg.sensor(
         name=names.own("prepare_after_changes"),
         job=prepare,
         minimum_interval_seconds=WATCH_SEC,
-        description=f"Runs {prepare.name} when the table, a prompt or the configuration is not what the last run saw.",
+        description=f"Launches {prepare.name} when the table, a prompt or the configuration differs from the last run.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
             batch = batch_file.load()
-            now = {name: FINGERPRINTS[name](batch) for name in sources}
+            now = {name: SOURCE_VERSIONS[name](batch) for name in sources}
         except (LlmBatchError, OSError) as mistake:
-            return dg.SkipReason(f"nothing is run until this is mended: {mistake}")
+            return dg.SkipReason(f"fix this first: {mistake}")
         seen = {name: recorded_version(context.instance, names.key(name)) for name in now}
         changed = [name for name, version in now.items() if version != seen[name]]
         cursor = json.dumps(now, sort_keys=True)
-        # A change is acted upon once, also if that run fails.
+        # Each change launches one run, even if that run fails.
         if not changed or context.cursor == cursor:
-            return dg.SkipReason("table, prompts and configuration are what the last run saw")
+            return dg.SkipReason("table, prompts and configuration have not changed since the last run")
         return dg.SensorResult([dg.RunRequest(tags={"llmbatch/changed": ",".join(changed)})], cursor=cursor)
 
     return watch

@@ -9,22 +9,22 @@ from importlib import import_module
 
 import click
 
-# In the order in which --help lists them. A command's module, of the same name, is imported when it is asked for.
+# In the order in which --help lists them. Each is defined in the module of its name, which is imported on use.
 COMMANDS = {
-    "init": "Make a new project in a folder.",
+    "init": "Create a new project in a folder.",
     "check": "Find every mistake in configuration, prompts, schema and table.",
     "plan": "Show what `llmbatch run` would do: items by reason, what changed, tokens, cost and time.",
     "run": "Run the batch: schema, snapshot, work items, outputs, export, report.",
-    "status": "Tell how the batch stands: items by state, failures by cause, calls and their cost.",
-    "show": "Show one item: what was asked, each attempt, and what came of it.",
+    "status": "Show the state of the batch: items by state, failures by cause, calls and their cost.",
+    "show": "Show one item: its prompt, each attempt, and its output.",
     "diff": "Compare current outputs with those from before a change of prompt, schema, model or judge.",
-    "prune": "List or delete files that the present settings do not use.",
+    "prune": "List or delete files that the current settings do not use.",
     "ui": "Open the project in Dagster: lineage, partitions, runs.",
 }
 
 
 class _Commands(click.Group):
-    """Imports a command when it is used: what one needs takes time that another should not."""
+    """Imports a command only when it is used, because some take seconds to import."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -53,7 +53,7 @@ class _Commands(click.Group):
 def main() -> None:
     """Turn every row of a table into a validated, judged and cached JSON output of an LLM.
 
-    Begin with: llmbatch init DIR. Each command has its own --help.
+    Start with: llmbatch init DIR. Each command has its own --help.
     """
-    # Python would look for garbage once more before it ends: half a second with what Dagster has loaded.
+    # Skip the garbage collection at exit: with Dagster loaded it takes half a second.
     atexit.register(gc.freeze)

@@ -1,4 +1,4 @@
-"""``llmbatch check``: every mistake in the user's files at once."""
+"""``llmbatch check``: report every mistake in the user's files at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from llmbatch_assets.cli.session import (
     config_option,
     open_batch_file,
     print_line,
+    reporting_errors,
     set_up_logging,
-    telling_mistakes,
 )
 from llmbatch_assets.domain.text import counted, flatten
 from llmbatch_assets.stages.check import CheckResult, check_batch, ping
@@ -24,26 +24,26 @@ from llmbatch_assets.stages.project import BatchFile, config_files
 @click.command()
 @config_option
 @click.option(
-    "--ping", "is_pinged", is_flag=True, help="Also make one minimal call to each model; it may cost a little."
+    "--ping", "is_pinged", is_flag=True, help="Also make one minimal call to each model; this may cost a little."
 )
 def check(config: str | None, is_pinged: bool) -> None:
     """Find every mistake in configuration, prompts, schema and table.
 
-    All of them are told, of all files, and what is probably not meant as a warning. Nothing is called or written, but
-    with --ping. Without --config every batch in configs/ is checked.
+    Reports every mistake in all files, and suspicious settings as warnings. Makes no calls (except with --ping) and
+    writes nothing. Without --config, checks every batch in configs/.
 
-    Exit codes: 0 no mistake (there may be warnings), 2 mistakes, or a model that does not answer.
+    Exit codes: 0 no mistakes (there may be warnings), 2 mistakes, or a model that does not answer.
     """
-    with telling_mistakes():
+    with reporting_errors():
         batch_file = open_batch_file(config)
         set_up_logging(logging.getLevelName(logging.WARNING))
         files = [batch_file] if config else [BatchFile(path) for path in config_files(batch_file.path)]
-        is_good = [_checked(one, is_pinged) for one in files]
-    if not all(is_good):
+        passed = [_check(one, is_pinged) for one in files]
+    if not all(passed):
         sys.exit(EXIT_INPUT)
 
 
-def _checked(batch_file: BatchFile, is_pinged: bool) -> bool:
+def _check(batch_file: BatchFile, is_pinged: bool) -> bool:
     found = check_batch(batch_file)
     for kind, lines in (("mistake", found.mistakes), ("warning", found.warnings)):
         for line in lines:
@@ -51,7 +51,7 @@ def _checked(batch_file: BatchFile, is_pinged: bool) -> bool:
     print_line(f"{_shown(batch_file)}: {_summary(found)}")
     if not is_pinged or found.mistakes:
         return not found.mistakes
-    return _answers(batch_file)
+    return _ping_models(batch_file)
 
 
 def _shown(batch_file: BatchFile) -> str:
@@ -61,14 +61,14 @@ def _shown(batch_file: BatchFile) -> str:
 
 def _summary(found: CheckResult) -> str:
     planned = "" if found.n_items is None else f", {counted(found.n_items, 'item')}"
-    return f"{_counted(found.mistakes, 'mistake')}, {_counted(found.warnings, 'warning')}{planned}"
+    return f"{_number_of(found.mistakes, 'mistake')}, {_number_of(found.warnings, 'warning')}{planned}"
 
 
-def _counted(lines: list[str], what: str) -> str:
+def _number_of(lines: list[str], what: str) -> str:
     return counted(len(lines), what) if lines else f"no {what}s"
 
 
-def _answers(batch_file: BatchFile) -> bool:
+def _ping_models(batch_file: BatchFile) -> bool:
     pongs = list(ping(batch_file.load()))
     for pong in pongs:
         print_line(pong.message)

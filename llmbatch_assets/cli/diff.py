@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 
 from llmbatch_assets.cli.plan import show_differences
-from llmbatch_assets.cli.session import config_option, console, open_batch_file, set_up_logging, telling_mistakes
+from llmbatch_assets.cli.session import config_option, console, open_batch_file, reporting_errors, set_up_logging
 from llmbatch_assets.domain.plan.difference import CHANGE_LABELS, Comparison, compare_outputs
 from llmbatch_assets.domain.plan.rerun_reasons import LABELS
 from llmbatch_assets.domain.text import counted, visible
@@ -43,7 +43,7 @@ def diff(
 
     Exit codes: 0 success, 1 a file cannot be written, 2 wrong usage, configuration or input.
     """
-    with telling_mistakes():
+    with reporting_errors():
         batch = open_batch_file(config, offline=offline).load()
         set_up_logging(batch.parameters.run.log_level)
         comparer = Comparer(batch)

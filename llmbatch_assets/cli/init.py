@@ -1,4 +1,4 @@
-"""``llmbatch init``: a new project that runs at once."""
+"""``llmbatch init``: create a project with a sample that runs at once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 
 import click
 
-from llmbatch_assets.adapters.files.atomic import write_atomically
-from llmbatch_assets.cli.session import print_line, telling_mistakes
+from llmbatch_assets.cli.session import print_line, reporting_errors
 from llmbatch_assets.domain.text import slug
-from llmbatch_assets.errors import InputError
+from llmbatch_assets.stages.project import create_files
 
-# Files that a package cannot hold by their own names, or that have another place in it.
-_PLACES = {"gitignore": ".gitignore"}
+# Packages cannot hold a file of this name.
+_RENAMED = {"gitignore": ".gitignore"}
 _NAME = b"@name@"
 DEFAULT_NAME = "llm-batches"
 
@@ -23,35 +22,39 @@ DEFAULT_NAME = "llm-batches"
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
-    """Make a new project in a folder.
+    """Create a new project in a folder.
 
-    It holds a sample: a table, prompts, a schema, a configuration in which each key is explained, and what Dagster needs.
-    DIR is made where it is missing. No file that exists is written over: where one is in the way, nothing is written.
+    The project contains a sample: a table, prompts, a schema, a configuration with every key explained, and Dagster's
+    settings. DIR is created if it does not exist. Existing files are never overwritten: if one of the project's files
+    exists already, nothing is written.
 
-    Exit codes: 0, 2 where a file is in the way.
+    Exit codes: 0 success, 2 a file exists already.
     """
-    with telling_mistakes():
+    with reporting_errors():
         files = dict(project_files(folder.resolve().name))
-        in_the_way = [str(folder / name) for name in files if (folder / name).exists()]
-        if in_the_way:
-            raise InputError(
-                f"nothing was written, since there are already: {', '.join(in_the_way)}; name another folder, or move them"
-            )
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file; name a folder")
-        for name, content in files.items():
-            write_atomically(folder / name, content)
-    for line in _next_steps(folder, len(files)):
-        print_line(line)
+        create_files(folder, files)
+    print_line(f"Created a project of {len(files)} files in {folder}. Next steps:")
+    for line in NEXT_STEPS:
+        print_line(line.format(folder=folder))
+
+
+NEXT_STEPS = (
+    "  cd {folder}",
+    "  llmbatch check          find mistakes in the configuration, prompts, schema and table",
+    "  llmbatch run --offline  dry run with made-up answers",
+    "  llmbatch run            run a small model on this machine: pip install 'llmbatch-assets[local]'",
+    "  llmbatch ui             open the project in Dagster",
+    "Then replace the sample's table, prompts and schema by your own; configs/parameters.yaml names them.",
+)
 
 
 def project_files(name: str) -> Iterator[tuple[str, bytes]]:
-    """The files of a new project by their paths; ``name`` is what the project is called."""
+    """The files of a new project called ``name``, by path."""
     package = resources.files("llmbatch_assets.cli")
     yield "dagster_home/dagster.yaml", package.joinpath("dagster.yaml").read_bytes()
     project_name = (slug(name) if name.isascii() else "") or DEFAULT_NAME
     for path, file in _walk(package.joinpath("project")):
-        yield _PLACES.get(path, path), file.read_bytes().replace(_NAME, project_name.encode())
+        yield _RENAMED.get(path, path), file.read_bytes().replace(_NAME, project_name.encode())
 
 
 def _walk(folder: Traversable, above: str = "") -> Iterator[tuple[str, Traversable]]:
@@ -60,15 +63,3 @@ def _walk(folder: Traversable, above: str = "") -> Iterator[tuple[str, Traversab
             yield from _walk(entry, f"{above}{entry.name}/")
         elif entry.is_file():
             yield f"{above}{entry.name}", entry
-
-
-def _next_steps(folder: Path, n_files: int) -> list[str]:
-    return [
-        f"made a project of {n_files} files in {folder}; go on with:",
-        f"  cd {folder}",
-        "  llmbatch check          what is there, and whether it fits together",
-        "  llmbatch run --offline  a dry run with made-up answers",
-        "  llmbatch run            with a small model on this machine: pip install 'llmbatch-assets[local]'",
-        "  llmbatch ui             the same in Dagster",
-        "Then put your own table, prompts and schema in place of the sample's; configs/parameters.yaml says where.",
-    ]

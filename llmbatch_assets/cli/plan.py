@@ -7,7 +7,7 @@ import json
 import click
 from rich.table import Table
 
-from llmbatch_assets.cli.session import config_option, console, open_batch_file, set_up_logging, telling_mistakes
+from llmbatch_assets.cli.session import config_option, console, open_batch_file, reporting_errors, set_up_logging
 from llmbatch_assets.domain.plan.difference import ChangedValue, Differences
 from llmbatch_assets.domain.plan.estimate import Estimate, Range
 from llmbatch_assets.domain.plan.report import BudgetCheck, PlanReport, format_duration
@@ -37,7 +37,7 @@ def plan(
 
     Exit codes: 0 success, 2 wrong usage, configuration or input.
     """
-    with telling_mistakes():
+    with reporting_errors():
         batch = open_batch_file(config, offline=offline).load()
         set_up_logging(batch.parameters.run.log_level)
         selection = Selection(limit=limit, sample=sample, retry_failed=retry_failed)

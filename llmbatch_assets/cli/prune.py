@@ -13,7 +13,7 @@ from llmbatch_assets.cli.session import (
     open_batch_file,
     print_json,
     print_line,
-    telling_mistakes,
+    reporting_errors,
 )
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.project import Batch
@@ -45,7 +45,7 @@ def prune(config: str | None, is_deleting: bool, gone_rows: bool, as_json: bool)
 
     Exit codes: 0 success, 1 a run is working on the batch, 2 invalid configuration or input.
     """
-    with telling_mistakes():
+    with reporting_errors():
         batch_file = open_batch_file(config)
         pruning, batch = find_unused(batch_file, gone_rows=gone_rows), batch_file.load()
         kinds = _by_kind(pruning.unused)

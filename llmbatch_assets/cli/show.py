@@ -14,7 +14,7 @@ from llmbatch_assets.cli.session import (
     open_batch_file,
     print_json,
     print_line,
-    telling_mistakes,
+    reporting_errors,
 )
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.ledger import CallRecord
@@ -41,7 +41,7 @@ def show(item: str, config: str | None, offline: bool, as_json: bool) -> None:
 
     Exit codes: 0 success, 2 no match, several matches, or invalid configuration or input.
     """
-    with telling_mistakes():
+    with reporting_errors():
         batch = open_batch_file(config, offline=offline).load()
         found = item_details(batch, item)
         if as_json:

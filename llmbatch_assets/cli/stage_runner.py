@@ -1,8 +1,10 @@
-"""The stages of a run, each one Dagster run in this process."""
+"""Run the stages of a batch, each as one Dagster run in this process."""
 
 from __future__ import annotations
 
 import signal
+import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -12,9 +14,8 @@ from dagster._core.utils import make_new_run_id
 from dagster._utils.interrupts import capture_interrupts
 
 from llmbatch_assets.assets.batch import STAGES, build_batch
-from llmbatch_assets.cli.progress import TerminalReporter, tell
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
-from llmbatch_assets.cli.signals import SignalsNoted
+from llmbatch_assets.cli.terminal import TerminalReporter, report
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import RunInterruptedError
@@ -25,9 +26,43 @@ from llmbatch_assets.stages.export import notes_on_export
 from llmbatch_assets.stages.generate.progress import GenerateResult
 from llmbatch_assets.stages.project import Batch, BatchFile
 
+# Values of an asset's configuration, by the asset's name.
+RunConfig = Mapping[str, Mapping[str, object]]
+
+
+class SignalRecorder:
+    """Records signals until it is closed, beside whatever handles them.
+
+    Dagster's handlers raise the same exception for SIGTERM and Ctrl-C. Python itself writes the number of each signal
+    to the wakeup descriptor before it calls any handler.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._previous = -1
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if self._is_main:
+            self._previous = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+
+    def last(self) -> int:
+        """The number of the last signal that ends a process; 0 if none has come."""
+        try:
+            numbers = self._reader.recv(4096)
+        except BlockingIOError:
+            return 0
+        return next((number for number in reversed(numbers) if number in (signal.SIGINT, signal.SIGTERM)), 0)
+
+    def close(self) -> None:
+        if self._is_main:
+            signal.set_wakeup_fd(self._previous)
+        self._reader.close()
+        self._writer.close()
+
 
 class StageRunner:
-    """Runs stages of one batch and tells how they went."""
+    """Runs the stages of one batch and prints the summary."""
 
     def __init__(self, batch_file: BatchFile, batch: Batch) -> None:
         self._batch_file = batch_file
@@ -35,44 +70,33 @@ class StageRunner:
         self._reporter = TerminalReporter(batch.parameters.cache.verbose)
         self._built = build_batch(batch_file, reporter=lambda _context, _batch: self._reporter)
         self._definitions = self._built.definitions()
-        # The signal that ended the run, 0 if none did.
+        # The signal that ended the run; 0 if none did.
         self._interrupted = 0
-        self._unpublished = False
+        self._publish_failed = False
 
-    @property
-    def _dagster_log_level(self) -> str:
-        # What a user has to know of a run is told by the reporter; Dagster's log has a dozen lines for each.
-        return "DEBUG" if self._batch.parameters.run.log_level == "DEBUG" else "CRITICAL"
-
-    def run(self, assets: Sequence[str], config: Mapping[str, Mapping[str, object]]) -> int:
-        """Run the assets stage by stage, with their configuration by name; gives the exit code."""
+    def run_stages(self, assets: Sequence[str], config: RunConfig) -> int:
+        """Run the assets stage by stage and return the exit code."""
         use_project_instance(self._batch.root)
-        with translating_storage_errors(), _closing_whole(open_instance()) as instance:
-            _tell_orphans(close_orphans(instance))
+        with translating_storage_errors(), _disposing_uninterrupted(open_instance()) as instance:
+            _report_orphans(close_orphans(instance))
             for stage, members in STAGES.items():
                 chosen = [asset for asset in members if asset in assets]
-                if stage == "publish" and self._reporter.outcome is not None:
-                    self._tell_changes()
+                if stage == "publish":
+                    self._report_changes()
                 if chosen:
-                    self._stage(instance, stage, chosen, {name: config[name] for name in chosen if name in config})
+                    self._run_stage(instance, stage, chosen, {name: config[name] for name in chosen if name in config})
                 if self._interrupted:
                     break
-        self._summary(assets)
+        self._report_summary(assets)
         code = _exit_code(self._reporter.outcome, self._interrupted)
-        # Nothing was published: a script must not go on as if it were.
-        return code if self._interrupted or not self._unpublished else EXIT_STOPPED
+        # A script must not continue as if there were an export.
+        return EXIT_STOPPED if self._publish_failed and not self._interrupted else code
 
-    def _stage(
-        self,
-        instance: dg.DagsterInstance,
-        stage: str,
-        assets: Sequence[str],
-        config: Mapping[str, Mapping[str, object]],
-    ) -> None:
+    def _run_stage(self, instance: dg.DagsterInstance, stage: str, assets: Sequence[str], config: RunConfig) -> None:
         names = self._built.names
-        tell(f"{stage}: {', '.join(assets)}", style="bold")
+        report(f"{stage}: {', '.join(assets)}", style="bold")
         job = self._definitions.resolve_job_def(names.own(stage))
-        noted, run_id = SignalsNoted(), make_new_run_id()
+        signals, run_id = SignalRecorder(), make_new_run_id()
         try:
             job.execute_in_process(
                 instance=instance,
@@ -85,59 +109,63 @@ class StageRunner:
                 },
             )
         except dg.Failure as failure:
-            self._unpublished = stage == "publish"
-            tell(failure.description or "failed", style="red")
+            self._publish_failed = stage == "publish"
+            report(failure.description or "failed", style="red")
         except (KeyboardInterrupt, DagsterExecutionInterruptedError) as ended:
-            self._interrupted = _signal_behind(ended) or noted.last() or signal.SIGINT
-            tell("interrupted; what was accepted is kept, and the next run goes on from there", style="red")
+            self._interrupted = _signal_behind(ended) or signals.last() or signal.SIGINT
+            report("interrupted; accepted outputs are kept, and the next run continues from here", style="red")
         finally:
-            noted.close()
+            signals.close()
             self._reporter.close()
 
-    def _tell_changes(self) -> None:
-        """Say so where somebody changed what is asked while outputs were made: the export is of what is asked now."""
-        outcome, identity = self._reporter.outcome, self._batch_file.load().source.identity
-        changed = outcome.manifest.meta.changes_since(identity) if outcome else []
+    @property
+    def _dagster_log_level(self) -> str:
+        # The reporter prints what users need; Dagster would log a dozen lines for each of its own.
+        return "DEBUG" if self._batch.parameters.run.log_level == "DEBUG" else "CRITICAL"
+
+    def _report_changes(self) -> None:
+        """Warn if somebody changed the prompt, schema or settings while outputs were generated."""
+        if self._reporter.outcome is None:
+            return
+        changed = self._reporter.outcome.manifest.meta.changes_since(self._batch_file.load().source.identity)
         if changed:
-            tell(
-                f"{', '.join(changed)} changed while the run went on: export and report hold outputs of what is asked now; "
-                "run again to make the rest",
+            report(
+                f"{', '.join(changed)} changed during the run: export and report hold only outputs made with the new "
+                "settings; run again to generate the rest",
                 style="red",
             )
 
-    def _summary(self, assets: Sequence[str]) -> None:
-        layout, parameters = self._batch.layout, self._batch.parameters
-        if self._reporter.outcome is not None:
-            tell(_counted(self._reporter.outcome), style="bold")
-            tell(f"  usage     {_spent(self._reporter.outcome)}")
-            tell(f"  outputs   {layout.llm_outputs}/")
-            if self._reporter.outcome.tally.failed:
-                tell(
-                    f"  failures  {layout.llm_failures}/ (llmbatch status tells the causes, llmbatch show ROW one of them)"
-                )
-        if self._interrupted or self._unpublished:
+    def _report_summary(self, assets: Sequence[str]) -> None:
+        layout, parameters, outcome = self._batch.layout, self._batch.parameters, self._reporter.outcome
+        if outcome is not None:
+            report(_item_counts(outcome), style="bold")
+            report(f"  usage     {_usage(outcome)}")
+            report(f"  outputs   {layout.llm_outputs}/")
+            if outcome.tally.failed:
+                hint = "causes: llmbatch status; details of one: llmbatch show ROW"
+                report(f"  failures  {layout.llm_failures}/ ({hint})")
+        if self._interrupted or self._publish_failed:
             return
         if "export" in assets:
-            tell(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
+            report(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
             for note in notes_on_export(self._batch):
-                tell(f"            {note}")
+                report(f"            {note}")
         if "report" in assets and parameters.report.enabled:
-            tell(f"  report    {layout.report('html' if parameters.report.write_html else 'md')}")
-        tell("  in Dagster: llmbatch ui")
+            report(f"  report    {layout.report('html' if parameters.report.write_html else 'md')}")
+        report("  in Dagster: llmbatch ui")
         if parameters.llm.provider == "offline":
-            tell("made-up answers: export and report hold them until the next run with a model", style="bold")
+            report("made-up answers: export and report contain them until the next run with a model", style="bold")
 
 
-def _tell_orphans(closed: Sequence[str]) -> None:
+def _report_orphans(closed: Sequence[str]) -> None:
     if closed:
-        tell(
-            f"closed {counted(len(closed), 'earlier run')}, of which the process is gone; what was accepted is kept: {', '.join(closed)}"
-        )
+        runs = counted(len(closed), "earlier run")
+        report(f"closed {runs} whose process is gone (accepted outputs are kept): {', '.join(closed)}")
 
 
 @contextmanager
-def _closing_whole(instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
-    """The instance, whose closing a second signal does not cut in two."""
+def _disposing_uninterrupted(instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+    """Dispose of the instance at the end; a second signal does not interrupt that."""
     try:
         yield instance
     finally:
@@ -145,7 +173,7 @@ def _closing_whole(instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]
             instance.dispose()
 
 
-def _counted(outcome: GenerateResult) -> str:
+def _item_counts(outcome: GenerateResult) -> str:
     counts, found = outcome.manifest.counts, outcome.tally.found
     others = f", {found:,} by another run" if found else ""
     return (
@@ -155,17 +183,17 @@ def _counted(outcome: GenerateResult) -> str:
     )
 
 
-def _spent(outcome: GenerateResult) -> str:
+def _usage(outcome: GenerateResult) -> str:
     usage, refused = outcome.manifest.usage, outcome.manifest.meta.pacing.rate_limited
-    in_vain = f" ({refused:,} refused as too many at a time)" if refused else ""
+    rate_limited = f" ({refused:,} hit a rate limit)" if refused else ""
     return (
-        f"{counted(usage.requests, 'call')}{in_vain}, {usage.input_tokens:,} input and {usage.output_tokens:,} output tokens, "
-        f"{format_cost(usage.cost_usd, usage.n_unknown_cost)}"
+        f"{counted(usage.requests, 'call')}{rate_limited}, {usage.input_tokens:,} input and "
+        f"{usage.output_tokens:,} output tokens, {format_cost(usage.cost_usd, usage.n_unknown_cost)}"
     )
 
 
 def _signal_behind(ended: BaseException) -> int:
-    """The signal that an interruption says it came from; 0 where it does not say."""
+    """The signal that caused an interruption; 0 if unknown."""
     link: BaseException | None = ended
     while link is not None:
         if isinstance(link, RunInterruptedError):

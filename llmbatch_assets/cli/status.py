@@ -13,7 +13,7 @@ from llmbatch_assets.cli.session import (
     open_batch_file,
     print_json,
     print_line,
-    telling_mistakes,
+    reporting_errors,
 )
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import format_cost
@@ -33,7 +33,7 @@ def status(config: str | None, offline: bool, as_json: bool) -> None:
 
     Exit codes: 0 success, 2 invalid configuration or input.
     """
-    with telling_mistakes():
+    with reporting_errors():
         found = batch_status(open_batch_file(config, offline=offline).load())
         if as_json:
             print_json(found.model_dump(mode="json", by_alias=True))

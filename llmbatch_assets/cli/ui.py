@@ -1,4 +1,4 @@
-"""``llmbatch ui``: Dagster's webserver and daemon on the project's instance."""
+"""``llmbatch ui``: start Dagster's webserver and daemon on the project's instance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from llmbatch_assets.cli.session import config_option, console, open_batch_file, telling_mistakes, use_project_instance
+from llmbatch_assets.cli.session import config_option, console, open_batch_file, reporting_errors, use_project_instance
 from llmbatch_assets.domain.text import visible
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets.stages.project import CONFIG_ENV, BatchFile, config_files
@@ -26,19 +26,19 @@ from llmbatch_assets.stages.project import CONFIG_ENV, BatchFile, config_files
 def ui(config: str | None, host: str, port: int) -> None:
     """Open the project in Dagster: lineage, partitions, runs.
 
-    Webserver and daemon run on the project's own instance, dagster_home/, until Ctrl-C. A batch in configs/ whose file
-    is wrong is left out, and told.
+    Starts Dagster's webserver and daemon on the project's own instance, dagster_home/, until Ctrl-C. Batches with an
+    invalid configuration are skipped with a message.
 
-    Exit codes: 2 for wrong configuration or a port that is taken, 0 after Ctrl-C or SIGTERM.
+    Exit codes: 0 after Ctrl-C or SIGTERM, 2 wrong configuration or a port that is in use.
     """
-    with telling_mistakes():
+    with reporting_errors():
         batch_file = open_batch_file(config)
         batch_file.load()
         for path in config_files(batch_file.path):
-            _warn_of(path)
+            _report_if_invalid(path)
         _check_port(host, port)
         home = use_project_instance(batch_file.root)
-        # Dagster would tell what is wrong with it at the end of a page.
+        # Open the instance once here: Dagster would bury the reason for a failure at the end of a long traceback.
         from llmbatch_assets.resources.instance import open_instance
         from llmbatch_assets.resources.storage_faults import translating_storage_errors
 
@@ -47,27 +47,27 @@ def ui(config: str | None, host: str, port: int) -> None:
     os.environ[CONFIG_ENV] = str(batch_file.path)
     console.print(f"Dagster on http://{host}:{port} (instance: {home})")
     where = ["-m", "llmbatch_assets.definitions", "-d", str(batch_file.root), "-h", host, "-p", str(port)]
-    # Dagster takes this process over, so that a signal meant for us ends webserver and daemon, too. It ends on SIGTERM
-    # as on SIGINT, and the latter is ignored in what a shell script has started in the background.
+    # Dagster replaces this process, so that a signal sent to it also ends webserver and daemon. Dagster handles SIGTERM as
+    # if it were SIGINT, which is ignored in background processes of shell scripts.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev", *where])
 
 
-def _warn_of(path: Path) -> None:
+def _report_if_invalid(path: Path) -> None:
     try:
         BatchFile(path).load()
     except ConfigError as mistake:
-        console.print(f"the batch {path.stem} is left out: {visible(str(mistake))}", style="red")
+        console.print(f"skipping batch {path.stem}: {visible(str(mistake))}", style="red")
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raise ``ConfigError`` where the webserver could not listen; Dagster would start a daemon first and say it late."""
+    """Raise ``ConfigError`` if the webserver cannot listen there; Dagster would start a daemon before it finds out."""
     try:
         (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         with socket.socket(family, kind, protocol) as probe:
-            # As servers do: what an ended one has left in the kernel is no obstacle.
+            # As servers do: connections of a previous server that are still closing do not block the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as refused:
-        reason = "is taken by another program" if refused.errno == errno.EADDRINUSE else f"cannot be used ({refused})"
+        reason = "is in use by another program" if refused.errno == errno.EADDRINUSE else f"cannot be used ({refused})"
         raise ConfigError(f"port {port} of {host} {reason}; choose another one with --port") from None

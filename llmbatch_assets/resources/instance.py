@@ -1,4 +1,4 @@
-"""The Dagster instance that a command works with, opened."""
+"""Open the Dagster instance of a command."""
 
 from __future__ import annotations
 
@@ -14,36 +14,41 @@ from sqlalchemy.exc import DBAPIError
 
 from llmbatch_assets.errors import ConfigError, LlmBatchError
 
-# Dagster's default: two processes a step copy what it prints into files, and die with tracebacks of Ctrl-C.
+# Dagster's default starts two processes per step that copy its output to files, and end with tracebacks on Ctrl-C.
 _CAPTURED = "LocalComputeLogManager"
 _NOT_CAPTURED: dict[str, object] = {
     "compute_logs": {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}
 }
-# What Dagster tells in the midst of a traceback.
+# Short messages for errors that Dagster reports in the middle of a traceback.
 _REASONS = {
     r'environment variable "(\w+)" which is not set': r"the environment variable \1 is not set",
     r"Couldn't import module dagster_postgres": "PostgreSQL needs: pip install 'llmbatch-assets[postgres]'",
-    r"No module named 'psycopg'": "the URL of PostgreSQL has to begin with postgresql+psycopg2://",
+    r"No module named 'psycopg'": "the URL of PostgreSQL must begin with postgresql+psycopg2://",
 }
 
 
 def open_instance() -> dg.DagsterInstance:
-    """The instance in DAGSTER_HOME. Raises ``LlmBatchError`` with what is in the way, but for a server that is down."""
+    """The instance in DAGSTER_HOME. Raises ``LlmBatchError`` if it cannot be opened.
+
+    Errors of a database server that is down pass through.
+    """
     home = os.environ["DAGSTER_HOME"]
     try:
-        told = InstanceRef.from_dir(home)
-        if told.compute_logs_data.class_name == _CAPTURED:
-            told = InstanceRef.from_dir(home, overrides=_NOT_CAPTURED)
-        return dg.DagsterInstance.from_ref(told)
+        settings = InstanceRef.from_dir(home)
+        if settings.compute_logs_data.class_name == _CAPTURED:
+            settings = InstanceRef.from_dir(home, overrides=_NOT_CAPTURED)
+        return dg.DagsterInstance.from_ref(settings)
     except (dg.DagsterError, CheckError, ImportError, ValueError, OSError) as broken:
-        raise ConfigError(f"{home}/dagster.yaml gives no Dagster instance: {_reason(str(broken))}") from broken
+        raise ConfigError(
+            f"{home}/dagster.yaml does not describe a usable Dagster instance: {_reason(str(broken))}"
+        ) from broken
     except (DBAPIError, CommandError) as broken:
         raise LlmBatchError(
-            f"Dagster's records in {home} cannot be opened ({getattr(broken, 'orig', broken)}). Outputs are not among them: "
-            f"move {home}/history and {home}/schedules away, and the next run tells Dagster anew what there is"
+            f"Dagster's records in {home} cannot be opened ({getattr(broken, 'orig', broken)}). They do not contain "
+            f"outputs: move {home}/history and {home}/schedules away, and the next run registers all outputs again"
         ) from broken
 
 
 def _reason(broken: str) -> str:
-    found = ((re.search(pattern, broken), told) for pattern, told in _REASONS.items())
-    return next((match.expand(told) for match, told in found if match), broken)
+    found = ((re.search(pattern, broken), message) for pattern, message in _REASONS.items())
+    return next((match.expand(message) for match, message in found if match), broken)

@@ -1,4 +1,4 @@
-"""Dagster's way to our artifacts: whole ones as JSON files, the outputs of a batch as a lazy reader."""
+"""Dagster's I/O manager for artifacts: JSON files, and a lazy reader for the outputs of a batch."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from llmbatch_assets.stages.project import Batch, BatchFile
 
 
 class JsonIOManager(dg.ConfigurableIOManager):
-    """Keeps the artifacts of one batch, in its folders and in the one canonical form."""
+    """Stores the artifacts of one batch in its folders, as canonical JSON."""
 
     config_file: str
     offline: bool = False
@@ -20,12 +20,12 @@ class JsonIOManager(dg.ConfigurableIOManager):
         return BatchFile(Path(self.config_file), self.offline).load()
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Write a whole artifact. The same bytes are not written again."""
+        """Write an artifact, unless the file already has the same content."""
         batch = self._batch()
         path = artifact_path(batch, context.asset_key.path[-1])
         size, written = write_json_if_changed(path, obj)
         context.log.info(f"{'wrote' if written else 'unchanged:'} {batch.shown(path)} (bytes={size})")
-        # What a manifest says was written was written just before it.
+        # The files that a manifest lists were written just before it.
         for file, rows in _files_of(obj).items():
             log_written(file, batch.path(file).stat().st_size, rows)
         if written:
@@ -33,7 +33,7 @@ class JsonIOManager(dg.ConfigurableIOManager):
         context.add_output_metadata({"path": dg.MetadataValue.path(batch.shown(path)), "bytes": size})
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """The artifact as the type that the asset's parameter is annotated with."""
+        """Load the artifact as the type of the asset's parameter."""
         batch, asset = self._batch(), context.asset_key.path[-1]
         kind = context.dagster_type.typing_type
         return batch_outputs(batch) if kind is BatchOutputs else load_artifact(batch, asset, kind)

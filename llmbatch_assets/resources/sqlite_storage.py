@@ -1,42 +1,61 @@
-"""Dagster's SQLite storage with connections that stay open and events that are written in batches.
+"""Dagster's SQLite storage with pooled connections and batched writes of events.
 
-Files and tables are Dagster's own (the same folder, the same schema), so that an instance can change between this
-storage and the default one at any time. It leans on private parts of Dagster; the contract test names each of them.
+Files and tables are Dagster's own (same folder, same schema), so an instance can switch between this storage and the
+default one at any time. It depends on private parts of Dagster; the contract test names each of them.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import sqlalchemy
 from dagster import AssetKey, DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log.schema import DynamicPartitionsTable, SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, _event_logs_directory
 from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
-from llmbatch_assets.resources.sqlite_engines import SqliteEngines
-
-WRITTEN_IN_BATCHES = frozenset(
+BATCHED_EVENTS = frozenset(
     {
         DagsterEventType.ASSET_MATERIALIZATION,
         DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
         DagsterEventType.ASSET_OBSERVATION,
     }
 )
-# Held while a process opens the storage and makes what is not there yet.
-MAKING_LOCK = ".opening.lock"
-# SQLite limits the variables of a statement; older ones to 999.
+# Held while a process opens the storage and creates missing databases.
+OPENING_LOCK = ".opening.lock"
+# SQLite limits the variables of a statement; older versions to 999.
 KEYS_AT_ONCE = 900
+MOST_OPEN = 16
+
+
+class BatchingSqliteStorage(DagsterSqliteStorage):
+    """The storage that ``dagster.yaml`` names: Dagster's own runs and schedules, with batched events."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        # Two processes that create the same database at once leave it with two versions, and Dagster cannot open it.
+        with FileLock(Path(base_dir, OPENING_LOCK)):
+            super().__init__(base_dir, inst_data)
+            self._event_log_storage = BatchingEventLogStorage(_event_logs_directory(base_dir))
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+        return cls.from_local(inst_data=inst_data, **config_value)
 
 
 class BatchingEventLogStorage(SqliteEventLogStorage):
-    """The event log: one database per run, and one, the index, of what concerns assets in all runs."""
+    """The event log: one database per run, and one, the index, for asset events of all runs."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines = SqliteEngines(self._initdb)
@@ -54,25 +73,25 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
             yield connection
 
     def has_table(self, table_name: str) -> bool:
-        # Asked for every event with tags, on a connection of its own. Tables are only ever added.
+        # Dagster asks for every event with tags, each time on a new connection. Tables are only ever added.
         if table_name not in self._tables and super().has_table(table_name):
             self._tables.add(table_name)
         return table_name in self._tables
 
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
-        # Asked for every event of an asset. Columns are only ever added.
+        # Dagster asks for every event of an asset. Columns are only ever added.
         if column_name not in self._asset_columns and super()._has_asset_key_col_on_connection(conn, column_name):
             self._asset_columns.add(column_name)
         return column_name in self._asset_columns
 
     def store_event(self, event: EventLogEntry) -> None:
         super().store_event(event)
-        self._tell_watchers(event.run_id)
+        self._notify_watchers(event.run_id)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store events in their order; neighbours that concern assets in one go."""
-        for in_one_go, neighbours in groupby(events, _is_written_in_batches):
-            if in_one_go:
+        """Store events in their order; consecutive asset events in one transaction per database."""
+        for is_batched, neighbours in groupby(events, _is_batched):
+            if is_batched:
                 self._store_asset_events(list(neighbours))
             else:
                 for event in neighbours:
@@ -80,26 +99,26 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
 
     def _store_asset_events(self, events: Sequence[EventLogEntry]) -> None:
         rows = [self._event_to_row(event) for event in events]
-        of_run: dict[str, list[dict[str, Any]]] = {}
+        by_run: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
-            of_run.setdefault(row["run_id"], []).append(row)
-        for run_id, own in of_run.items():
+            by_run.setdefault(row["run_id"], []).append(row)
+        for run_id, rows_of_run in by_run.items():
             with self.run_connection(run_id) as connection:
-                connection.execute(SqlEventLogStorageTable.insert(), own)
+                connection.execute(SqlEventLogStorageTable.insert(), rows_of_run)
         with self.index_transaction() as connection:
-            ids = _inserted(connection, rows)
+            ids = _insert(connection, rows)
             self._store_asset_event_tags(connection, events, ids)
             for event, event_id in _last_of_each_kind(events, ids):
                 self._store_asset_event(connection, event, event_id)
-        for run_id in of_run:
-            self._tell_watchers(run_id)
+        for run_id in by_run:
+            self._notify_watchers(run_id)
 
-    def _tell_watchers(self, run_id: str) -> None:
-        # Who follows a run live waits for its file to change. A connection that stays open writes beside it, to the log.
+    def _notify_watchers(self, run_id: str) -> None:
+        # Dagster's live view of a run watches its file for changes. A pooled connection writes to the log beside it.
         os.utime(self.path_for_shard(run_id))
 
     def add_dynamic_partitions(self, partitions_def_name: str, partition_keys: Sequence[str]) -> None:
-        """Register partition keys, also those that another run registers meanwhile; Dagster's own way looks first."""
+        """Register partition keys. Unlike Dagster's version, this is safe if another run registers the same keys."""
         self._check_partitions_table()
         rows = [{"partitions_def_name": partitions_def_name, "partition": key} for key in partition_keys]
         if rows:
@@ -107,49 +126,131 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
                 connection.execute(DynamicPartitionsTable.insert().prefix_with("OR IGNORE"), rows)
 
     def delete_dynamic_partitions(self, partitions_def_name: str, partition_keys: Sequence[str]) -> None:
-        """Remove partition keys, all or none of them; Dagster's own way is a transaction for each."""
+        """Remove partition keys, all or none. Dagster's version removes one key per transaction."""
         self._check_partitions_table()
         table = DynamicPartitionsTable
         with self.index_connection() as connection:
             for start in range(0, len(partition_keys), KEYS_AT_ONCE):
-                gone = table.c.partition.in_(partition_keys[start : start + KEYS_AT_ONCE])
-                connection.execute(table.delete().where(table.c.partitions_def_name == partitions_def_name, gone))
+                chunk = table.c.partition.in_(partition_keys[start : start + KEYS_AT_ONCE])
+                connection.execute(table.delete().where(table.c.partitions_def_name == partitions_def_name, chunk))
 
     def dispose(self) -> None:
         super().dispose()
         self._engines.close()
 
 
-class BatchingSqliteStorage(DagsterSqliteStorage):
-    """What ``dagster.yaml`` names: runs and schedules as Dagster keeps them, events in batches."""
-
-    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        # Two processes that make the same databases at once leave them with two versions, which Dagster never opens again.
-        with FileLock(Path(base_dir, MAKING_LOCK)):
-            super().__init__(base_dir, inst_data)
-            self._event_log_storage = BatchingEventLogStorage(_event_logs_directory(base_dir))
-
-    @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
-        return cls.from_local(inst_data=inst_data, **config_value)
+def _is_batched(event: EventLogEntry) -> bool:
+    dagster_event = event.dagster_event
+    return (
+        dagster_event is not None and dagster_event.event_type in BATCHED_EVENTS and dagster_event.asset_key is not None
+    )
 
 
-def _is_written_in_batches(event: EventLogEntry) -> bool:
-    happened = event.dagster_event
-    return happened is not None and happened.event_type in WRITTEN_IN_BATCHES and happened.asset_key is not None
-
-
-def _inserted(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Insert rows; gives their ids."""
+def _insert(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Insert rows into the event log and return their ids."""
     table = SqlEventLogStorageTable
     statement = table.insert().returning(table.c.id, sort_by_parameter_order=True)
     return list(connection.execute(statement, rows).scalars())
 
 
 def _last_of_each_kind(events: Sequence[EventLogEntry], ids: Sequence[int]) -> list[tuple[EventLogEntry, int]]:
-    """The last event of each asset and type: an asset's own row keeps no other."""
+    """The last event of each asset and type, the only ones that the asset's row keeps."""
     last: dict[tuple[AssetKey | None, DagsterEventType], tuple[EventLogEntry, int]] = {}
     for event, event_id in zip(events, ids, strict=True):
-        happened = event.get_dagster_event()
-        last[happened.asset_key, happened.event_type] = (event, event_id)
+        dagster_event = event.get_dagster_event()
+        last[dagster_event.asset_key, dagster_event.event_type] = (event, event_id)
     return sorted(last.values(), key=lambda pair: pair[1])
+
+
+class _Open(NamedTuple):
+    engine: Engine
+    inode: int | None
+
+
+# Engines inherited over a fork. SQLite forbids a child process even to close them, so they must not be collected.
+_INHERITED: list[OrderedDict[Path, _Open]] = []
+
+
+class SqliteEngines:
+    """Engines of open databases, one per file. The least recently used are closed first.
+
+    Opening a connection costs several times as much as a small write, so connections are kept. Engines are never used
+    after a fork or after their file was replaced. ``prepare`` creates the tables of a newly opened file; it gets a
+    temporary engine.
+    """
+
+    def __init__(self, prepare: Callable[[Engine], None]) -> None:
+        self._prepare = prepare
+        self._reset()
+
+    def _reset(self) -> None:
+        self._open: OrderedDict[Path, _Open] = OrderedDict()
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    @contextmanager
+    def transaction(self, path: Path) -> Iterator[Connection]:
+        """A transaction on a database, committed at the end of the block. One at a time in this process."""
+        if self._pid != os.getpid():
+            _INHERITED.append(self._open)
+            self._reset()
+        with self._lock, self._engine(path).begin() as connection:
+            yield connection
+
+    def _engine(self, path: Path) -> Engine:
+        found = self._open.get(path)
+        if found is None or found.inode != _inode(path):
+            self._close(path)
+            self._open[path] = found = self._open_database(path)
+            # The one just opened is the last.
+            for unused in list(self._open)[:-MOST_OPEN]:
+                self._close(unused)
+        self._open.move_to_end(path)
+        return found.engine
+
+    def _open_database(self, path: Path) -> _Open:
+        url = URL.create("sqlite", database=str(path))
+        timeout = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
+        temporary = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=timeout)
+        # Each table and index is a commit of its own, so the pragmas matter here too.
+        sqlalchemy.event.listen(temporary, "connect", _set_pragmas)
+        self._prepare(temporary)
+        engine = sqlalchemy.create_engine(
+            url,
+            poolclass=QueuePool,
+            # One connection is enough, since transactions take turns. There is no upper limit, because a connection
+            # lost to an interrupt would block all later transactions.
+            pool_size=1,
+            max_overflow=-1,
+            connect_args={**timeout, "check_same_thread": False},
+        )
+        sqlalchemy.event.listen(engine, "connect", _set_pragmas)
+        return _Open(engine, _inode(path))
+
+    def _close(self, path: Path) -> None:
+        found = self._open.pop(path, None)
+        if found is not None:
+            found.engine.dispose()
+
+    def close(self) -> None:
+        """Close all databases. The next transaction opens its own again."""
+        if self._pid == os.getpid():
+            for path in list(self._open):
+                self._close(path)
+
+
+def _inode(path: Path) -> int | None:
+    """Identifies a file, to notice that it was replaced; None if it does not exist."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    # With a write-ahead log, a commit need not wait for the disk: a killed process loses nothing, a power cut at most
+    # the last commits, and the database stays consistent.
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()

@@ -1,6 +1,6 @@
-"""What Dagster compares to tell whether something is still what would be made now.
+"""Data versions and code versions, which Dagster compares to find out whether an asset is stale.
 
-An event that a run logs by itself carries no versions, so it is given the tags that Dagster puts on its own.
+Events that a run logs itself carry no versions. They get the tags that Dagster adds to its own events.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ from llmbatch_assets.domain.outcome import AcceptedOutput
 
 
 def recorded_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
-    """The data version of an asset's latest event in Dagster, None where there is no event."""
+    """The data version of an asset's latest event in Dagster; None if there is no event."""
     return _version_of(instance.get_latest_data_version_record(key))
 
 
@@ -35,21 +35,16 @@ def _version_of(record: dg.EventLogRecord | None) -> str | None:
     return (extract_data_version_from_entry(record.event_log_entry) or DEFAULT_DATA_VERSION).value
 
 
-def observation(key: dg.AssetKey, version: str) -> dg.AssetObservation:
-    """A source as it is now."""
-    tags = {DATA_VERSION_TAG: version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
-    return dg.AssetObservation(key, tags=tags)
-
-
 def observe(context: dg.OpExecutionContext | dg.AssetExecutionContext, sources: Mapping[dg.AssetKey, str]) -> None:
-    """Record the sources that a run uses, by their data versions, where Dagster's latest record says otherwise."""
+    """Log an observation of each source whose data version differs from Dagster's latest record."""
     for key, version in sources.items():
         if recorded_version(context.instance, key) != version:
-            context.log_event(observation(key, version))
+            tags = {DATA_VERSION_TAG: version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+            context.log_event(dg.AssetObservation(key, tags=tags))
 
 
 def input_tags(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]) -> dict[str, str]:
-    """The tags that say from which versions of its inputs something was made: the latest in Dagster."""
+    """The tags that name the versions of an event's inputs: the latest ones in Dagster."""
     tags: dict[str, str] = {}
     for key in keys:
         record = instance.get_latest_data_version_record(key)
@@ -59,34 +54,33 @@ def input_tags(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]) -> dic
 
 
 def run_tags(instance: dg.DagsterInstance, code_version: str, inputs: Iterable[dg.AssetKey]) -> dict[str, str]:
-    """What all outputs of a run have in common."""
+    """The version tags that all outputs of a run share."""
     provided = {CODE_VERSION_TAG: code_version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
     return provided | input_tags(instance, inputs)
 
 
 def output_version(output: AcceptedOutput) -> str:
-    """The data version of an output: the same content has the same one."""
+    """The data version of an output, a fingerprint of its content."""
     return sha1_named(parsed=output.parsed)
 
 
 def versions_sha(tags: Mapping[str, str]) -> str:
-    """Fingerprint of the versions among the tags, whichever events told them."""
+    """Fingerprint of the versions in the tags. Pointers to events do not count."""
     return sha1_named(
         **{name: value for name, value in tags.items() if not name.startswith(INPUT_EVENT_POINTER_TAG_PREFIX)}
     )
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A word that the Dagster instance keeps for us."""
+class StoredCursor:
+    """A text that the Dagster instance stores for us, beside the cursors of its daemons."""
 
     instance: dg.DagsterInstance
     name: str
 
     def value(self) -> str:
-        """The word, empty at first."""
+        """The stored text; empty if none was stored."""
         return self.instance.daemon_cursor_storage.get_cursor_values({self.name}).get(self.name, "")
 
     def set(self, value: str) -> None:
-        """Keep another word."""
         self.instance.daemon_cursor_storage.set_cursor_values({self.name: value})

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from llmbatch_assets.adapters.files.yaml_files import load_parameters, load_prompt, read_text
+from llmbatch_assets.adapters.files.atomic import write_atomically
+from llmbatch_assets.adapters.files.yaml_files import is_in_postgres, load_parameters, load_prompt, read_text
+from llmbatch_assets.adapters.providers.credentials import read_key
 from llmbatch_assets.adapters.schema_module import load_schema
 from llmbatch_assets.adapters.tables.readers import read_table
 from llmbatch_assets.domain.canonical import sha1_named, sha1_text
@@ -21,7 +24,7 @@ from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Llm, Parameters
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import Conversations, checked_prompts
 from llmbatch_assets.domain.schema.contract import SchemaModels
-from llmbatch_assets.errors import ConfigError, SchemaError
+from llmbatch_assets.errors import ConfigError, InputError, RunPermanentError, SchemaError
 
 CONFIG_ENV = "LLMBATCH_PARAMETERS"
 DEFAULT_TITLE = "LLM batch"
@@ -219,3 +222,39 @@ class Batch:
 
     def config_sha(self) -> str:
         return sha1_named(parameters=self.parameters.model_dump(mode="json"))
+
+
+def keys_in_use(batch: Batch) -> set[str]:
+    """The API keys that calls of this batch use, as far as they are set."""
+    keys = set()
+    for name in batch.parameters.key_names():
+        with suppress(RunPermanentError):
+            keys.add(read_key(name, batch.root))
+    return keys
+
+
+def create_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files, given by their paths in ``folder``. Raises ``InputError``, before writing any, if one exists."""
+    existing = [str(folder / name) for name in files if (folder / name).exists()]
+    if existing:
+        raise InputError(
+            f"nothing was written, because these files exist: {', '.join(existing)}; choose another folder or move them"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder")
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+
+
+def prepare_dagster_home(home: Path, default_settings: bytes) -> bool:
+    """Write ``dagster.yaml`` if the folder has none. Return whether the instance keeps its events in PostgreSQL.
+
+    Raises ``ConfigError`` if the folder cannot be used.
+    """
+    settings = home / "dagster.yaml"
+    try:
+        if not settings.exists():
+            write_atomically(settings, default_settings)
+        return is_in_postgres(settings)
+    except OSError as refused:
+        raise ConfigError(f"DAGSTER_HOME is {home}, which cannot be used: {refused.strerror}") from refused

@@ -67,7 +67,7 @@ def test_a_schema_is_written_from_an_answer_of_any_form(
     [(kept, text)] = archived(project).items()
     assert re.fullmatch(r"llm_schema_\d{8}_\d{6}\.py", kept)
     assert text == SCHEMA
-    assert "schema/llm_schema.py is to be written: forced" in ended.stdout
+    assert "The model will write schema/llm_schema.py: forced" in ended.stdout
     assert not project.path("artifacts/cache/llm_outputs").exists()
 
 
@@ -81,7 +81,7 @@ def test_the_command_itself_has_a_schema_written_and_another_one_the_next_time(
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Schema answer 1 of 3 rejected" in ended.stdout
-    assert "was written, in 2 answers" in ended.stdout
+    assert "The model wrote schema/llm_schema.py in 2 attempts" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
     assert project.path(SCHEMA_PY).read_text() == WRITTEN
     assert list(archived(project).values()) == [SCHEMA]

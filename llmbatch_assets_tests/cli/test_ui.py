@@ -14,7 +14,7 @@ def test_a_port_that_is_taken_is_told_at_once(tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         ended = project.llmbatch_here("ui", "--port", port)
     assert ended.returncode == 2
-    assert f"port {port} of 127.0.0.1 is taken" in ended.stderr
+    assert f"port {port} of 127.0.0.1 is in use" in ended.stderr
     assert "--port" in ended.stderr
     assert not project.path("dagster_home").exists()
 

@@ -219,7 +219,7 @@ def test_records_that_dagster_cannot_open_are_told_and_outputs_outlive_them(disk
     ("storage", "url", "told"),
     [
         (POSTGRES, None, "POSTGRES_URL_OF_THE_TEST is not set"),
-        (POSTGRES, "postgresql://postgres@/postgres", "has to begin with postgresql+psycopg2://"),
+        (POSTGRES, "postgresql://postgres@/postgres", "must begin with postgresql+psycopg2://"),
         ({"custom": {"module": "nowhere_installed", "class": "Storage", "config": {}}}, None, "nowhere_installed"),
     ],
     ids=["no variable", "another driver", "not installed"],

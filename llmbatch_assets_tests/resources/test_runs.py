@@ -82,7 +82,7 @@ def test_a_killed_run_is_closed_by_the_next_one_of_any_stage(tmp_path: Path, ser
     after = project.llmbatch_here("run", "--select", "input_snapshot")
 
     assert "whose process is gone" not in beside.stdout + beside.stderr
-    assert "closed 1 earlier run, of which the process is gone" in after.stdout + after.stderr
+    assert "closed 1 earlier run whose process is gone" in after.stdout + after.stderr
     assert AssetPartitionStatus.FAILED not in project.partition_states().values()
     assert project.llmbatch_here("run", "--select", "llm_outputs").returncode == 0
     assert set(project.partition_states().values()) == {AssetPartitionStatus.MATERIALIZED}

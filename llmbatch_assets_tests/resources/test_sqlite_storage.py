@@ -26,9 +26,8 @@ from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
-from llmbatch_assets.resources.partitions import RemovesMany
-from llmbatch_assets.resources.sqlite_engines import MOST_OPEN
-from llmbatch_assets.resources.sqlite_storage import KEYS_AT_ONCE, BatchingEventLogStorage
+from llmbatch_assets.resources.partitions import BulkPartitionStorage
+from llmbatch_assets.resources.sqlite_storage import KEYS_AT_ONCE, MOST_OPEN, BatchingEventLogStorage
 from llmbatch_assets_tests.event_history import (
     DEFAULT,
     ENGINE,
@@ -50,6 +49,30 @@ from llmbatch_assets_tests.resources.storage_process import BATCH, RACED
 
 InstanceAt = Callable[..., dg.DagsterInstance]
 ONE_RUN = next(iter(RUNS))
+# `llmbatch init` has written this file since the first version. Projects keep it, so its dotted path must stay valid.
+OLDER_SETTINGS = """\
+storage:
+  custom:
+    module: llmbatch_assets.resources.sqlite_storage
+    class: BatchingSqliteStorage
+    config:
+      base_dir:
+        env: DAGSTER_HOME
+
+concurrency:
+  pools:
+    granularity: run
+    default_limit: 1
+
+run_queue:
+  dequeue_interval_seconds: 1
+
+telemetry:
+  enabled: false
+
+nux:
+  enabled: false
+"""
 
 
 @pytest.fixture
@@ -189,6 +212,18 @@ def test_a_run_is_followed_live(instance_at: InstanceAt) -> None:
     reader.event_log_storage.end_watch(ONE_RUN, on_event)
 
 
+def test_an_instance_opens_with_the_dagster_yaml_of_older_projects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dagster.yaml").write_text(OLDER_SETTINGS, encoding="utf-8")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with dg.DagsterInstance.get() as instance:
+        assert isinstance(instance.event_log_storage, BatchingEventLogStorage)
+        add_runs(instance)
+        instance.event_log_storage.store_event_batch([event(MATERIALIZATION, ONE_RUN, 1.0, "item-1")])
+        assert made_in(instance) == {"item-1"}
+
+
 # Many at once.
 
 
@@ -286,7 +321,7 @@ def test_a_fork_shares_no_connection(ours: dg.DagsterInstance, tmp_path: Path) -
 
 def test_many_partition_keys_go_at_once_and_no_others(ours: dg.DagsterInstance) -> None:
     storage = ours.event_log_storage
-    assert isinstance(storage, RemovesMany)
+    assert isinstance(storage, BulkPartitionStorage)
     keys = [f"it's {number} %" for number in range(2 * KEYS_AT_ONCE + 1)]
     ours.add_dynamic_partitions("work_items", ["stays", *keys])
     ours.add_dynamic_partitions("second__work_items", keys[:2])

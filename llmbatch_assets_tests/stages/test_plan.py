@@ -106,7 +106,7 @@ def test_no_ends_the_run_before_a_call_and_yes_or_no_terminal_skips_the_question
     code, told = at_a_terminal(project, b"n\n", "run", *STAGES)
     assert code == 1
     assert "The price of test-model is unknown" in told
-    assert told.endswith("llmbatch: nothing was called\n")
+    assert told.endswith("llmbatch: Cancelled. No calls were made.\n")
     assert server.count() == 0
     assert not project.path("artifacts").exists()
     code, told = at_a_terminal(project, b"", "run", *STAGES, "--limit", "1", "--yes")

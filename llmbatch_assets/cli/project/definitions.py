@@ -1,5 +1,5 @@
-"""What Dagster finds here: every file in configs/ is a batch. Assets, jobs and schedules of your own can be added."""
+"""The definitions that Dagster loads: one batch for each file in configs/. Add assets, jobs and schedules of your own."""
 
-from llmbatch_assets.definitions import defs
+from llmbatch_assets import defs
 
 __all__ = ["defs"]

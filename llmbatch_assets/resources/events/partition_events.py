@@ -19,7 +19,7 @@ from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.events.event_process import EventProcess, store_events
 from llmbatch_assets.resources.events.item_events import EventOrigin, ItemEvent, MaterializedEvent, PlannedEvent
 from llmbatch_assets.resources.storage_faults import translating_storage_errors
-from llmbatch_assets.resources.versions import Mark, versions_sha
+from llmbatch_assets.resources.versions import StoredCursor, versions_sha
 from llmbatch_assets.stages.runtime import holding_interrupts
 
 # Larger groups are hardly cheaper and block the event loop for longer.
@@ -108,7 +108,7 @@ class PartitionEvents:
         self._instance = context.instance
         self._partitions = partitions
         self._versions_sha = versions_sha(versions)
-        self._mark = Mark(self._instance, f"llmbatch/versions/{asset_key.to_user_string()}")
+        self._mark = StoredCursor(self._instance, f"llmbatch/versions/{asset_key.to_user_string()}")
         self._origin = EventOrigin.of(context, asset_key, folder, versions)
         self._store_here = partial(store_events, self._instance, self._origin)
         self._store: Callable[[Sequence[ItemEvent]], None] = self._store_here

@@ -1,11 +1,13 @@
-"""Pages that follow from the code, and help that leaves nothing out."""
+"""Generated pages are up to date, and the help of commands is complete."""
 
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -13,15 +15,15 @@ import yaml
 from pydantic import BaseModel
 
 from llmbatch_assets.cli import COMMANDS, main
-from llmbatch_assets.cli.docs import ROOT, files
 from llmbatch_assets.domain.parameters import Parameters, read_parameters
 
-MADE = files()
+ROOT = Path(__file__).parents[1]
+MADE: dict[str, bytes] = runpy.run_path(str(ROOT / "docs/build.py"))["files"]()
 
 
 @pytest.mark.parametrize("path", MADE)
-def test_what_is_made_from_the_code_or_the_sample_is_as_they_are(path: str) -> None:
-    assert (ROOT / path).read_bytes() == MADE[path], "write it anew with: python -m llmbatch_assets.cli.docs"
+def test_generated_files_are_up_to_date(path: str) -> None:
+    assert (ROOT / path).read_bytes() == MADE[path], "generate it again with: python docs/build.py"
 
 
 def keys(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, str | None]]:
@@ -53,7 +55,7 @@ def test_every_command_and_each_of_its_options_has_help(name: str) -> None:
     command = main.get_command(click.Context(main), name)
     assert command is not None
     assert command.help is not None
-    # What the list of commands says without importing them.
+    # The list of commands, which imports none of them, says the same.
     assert " ".join(command.help.split("\n\n")[0].split()) == COMMANDS[name]
     assert "Exit codes:" in command.help
     for parameter in command.params:

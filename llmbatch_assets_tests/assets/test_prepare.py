@@ -72,7 +72,7 @@ def test_a_schema_that_exists_is_vetted_and_its_fingerprint_reported(
     assert told["schema_sha"] == sha_of(project)
     assert (told["written_by_the_model"], told["imported"]) == ("no", "vetted")
     assert told["models"] == "LLMOutput, JudgeResult"
-    assert f"exists; nothing to do (vetted, schema_sha={sha_of(project)})" in logged(instance, run)
+    assert f"Using existing schema/llm_schema.py (checks passed, schema_sha={sha_of(project)})" in logged(instance, run)
     assert server.count() == 0
     assert {name: text for name, text in project.tree().items() if name in before} == before
     assert archived(project) == {}
@@ -117,7 +117,7 @@ def test_a_trusted_schema_is_said_to_be_one(home: Callable[..., Project], instan
     project = home(llm_schema={"trust": True})
     run = materialize(project, instance, "llm_schema_py")
     assert metadata(run, "llm_schema_py")["imported"] == "as it is (llm_schema.trust)"
-    assert "as it is (llm_schema.trust)" in logged(instance, run)
+    assert "not checked, llm_schema.trust is set" in logged(instance, run)
 
 
 def test_the_text_is_written_once_and_on_demand(home: Callable[..., Project], instance: dg.DagsterInstance) -> None:

@@ -1,0 +1,207 @@
+"""The assets of the prepare stage: the schema as code and text, the snapshot of the table, and the work items."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from llmbatch_assets.assets.names import Names
+from llmbatch_assets.assets.sources import use_sources
+from llmbatch_assets.domain.items.table import Snapshot
+from llmbatch_assets.domain.items.work import GroupContext, WorkItems, items_preview, plan_metadata
+from llmbatch_assets.domain.text import counted
+from llmbatch_assets.errors import RunInterruptedError
+from llmbatch_assets.resources.llm import LlmResource
+from llmbatch_assets.resources.partitions import sync_partitions
+from llmbatch_assets.resources.runs import ReporterFactory, cancel
+from llmbatch_assets.stages.prepare import plan_headline, prepare_work, snapshot_of_asset, snapshot_version
+from llmbatch_assets.stages.project import Batch, BatchFile
+from llmbatch_assets.stages.write_schema import ensure_schema_txt, reason_to_write, write_schema
+
+
+class SchemaModuleConfig(dg.Config):
+    """Configuration of ``llm_schema_py``."""
+
+    force: bool = Field(default=False, description="Archive the module and let the model write a new one.")
+
+
+class SchemaTextConfig(dg.Config):
+    """Configuration of ``llm_schema_txt``."""
+
+    force: bool = Field(default=False, description="Archive and rewrite the text even if it is up to date.")
+
+
+def prepare_assets(
+    batch_file: BatchFile, names: Names, reporter: ReporterFactory | None, input_asset: dg.AssetKey | None
+) -> list[dg.AssetsDefinition]:
+    """The assets of this stage. ``input_asset``, if any, provides the table in place of ``input.path``."""
+    return [
+        _schema_module_asset(batch_file, names, reporter),
+        _schema_text_asset(batch_file, names),
+        _snapshot_asset(batch_file, names, input_asset),
+        _work_asset(batch_file, names),
+    ]
+
+
+def _schema_module_asset(batch_file: BatchFile, names: Names, reporter: ReporterFactory | None) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=names.key("llm_schema_py"),
+        group_name=names.group,
+        deps=[names.key("parameters"), names.key("prompts")],
+        pool="llm",
+        kinds={"python", "pydantic"},
+        description="The Pydantic module that defines a valid output. It is parsed and checked but never imported. If it "
+        "is missing, the model generates it.",
+    )
+    def llm_schema_py(
+        context: dg.AssetExecutionContext, config: SchemaModuleConfig, llm: dg.ResourceParam[LlmResource]
+    ) -> dg.MaterializeResult[None]:
+        batch = batch_file.load()
+        path = batch.layout.schema_py
+        reason = reason_to_write(batch, force=config.force)
+        metadata: dict[str, int | float | str] = {"written_by_the_model": reason or "no"}
+        if reason:
+            say = reporter(context, batch).say if reporter else context.log.info
+            say(f"The model will write {path}: {reason}")
+            metadata |= _write_module(context, batch, llm, say)
+        batch.check_schema()
+        contract = batch.schema.output()
+        is_trusted = batch.parameters.llm_schema.trust
+        checks = "not checked, llm_schema.trust is set" if is_trusted else "checks passed"
+        context.log.info(f"Using {'new' if reason else 'existing'} {path} ({checks}, schema_sha={contract.sha})")
+        return dg.MaterializeResult(
+            metadata={
+                "path": dg.MetadataValue.path(str(path)),
+                "schema_sha": contract.sha,
+                "models": ", ".join(batch.schema.models),
+                "imported": "as it is (llm_schema.trust)" if is_trusted else "vetted",
+                **metadata,
+            },
+            data_version=dg.DataVersion(contract.sha),
+            tags=use_sources(context, batch, names, "parameters", "prompts"),
+        )
+
+    return llm_schema_py
+
+
+def _write_module(
+    context: dg.AssetExecutionContext, batch: Batch, llm: LlmResource, say: Callable[[str], None]
+) -> dict[str, int | float | str]:
+    """Let the model write the schema module and return the metadata about it."""
+    try:
+        written, archived = write_schema(batch, llm.client, say, context.run.run_id)
+    except RunInterruptedError:
+        cancel(context)
+    say(f"The model wrote {batch.layout.schema_py} in {counted(written.attempts, 'attempt')}")
+    metadata: dict[str, int | float | str] = {"attempts": written.attempts, "tokens": written.usage.total_tokens}
+    if written.usage.cost_usd is not None:
+        metadata["cost_usd"] = written.usage.cost_usd
+    return metadata | ({"archived": batch.shown(archived)} if archived else {})
+
+
+def _schema_text_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=names.key("llm_schema_txt"),
+        group_name=names.group,
+        deps=[names.key("llm_schema_py")],
+        kinds={"json"},
+        description="The output schema as JSON Schema, generated from llm_schema_py and inserted into the prompts.",
+    )
+    def llm_schema_txt(context: dg.AssetExecutionContext, config: SchemaTextConfig) -> dg.MaterializeResult[None]:
+        batch = batch_file.load()
+        written, sha, message = ensure_schema_txt(batch, force=config.force)
+        context.log.info(message)
+        return dg.MaterializeResult(
+            metadata={"path": dg.MetadataValue.path(str(batch.layout.schema_txt)), "rewritten": written},
+            data_version=dg.DataVersion(sha),
+        )
+
+    return llm_schema_txt
+
+
+def _snapshot_asset(batch_file: BatchFile, names: Names, input_asset: dg.AssetKey | None) -> dg.AssetsDefinition:
+    sources = ["parameters"] if input_asset else ["input_table", "parameters"]
+
+    @dg.asset(
+        key=names.key("input_snapshot"),
+        group_name=names.group,
+        ins={"table": dg.AssetIn(key=input_asset)} if input_asset else {},
+        deps=[names.key(name) for name in sources],
+        io_manager_key=names.io_manager,
+        kinds={"table", "json"},
+        description="The cleaned input table. All values are strings, and the same table always gives the same file.",
+    )
+    def input_snapshot(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeResult[Snapshot]:
+        batch = batch_file.load()
+        if input_asset:
+            snapshot = snapshot_of_asset(batch, inputs["table"], input_asset.to_user_string())
+        else:
+            snapshot = batch.read_snapshot()
+        return dg.MaterializeResult(
+            value=snapshot,
+            metadata={"n_rows": snapshot.n_rows, "n_cols": snapshot.n_cols, "columns": ", ".join(snapshot.columns)},
+            data_version=dg.DataVersion(snapshot_version(snapshot)),
+            tags=use_sources(context, batch, names, *sources),
+        )
+
+    return input_snapshot
+
+
+def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name=names.own("group_contexts_and_work_items"),
+        group_name=names.group,
+        ins={"input_snapshot": dg.AssetIn(key=names.key("input_snapshot"))},
+        deps=[names.key("parameters")],
+        outs={
+            "group_contexts": dg.AssetOut(
+                key=names.key("group_contexts"),
+                io_manager_key=names.io_manager,
+                kinds={"json"},
+                dagster_type=list[GroupContext],
+                description="The context text of each group, stored once per group. Empty if items share no context.",
+            ),
+            "work_items": dg.AssetOut(
+                key=names.key("work_items"),
+                io_manager_key=names.io_manager,
+                kinds={"json"},
+                dagster_type=WorkItems,
+                description="The work items, one per output. Registers one llm_outputs partition for each item.",
+            ),
+        },
+    )
+    def group_contexts_and_work_items(
+        context: dg.AssetExecutionContext, input_snapshot: Snapshot
+    ) -> Iterator[dg.MaterializeResult[object]]:
+        batch = batch_file.load()
+        plan, work_items, version = prepare_work(batch, input_snapshot)
+        common: dict[str, Any] = {
+            "data_version": dg.DataVersion(version),
+            "tags": use_sources(context, batch, names, "parameters"),
+        }
+        for warning in plan.warnings:
+            context.log.warning(warning)
+        yield dg.MaterializeResult(
+            asset_key=names.key("group_contexts"),
+            value=plan.contexts,
+            metadata={"n_group_contexts": len(plan.contexts)},
+            **common,
+        )
+        headline = plan_headline(batch, plan)
+        yield dg.MaterializeResult(
+            asset_key=names.key("work_items"),
+            value=work_items,
+            metadata={
+                **plan_metadata(plan),
+                **({"plan": headline} if headline else {}),
+                "preview": dg.MetadataValue.md(items_preview(plan.items)),
+            },
+            **common,
+        )
+        # After the artifact is stored: a key without its item would be a partition that no run can fill.
+        keys = [item.partition_key for item in plan.items]
+        added, removed = sync_partitions(context.instance, names.own("work_items"), keys)
+        context.log.info(f"llm_outputs partitions: {len(keys)} total, {added} added, {removed} removed")
+
+    return group_contexts_and_work_items
