@@ -22,14 +22,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from llmbatch_assets.adapters.files.atomic import json_bytes, keep_json
+from llmbatch_assets.adapters.files.atomic import json_bytes, write_json_if_changed
 from llmbatch_assets.adapters.store.provenance import keep_provenance
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem, work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.stages.artifacts import artifact_path, batch_outputs, load_artifact
-from llmbatch_assets.stages.export import deliver_exports
+from llmbatch_assets.stages.export import write_exports
 from llmbatch_assets.stages.project import Batch, BatchFile
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "jade", "kelp", "linen")
@@ -70,9 +70,9 @@ def make_project(root: Path, n_items: int) -> None:
             writer.writerow([f"q{n}", f"group {n // 10}", long[0], draw.choice(WORDS), long[1]])
     batch = BatchFile(root / "configs/parameters.yaml").load()
     snapshot = batch.read_snapshot()
-    plan = make_plan(snapshot, batch.parameters)
-    keep_json(artifact_path(batch, "input_snapshot"), snapshot)
-    keep_json(artifact_path(batch, "work_items"), work_items_of(plan, batch.parameters, "contexts.json"))
+    plan = plan_work(snapshot, batch.parameters)
+    write_json_if_changed(artifact_path(batch, "input_snapshot"), snapshot)
+    write_json_if_changed(artifact_path(batch, "work_items"), work_items_of(plan, batch.parameters, "contexts.json"))
     write_outputs(batch, plan.items, draw)
 
 
@@ -103,7 +103,7 @@ def write_outputs(batch: Batch, items: Iterable[WorkItem], draw: random.Random) 
 def deliver(root: Path) -> None:
     """Ours: what the asset does."""
     batch = BatchFile(root / "configs/parameters.yaml").load()
-    deliver_exports(batch, batch_outputs(batch), load_artifact(batch, "input_snapshot", Snapshot))
+    write_exports(batch, batch_outputs(batch), load_artifact(batch, "input_snapshot", Snapshot))
 
 
 def csv_alone(root: Path) -> None:

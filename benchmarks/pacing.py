@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmbatch_assets.adapters.providers.registry import open_client
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.stages.generate import Generation
 from llmbatch_assets.stages.progress import LogReporter
@@ -56,7 +56,7 @@ def measure(case: Case) -> dict[str, float]:
         project = make_project(Path(folder), server.base_url, llm=settings)
         project.table([(f"x{number}", "red", f"Question number {number}?") for number in range(case.items)])
         batch = BatchFile(project.config).load()
-        plan = make_plan(batch.read_snapshot(), batch.parameters)
+        plan = plan_work(batch.read_snapshot(), batch.parameters)
         generation = Generation(batch, plan.items, plan.contexts, open_client, LogReporter(lambda _: None, 0))
         started = time.monotonic()
         outcome = generation.run(generation.choose(Selection(), force=False), lambda *_: None)

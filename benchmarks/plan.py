@@ -21,7 +21,7 @@ import yaml
 from llmbatch_assets.adapters.files.atomic import json_bytes
 from llmbatch_assets.adapters.store.provenance import Use, keep_provenance, note_use
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
@@ -72,7 +72,7 @@ def fill_cache(batch: Batch) -> None:
     outputs = batch.path(batch.layout.llm_outputs)
     outputs.mkdir(parents=True)
     with batch.path(batch.layout.ledger).open("wb") as ledger:
-        for item in make_plan(batch.read_snapshot(), batch.parameters).items:
+        for item in plan_work(batch.read_snapshot(), batch.parameters).items:
             output, record = _made(batch, item)
             (outputs / f"{record.cache_id}.json").write_bytes(json_bytes(output.model_dump(mode="json")))
             ledger.write(canonical_json(record.model_dump(mode="json")).encode() + b"\n")

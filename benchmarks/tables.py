@@ -24,9 +24,9 @@ from typing import NamedTuple
 import openpyxl
 import python_calamine as calamine
 
-from llmbatch_assets.adapters.files.atomic import json_bytes, keep_json
+from llmbatch_assets.adapters.files.atomic import json_bytes, write_json_if_changed
 from llmbatch_assets.adapters.tables.readers import read_table
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.parameters import Input, Parameters, read_parameters
@@ -78,10 +78,10 @@ def pipeline(path: Path, out: Path) -> None:
     """Ours: table to snapshot, contexts and work items on disk."""
     settings = parameters(path)
     snapshot = take_snapshot(read_table(path, settings.input), str(path), settings.input)
-    keep_json(out / "snapshot.json", snapshot)
-    plan = make_plan(snapshot, settings)
-    keep_json(out / "contexts.json", plan.contexts)
-    keep_json(out / "items.json", work_items_of(plan, settings, "contexts.json"))
+    write_json_if_changed(out / "snapshot.json", snapshot)
+    plan = plan_work(snapshot, settings)
+    write_json_if_changed(out / "contexts.json", plan.contexts)
+    write_json_if_changed(out / "items.json", work_items_of(plan, settings, "contexts.json"))
 
 
 def pandas_and_json(path: Path, out: Path) -> None:
@@ -147,7 +147,7 @@ def dedup(count: int, group_rows: int) -> float:
     """Percent that both artifacts are smaller than items that each hold their group's context of ten rows."""
     settings = parameters(Path("input.csv"), shown_rows=GROUP_ROWS)
     snapshot = take_snapshot(RawTable(COLUMNS, rows(count, group_rows), "csv"), "input.csv", settings.input)
-    plan = make_plan(snapshot, settings)
+    plan = plan_work(snapshot, settings)
     texts = {context.group_context_id: context.context for context in plan.contexts}
     kept = json.loads(json_bytes(work_items_of(plan, settings, "contexts.json")))
     shared = len(json_bytes(kept)) + len(json_bytes(plan.contexts))

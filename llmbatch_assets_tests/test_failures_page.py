@@ -12,13 +12,13 @@ import openai
 import pytest
 
 import llmbatch_assets
-from llmbatch_assets.adapters.providers.faults import STOPPING_CODES, STOPPING_STATUSES, fault_of_status
+from llmbatch_assets.adapters.providers.responses import STOPPING_CODES, STOPPING_STATUSES, error_of_status
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
 PACKAGE = Path(llmbatch_assets.__file__).parent
 PAGE = PACKAGE.with_name("docs") / "failures.md"
 OUTCOMES = {"asked again": TransientError, "recorded": ItemPermanentError, "the run stops": RunPermanentError}
-NAMING = {"AnswerError", "TransientError", "ItemPermanentError", "RunPermanentError", "__init__", "_stop"}
+NAMING = {"AnswerError", "TransientError", "ItemPermanentError", "RunPermanentError", "__init__", "_run_error"}
 
 
 def section(heading: str) -> str:
@@ -65,7 +65,7 @@ def test_every_cause_is_explained_and_no_other_one() -> None:
 def fault(status: int, code: str | None) -> ProviderError:
     request = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
     response = httpx2.Response(status, content=b"{}", request=request)
-    return fault_of_status(openai.APIStatusError("no", response=response, body={"message": "no", "code": code}))
+    return error_of_status(openai.APIStatusError("no", response=response, body={"message": "no", "code": code}))
 
 
 BY_STATUS = [

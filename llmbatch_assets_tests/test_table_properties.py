@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from llmbatch_assets.adapters.files.atomic import json_bytes
-from llmbatch_assets.adapters.tables.exporters import EXPORTERS, Line, exporting
+from llmbatch_assets.adapters.tables.export_file import ExportRow
+from llmbatch_assets.adapters.tables.exporters import EXPORTERS, exporting
 from llmbatch_assets.adapters.tables.readers import READERS, read_table
-from llmbatch_assets.domain.export.columns import cells, export_columns
-from llmbatch_assets.domain.export.fields import OutputField
-from llmbatch_assets.domain.export.not_exported import LeftOut, Standing
-from llmbatch_assets.domain.export.records import Join, entries
-from llmbatch_assets.domain.items.grouping import GROUPINGS, make_plan
+from llmbatch_assets.domain.export.columns import OutputField, cells, export_columns
+from llmbatch_assets.domain.export.join import Join
+from llmbatch_assets.domain.export.records import ItemOutcome, NotExported, entries
+from llmbatch_assets.domain.items.grouping import GROUPINGS, plan_work
 from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.parameters import Input
@@ -265,13 +265,13 @@ def input_part(kind: str, snapshot: Snapshot, columns: list[str]) -> list[dict[s
 
 def exported(path: Path, snapshot: Snapshot) -> bytes:
     """An output for every row, exported as a run does it."""
-    items = make_plan(snapshot, parameters()).items
-    standings = (Standing(item, make_output(item, {"answer": item.context})) for item in items)
+    items = plan_work(snapshot, parameters()).items
+    standings = (ItemOutcome(item, make_output(item, {"answer": item.context})) for item in items)
     columns = export_columns(snapshot.columns, [OutputField(("answer",), "string")])
     with exporting({path.suffix[1:]: path}, columns, {}, escape_formulas=True) as put:
         for entry in entries(Join.of(snapshot, parameters()), standings):
-            assert not isinstance(entry, LeftOut)
-            put([Line(entry, cells(entry, columns))])
+            assert not isinstance(entry, NotExported)
+            put([ExportRow(entry, cells(entry, columns))])
     return path.read_bytes()
 
 
@@ -293,7 +293,7 @@ def test_an_export_is_an_input_with_the_same_rows(tmp_path: Path, kind: str, col
 def written(snapshot: Snapshot, mode: str) -> dict[str, bytes]:
     """What later steps start from, as it is written."""
     read = parameters(grouping=ROW_MODES[mode], work_items={"label_column": "text"})
-    plan = make_plan(snapshot, read)
+    plan = plan_work(snapshot, read)
     values = {"rows": snapshot.rows, "contexts": plan.contexts, "items": work_items_of(plan, read, "contexts.json")}
     return {name: json_bytes(TypeAdapter(Any).dump_python(value, mode="json")) for name, value in values.items()}
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import dagster as dg
 
 from llmbatch_assets.assets.checks import batch_checks
-from llmbatch_assets.assets.export import delivery_assets
 from llmbatch_assets.assets.llm_outputs import generate_pending_job, llm_outputs_asset
 from llmbatch_assets.assets.names import Names
-from llmbatch_assets.assets.report import report_asset
+from llmbatch_assets.assets.publish import publish_assets
 from llmbatch_assets.assets.schema import schema_assets
 from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedule
 from llmbatch_assets.assets.sources import source_assets
@@ -78,8 +77,7 @@ def build_batch(
             *schema_assets(batch_file, names, reporter),
             *work_assets(batch_file, names, input_asset),
             llm_outputs_asset(batch_file, names, reporter),
-            *delivery_assets(batch_file, names),
-            report_asset(batch_file, names),
+            *publish_assets(batch_file, names),
         ]
     io_manager = JsonIOManager(config_file=str(batch_file.path), offline=batch_file.offline)
     tags = {"llmbatch/batch": names.batch} | (

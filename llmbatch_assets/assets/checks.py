@@ -1,43 +1,44 @@
-"""Checks: whether what was made is good enough, complete, and still what would be delivered now."""
+"""Asset checks: the outputs are good enough, artifacts are complete, and the export matches the current outputs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from llmbatch_assets.assets.names import Names
-from llmbatch_assets.domain.export.export_check import expected_outputs, not_once, out_of_date
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, unresolved
-from llmbatch_assets.domain.quality import ABOUT_OUTPUTS, Finding
+from llmbatch_assets.domain.quality import OUTPUT_CHECKS, CheckFinding
 from llmbatch_assets.domain.schema.json_schema import open_objects
-from llmbatch_assets.stages.artifacts import batch_outputs, load_artifact
-from llmbatch_assets.stages.exported import exported_outputs
+from llmbatch_assets.stages.artifacts import load_artifact
+from llmbatch_assets.stages.export_check import not_exported_once, out_of_date
 from llmbatch_assets.stages.project import BatchFile
 
 MAX_NAMED = 10
+_EVALUATED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
 
 
 def output_check_specs(names: Names) -> list[dg.AssetCheckSpec]:
-    """The checks that a run of ``llm_outputs`` makes itself, since it knows what it did."""
+    """The checks that a run of ``llm_outputs`` evaluates itself."""
     return [
-        dg.AssetCheckSpec(name, asset=names.key("llm_outputs"), description=what)
-        for name, what in ABOUT_OUTPUTS.items()
+        dg.AssetCheckSpec(name, asset=names.key("llm_outputs"), description=description)
+        for name, description in OUTPUT_CHECKS.items()
     ]
 
 
-def check_results(findings: Iterator[Finding]) -> Iterator[dg.AssetCheckResult]:
-    """The findings as Dagster takes them."""
+def check_results(findings: Iterator[CheckFinding]) -> Iterator[dg.AssetCheckResult]:
+    """The findings as Dagster's check results."""
     for finding in findings:
         yield dg.AssetCheckResult(
             check_name=finding.name,
             passed=finding.passed,
             severity=dg.AssetCheckSeverity.WARN if finding.warning else dg.AssetCheckSeverity.ERROR,
-            description=finding.told,
+            description=finding.message,
             metadata=finding.facts,
         )
 
 
 def evaluation(asset_key: dg.AssetKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
-    """A result as an event, for runs that are not the asset's own."""
+    """The result as an event, for ops outside the asset."""
     return dg.AssetCheckEvaluation(
         asset_key=asset_key,
         check_name=str(result.check_name),
@@ -48,22 +49,53 @@ def evaluation(asset_key: dg.AssetKey, result: dg.AssetCheckResult) -> dg.AssetC
     )
 
 
+def require_passed_checks(
+    instance: dg.DagsterInstance, asset_key: dg.AssetKey, checks: Iterable[str], repair: str
+) -> None:
+    """Raise ``Failure`` if one of the asset's checks failed or was never evaluated.
+
+    Only the latest evaluation counts, whichever run made it. Failed checks with severity WARN are ignored. ``repair``
+    is the command that evaluates the checks again.
+    """
+    found = (_check_problem(instance, dg.AssetCheckKey(asset_key, name)) for name in checks)
+    problems = [problem for problem in found if problem]
+    if problems:
+        raise dg.Failure(
+            f"not exported, because checks.block_export is set: {'; '.join(problems)}. Fix the cause and run {repair}, "
+            "or unset checks.block_export",
+            metadata={"n_checks": len(problems)},
+            allow_retries=False,
+        )
+
+
+def _check_problem(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> str:
+    # An interrupted run leaves planned checks without a result; then the earlier evaluation still holds.
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=1, status=_EVALUATED)
+    event = records[0].event if records else None
+    latest = event.dagster_event.asset_check_evaluation_data if event and event.dagster_event else None
+    if latest is None:
+        return f"{key.name} has not been checked yet"
+    if latest.passed or latest.severity is not dg.AssetCheckSeverity.ERROR:
+        return ""
+    return f"{key.name} failed ({latest.description})"
+
+
 def batch_checks(batch_file: BatchFile, names: Names) -> list[dg.AssetChecksDefinition]:
-    """The checks that look at files, each a step of its own that can be run again at any time."""
+    """The checks that read files. Each is a separate step and can be rerun at any time."""
 
     @dg.asset_check(
         asset=names.key("llm_schema_py"),
         name="schema_strict",
-        description="No model of the schema takes a field that it does not name.",
+        description="Every model of the schema rejects fields that it does not declare.",
     )
     def schema_strict() -> dg.AssetCheckResult:
-        return _result("takes further fields", open_objects(batch_file.load().schema.output().json_schema))
+        return _result("accepts undeclared fields", open_objects(batch_file.load().schema.output().json_schema))
 
     @dg.asset_check(
         asset=names.key("work_items"),
         name="contexts_resolve",
         additional_deps=[names.key("group_contexts")],
-        description="Every work item has its context, and every group context that it refers to is there.",
+        description="Every work item has a context, and every group context that it refers to exists.",
     )
     def contexts_resolve() -> dg.AssetCheckResult:
         batch = batch_file.load()
@@ -71,38 +103,28 @@ def batch_checks(batch_file: BatchFile, names: Names) -> list[dg.AssetChecksDefi
         contexts = load_artifact(batch, "group_contexts", list[GroupContext])
         return _result("has no context", unresolved(work_items.items, contexts))
 
-    return [schema_strict, contexts_resolve, *_export_checks(batch_file, names)]
-
-
-def _export_checks(batch_file: BatchFile, names: Names) -> list[dg.AssetChecksDefinition]:
-    """Those that read the first exported file back: what was written says nothing of what is there."""
-
     @dg.asset_check(
         asset=names.key("export"),
         name="every_row_once",
-        description="Every row or group that has an accepted output is in the exported file exactly once.",
+        description="Every row or group with an accepted output is in the exported file exactly once.",
     )
     def every_row_once() -> dg.AssetCheckResult:
-        batch = batch_file.load()
-        found = not_once(expected_outputs(batch_outputs(batch)), exported_outputs(batch))
-        return _result("not in the export exactly once; run export again", found)
+        return _result("not exported exactly once; run export again", not_exported_once(batch_file.load()))
 
     @dg.asset_check(
         asset=names.key("export"),
         name="matches_outputs",
-        description="Every exported record is of the output that is accepted now. Dagster does not look past 100 "
-        "partitions, so it does not tell when the export is out of date.",
+        description="Every exported record is from the currently accepted output. Dagster does not track staleness "
+        "across 100 or more partitions, so it does not mark an old export as stale.",
     )
     def matches_outputs() -> dg.AssetCheckResult:
-        batch = batch_file.load()
-        found = out_of_date(expected_outputs(batch_outputs(batch)), exported_outputs(batch))
-        return _result("not of the outputs that are accepted now; run export again", found)
+        return _result("not from the currently accepted output; run export again", out_of_date(batch_file.load()))
 
-    return [every_row_once, matches_outputs]
+    return [schema_strict, contexts_resolve, every_row_once, matches_outputs]
 
 
 def _result(problem: str, names: Sequence[str]) -> dg.AssetCheckResult:
-    """A check that passes where nothing is named."""
+    """A check result that passes if there are no names."""
     shown = ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
     return dg.AssetCheckResult(
         passed=not names, metadata={"n_found": len(names)}, description=f"{shown} {problem}" if names else None

@@ -12,8 +12,8 @@ from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.domain.plan.selection import Selection
-from llmbatch_assets.domain.quality import Finding, Quality, assess
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.quality import CheckFinding, OutputQuality, assess
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.events.partition_events import PartitionEvents
 from llmbatch_assets.resources.llm import LlmResource
@@ -60,7 +60,7 @@ class GenerateStage:
     def key(self) -> dg.AssetKey:
         return self.names.key("llm_outputs")
 
-    def run(self, config: GenerateConfig) -> Iterator[Finding]:
+    def run(self, config: GenerateConfig) -> Iterator[CheckFinding]:
         """Generate; then what the checks find. Raises ``Failure`` where items failed or the run was stopped."""
         sign_run(self.context)
         close_orphans(self.context.instance)
@@ -98,15 +98,15 @@ class GenerateStage:
     def _hit(self, events: PartitionEvents, item: WorkItem) -> None:
         events.materialized(item, self.generation.output(item), hit=True)
 
-    def _quality(self, events: PartitionEvents, outcome: Outcome) -> Quality:
+    def _quality(self, events: PartitionEvents, outcome: Outcome) -> OutputQuality:
         counts, causes = outcome.manifest["counts"], outcome.manifest["failures_by_cause"]
         # Dagster has been told of every accepted output by now, and of none that is not of this identity.
         told = events.output_versions()
         versions = [told[key] for key in outcome.accepted if key in told]
         scores = self.generation.scores(outcome.accepted)
-        return Quality(counts["n_success"], counts["n_fail"], causes, versions, scores)
+        return OutputQuality(counts["n_success"], counts["n_fail"], causes, versions, scores)
 
-    def _end(self, outcome: Outcome, quality: Quality) -> None:
+    def _end(self, outcome: Outcome, quality: OutputQuality) -> None:
         facts: dict[str, int | float] = {**outcome.facts(), "acceptance_rate": quality.acceptance_rate}
         if quality.mean_score is not None:
             facts["judge_score_mean"] = quality.mean_score
@@ -117,7 +117,7 @@ class GenerateStage:
         if outcome.fault is not None:
             raise dg.Failure(f"stopped: {outcome.fault}", metadata=metadata, allow_retries=False)
         if outcome.tally.failed:
-            told = f"{outcome.tally.failed} of {many(outcome.tally.total, 'item')} failed: {causes}"
+            told = f"{outcome.tally.failed} of {counted(outcome.tally.total, 'item')} failed: {causes}"
             raise dg.Failure(told, metadata, allow_retries=False)
 
 

@@ -10,9 +10,7 @@ from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.reporter import ReporterFactory
 from llmbatch_assets.resources.runs import cancel
 from llmbatch_assets.stages.project import BatchFile
-from llmbatch_assets.stages.schema_due import why_due
-from llmbatch_assets.stages.schema_files import ensure_schema_txt
-from llmbatch_assets.stages.write_schema import write_schema
+from llmbatch_assets.stages.write_schema import ensure_schema_txt, reason_to_write, write_schema
 
 
 class SchemaModuleConfig(dg.Config):
@@ -43,7 +41,7 @@ def schema_assets(batch_file: BatchFile, names: Names, reporter: ReporterFactory
         context: dg.AssetExecutionContext, config: SchemaModuleConfig, llm: dg.ResourceParam[LlmResource]
     ) -> dg.MaterializeResult[None]:
         batch = batch_file.load()
-        why = why_due(batch, force=config.force)
+        why = reason_to_write(batch, force=config.force)
         facts: dict[str, int | float | str] = {"written_by_the_model": why or "no"}
         if why:
             say = reporter(context, batch).say if reporter else context.log.info
@@ -85,7 +83,7 @@ def schema_assets(batch_file: BatchFile, names: Names, reporter: ReporterFactory
     def llm_schema_txt(context: dg.AssetExecutionContext, config: SchemaTextConfig) -> dg.MaterializeResult[None]:
         batch = batch_file.load()
         done = ensure_schema_txt(batch, force=config.force)
-        context.log.info(done.told)
+        context.log.info(done.message)
         return dg.MaterializeResult(
             metadata={"path": dg.MetadataValue.path(str(batch.layout.schema_txt)), "rewritten": done.written},
             data_version=dg.DataVersion(done.sha),

@@ -5,11 +5,11 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.tables.given_table import given_table
+from llmbatch_assets.adapters.tables.records import table_from_asset
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.canonical import sha1_named
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import IDENTITY_VERSION
 from llmbatch_assets.domain.items.preview import facts, preview
 from llmbatch_assets.domain.items.table import Snapshot, take_snapshot
@@ -43,7 +43,7 @@ def _snapshot_asset(batch_file: BatchFile, names: Names, input_asset: dg.AssetKe
         batch = batch_file.load()
         if input_asset:
             name = f"asset {input_asset.to_user_string()}"
-            snapshot = take_snapshot(given_table(given["table"], name), name, batch.parameters.input)
+            snapshot = take_snapshot(table_from_asset(given["table"], name), name, batch.parameters.input)
         else:
             snapshot = batch.read_snapshot()
         return dg.MaterializeResult(
@@ -79,11 +79,11 @@ def _plan_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
             ),
         },
     )
-    def plan_work(
+    def group_contexts_and_work_items(
         context: dg.AssetExecutionContext, input_snapshot: Snapshot
     ) -> Iterator[dg.MaterializeResult[object]]:
         batch = batch_file.load()
-        plan = make_plan(input_snapshot, batch.parameters)
+        plan = plan_work(input_snapshot, batch.parameters)
         work_items = work_items_of(plan, batch.parameters, batch.layout.group_contexts.name)
         version = dg.DataVersion(_how_items_are_made(batch))
         tags = use_sources(context, batch, names, "parameters")
@@ -108,7 +108,7 @@ def _plan_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
         added, removed = sync_partitions(context.instance, names.own("work_items"), keys)
         context.log.info(f"partitions of llm_outputs: {len(plan.items)} in all, {added} added, {removed} removed")
 
-    return plan_work
+    return group_contexts_and_work_items
 
 
 def _headline(batch: Batch, plan: WorkPlan) -> dict[str, str]:

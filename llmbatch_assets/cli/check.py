@@ -16,7 +16,7 @@ from llmbatch_assets.cli.session import (
     set_up_logging,
     telling_mistakes,
 )
-from llmbatch_assets.domain.text import flatten, many
+from llmbatch_assets.domain.text import counted, flatten
 from llmbatch_assets.stages.check import Found, check_batch
 from llmbatch_assets.stages.project import BatchFile, config_files
 
@@ -60,12 +60,12 @@ def _shown(batch_file: BatchFile) -> str:
 
 
 def _summary(found: Found) -> str:
-    planned = "" if found.n_items is None else f", {many(found.n_items, 'item')}"
+    planned = "" if found.n_items is None else f", {counted(found.n_items, 'item')}"
     return f"{_counted(found.mistakes, 'mistake')}, {_counted(found.warnings, 'warning')}{planned}"
 
 
 def _counted(lines: list[str], what: str) -> str:
-    return many(len(lines), what) if lines else f"no {what}s"
+    return counted(len(lines), what) if lines else f"no {what}s"
 
 
 def _answers(batch_file: BatchFile) -> bool:

@@ -15,7 +15,7 @@ from llmbatch_assets.cli.plan import show_differences
 from llmbatch_assets.cli.session import config_option, console, open_batch_file, set_up_logging, telling_mistakes
 from llmbatch_assets.domain.plan.output_diff import LABELS, Comparison, compared, told
 from llmbatch_assets.domain.plan.rerun_reasons import LABELS as REASON_LABELS
-from llmbatch_assets.domain.text import many, visible
+from llmbatch_assets.domain.text import counted, visible
 from llmbatch_assets.stages.compare import Comparing, Known
 from llmbatch_assets.stages.project import Batch
 
@@ -80,7 +80,7 @@ def _tell_known(known: list[Known], as_json: bool) -> None:
 def _known_lines(one: Known) -> Iterator[str]:
     asked, since = one.identity, (one.used_at_utc or "?")[:16].replace("T", " ")
     words = ", ".join(REASON_LABELS[reason].removesuffix(" changed") for reason in one.changes)
-    yield f"{asked.sha[:12]}  asked since {since}, {many(one.n_outputs, 'output')}, {one.n_failed:,} failed"
+    yield f"{asked.sha[:12]}  asked since {since}, {counted(one.n_outputs, 'output')}, {one.n_failed:,} failed"
     yield f"  prompt {asked.prompt_sha[:8]}, schema {asked.schema_sha[:8]}, model {asked.model_name}"
     yield f"  differs in: {words}"
 
@@ -139,4 +139,4 @@ def _show(found: Comparison, limit: int | None) -> None:
     left = found.left_out + len(found.pairs) - len(shown)
     if left:
         how = "--limit 0, --html FILE or --json shows all" if limit is None else "--limit 0 shows all"
-        console.print(f"not shown: {many(left, 'more item')} that changed; {how}")
+        console.print(f"not shown: {counted(left, 'more item')} that changed; {how}")

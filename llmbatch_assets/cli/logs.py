@@ -8,8 +8,8 @@ from collections.abc import Collection
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from llmbatch_assets.adapters.files.atomic import written
-from llmbatch_assets.adapters.providers.credentials import key_reader
+from llmbatch_assets.adapters.files.atomic import artifact_log
+from llmbatch_assets.adapters.providers.credentials import read_key
 from llmbatch_assets.cli.progress import screen, told
 from llmbatch_assets.cli.session import set_up_logging
 from llmbatch_assets.domain.parameters import Llm
@@ -53,7 +53,7 @@ def keep_log(batch: Batch) -> None:
     handlers = [_file_handler(batch, batch.path(path))] if path else []
     for name in ("llmbatch_assets", "openai", "httpx2"):
         _replace_handlers(logging.getLogger(name), handlers)
-    for logger, shown_by in ((told, []), (written, [_ConsoleLines()])):
+    for logger, shown_by in ((told, []), (artifact_log, [_ConsoleLines()])):
         # Standard error is for what is wrong.
         logger.propagate = False
         _replace_handlers(logger, [*handlers, *shown_by])
@@ -84,7 +84,7 @@ def _keys(batch: Batch) -> set[str]:
     found = {os.environ.get(name, "") for name in named}
     for name in named - {""}:
         try:
-            found.add(key_reader(name, batch.root))
+            found.add(read_key(name, batch.root))
         except RunPermanentError:
             continue
     return {key for key in found if len(key) > SHORTEST_KEY}

@@ -13,7 +13,7 @@ from llmbatch_assets.domain.plan.difference import Changed, Differences
 from llmbatch_assets.domain.plan.estimate import Estimate, Range
 from llmbatch_assets.domain.plan.report import PlanReport, Spending, reason_lines, shown_duration
 from llmbatch_assets.domain.plan.selection import Selection
-from llmbatch_assets.domain.text import many, visible
+from llmbatch_assets.domain.text import counted, visible
 from llmbatch_assets.stages.plan import plan_of
 
 MOST_LINES = 40
@@ -91,7 +91,7 @@ def _show_lines(lines: list[str]) -> None:
         style = {"+": "green", "-": "red"}.get(line[:1], "")
         console.print(f"  {visible(line)}", style=style)
     if len(lines) > MOST_LINES:
-        console.print(f"  and {many(len(lines) - MOST_LINES, 'more line')}, in --json")
+        console.print(f"  and {counted(len(lines) - MOST_LINES, 'more line')}, in --json")
 
 
 def _in_words(change: Changed) -> str:
@@ -100,7 +100,7 @@ def _in_words(change: Changed) -> str:
 
 
 def _show_estimate(estimate: Estimate) -> None:
-    console.print(f"\nThe next run, of {many(estimate.n_items, 'item')}:", style="bold")
+    console.print(f"\nThe next run, of {counted(estimate.n_items, 'item')}:", style="bold")
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for end in Range._fields:
@@ -137,6 +137,6 @@ def spending_lines(spending: Spending) -> list[str]:
     lines.append(told[spending.verdict])
     if spending.left_over:
         lines.append(
-            f"left for later runs by budget.max_items, {spending.max_items}: {many(spending.left_over, 'more item')}"
+            f"left for later runs by budget.max_items, {spending.max_items}: {counted(spending.left_over, 'more item')}"
         )
     return lines

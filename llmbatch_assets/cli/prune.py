@@ -15,7 +15,7 @@ from llmbatch_assets.cli.session import (
     print_line,
     telling_mistakes,
 )
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.prune import Pruning, Unused, delete, find_unused
 
@@ -73,14 +73,14 @@ def _lines(pruning: Pruning, kinds: dict[str, dict[str, int]], is_deleted: bool)
         yield "nothing to prune"
     else:
         yield "deleted:" if is_deleted else "would be deleted (--yes deletes them, --json lists each file):"
-    for kind, counted in kinds.items():
-        yield f"  {kind}: {many(counted['n_files'], 'file')}, {_size(counted['bytes'])}"
+    for kind, totals in kinds.items():
+        yield f"  {kind}: {counted(totals['n_files'], 'file')}, {_size(totals['bytes'])}"
     if kinds:
-        yield f"total: {many(len(pruning.unused), 'file')}, {_size(sum(counted['bytes'] for counted in kinds.values()))}"
+        yield f"total: {counted(len(pruning.unused), 'file')}, {_size(sum(totals['bytes'] for totals in kinds.values()))}"
         yield LOST
     if pruning.n_gone_rows_kept:
         yield (
-            f"kept: {many(pruning.n_gone_rows_kept, 'file')} of the current settings for rows that are no longer in the "
+            f"kept: {counted(pruning.n_gone_rows_kept, 'file')} of the current settings for rows that are no longer in the "
             "table; --gone-rows includes them"
         )
 

@@ -20,7 +20,7 @@ from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.outcome import TokenUsage
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.show import AcceptedAttempt, ItemDetails, RejectedAttempt, item_details
 
 # The words of llmbatch status.
@@ -106,7 +106,7 @@ def _attempt(attempt: AcceptedAttempt | RejectedAttempt) -> Iterator[str]:
 
 def _used(usage: TokenUsage) -> str:
     tokens = f"{usage.input_tokens:,} input and {usage.output_tokens:,} output tokens"
-    return f"{many(usage.requests, 'call')}, {tokens}, {shown(usage.cost_usd)}"
+    return f"{counted(usage.requests, 'call')}, {tokens}, {shown(usage.cost_usd)}"
 
 
 def _calls(calls: list[CallRecord]) -> Iterator[str]:

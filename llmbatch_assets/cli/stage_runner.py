@@ -11,20 +11,18 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.utils import make_new_run_id
 from dagster._utils.interrupts import capture_interrupts
 
-from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.assets.batch import STAGES, build_batch
 from llmbatch_assets.cli.progress import TerminalReporter, tell
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
 from llmbatch_assets.cli.signals import SignalsNoted
 from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.export.manifest import told_of_export
 from llmbatch_assets.domain.manifest import what_changed
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.instance import open_instance
 from llmbatch_assets.resources.runs import close_orphans, process_tags
 from llmbatch_assets.resources.storage_faults import telling_storage_faults
-from llmbatch_assets.stages.artifacts import artifact_path
+from llmbatch_assets.stages.export import notes_on_export
 from llmbatch_assets.stages.generate import Outcome
 from llmbatch_assets.stages.project import Batch, BatchFile
 
@@ -108,10 +106,6 @@ class StageRunner:
                 style="red",
             )
 
-    def _told_of_export(self) -> list[str]:
-        manifest = artifact_path(self._batch, "export")
-        return told_of_export(read_json(manifest)) if manifest.is_file() else []
-
     def _summary(self, assets: Sequence[str]) -> None:
         layout, parameters = self._batch.layout, self._batch.parameters
         if self._reporter.outcome is not None:
@@ -126,8 +120,8 @@ class StageRunner:
             return
         if "export" in assets:
             tell(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
-            for told in self._told_of_export():
-                tell(f"            {told}")
+            for note in notes_on_export(self._batch):
+                tell(f"            {note}")
         if "report" in assets and parameters.report.enabled:
             tell(f"  report    {layout.report('html' if parameters.report.write_html else 'md')}")
         tell("  in Dagster: llmbatch ui")
@@ -138,7 +132,7 @@ class StageRunner:
 def _tell_orphans(closed: Sequence[str]) -> None:
     if closed:
         tell(
-            f"closed {many(len(closed), 'earlier run')}, of which the process is gone; what was accepted is kept: {', '.join(closed)}"
+            f"closed {counted(len(closed), 'earlier run')}, of which the process is gone; what was accepted is kept: {', '.join(closed)}"
         )
 
 
@@ -156,7 +150,7 @@ def _counted(outcome: Outcome) -> str:
     counts, found = outcome.manifest["counts"], outcome.tally.found
     others = f", {found:,} by another run" if found else ""
     return (
-        f"{counts['n_success']:,} of {many(counts['n_total'], 'item')} accepted ({outcome.tally.accepted:,} new, "
+        f"{counts['n_success']:,} of {counted(counts['n_total'], 'item')} accepted ({outcome.tally.accepted:,} new, "
         f"{counts['n_cache_skipped']:,} from cache{others}), {counts['n_fail']:,} failed, "
         f"{counts['n_not_attempted']:,} not attempted"
     )
@@ -166,7 +160,7 @@ def _spent(outcome: Outcome) -> str:
     usage, refused = outcome.manifest["usage"], outcome.manifest["meta"]["pacing"]["rate_limited"]
     in_vain = f" ({refused:,} refused as too many at a time)" if refused else ""
     return (
-        f"{many(usage['requests'], 'call')}{in_vain}, {usage['input_tokens']:,} input and {usage['output_tokens']:,} output tokens, "
+        f"{counted(usage['requests'], 'call')}{in_vain}, {usage['input_tokens']:,} input and {usage['output_tokens']:,} output tokens, "
         f"{shown(usage['cost_usd'], usage['n_unknown_cost'])}"
     )
 

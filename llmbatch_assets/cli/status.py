@@ -16,7 +16,7 @@ from llmbatch_assets.cli.session import (
     telling_mistakes,
 )
 from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.status import BatchStatus, FailuresOfCause, LastRun, batch_status
 
 
@@ -45,7 +45,7 @@ def status(config: str | None, offline: bool, as_json: bool) -> None:
 def _lines(found: BatchStatus) -> list[str]:
     items = found.items
     return [
-        f"{found.title}: {many(items['total'], 'item')}, model {found.model} ({found.provider})",
+        f"{found.title}: {counted(items['total'], 'item')}, model {found.model} ({found.provider})",
         *(["  No run yet; counts are for the current table."] if found.items_are_from == "the table" else []),
         f"  accepted            {items['accepted']:,}",
         f"  failed              {items['failed']:,}" + ("  (the next run retries these)" if items["failed"] else ""),
@@ -90,7 +90,7 @@ def _spending(spent: dict[str, Any]) -> list[str]:
 
 def _sums(part: dict[str, Any]) -> str:
     return (
-        f"{many(part['requests'], 'call')}, {part['input_tokens']:,} input and {part['output_tokens']:,} output tokens, "
+        f"{counted(part['requests'], 'call')}, {part['input_tokens']:,} input and {part['output_tokens']:,} output tokens, "
         f"{shown(part['cost_usd'], part['n_unknown_cost'])}"
     )
 

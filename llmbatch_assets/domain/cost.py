@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 
 # A tenth of a billionth of a dollar. Rounded to it, sums are the same in whatever order calls end.
 _PLACES = 10
@@ -40,4 +40,4 @@ def shown(cost: float | None, unknown_calls: int = 0) -> str:
     if cost is None:
         return "cost unknown"
     amount = f"${cost:.2f}" if cost >= _CENT or not cost else f"${cost:.6f}"
-    return f"{amount} and {many(unknown_calls, 'call')} of unknown cost" if unknown_calls else amount
+    return f"{amount} and {counted(unknown_calls, 'call')} of unknown cost" if unknown_calls else amount

@@ -62,7 +62,7 @@ class PromptTemplate(BaseModel):
     @property
     def placeholders(self) -> frozenset[str]:
         """Names of all blanks in all messages."""
-        return frozenset(name for _, text in self._texts() for name in blanks(text))
+        return frozenset(name for _, text in self._texts() for name in placeholders_in(text))
 
     def as_text(self) -> str:
         """All messages under their roles, blanks and all: the prompt as another prompt shows it."""
@@ -87,15 +87,15 @@ class PromptTemplate(BaseModel):
     def render(self, values: Mapping[str, str | None]) -> tuple[Message, ...]:
         """The messages with every blank filled. Raises ``PromptError`` naming all blanks without a value."""
         self.check(values)
-        return tuple(Message(role, fill(text, values)) for role, text in self._texts())
+        return tuple(Message(role, fill_placeholders(text, values)) for role, text in self._texts())
 
 
-def blanks(text: str) -> list[str]:
+def placeholders_in(text: str) -> list[str]:
     """Names of the blanks of a text, in order."""
     return [piece for piece, is_blank in _pieces(text) if is_blank]
 
 
-def fill(text: str, values: Mapping[str, str | None]) -> str:
+def fill_placeholders(text: str, values: Mapping[str, str | None]) -> str:
     """The text with its blanks filled in one pass: what is put in is never read as a blank. None is nothing."""
     return "".join([(values[piece] or "") if is_blank else piece for piece, is_blank in _pieces(text)])
 

@@ -79,9 +79,19 @@ def slug(text: str, limit: int = 32) -> str:
     return "-".join(words)[:limit].strip("-")
 
 
-def many(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
     """So many of something: ``1 item``, ``2 items``."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def format_bytes(size: float) -> str:
+    """Format a size in units of 1,000 bytes: ``512 bytes``, ``1.5 kB``, ``87 kB``."""
+    unit = "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if size < 1_000:
+            break
+        size, unit = size / 1_000, larger
+    return f"{size:.1f} {unit}" if unit != "bytes" and size < 10 else f"{size:.0f} {unit}"
 
 
 def nearest(name: str, known: Sequence[str], least: float = 0.6) -> list[str]:

@@ -1,4 +1,4 @@
-"""Having a schema module written: ask, vet, and ask again with what was wrong."""
+"""Have the model write a schema module: ask, check, and ask again with the problem as feedback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmbatch_assets.errors import AnswerError, SchemaError, SchemaGenerationErr
 
 @dataclass(frozen=True)
 class WrittenSchema:
-    """A module that passed: its rendering, and what it took."""
+    """The rendering of an accepted module, and the attempts and tokens it took."""
 
     source: str
     attempts: int
@@ -25,27 +25,27 @@ class WrittenSchema:
 
 @dataclass(frozen=True)
 class SchemaWriter:
-    """Asks for a module until one passes.
+    """Asks for a module until one is accepted.
 
-    ``vet`` gives the rendering of an answer's module or raises ``SchemaError``; ``on_refused`` is told of each answer
-    that did not pass, by its number from 1.
+    ``check`` returns the rendering of a module or raises ``SchemaError``. ``on_refused`` is called for each rejected
+    answer, with its number (from 1), the completion and the problem.
     """
 
     client: ChatClient
-    vet: Callable[[str], str]
+    check: Callable[[str], str]
     on_refused: Callable[[int, Completion, str], None]
     generations: int
     calls: Calls
 
     async def write(self, opening: tuple[Message, ...]) -> WrittenSchema:
-        """A module that passes. Raises ``SchemaGenerationError`` after the last generation, or a ``ProviderError``."""
+        """Return an accepted module. Raises ``SchemaGenerationError`` after the last attempt, or a ``ProviderError``."""
         turns: tuple[Message, ...] = ()
         usage, problem = TokenUsage(), ""
         for number in range(1, self.generations + 1):
             completion = await self.calls.ask(self.client, ChatRequest("schema", opening + turns, None))
             usage += completion.usage
             try:
-                return WrittenSchema(self._passed(completion), number, usage)
+                return WrittenSchema(self._checked(completion), number, usage)
             except (AnswerError, SchemaError) as refused:
                 problem = str(refused)
             self.on_refused(number, completion, problem)
@@ -53,9 +53,11 @@ class SchemaWriter:
                 Message("assistant", completion.text),
                 Message("user", f"{problem}\n\nGive the whole corrected module as one Python code block."),
             )
-        raise SchemaGenerationError(f"none of {self.generations} answers is a schema module; the last one: {problem}")
+        raise SchemaGenerationError(
+            f"none of {self.generations} answers is a valid schema module; the last problem: {problem}"
+        )
 
-    def _passed(self, completion: Completion) -> str:
+    def _checked(self, completion: Completion) -> str:
         if completion.finish_reason == "length":
             raise AnswerError("cut_off", "The answer was cut off at the length limit. Write a shorter module.")
-        return self.vet(python_of(completion.text))
+        return self.check(python_of(completion.text))

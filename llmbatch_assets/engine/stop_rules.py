@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.engine.tally import Tally
 from llmbatch_assets.errors import RunPermanentError
 
@@ -32,12 +32,12 @@ class StopRules:
         if self.max_failures and tally.failed >= self.max_failures:
             return RunPermanentError(
                 "too_many_failures",
-                f"{many(tally.failed, 'item')} failed ({causes}), as many as llm.max_failures allows",
+                f"{counted(tally.failed, 'item')} failed ({causes}), as many as llm.max_failures allows",
             )
         rate = tally.failed / tally.done if tally.done else 0.0
         if self.max_failure_rate and tally.done >= FEWEST_FOR_A_RATE and rate > self.max_failure_rate:
             return RunPermanentError(
                 "too_many_failures",
-                f"{tally.failed} of {many(tally.done, 'item')} failed ({causes}), more than llm.max_failure_rate allows",
+                f"{tally.failed} of {counted(tally.done, 'item')} failed ({causes}), more than llm.max_failure_rate allows",
             )
         return None

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.files.atomic import keep_json, tell_written
+from llmbatch_assets.adapters.files.atomic import log_written, write_json_if_changed
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
 from llmbatch_assets.stages.project import Batch, BatchFile
 
@@ -23,13 +23,13 @@ class JsonIOManager(dg.ConfigurableIOManager):
         """Write a whole artifact. The same bytes are not written again."""
         batch = self._batch()
         path = artifact_path(batch, context.asset_key.path[-1])
-        size, written = keep_json(path, obj)
+        size, written = write_json_if_changed(path, obj)
         context.log.info(f"{'wrote' if written else 'unchanged:'} {batch.shown(path)} (bytes={size})")
         # What a manifest says was written was written just before it.
-        for file in _files_of(obj):
-            tell_written(file, batch.path(file).stat().st_size)
+        for file, rows in _files_of(obj).items():
+            log_written(file, batch.path(file).stat().st_size, rows)
         if written:
-            tell_written(batch.shown(path), size)
+            log_written(batch.shown(path), size)
         context.add_output_metadata({"path": dg.MetadataValue.path(batch.shown(path)), "bytes": size})
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -39,8 +39,12 @@ class JsonIOManager(dg.ConfigurableIOManager):
         return batch_outputs(batch) if kind is BatchOutputs else load_artifact(batch, asset, kind)
 
 
-def _files_of(artifact: Any) -> list[str]:
-    """The files that a manifest says were written."""
+def _files_of(artifact: Any) -> dict[str, int | None]:
+    """Return the files that a manifest lists, with their number of rows where it is known."""
     if not isinstance(artifact, dict):
-        return []
-    return [*artifact.get("files", {}).values(), *filter(None, [artifact.get("not_exported_file")])]
+        return {}
+    counts = artifact.get("counts", {})
+    files: dict[str, int | None] = dict.fromkeys(artifact.get("files", {}).values(), counts.get("n_records"))
+    if not_exported := artifact.get("not_exported_file"):
+        files[not_exported] = counts.get("n_not_exported")
+    return files

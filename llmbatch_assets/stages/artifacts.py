@@ -15,8 +15,8 @@ from llmbatch_assets.adapters.store.index import CacheFolders, CacheIndex, ignor
 from llmbatch_assets.adapters.store.outputs import FileStore, quarantine
 from llmbatch_assets.adapters.store.provenance import kept_identities
 from llmbatch_assets.domain.canonical import canonical_json, sha1_text
-from llmbatch_assets.domain.export.not_exported import OlderOutput, Standing
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.export.records import ItemOutcome, OutdatedOutput
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
@@ -119,23 +119,23 @@ class BatchOutputs:
         """Return the item's failed attempts, the latest last."""
         return list(self.index.failed_attempts(self.identity.cache_id(item.work_id)))
 
-    def outcomes(self, shown: Callable[[Path], str] = str) -> Iterator[Standing]:
+    def item_outcomes(self, shown: Callable[[Path], str] = str) -> Iterator[ItemOutcome]:
         """Yield the outcome of each item. ``shown`` turns a file into the name that people read."""
         for item in self.items:
             output = self.output(item)
             if output:
-                yield Standing(item, output)
+                yield ItemOutcome(item, output)
                 continue
             failure, outdated = self.failure(item), self.outdated(item, shown)
             path = failure and self.index.failure_path(failure.meta["cache_id"], failure.meta["attempt_outer"])
-            yield Standing(item, None, failure, shown(path) if path else "", outdated)
+            yield ItemOutcome(item, None, failure, shown(path) if path else "", outdated)
 
-    def outdated(self, item: WorkItem, shown: Callable[[Path], str] = str) -> OlderOutput | None:
+    def outdated(self, item: WorkItem, shown: Callable[[Path], str] = str) -> OutdatedOutput | None:
         """Return the item's output from the earlier settings that differ least from the current ones. Opens no file."""
         for differences, identity in self._earlier_by_likeness:
             cache_id = identity.cache_id(item.work_id)
             if cache_id in self.index.accepted:
-                return OlderOutput(shown(self.index.output_path(cache_id)), ", ".join(differences))
+                return OutdatedOutput(shown(self.index.output_path(cache_id)), ", ".join(differences))
         return None
 
     @cached_property
@@ -170,5 +170,5 @@ def planned_items(batch: Batch) -> PlannedItems:
     if artifact_path(batch, "work_items").is_file():
         contexts = load_artifact(batch, "group_contexts", list[GroupContext])
         return PlannedItems(load_artifact(batch, "work_items", WorkItems).items, contexts, from_table=False)
-    plan = make_plan(batch.read_snapshot(), batch.parameters)
+    plan = plan_work(batch.read_snapshot(), batch.parameters)
     return PlannedItems(plan.items, plan.contexts, from_table=True)

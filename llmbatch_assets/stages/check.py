@@ -11,7 +11,7 @@ from llmbatch_assets.adapters.providers.credentials import missing_keys
 from llmbatch_assets.adapters.providers.prices import require_prices
 from llmbatch_assets.adapters.tables.readers import read_table
 from llmbatch_assets.domain.column_mistakes import column_mistakes, template_mistakes
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import clean_columns, take_snapshot
 from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.parameter_warnings import blank_warnings, parameter_warnings, schema_warnings
@@ -21,7 +21,7 @@ from llmbatch_assets.domain.schema.writing import schema_conversation
 from llmbatch_assets.domain.schema_mistakes import schema_mistakes
 from llmbatch_assets.errors import InputError, SchemaError
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.schema_files import schema_txt_mismatch
+from llmbatch_assets.stages.write_schema import schema_txt_mismatch
 
 Value = TypeVar("Value")
 
@@ -138,6 +138,6 @@ def _check_table(batch: Batch, found: Found) -> None:
     if snapshot is None:
         return
     found.warnings += [f"{path}: {warning}" for warning in snapshot.meta["warnings"]]
-    if not mistakes and (plan := found.trying(lambda: make_plan(snapshot, parameters))):
+    if not mistakes and (plan := found.trying(lambda: plan_work(snapshot, parameters))):
         found.n_items = len(plan.items)
         found.warnings += [f"{path}: {warning}" for warning in plan.warnings]

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from llmbatch_assets.adapters.store.index import CacheIndex
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.plan.difference import Differences
@@ -42,7 +42,7 @@ class Comparing:
 
     @cached_property
     def items(self) -> list[WorkItem]:
-        return make_plan(self.batch.read_snapshot(), self.batch.parameters).items
+        return plan_work(self.batch.read_snapshot(), self.batch.parameters).items
 
     @cached_property
     def _survey(self) -> CacheIndex:

@@ -38,7 +38,7 @@ from llmbatch_assets.domain.plan.selection import by_group
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import Purpose
 from llmbatch_assets.domain.schema.contract import Contract
-from llmbatch_assets.domain.schema.offline_answer import made_up
+from llmbatch_assets.domain.schema.offline_answer import offline_answer
 from llmbatch_assets.stages.earlier_outputs import EarlierOutputs
 from llmbatch_assets.stages.project import Batch
 
@@ -205,6 +205,6 @@ def _sum(costs: Sequence[Range | None]) -> Range | None:
 
 def _assumed_answer(contract: Contract, longest: int | None) -> Range:
     """Tokens of an answer: at least as a short one that keeps the schema, at most the limit; likely their geometric mean."""
-    short = length(canonical_json(made_up(contract.json_schema, "plan"))) / BYTES_PER_TOKEN[1]
+    short = length(canonical_json(offline_answer(contract.json_schema, "plan"))) / BYTES_PER_TOKEN[1]
     most = max(short, longest or LONGEST_ANSWER)
     return Range(short, math.sqrt(short * most), most)

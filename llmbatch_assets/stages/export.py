@@ -1,60 +1,75 @@
-"""Pipeline 5 of one batch: from accepted outputs to files for people and programs."""
+"""Pipeline 5 of one batch: writes the accepted outputs as tables and JSON lines."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from llmbatch_assets.adapters.files.atomic import read_json
-from llmbatch_assets.adapters.tables.exporters import Line, exporting
-from llmbatch_assets.domain.export.columns import Column, cells
-from llmbatch_assets.domain.export.fields import OutputSchema
+from llmbatch_assets.adapters.tables.export_file import ExportRow
+from llmbatch_assets.adapters.tables.exporters import exporting
+from llmbatch_assets.domain.export.columns import Column, OutputSchema, cells
+from llmbatch_assets.domain.export.join import Join
 from llmbatch_assets.domain.export.manifest import (
     PREVIEW_ROWS,
+    ExportManifest,
+    ExportMeta,
+    column_list,
     export_counts,
-    export_manifest,
-    is_worth_keeping,
+    export_notes,
+    has_model_records,
     preview,
 )
-from llmbatch_assets.domain.export.not_exported import LEFT_OUT_COLUMNS, LeftOut, Standing
-from llmbatch_assets.domain.export.records import Entry, Join, entries
-from llmbatch_assets.domain.export.settings import columns_of
+from llmbatch_assets.domain.export.records import (
+    NOT_EXPORTED_COLUMNS,
+    Entry,
+    ItemOutcome,
+    NotExported,
+    entries,
+)
 from llmbatch_assets.domain.items.table import Snapshot
-from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path
+from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, load_artifact
 from llmbatch_assets.stages.generate import utc_now
 from llmbatch_assets.stages.project import Batch
 
-# Entries that are written together.
+# Entries per write.
 CHUNK = 500
 
 
-class Delivered(NamedTuple):
-    """What the export asset tells: its manifest, and its first records as a Markdown table."""
+class ExportResult(NamedTuple):
+    """The manifest of an export, and its first records as a Markdown table."""
 
-    manifest: dict[str, Any]
+    manifest: ExportManifest
     preview: str
 
 
-def deliver_exports(batch: Batch, outputs: BatchOutputs, snapshot: Snapshot) -> Delivered:
-    """Write every configured export and the file of what is in none; the counts add up to the number of items.
+def write_exports(batch: Batch, outputs: BatchOutputs, snapshot: Snapshot) -> ExportResult:
+    """Write the configured exports and the file of what is not exported. Their counts add up to the number of items.
 
-    Raises ``ConfigError`` where ``outputs`` names what schema or table do not have.
+    Raises ``ConfigError`` if ``outputs`` names a field or column that does not exist.
     """
     join = Join.of(snapshot, batch.parameters)
-    run = _ExportRun(batch, join, export_columns_of(batch, join))
-    run.write(entries(join, run.counted(outputs.outcomes(batch.shown))))
-    return Delivered(run.manifest(), preview(run.columns, [line.cells for line in run.shown]))
+    run = _ExportRun(batch, columns_of_export(batch, join))
+    run.write(entries(join, run.counting(outputs.item_outcomes(batch.shown))))
+    return ExportResult(run.manifest(), preview(run.columns, [line.cells for line in run.first_lines]))
 
 
-def export_columns_of(batch: Batch, join: Join) -> list[Column]:
-    """The columns of the batch's exports. Raises ``ConfigError`` as ``deliver_exports`` does."""
-    # What a trusted module computes or writes otherwise than it reads is in this schema and not in the prompt's.
+def columns_of_export(batch: Batch, join: Join) -> list[Column]:
+    """The columns of the batch's exports. Raises ``ConfigError`` as ``write_exports`` does."""
+    # Unlike the prompt's schema, this one has fields that a trusted module computes or serializes in its own way.
     schema = OutputSchema(batch.schema.output().model.model_json_schema(mode="serialization"))
     verdict = OutputSchema(batch.schema.judge().json_schema).fields(flatten=False) if batch.judge_prompt else ()
     judge = {field.path[0]: field.type for field in verdict if field.path}
-    return columns_of(join, schema, judge, flatten=batch.parameters.outputs.nested == "flatten")
+    return join.columns(schema, judge, flatten=batch.parameters.outputs.nested == "flatten")
+
+
+def notes_on_export(batch: Batch) -> list[str]:
+    """Notes on the latest export; none if there is no export yet."""
+    if not artifact_path(batch, "export").is_file():
+        return []
+    return export_notes(load_artifact(batch, "export", ExportManifest))
 
 
 @dataclass
@@ -62,63 +77,63 @@ class _ExportRun:
     """One pass over all items of a batch."""
 
     batch: Batch
-    join: Join
     columns: Sequence[Column]
     items: Counter[str] = field(default_factory=Counter)
     lines: Counter[str] = field(default_factory=Counter)
     changes: dict[str, Counter[str]] = field(default_factory=dict)
-    shown: list[Line] = field(default_factory=list)
+    first_lines: list[ExportRow] = field(default_factory=list)
     set_aside: list[str] = field(default_factory=list)
 
     @property
     def _files(self) -> dict[str, PurePosixPath]:
         return {name: self.batch.layout.export(name) for name in self.batch.parameters.outputs.formats}
 
-    def counted(self, standings: Iterable[Standing]) -> Iterator[Standing]:
-        for standing in standings:
-            self.items["exported" if standing.output else standing.reason] += 1
-            yield standing
+    def counting(self, outcomes: Iterable[ItemOutcome]) -> Iterator[ItemOutcome]:
+        for outcome in outcomes:
+            self.items["exported" if outcome.output else outcome.reason] += 1
+            yield outcome
 
     def write(self, found: Iterator[Entry]) -> None:
         paths = {name: self.batch.path(path) for name, path in self._files.items()}
-        others = {"csv": self.batch.path(self.batch.layout.not_exported)}
+        rest = {"csv": self.batch.path(self.batch.layout.not_exported)}
         escape = self.batch.parameters.outputs.escape_formulas
         with (
             exporting(paths, self.columns, self.changes, escape_formulas=escape) as export,
-            exporting(others, LEFT_OUT_COLUMNS, {}, escape_formulas=escape) as leave_out,
+            exporting(rest, NOT_EXPORTED_COLUMNS, {}, escape_formulas=escape) as export_rest,
         ):
             while chunk := list(islice(found, CHUNK)):
-                export(self._made(chunk))
-                leave_out(self._left_out(chunk))
+                export(self._record_lines(chunk))
+                export_rest(self._rest_lines(chunk))
             self._set_aside(list(paths.values()))
 
-    def _made(self, chunk: Sequence[Entry]) -> list[Line]:
-        made = [Line(entry, cells(entry, self.columns)) for entry in chunk if not isinstance(entry, LeftOut)]
-        self.lines["exported"] += len(made)
-        self.shown += made[: PREVIEW_ROWS - len(self.shown)]
-        return made
+    def _record_lines(self, chunk: Sequence[Entry]) -> list[ExportRow]:
+        lines = [ExportRow(entry, cells(entry, self.columns)) for entry in chunk if not isinstance(entry, NotExported)]
+        self.lines["exported"] += len(lines)
+        self.first_lines += lines[: PREVIEW_ROWS - len(self.first_lines)]
+        return lines
 
-    def _left_out(self, chunk: Sequence[Entry]) -> list[Line]:
-        left = [entry for entry in chunk if isinstance(entry, LeftOut)]
-        self.lines.update(entry.state for entry in left)
-        return [Line(entry.record(), cells(entry.record(), LEFT_OUT_COLUMNS)) for entry in left]
+    def _rest_lines(self, chunk: Sequence[Entry]) -> list[ExportRow]:
+        rest = [entry for entry in chunk if isinstance(entry, NotExported)]
+        self.lines.update(entry.state for entry in rest)
+        records = [entry.record() for entry in rest]
+        return [ExportRow(record, cells(record, NOT_EXPORTED_COLUMNS)) for record in records]
 
     def _set_aside(self, paths: Sequence[Path]) -> None:
-        """Keep an export with records from being replaced by one without any, or by one of made-up answers."""
+        """Keep the previous export of a model's outputs when the new one is empty or generated offline."""
         manifest = artifact_path(self.batch, "export")
-        before = read_json(manifest) if manifest.is_file() else {}
-        made_up = self.batch.source.provider == "offline"
-        if is_worth_keeping(before) and (made_up or not self.lines["exported"]):
+        previous = read_json(manifest) if manifest.is_file() else {}
+        is_offline = self.batch.source.provider == "offline"
+        if has_model_records(previous) and (is_offline or not self.lines["exported"]):
             kept = [path.replace(path.with_stem(f"{path.stem}_earlier")) for path in paths if path.is_file()]
             self.set_aside = [self.batch.shown(path) for path in kept]
 
-    def manifest(self) -> dict[str, Any]:
-        return export_manifest(
-            self.columns,
-            {name: str(path) for name, path in self._files.items()},
-            str(self.batch.layout.not_exported),
-            export_counts(self.items, self.lines),
-            self.changes,
-            self.set_aside,
-            {"generated_at_utc": utc_now(), "provider": self.batch.source.provider},
+    def manifest(self) -> ExportManifest:
+        return ExportManifest(
+            meta=ExportMeta(generated_at_utc=utc_now(), provider=self.batch.source.provider),
+            columns=column_list(self.columns),
+            counts=export_counts(self.items, self.lines),
+            changes={name: dict(sorted(changed.items())) for name, changed in self.changes.items() if changed},
+            files={name: str(path) for name, path in self._files.items()},
+            not_exported_file=str(self.batch.layout.not_exported),
+            set_aside_files=self.set_aside,
         )

@@ -10,12 +10,12 @@ from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from llmbatch_assets.adapters.files.atomic import read_json, sweep, tell_written, write_json
+from llmbatch_assets.adapters.files.atomic import log_written, read_json, remove_leftovers, write_json
 from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.store.claims import claiming
+from llmbatch_assets.adapters.store.ledger import append_run
 from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.store.provenance import Use, earlier_identities, keep_provenance, note_use
-from llmbatch_assets.adapters.store.run_history import append_run
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
 from llmbatch_assets.domain.manifest import (
@@ -27,7 +27,7 @@ from llmbatch_assets.domain.manifest import (
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Choice, Selection, State, by_group, choose
 from llmbatch_assets.domain.run_history import run_record
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.engine.attempt import ItemResult, Job, Limits, Workbench
 from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.engine.ports import ChatClient
@@ -152,7 +152,7 @@ class Generation:
         if choice.to_run and changed:
             pending = sum(state != "accepted" for state in self.states.values())
             self.reporter.say(
-                f"Changed since the last run: {', '.join(changed)}. That makes {many(pending, 'item')} pending, of which this run "
+                f"Changed since the last run: {', '.join(changed)}. That makes {counted(pending, 'item')} pending, of which this run "
                 f"takes {len(choice.to_run)}; the outputs of before stay on disk"
             )
 
@@ -197,7 +197,7 @@ class Generation:
 
         ``on_accepted`` is called for each accepted one, after its file is on disk, and told whether another run made it.
         """
-        sweep(self.batch.path(folder) for folder in self.batch.layout.folders())
+        remove_leftovers(self.batch.path(folder) for folder in self.batch.layout.folders())
         self._keep_provenance()
         tally = Tally(len(choice.to_run), cached=self._skipped(choice))
         states, not_made, started = dict(self.states), list[WorkItem](), time.monotonic()
@@ -317,7 +317,7 @@ class Generation:
         )
         manifest = generation_manifest(self.batch.parameters, self.batch.source, states, facts, self._files(states))
         path = artifact_path(self.batch, "llm_outputs")
-        tell_written(self.batch.shown(path), write_json(path, manifest))
+        log_written(self.batch.shown(path), write_json(path, manifest))
         if choice.to_run:
             record = run_record(manifest, self.run_id, n_accepted=tally.accepted, n_failed=tally.failed)
             append_run(self.batch.path(self.batch.layout.run_history), record)
@@ -342,7 +342,7 @@ def _left_over(n_to_run: int, max_items: int) -> RunPermanentError | None:
         return None
     return RunPermanentError(
         "budget",
-        f"{many(max_items, 'item')} done, as many as budget.max_items allows for a run, and {n_to_run - max_items} "
+        f"{counted(max_items, 'item')} done, as many as budget.max_items allows for a run, and {n_to_run - max_items} "
         "left; raise it, or run again to go on",
     )
 

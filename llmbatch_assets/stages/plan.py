@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from llmbatch_assets.adapters.store.index import CacheIndex
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems, WorkPlan
 from llmbatch_assets.domain.plan.difference import Changed, Differences, changed_values, prompt_lines, schema_fields
@@ -22,7 +22,7 @@ from llmbatch_assets.stages.artifacts import cache_ids, cache_index, load_artifa
 from llmbatch_assets.stages.earlier_outputs import EarlierOutputs
 from llmbatch_assets.stages.estimate import Estimator, Work
 from llmbatch_assets.stages.project import Batch
-from llmbatch_assets.stages.schema_due import why_due
+from llmbatch_assets.stages.write_schema import reason_to_write
 
 
 @dataclass(frozen=True)
@@ -182,10 +182,10 @@ class Planner:
 def plan_of(batch: Batch, selection: Selection | None = None, *, force: bool = False) -> PlanReport:
     """What a run would do with the table, prompts and schema as they are now. Raises ``InputError``."""
     require_schema(batch)
-    schema_is_due = why_due(batch)
+    schema_is_due = reason_to_write(batch)
     _ = batch.conversations
     snapshot = batch.read_snapshot()
-    work = make_plan(snapshot, batch.parameters)
+    work = plan_work(snapshot, batch.parameters)
     report = Planner(batch, work, selection or Selection(), force).report()
     told = (
         []
@@ -200,7 +200,7 @@ def plan_of(batch: Batch, selection: Selection | None = None, *, force: bool = F
 def plan_of_run(batch: Batch, selection: Selection, *, force: bool, plans: bool) -> PlanReport:
     """What a run that begins now would do. ``plans``: it makes the work items anew. Files are taken by their names."""
     if plans:
-        work = make_plan(batch.read_snapshot(), batch.parameters)
+        work = plan_work(batch.read_snapshot(), batch.parameters)
     else:
         items = load_artifact(batch, "work_items", WorkItems).items
         work = WorkPlan(items, load_artifact(batch, "group_contexts", list[GroupContext]), [])

@@ -7,20 +7,18 @@ from collections.abc import Collection, Sequence
 
 from llmbatch_assets.adapters.providers.credentials import missing_keys
 from llmbatch_assets.adapters.providers.prices import require_prices
-from llmbatch_assets.domain.export.records import Join
-from llmbatch_assets.domain.export.settings import export_warnings
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.export.join import Join, export_warnings
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.request import checked_prompts, prompt_warnings
 from llmbatch_assets.errors import ConfigError, MissingArtifactError
 from llmbatch_assets.stages.artifacts import artifact_path
-from llmbatch_assets.stages.export import export_columns_of
+from llmbatch_assets.stages.export import columns_of_export
 from llmbatch_assets.stages.plan import plan_of_run
 from llmbatch_assets.stages.project import Batch
-from llmbatch_assets.stages.report import check_counted
-from llmbatch_assets.stages.schema_due import why_due
-from llmbatch_assets.stages.schema_files import schema_txt_mismatch
+from llmbatch_assets.stages.report import columns_to_count
+from llmbatch_assets.stages.write_schema import reason_to_write, schema_txt_mismatch
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +32,7 @@ _NEEDS = {
 
 def preflight(batch: Batch, assets: Sequence[str], *, force_schema: bool = False) -> None:
     """Raise the ``InputError`` that a run of these assets would end in. Nothing is written."""
-    schema_is_due = "llm_schema_py" in assets and bool(why_due(batch, force=force_schema))
+    schema_is_due = "llm_schema_py" in assets and bool(reason_to_write(batch, force=force_schema))
     _check_contracts(batch, assets, schema_is_due=schema_is_due)
     if {"llm_schema_py", "llm_outputs"} & set(assets):
         require_prices(batch.parameters)
@@ -46,7 +44,7 @@ def preflight(batch: Batch, assets: Sequence[str], *, force_schema: bool = False
     if "input_snapshot" in assets:
         snapshot = _check_table(batch, with_export="export" in assets and not schema_is_due)
         if "report" in assets and not schema_is_due:
-            check_counted(batch, snapshot.columns)
+            columns_to_count(batch, snapshot.columns)
     for asset in assets:
         _require(batch, asset, [needed for needed in _NEEDS.get(asset, ()) if needed not in assets])
 
@@ -59,7 +57,7 @@ def require_keys(batch: Batch, assets: Sequence[str], selection: Selection, forc
 
 
 def _makes_calls(batch: Batch, assets: Sequence[str], selection: Selection, forced: Collection[str]) -> bool:
-    if "llm_schema_py" in assets and why_due(batch, force="llm_schema_py" in forced):
+    if "llm_schema_py" in assets and reason_to_write(batch, force="llm_schema_py" in forced):
         return True
     if "llm_outputs" not in assets:
         return False
@@ -69,11 +67,11 @@ def _makes_calls(batch: Batch, assets: Sequence[str], selection: Selection, forc
 
 def _check_table(batch: Batch, *, with_export: bool) -> Snapshot:
     snapshot = batch.read_snapshot()
-    plan = make_plan(snapshot, batch.parameters)
+    plan = plan_work(snapshot, batch.parameters)
     for warning in (*snapshot.meta["warnings"], *plan.warnings):
         log.warning("%s: %s", batch.parameters.input.path, warning)
     if with_export:
-        export_columns_of(batch, Join.of(snapshot, batch.parameters))
+        columns_of_export(batch, Join.of(snapshot, batch.parameters))
         for warning in export_warnings(batch.parameters):
             log.warning("%s", warning)
     return snapshot

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from llmbatch_assets.adapters.store.claims import claiming_all
 from llmbatch_assets.adapters.store.index import CacheIndex, read_meta
 from llmbatch_assets.adapters.store.provenance import kept_identities
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem, WorkItems
 from llmbatch_assets.domain.pruning import CurrentUses, FileUse
@@ -95,7 +95,7 @@ def _items(batch: Batch) -> list[WorkItem]:
         except ArtifactError as broken:
             raise ConfigError(f"the work items are unknown, so nothing is pruned: {broken}") from broken
     try:
-        items += make_plan(batch.read_snapshot(), batch.parameters).items
+        items += plan_work(batch.read_snapshot(), batch.parameters).items
     except InputError:
         if not items:
             raise

@@ -7,7 +7,7 @@ from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.plan.report import PlanReport, shown_cost
 from llmbatch_assets.domain.plan.selection import Selection
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.plan import plan_of_run
 from llmbatch_assets.stages.project import Batch
 
@@ -36,11 +36,11 @@ def question(batch: Batch, selection: Selection, *, force: bool, plans: bool) ->
 def _about(report: PlanReport, unpriced: list[str]) -> str | None:
     estimate, most = report.estimate, report.spending.max_cost_usd
     if unpriced:
-        return _without_price(unpriced[0], f"about {many(round(estimate.calls.likely), 'call')}")
+        return _without_price(unpriced[0], f"about {counted(round(estimate.calls.likely), 'call')}")
     if report.spending.verdict not in ("exceeds", "may_exceed"):
         return None
     return (
-        f"{many(estimate.n_items, 'item')} will cost {shown_cost(estimate)}, by estimate, and budget.max_cost_usd is {shown(most)}: "
+        f"{counted(estimate.n_items, 'item')} will cost {shown_cost(estimate)}, by estimate, and budget.max_cost_usd is {shown(most)}: "
         "the run stops before it costs more. Begin?"
     )
 

@@ -1,31 +1,31 @@
-"""Pipeline 6 of one batch: introduces what is found in its outputs to those who draw and write it."""
+"""Pipeline 6 of one batch: collects the findings about its outputs and writes them as HTML and Markdown."""
 
 import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+from pydantic import BaseModel
+
 from llmbatch_assets.adapters.files.atomic import write_atomically
-from llmbatch_assets.adapters.pages.report_page import Link, Links, parts_of, render_html, render_markdown
+from llmbatch_assets.adapters.pages import report_page as pages
 from llmbatch_assets.adapters.pages.report_rows import PAGE_BYTES, RowSpool
-from llmbatch_assets.adapters.store.ledger import read_ledger
-from llmbatch_assets.adapters.store.run_history import read_runs
-from llmbatch_assets.domain.export.columns import ExportManifest
+from llmbatch_assets.adapters.store.ledger import read_ledger, read_runs
+from llmbatch_assets.domain.export.manifest import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.manifest import GenerationManifest
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.domain.report.counted import Counted, counted_columns
 from llmbatch_assets.domain.report.findings import Findings, gather
-from llmbatch_assets.domain.report.item import in_order
-from llmbatch_assets.domain.report.page import About, report_page
-from llmbatch_assets.domain.report.quality import quality
-from llmbatch_assets.domain.report.samples import Sample, sample_of
+from llmbatch_assets.domain.report.items import Sample, in_schema_order, sample_of
+from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, report_page
+from llmbatch_assets.domain.report.value_counts import CountedColumn, counted_columns
 from llmbatch_assets.domain.run_history import all_runs, costs_by_run, last_runs
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.artifacts import BatchOutputs, load_artifact
 from llmbatch_assets.stages.generate import utc_now
 from llmbatch_assets.stages.project import Batch
@@ -33,45 +33,68 @@ from llmbatch_assets.stages.project import Batch
 MOST_RUNS = 12
 
 
-class Delivered(NamedTuple):
-    """A report that was written: its manifest, and its contents for whoever shows them elsewhere."""
+class ReportMeta(BaseModel):
+    """The ``meta`` of the manifest."""
 
-    manifest: dict[str, Any]
-    page: dict[str, Any]
+    pipeline: Literal[6] = 6
+    generated_at_utc: str
 
 
-def deliver_report(
+class ReportManifest(BaseModel):
+    """The manifest: ``pipeline6_manifest.json``."""
+
+    meta: ReportMeta
+    counts: dict[str, int]
+    files: dict[str, str]
+
+
+class ReportResult(NamedTuple):
+    """The manifest of a report that was written, and the report's contents."""
+
+    manifest: ReportManifest
+    page: ReportPage
+
+    @property
+    def summary(self) -> str:
+        """The key tables as Markdown."""
+        return pages.render_summary(self.page)
+
+    @property
+    def charts(self) -> str:
+        """The charts as Markdown."""
+        return pages.render_charts(self.page.all_charts)
+
+
+def write_report(
     batch: Batch, outputs: BatchOutputs, export: ExportManifest, snapshot: Snapshot, page_bytes: int = PAGE_BYTES
-) -> Delivered:
-    """Write the report. Raises ``ConfigError`` for a column that ``report.count_by`` names and nothing has."""
+) -> ReportResult:
+    """Write the report. Raises ``ConfigError`` if ``report.count_by`` has a name that is neither column nor field."""
     settings = batch.parameters.report
     fields = _output_fields(batch)
 
     def output_of(item: WorkItem) -> AcceptedOutput | None:
         output = outputs.output(item)
-        return output and in_order(output, fields)
+        return output and in_schema_order(output, fields)
 
-    findings = Findings(settings, check_counted(batch, snapshot.columns), snapshot.rows)
+    findings = Findings(settings, columns_to_count(batch, snapshot.columns), snapshot.rows)
     with RowSpool(page_bytes) as spool:
         gather(findings, outputs.items, output_of, outputs.failures, spool.add)
         page = report_page(findings, _about(batch, outputs, findings, snapshot), _samples(output_of, findings))
         files = _markdown(batch, page, export)
         if settings.write_html:
             files |= _html(batch, page, export, spool)
-    meta = {"pipeline": 6, "generated_at_utc": utc_now()}
-    return Delivered({"meta": meta, "counts": findings.counts(), "files": files}, page)
+    meta = ReportMeta(generated_at_utc=utc_now())
+    return ReportResult(ReportManifest(meta=meta, counts=page.counts, files=files), page)
 
 
-def check_counted(batch: Batch, columns: Sequence[str]) -> list[Counted]:
-    """What ``report.count_by`` names of a table with these columns, and of the output. Raises ``ConfigError``."""
+def columns_to_count(batch: Batch, columns: Sequence[str]) -> list[CountedColumn]:
+    """The columns and output fields that ``report.count_by`` names. Raises ``ConfigError``."""
     names = batch.parameters.report.count_by
-    if not names:
-        return []
-    return counted_columns(names, columns, _output_fields(batch))
+    return counted_columns(names, columns, _output_fields(batch)) if names else []
 
 
 def _output_fields(batch: Batch) -> list[str]:
-    """The fields of an output, in the order of the schema."""
+    """The fields of an output in schema order."""
     return list(batch.schema.output().json_schema.get("properties", {}))
 
 
@@ -83,112 +106,111 @@ def _samples(output_of: Callable[[WorkItem], AcceptedOutput | None], findings: F
 
 def _about(batch: Batch, outputs: BatchOutputs, findings: Findings, snapshot: Snapshot) -> About:
     costs = costs_by_run(read_ledger(batch.path(batch.layout.ledger)))
-    # Every call since the ledger was begun: those that failed, and those of earlier settings, too.
-    spent = all_runs(costs.values())
+    # All calls in the ledger, including failed ones and those with earlier settings.
+    total = all_runs(costs.values())
     records = list(read_runs(batch.path(batch.layout.run_history)))
     return About(
         title=batch.title,
         facts=_facts(batch, records[-1].run_id if records else None),
-        calls=f"{spent.calls:,}, {spent.tokens:,} tokens, {spent.shown}",
-        spent=spent.shown,
+        calls=f"{counted(total.calls, 'call')}, {total.tokens:,} tokens, {total.shown}",
+        spent=total.shown,
         config=batch.parameters.model_dump(mode="json"),
-        quality=quality(snapshot.meta, outputs.plan_warnings, findings),
+        quality=data_quality(snapshot.meta, outputs.plan_warnings, findings),
         runs=last_runs(records, costs, MOST_RUNS),
     )
 
 
 def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
     identity = batch.source.identity
-    generation = load_artifact(batch, "llm_outputs", GenerationManifest)
-    meta, counts = generation.meta, generation.counts
-    zone = batch.parameters.run.timezone
-    generated = datetime.fromisoformat(meta.generated_at_utc).astimezone(ZoneInfo(zone))
-    judged = {
-        "judge_prompt_sha": identity.judge_prompt_sha,
-        "model of the judge": batch.parameters.judge_llm().model_name,
-    }
+    judge = {"judge_prompt_sha": identity.judge_prompt_sha, "Judge model": batch.parameters.judge_llm().model_name}
+    trusted = batch.parameters.llm_schema.trust
     facts = {
-        "last generation": f"{generated:%Y-%m-%d %H:%M:%S} {zone}, {meta.elapsed_sec} s, "
-        f"{counts.n_cache_skipped:,} of {counts.n_total:,} items from the cache",
-        "Dagster run of the last generation with work to do": last_run or "not recorded",
-        "command": batch.command,
-        "provider": batch.source.provider,
-        "model": identity.model_name,
-        "temperature": identity.temperature,
-        "grouping": batch.parameters.grouping.effective_mode,
-        "judge": "on" if identity.judge_enabled else "off",
+        "Last generation": _last_generation(batch),
+        "Last Dagster run with work to do": last_run or "not recorded",
+        "Command": batch.command,
+        "Provider": batch.source.provider,
+        "Model": identity.model_name,
+        "Temperature": identity.temperature,
+        "Grouping": batch.parameters.grouping.effective_mode,
+        "Judge": "on" if identity.judge_enabled else "off",
         "prompt_sha": identity.prompt_sha,
         "schema_sha": identity.schema_sha,
-        "schema module": "imported as it is (llm_schema.trust)" if batch.parameters.llm_schema.trust else "vetted",
+        "Schema module": "imported unchanged (llm_schema.trust)" if trusted else "checked, not executed",
     }
-    return facts | (judged if identity.judge_enabled else {}) | {"configuration_sha": batch.config_sha()}
+    return facts | (judge if identity.judge_enabled else {}) | {"configuration_sha": batch.config_sha()}
 
 
-def _markdown(batch: Batch, page: dict[str, Any], export: ExportManifest) -> dict[str, str]:
+def _last_generation(batch: Batch) -> str:
+    manifest = load_artifact(batch, "llm_outputs", GenerationManifest)
+    zone = batch.parameters.run.timezone
+    at = datetime.fromisoformat(manifest.meta.generated_at_utc).astimezone(ZoneInfo(zone))
+    counts = manifest.counts
+    return (
+        f"{at:%Y-%m-%d %H:%M:%S} {zone}, {manifest.meta.elapsed_sec} s, "
+        f"{counts.n_cache_skipped:,} of {counts.n_total:,} items from the cache"
+    )
+
+
+def _markdown(batch: Batch, page: ReportPage, export: ExportManifest) -> dict[str, str]:
     path = batch.layout.report("md")
-    text = render_markdown(page, _pointers(batch, export, batch.path(path)))
+    text = pages.render_markdown(page, _file_links(batch, export, batch.path(path)))
     write_atomically(batch.path(path), text.encode("utf-8", "replace"))
     return {"md": str(path)}
 
 
-def _html(batch: Batch, page: dict[str, Any], export: ExportManifest, spool: RowSpool) -> dict[str, str]:
+def _html(batch: Batch, page: ReportPage, export: ExportManifest, spool: RowSpool) -> dict[str, str]:
     layout, first = batch.layout, batch.layout.report("html")
     slices = spool.slices()
     paths = [first, *(first.with_name(f"{first.stem}.part{n}{first.suffix}") for n in range(2, len(slices) + 1))]
-    parts = parts_of(slices, [quote(path.name) for path in paths])
-    folders = (_address(batch, str(folder), batch.path(first)) for folder in (layout.llm_outputs, layout.llm_failures))
-    links = Links(*(f"{address}/" if address else "" for address in folders))
-    pointers = _pointers(batch, export, batch.path(first))
-    # The first page last: it is the one that is looked at, and points to the others.
+    parts = pages.parts_of(slices, [quote(path.name) for path in paths])
+    hrefs = (_href(batch, str(folder), batch.path(first)) for folder in (layout.llm_outputs, layout.llm_failures))
+    folders = pages.Folders(*(f"{href}/" if href else "" for href in hrefs))
+    files = _file_links(batch, export, batch.path(first))
+    # The first page links to the others, so write it last.
     for path, part in reversed(list(zip(paths, parts, strict=True))):
-        write_atomically(batch.path(path), render_html(page, pointers, links, parts, part, spool))
-    _remove_further_parts(batch.path(first), {batch.path(path).name for path in paths})
-    return {"html": str(first)} | {
-        f"html part {part.number}": str(path) for path, part in zip(paths[1:], parts[1:], strict=True)
-    }
+        write_atomically(batch.path(path), pages.render_html(page, files, folders, parts, part, spool))
+    _remove_old_parts(batch.path(first), {path.name for path in paths})
+    return {"html": str(first)} | {f"html part {n}": str(path) for n, path in enumerate(paths[1:], start=2)}
 
 
-def _remove_further_parts(first: Path, kept: set[str]) -> None:
-    """Remove what an earlier, larger report has left."""
+def _remove_old_parts(first: Path, kept: set[str]) -> None:
+    """Remove the parts of an earlier, larger report."""
+    part_name = re.compile(re.escape(first.stem) + r"\.part\d+" + re.escape(first.suffix))
     for path in first.parent.glob("*"):
-        if (
-            re.fullmatch(re.escape(first.stem) + r"\.part\d+" + re.escape(first.suffix), path.name)
-            and path.name not in kept
-        ):
+        if part_name.fullmatch(path.name) and path.name not in kept:
             path.unlink()
 
 
-def _pointers(batch: Batch, export: ExportManifest, report: Path) -> dict[str, Link]:
-    layout = batch.layout
-    fixed = {
-        "input table": batch.parameters.input.path,
-        "input snapshot": layout.snapshot,
-        "work items": layout.work_items,
-        "group contexts": layout.group_contexts,
-        "schema": layout.schema_py,
-        "schema as text": layout.schema_txt,
-        "generation prompt": batch.parameters.prompts.generation.path,
-        "outputs": layout.llm_outputs,
-        "failures": layout.llm_failures,
-        "what is in no export, and why": layout.not_exported,
-        "generation manifest": layout.manifest(4),
-        "export manifest": layout.manifest(5),
-        "report manifest": layout.manifest(6),
-        "ledger of all calls": layout.ledger,
-        "history of runs": layout.run_history,
-        "prompts and schemas by their fingerprints": layout.provenance,
+def _file_links(batch: Batch, export: ExportManifest, report: Path) -> dict[str, pages.Link]:
+    layout, prompts = batch.layout, batch.parameters.prompts
+    paths = {
+        "Input table": batch.parameters.input.path,
+        "Input snapshot": layout.snapshot,
+        "Work items": layout.work_items,
+        "Group contexts": layout.group_contexts,
+        "Schema module": layout.schema_py,
+        "JSON Schema": layout.schema_txt,
+        "Generation prompt": prompts.generation.path,
+        "Judge prompt": prompts.judge.path if prompts.judge.enabled else None,
+        "Outputs": layout.llm_outputs,
+        # The folder is created by the first failure.
+        "Failed attempts": layout.llm_failures if batch.path(layout.llm_failures).is_dir() else None,
+        "Items not exported, with reasons": layout.not_exported,
+        "Generation manifest": layout.manifest(4),
+        "Export manifest": layout.manifest(5),
+        "Report manifest": layout.manifest(6),
+        "All calls": layout.ledger,
+        "Run history": layout.run_history,
+        "Prompt and schema archive": layout.provenance,
+        **{f"Export ({name})": path for name, path in export.files.items()},
     }
-    if not batch.path(layout.llm_failures).is_dir():
-        # Made by the first failure.
-        del fixed["failures"]
-    if batch.parameters.prompts.judge.enabled:
-        fixed["judge's prompt"] = batch.parameters.prompts.judge.path
-    paths = {name: str(path) for name, path in fixed.items()} | {f"{k} export": v for k, v in export.files.items()}
-    return {name: Link(path, _address(batch, path, report)) for name, path in paths.items()}
+    return {
+        name: pages.Link(str(path), _href(batch, str(path), report)) for name, path in paths.items() if path is not None
+    }
 
 
-def _address(batch: Batch, path: str, report: Path) -> str | None:
-    """The way from the report to a file of the project; None where one of them lies elsewhere."""
+def _href(batch: Batch, path: str, report: Path) -> str | None:
+    """The relative address of a project file seen from the report; None if either is outside the project."""
     target, root = batch.path(path).resolve(), batch.root.resolve()
     if not (target.is_relative_to(root) and report.resolve().is_relative_to(root)):
         return None

@@ -1,107 +1,159 @@
-"""Having the schema module written by the model."""
+"""Generate the schema module with the model where needed, and keep its JSON Schema text in step with it."""
 
 import asyncio
 import itertools
 from collections.abc import Callable
-from pathlib import Path
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from llmbatch_assets.adapters.files.atomic import write_json
+from llmbatch_assets.adapters.files.atomic import log_written, read_json, write_atomically, write_json
 from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.schema_module import load_schema, load_source
 from llmbatch_assets.adapters.store.provenance import keep_provenance
+from llmbatch_assets.domain.canonical import sha1_text
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.domain.schema.spec import render_schema
-from llmbatch_assets.domain.schema.writing import schema_conversation
+from llmbatch_assets.domain.schema.writing import generated_from, schema_conversation
 from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.engine.schema_writer import SchemaWriter, WrittenSchema
-from llmbatch_assets.errors import SchemaGenerationError
+from llmbatch_assets.errors import ArtifactError, SchemaError, SchemaGenerationError
 from llmbatch_assets.stages.clients import Meter
 from llmbatch_assets.stages.generate import new_run_id, utc_now
 from llmbatch_assets.stages.interruption import interruptible
 from llmbatch_assets.stages.project import Batch
-from llmbatch_assets.stages.schema_due import MANIFEST, generated_from_now
-from llmbatch_assets.stages.schema_files import replace_schema_py, replace_schema_txt
 
-# What llm.max_output_tokens says of an item's output is too little for a module.
-SCHEMA_TOKENS = 4_000
+# The manifest number of this stage: pipeline0_manifest.json.
+MANIFEST = 0
+# llm.max_output_tokens is set for one output. A schema module may need more.
+MIN_SCHEMA_TOKENS = 4_000
 
 
 class SchemaDone(NamedTuple):
-    """A module that was written: what it took, and where the one before is."""
+    """A schema module that the model wrote, and the archived copy of the previous one."""
 
     written: WrittenSchema
     archived: Path | None
 
 
-def write_schema(batch: Batch, open_client: Opener, say: Callable[[str], None], run_id: str = "") -> SchemaDone:
-    """Have the module written and put it in place; the one before is archived.
+class EnsuredText(NamedTuple):
+    """The state of the schema text after a check, with a line for the log."""
 
-    Raises ``SchemaGenerationError``, a ``ProviderError`` or ``RunInterruptedError``; then the old one stays.
+    written: bool
+    sha: str
+    message: str
+
+
+def reason_to_write(batch: Batch, *, force: bool = False) -> str:
+    """Return why the model must write the schema module, or "" if the existing one stays.
+
+    Raises ``SchemaError`` if it must be written but cannot be, and ``PromptError`` if the schema prompt is wrong.
+    """
+    settings, path = batch.parameters.llm_schema, batch.layout.schema_py
+    exists = batch.path(path).is_file()
+    if exists and force:
+        reason = "forced"
+    elif exists and settings.force_regenerate and _last_generated_from(batch) != _generated_from_now(batch):
+        reason = "llm_schema.force_regenerate is true and the prompts, task or model changed"
+    elif exists:
+        return ""
+    elif settings.auto_generate or force:
+        reason = "it does not exist"
+    else:
+        raise SchemaError(
+            f"{path} does not exist; write it, name another file in llm_schema.py_path, or set "
+            "llm_schema.auto_generate: true to let the model write it"
+        )
+    if batch.parameters.llm.provider == "offline":
+        own_file = "write it yourself, or name another file in llm_schema.py_path"
+        remedy = "run without --offline, or keep the existing schema" if exists else own_file
+        raise SchemaError(f"{path} must be written by a model ({reason}), but provider offline has no model; {remedy}")
+    schema_conversation(batch.schema_prompt, batch.generation_prompt, settings.task)
+    return reason
+
+
+def _generated_from_now(batch: Batch) -> str:
+    parameters = batch.parameters
+    return generated_from(batch.schema_prompt, batch.generation_prompt, parameters.llm_schema.task, parameters.llm)
+
+
+def _last_generated_from(batch: Batch) -> str:
+    path = batch.path(batch.layout.manifest(MANIFEST))
+    if not path.is_file():
+        return ""
+    remedy = "removing it; the next run then regenerates the schema"
+    try:
+        return str(read_json(path, remedy)["meta"]["generated_from"])
+    except (KeyError, TypeError):
+        raise ArtifactError(f"{path} has no meta.generated_from; fix this by {remedy}") from None
+
+
+def write_schema(batch: Batch, open_client: Opener, say: Callable[[str], None], run_id: str = "") -> SchemaDone:
+    """Have the model write the schema module, archive the previous one, and put the new one in place.
+
+    Raises ``SchemaGenerationError``, a ``ProviderError`` or ``RunInterruptedError``; the previous module then stays.
     """
     try:
         written = asyncio.run(_ask_for(batch, Meter(open_client, batch, run_id or new_run_id(), utc_now), say))
     except SchemaGenerationError as failed:
         raise SchemaGenerationError(
-            f"{str(failed).rstrip('.')}. The answers are in {batch.layout.schema_failures}/; nothing was replaced. Write "
-            f"{batch.layout.schema_py} by hand, or say more in llm_schema.task, or name a larger model in llm.model_name"
+            f"{str(failed).rstrip('.')}. The answers are in {batch.layout.schema_failures}/; no file was replaced. Write "
+            f"{batch.layout.schema_py} yourself, describe more in llm_schema.task, or set a larger model in llm.model_name"
         ) from None
     archived = replace_schema_py(batch, written.source)
-    path, trust = batch.layout.schema_py, batch.parameters.llm_schema.trust
-    models = load_schema(batch.path(path), str(path), trust=trust)
-    contract = models.output()
+    path = batch.layout.schema_py
+    models = load_schema(batch.path(path), str(path), trust=batch.parameters.llm_schema.trust)
+    sha = models.output().sha
     if batch.path(batch.layout.schema_txt).is_file():
-        # Left as it was, it would be a mismatch that nobody made.
-        replace_schema_txt(batch, models.text())
-    manifest = {
+        # Keep the text in step, so that no mismatch is reported that the user did not cause.
+        _replace(batch, batch.layout.schema_txt, models.text())
+    prompt = batch.schema_prompt
+    keep_provenance(batch.path(batch.layout.provenance), {prompt.sha: prompt.model_dump(mode="json")})
+    write_json(batch.path(batch.layout.manifest(MANIFEST)), _manifest(batch, SchemaDone(written, archived), sha))
+    return SchemaDone(written, archived)
+
+
+def _manifest(batch: Batch, done: SchemaDone, schema_sha: str) -> dict[str, object]:
+    return {
         "meta": {
-            "pipeline": 0,
+            "pipeline": MANIFEST,
             "generated_at_utc": utc_now(),
             "model_name": batch.parameters.llm.model_name,
             "provider": batch.parameters.llm.provider,
-            "generated_from": generated_from_now(batch),
+            "generated_from": _generated_from_now(batch),
             "prompt_path": batch.schema_prompt.path,
             "prompt_sha": batch.schema_prompt.sha,
-            "schema_sha": contract.sha,
-            "attempts": written.attempts,
+            "schema_sha": schema_sha,
+            "attempts": done.written.attempts,
         },
-        "usage": written.usage,
+        "usage": done.written.usage,
         "outputs": {
             "schema_py": str(batch.layout.schema_py),
-            "archived": batch.shown(archived) if archived else None,
+            "archived": batch.shown(done.archived) if done.archived else None,
         },
     }
-    keep_provenance(
-        batch.path(batch.layout.provenance), {batch.schema_prompt.sha: batch.schema_prompt.model_dump(mode="json")}
-    )
-    write_json(batch.path(batch.layout.manifest(MANIFEST)), manifest)
-    return SchemaDone(written, archived)
 
 
 async def _ask_for(batch: Batch, meter: Meter, say: Callable[[str], None]) -> WrittenSchema:
     settings = batch.parameters.llm
-    longest = settings.max_output_tokens and max(settings.max_output_tokens, SCHEMA_TOKENS)
-    settings = settings.model_copy(update={"max_output_tokens": longest})
+    max_tokens = settings.max_output_tokens and max(settings.max_output_tokens, MIN_SCHEMA_TOKENS)
+    settings = settings.model_copy(update={"max_output_tokens": max_tokens})
     opening = schema_conversation(batch.schema_prompt, batch.generation_prompt, batch.parameters.llm_schema.task)
 
     def on_refused(number: int, completion: Completion, problem: str) -> None:
         path = _keep_failure(batch, completion, problem)
-        say(f"schema answer {number}/{settings.max_retries} refused, kept as {batch.shown(path)}: {problem}")
+        say(f"Schema answer {number} of {settings.max_retries} rejected (saved as {batch.shown(path)}): {problem}")
 
     with interruptible() as stopped:
         async with meter.client(settings, stopped) as client:
-            writer = SchemaWriter(
-                client,
-                lambda source: _vet(batch, source),
-                on_refused,
-                settings.max_retries,
-                Calls(settings.transport_retries, stopped),
-            )
+            calls = Calls(settings.transport_retries, stopped)
+            writer = SchemaWriter(client, lambda source: _check(batch, source), on_refused, settings.max_retries, calls)
             return await writer.write(opening)
 
 
-def _vet(batch: Batch, source: str) -> str:
+def _check(batch: Batch, source: str) -> str:
+    """Return our rendering of a module that the model wrote. Raises ``SchemaError`` if the batch cannot use it."""
     models = load_source(source, "the module")
     models.output()
     if batch.parameters.prompts.judge.enabled:
@@ -115,3 +167,63 @@ def _keep_failure(batch: Batch, completion: Completion, problem: str) -> Path:
     meta = {"created_at_utc": utc_now(), "model": batch.parameters.llm.model_name}
     write_json(path, {"meta": meta, "feedback": problem, "raw_text": completion.text, "usage": completion.usage})
     return path
+
+
+def ensure_schema_txt(batch: Batch, *, force: bool = False) -> EnsuredText:
+    """Write the schema text if it is missing or does not match the module; the previous text is archived."""
+    path, text = batch.layout.schema_txt, batch.schema.text()
+    sha = sha1_text(text)
+    if not force and batch.path(path).is_file() and not schema_txt_mismatch(batch):
+        return EnsuredText(False, sha, f"{path} is up to date with {batch.layout.schema_py}")
+    archived = _replace(batch, path, text)
+    message = f"Wrote {path} ({len(text.encode())} bytes)"
+    return EnsuredText(
+        True, sha, f"{message}; archived the previous one as {batch.shown(archived)}" if archived else message
+    )
+
+
+def schema_txt_mismatch(batch: Batch) -> str:
+    """Return a warning if the schema text does not match the module, else "".
+
+    Raises ``SchemaError`` instead if ``llm_schema.on_mismatch`` is ``error``.
+    """
+    path = batch.path(batch.layout.schema_txt)
+    # A checkout may have changed the line endings.
+    if not path.is_file() or path.read_bytes().replace(b"\r\n", b"\n") == batch.schema.text().encode():
+        return ""
+    mismatch = f"{batch.layout.schema_txt} does not match {batch.layout.schema_py}"
+    rewrite = f"{batch.command} --select llm_schema_txt"
+    if batch.parameters.llm_schema.on_mismatch == "error":
+        raise SchemaError(f"{mismatch}, and llm_schema.on_mismatch is error; rewrite it with: {rewrite} --force")
+    return f"{mismatch}. Prompts use the module. Rewrite the text with: {rewrite}"
+
+
+def replace_schema_py(batch: Batch, source: str) -> Path | None:
+    """Write the schema module; return the archived copy of the previous one."""
+    return _replace(batch, batch.layout.schema_py, source)
+
+
+def _replace(batch: Batch, shown: PurePosixPath, text: str) -> Path | None:
+    path = batch.path(shown)
+    archived = archive(path, batch.path(batch.layout.archive)) if path.is_file() else None
+    log_written(batch.shown(path), write_atomically(path, text.encode()))
+    return archived
+
+
+def archive(path: Path, folder: Path) -> Path:
+    """Copy a file into the archive under a new name with a time stamp. The original stays until it is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{path.stem}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
+    names = (f"{stem}{f'_{number}' if number else ''}{path.suffix}" for number in itertools.count())
+    target = next(folder / name for name in names if _reserve(folder / name))
+    write_atomically(target, path.read_bytes())
+    return target
+
+
+def _reserve(path: Path) -> bool:
+    """Create an empty file, and return whether the name was free; two runs cannot reserve the same name."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True

@@ -83,7 +83,7 @@ def test_a_cookie_is_refused_and_hides_nothing(tmp_path: Path, path: Path) -> No
     # As UTF-7 the comment is a line break and a call.
     mark = tmp_path / "mark"
     source = f"# coding: utf-7\n# +AAo-open({str(mark)!r}, 'w')\n{HEAD}{MODEL}"
-    assert "schema/llm_schema.py:1: a coding line" in refused(path, source)
+    assert "schema/llm_schema.py:1: an encoding declaration" in refused(path, source)
     assert not mark.exists()
 
 
@@ -300,7 +300,7 @@ def test_where_it_is_trusted_the_file_is_imported_as_it_is_and_the_log_says_so(
 ) -> None:
     contract = trusted(path, VALIDATED).output()
 
-    assert "schema/llm_schema.py is imported as it is, since llm_schema.trust is true" in caplog.text
+    assert "schema/llm_schema.py is imported and executed as is because llm_schema.trust is true" in caplog.text
     assert contract.validate({"answer": "yes please"}) == {"answer": "yes please"}
     with pytest.raises(AnswerError, match="say please"):
         contract.validate({"answer": "yes"})

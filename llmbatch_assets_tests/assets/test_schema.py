@@ -95,7 +95,7 @@ def test_force_tells_attempts_archive_and_fingerprint(
     assert told["written_by_the_model"] == "forced"
     [event] = run.asset_materializations_for_node("llm_schema_py")
     assert (event.tags or {})["dagster/data_version"] == sha_of(project)
-    assert "schema answer 1/3 refused" in logged(instance, run)
+    assert "Schema answer 1 of 3 rejected" in logged(instance, run)
 
 
 def test_a_schema_of_which_no_answer_passes_is_a_failed_run_that_says_why(
@@ -110,7 +110,7 @@ def test_a_schema_of_which_no_answer_passes_is_a_failed_run_that_says_why(
     assert run.asset_materializations_for_node("llm_schema_py") == []
     assert server.count() == 3
     [failure] = [event for event in run.all_events if event.is_step_failure]
-    assert "none of 3 answers is a schema module" in str(failure.step_failure_data.error)
+    assert "none of 3 answers is a valid schema module" in str(failure.step_failure_data.error)
 
 
 def test_a_trusted_schema_is_said_to_be_one(home: Callable[..., Project], instance: dg.DagsterInstance) -> None:

@@ -143,7 +143,7 @@ def _checks_are_shown(ui: DagsterUi) -> None:
     ui.open("/assets/llm_outputs?view=checks")
     for name in ("acceptance_rate", "duplicate_outputs", "judge_score", "schema_failures"):
         ui.wait_for(name)
-    ui.wait_for(f"{N_ROWS - len(REFUSED)} of {N_ROWS} attempted items are accepted")
+    ui.wait_for(f"{N_ROWS - len(REFUSED)} of {N_ROWS} attempted items accepted")
     ui.screenshot("dagster-checks")
 
 

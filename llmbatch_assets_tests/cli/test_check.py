@@ -66,7 +66,7 @@ def test_a_project_without_mistakes_is_told_so_and_how_many_items_it_has(plain: 
         ({"cache": {"enabled": False}}, "cache.enabled is false"),
         ({"cache": {"dump_failures": False}}, "cache.dump_failures is false"),
         ({"artifacts": {"logs_dir": "logs"}}, "artifacts.logs_dir has no effect"),
-        ({"llm": {"provider": "openai", "api_key_env": "NO_SUCH_KEY"}}, "the key NO_SUCH_KEY is not set"),
+        ({"llm": {"provider": "openai", "api_key_env": "NO_SUCH_KEY"}}, "NO_SUCH_KEY is not set"),
     ],
 )
 def test_what_is_probably_not_meant_is_a_warning(plain: Project, blocks: dict[str, Any], told: str) -> None:
@@ -88,7 +88,7 @@ def test_a_budget_without_a_price_is_a_mistake_as_it_is_for_a_run(plain: Project
     plain.parameters(**settings("http://127.0.0.1:9/v1", budget={"max_cost_usd": 1}))
     ended = plain.llmbatch_here("check")
     assert ended.returncode == 2
-    assert "no price is known of test-model" in ended.stdout
+    assert "the price of test-model" in ended.stdout
 
 
 def test_every_batch_is_checked_unless_one_is_named(plain: Project) -> None:

@@ -191,7 +191,7 @@ def test_a_missing_key_is_named_before_anything_is_asked(project: Project, serve
     ended = project.llmbatch_here("run", TEST_KEY="")
 
     assert ended.returncode == 2
-    assert "the key TEST_KEY is not set" in ended.stderr
+    assert "TEST_KEY is not set" in ended.stderr
     assert project.tree() == before
     assert project.llmbatch_here("plan", TEST_KEY="").returncode == 0
     assert server.count() == 0

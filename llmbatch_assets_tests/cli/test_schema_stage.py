@@ -80,7 +80,7 @@ def test_the_command_itself_has_a_schema_written_and_another_one_the_next_time(
     ended = project.llmbatch(*FORCE)
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "schema answer 1/3 refused" in ended.stdout
+    assert "Schema answer 1 of 3 rejected" in ended.stdout
     assert "was written, in 2 answers" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
     assert project.path(SCHEMA_PY).read_text() == WRITTEN
@@ -131,7 +131,7 @@ def test_a_server_that_is_busy_is_asked_again(home: Callable[..., Project], serv
     ("answer", "told", "calls"),
     [
         (status(401), "refused the key", 1),
-        (says(fenced(BROKEN)), "none of 3 answers is a schema module", 3),
+        (says(fenced(BROKEN)), "none of 3 answers is a valid schema module", 3),
         (cut_off(fenced(NEW)), "cut off", 3),
     ],
 )
@@ -274,7 +274,7 @@ def test_a_schema_that_is_edited_during_a_run_is_that_of_the_next_one(
 @pytest.mark.parametrize(
     ("blocks", "arguments", "told"),
     [
-        ({}, ("run", "--offline"), "has to be written by a model"),
+        ({}, ("run", "--offline"), "must be written by a model"),
         ({"llm_schema": {"auto_generate": False}}, ("run",), "llm_schema.auto_generate: true"),
         ({}, ("run", "--select", "llm_schema_txt"), "llmbatch run --select llm_schema_py"),
         (

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.prompt import GENERATION_NAMES, Example, Message, PromptTemplate, blanks, fill
+from llmbatch_assets.domain.prompt import (
+    GENERATION_NAMES,
+    Example,
+    Message,
+    PromptTemplate,
+    fill_placeholders,
+    placeholders_in,
+)
 from llmbatch_assets.errors import InputError, PromptError
 from llmbatch_assets_tests.domain.strategies import TEXTS, quick
 
@@ -41,14 +48,14 @@ PIECES = st.recursive(
 def test_what_is_put_in_is_never_read_as_a_blank(values: Mapping[str, str]) -> None:
     template = "{a}|{context}|{{{B_2}}}|{llm_schema}{a}"
     expected = f"{values['a']}|{values['context']}|{{{values['B_2']}}}|{values['llm_schema']}{values['a']}"
-    assert fill(template, values) == expected
+    assert fill_placeholders(template, values) == expected
 
 
 @quick
 @given(PIECES)
 def test_a_template_becomes_what_its_writer_means(piece: tuple[str, str]) -> None:
     template, expected = piece
-    assert fill(template, {name: f"<{name}>" for name in NAMES}) == expected
+    assert fill_placeholders(template, {name: f"<{name}>" for name in NAMES}) == expected
 
 
 @pytest.mark.parametrize(
@@ -75,15 +82,15 @@ def test_a_template_becomes_what_its_writer_means(piece: tuple[str, str]) -> Non
     ],
 )
 def test_braces_are_blanks_pairs_or_themselves(template: str, expected: str) -> None:
-    assert fill(template, {"context": "V"}) == expected
+    assert fill_placeholders(template, {"context": "V"}) == expected
 
 
 def test_nothing_renders_as_nothing() -> None:
-    assert fill("[{a}]", {"a": None}) == "[]"
+    assert fill_placeholders("[{a}]", {"a": None}) == "[]"
 
 
 def test_blanks_are_named_in_their_order_and_doubled_ones_are_none() -> None:
-    assert blanks("{b} {{c}} {a} {b} {{{d}}}") == ["b", "a", "b", "d"]
+    assert placeholders_in("{b} {{c}} {a} {b} {{{d}}}") == ["b", "a", "b", "d"]
 
 
 def template(**changes: Any) -> PromptTemplate:

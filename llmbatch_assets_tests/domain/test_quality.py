@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from llmbatch_assets.domain.parameters import Checks
-from llmbatch_assets.domain.quality import ABOUT_OUTPUTS, Quality, assess
+from llmbatch_assets.domain.quality import OUTPUT_CHECKS, OutputQuality, assess
 
-GOOD = Quality(n_accepted=9, n_failed=1, causes={}, versions=["a", "b"], scores=[70.0, 90.0])
+GOOD = OutputQuality(n_accepted=9, n_failed=1, causes={}, versions=["a", "b"], scores=[70.0, 90.0])
 
 
-def failed(quality: Quality = GOOD, **limits: Any) -> list[str]:
+def failed(quality: OutputQuality = GOOD, **limits: Any) -> list[str]:
     findings = list(assess(quality, Checks(**limits)))
-    assert [finding.name for finding in findings] == list(ABOUT_OUTPUTS)
+    assert [finding.name for finding in findings] == list(OUTPUT_CHECKS)
     return [finding.name for finding in findings if not finding.passed]
 
 
@@ -24,9 +24,9 @@ def test_the_acceptance_rate_counts_attempted_items(least: float, names: list[st
 
 
 def test_a_batch_of_which_nothing_is_accepted_fails_without_a_limit() -> None:
-    none = Quality(0, 24, {"refused": 24}, [], [])
+    none = OutputQuality(0, 24, {"refused": 24}, [], [])
     assert failed(none) == ["acceptance_rate"]
-    assert next(assess(none, Checks())).told == "0 of 24 attempted items are accepted; more than none is wanted"
+    assert next(assess(none, Checks())).message == "0 of 24 attempted items accepted (required: more than 0)"
 
 
 @pytest.mark.parametrize(("least", "names"), [(0.0, []), (80.0, []), (80.1, ["judge_score"])])
@@ -35,17 +35,17 @@ def test_the_score_is_the_mean(least: float, names: list[str]) -> None:
 
 
 def test_without_scores_there_is_none_to_miss() -> None:
-    assert failed(Quality(1, 0, {}, ["a"], []), min_judge_score=100) == []
+    assert failed(OutputQuality(1, 0, {}, ["a"], []), min_judge_score=100) == []
 
 
 def test_a_batch_without_items_fails_nothing() -> None:
-    assert failed(Quality(0, 0, {}, [], []), min_acceptance=1, min_judge_score=100) == []
+    assert failed(OutputQuality(0, 0, {}, [], []), min_acceptance=1, min_judge_score=100) == []
 
 
 def test_equal_outputs_and_broken_answers_are_worth_a_look_and_no_reason_to_stop() -> None:
-    quality = Quality(4, 3, {"not_json": 1, "refused": 1, "wrapped": 1}, ["a", "a", "b", "b", "c"], [])
+    quality = OutputQuality(4, 3, {"not_json": 1, "refused": 1, "wrapped": 1}, ["a", "a", "b", "b", "c"], [])
     found = {finding.name: finding for finding in assess(quality, Checks())}
     assert failed(quality) == ["schema_failures", "duplicate_outputs"]
     assert all(found[name].warning for name in failed(quality))
-    assert found["schema_failures"].told == "2 items of the last run (1 not_json, 1 wrapped)"
+    assert found["schema_failures"].message == "2 items in the last run broke the schema (1 not_json, 1 wrapped)"
     assert found["duplicate_outputs"].facts == {"n_outputs": 4, "n_sets": 2}

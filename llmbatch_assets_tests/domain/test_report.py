@@ -13,21 +13,23 @@ from hypothesis import strategies as st
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import FailedAttempt, TokenUsage
 from llmbatch_assets.domain.parameters import Report
-from llmbatch_assets.domain.report.charts import charts, history_charts, latency_chart
-from llmbatch_assets.domain.report.counted import EMPTY_VALUE, Counted, counted_columns
-from llmbatch_assets.domain.report.distribution import histogram, mean, quantile
+from llmbatch_assets.domain.report.charts import charts, histogram, history_charts, latency_chart, quantile
 from llmbatch_assets.domain.report.findings import Findings, gather
-from llmbatch_assets.domain.report.item import NO_GROUP, reasons_of
-from llmbatch_assets.domain.report.page import MOST_GROUPS, About, report_page
-from llmbatch_assets.domain.report.quality import quality
-from llmbatch_assets.domain.report.rows import ItemRow
-from llmbatch_assets.domain.report.samples import SHORT_CHARS, SampleChooser, sample_of
-from llmbatch_assets.domain.report.tallies import EndCounts, Line, TextCounts
+from llmbatch_assets.domain.report.items import NO_GROUP, SHORT_CHARS, ItemRow, SampleChooser, reasons_of, sample_of
+from llmbatch_assets.domain.report.page import MOST_GROUPS, About, data_quality, report_page
+from llmbatch_assets.domain.report.value_counts import (
+    EMPTY_VALUE,
+    CountedColumn,
+    TextCounter,
+    ValueCount,
+    ValueCounter,
+    counted_columns,
+)
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.domain.strategies import make_failure, make_item, make_output, quick
 
 ENDS = st.lists(st.tuples(st.sampled_from(["red", "blue", None]), st.sampled_from(["accepted", "failed", "missing"])))
-NOTHING = About("T", {"f": 1}, "0", "$0.00", {"b": 1, "a": 2}, quality({}, (), Findings(Report())), ())
+NOTHING = About("T", {"f": 1}, "0", "$0.00", {"b": 1, "a": 2}, data_quality({}, (), Findings(Report())), ())
 
 
 def findings(ends: Sequence[tuple[str | None, str]], samples: int = 2, examples: int = 2, **more: Any) -> Findings:
@@ -60,7 +62,7 @@ def test_every_item_is_counted_once_and_examples_keep_their_limits(
     states = [end for _, end in ends]
     counts = {state: states.count(state) for state in ("accepted", "failed", "missing")}
     assert found.counts() == {"items": len(ends), **counts}
-    lines = found.groups.lines(10).shown
+    lines = found.groups.top(10).shown
     assert [line.value for line in lines] == list(dict.fromkeys(group or NO_GROUP for group, _ in ends))
     assert sum(line.accepted for line in lines) == sum(found.attempts.values()) == counts["accepted"]
     picked = found.samples.items()
@@ -77,7 +79,7 @@ def test_every_item_is_counted_once_and_examples_keep_their_limits(
 
 
 def test_a_group_without_a_name_is_not_taken_for_the_whole_table() -> None:
-    (line,) = findings([("", "accepted")]).groups.lines(1).shown
+    (line,) = findings([("", "accepted")]).groups.top(1).shown
     assert line.value != NO_GROUP
 
 
@@ -118,23 +120,23 @@ def test_a_cost_that_is_not_known_of_one_output_is_not_known_of_all() -> None:
 
 
 def test_long_lists_show_the_worst_and_sum_up_the_rest() -> None:
-    counts = EndCounts()
+    counts = ValueCounter()
     for number in range(10):
         counts.add(f"v{number}", "accepted", 5)
     counts.add("v7", "failed", 2)
-    lines = counts.lines(3, lambda line: -line.open)
+    lines = counts.top(3, lambda line: -line.open)
     assert [line.value for line in lines.shown] == ["v7", "v0", "v1"]
-    assert lines.rest == Line("", 35, 0, 0)
+    assert lines.rest == ValueCount("", 35, 0, 0)
     assert lines.n_rest == 7
 
 
 def test_counts_stay_bounded_and_still_add_up() -> None:
-    counts, texts = EndCounts(limit=2), TextCounts(1, limit=2)
+    counts, texts = ValueCounter(limit=2), TextCounter(1, limit=2)
     for value in "abcabca":
         counts.add(value, "accepted")
         texts.add([value], "item")
     assert counts.total("accepted") == 7
-    assert counts.lines(9).rest.accepted == 2
+    assert counts.top(9).rest.accepted == 2
     assert [(told.text, told.times) for told in texts.top(9)] == [("a", 3), ("b", 2)]
     assert texts.beyond == 2
 
@@ -145,9 +147,9 @@ def test_columns_and_fields_are_counted_each_its_own_way() -> None:
     shared = make_item(0, meta={"mode": "row_wise", "shared_row_indices": [2]})
     found.add(shared, make_output(shared, {"tags": ["x", "y"]}), [])
     found.add(make_item(1), None, [])
-    team, tags = (column.ends.lines(9).shown for column in found.counted)
-    assert team == [Line("red", 2, 0, 0), Line(EMPTY_VALUE, 0, 0, 1)]
-    assert tags == [Line("x", 1, 0, 0), Line("y", 1, 0, 0)]
+    team, tags = (column.values.top(9).shown for column in found.counted)
+    assert team == [ValueCount("red", 2, 0, 0), ValueCount(EMPTY_VALUE, 0, 0, 1)]
+    assert tags == [ValueCount("x", 1, 0, 0), ValueCount("y", 1, 0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -155,13 +157,13 @@ def test_columns_and_fields_are_counted_each_its_own_way() -> None:
     [(None, EMPTY_VALUE), ("", EMPTY_VALUE), ([], EMPTY_VALUE), (True, "true"), (0, "0"), ({"b": 1}, '{"b":1}')],
 )
 def test_a_value_of_a_field_is_shown_as_a_short_text(value: Any, shown: str) -> None:
-    found, item = Findings(Report(), [Counted("f", "output")]), make_item(0)
+    found, item = Findings(Report(), [CountedColumn("f", "output")]), make_item(0)
     found.add(item, make_output(item, {"f": value}), [])
-    assert [line.value for line in found.counted[0].ends.lines(5).shown] == [shown]
+    assert [line.value for line in found.counted[0].values.top(5).shown] == [shown]
 
 
 def test_a_name_that_table_and_output_share_counts_both() -> None:
-    assert counted_columns(["x", "x"], ["x"], ["x"]) == [Counted("x", "input"), Counted("x", "output")]
+    assert counted_columns(["x", "x"], ["x"], ["x"]) == [CountedColumn("x", "input"), CountedColumn("x", "output")]
 
 
 def test_unknown_names_are_all_told_with_near_ones() -> None:
@@ -238,8 +240,9 @@ def test_the_median_is_one_of_the_numbers(numbers: list[float], middle: float | 
 
 def test_the_mean_does_not_depend_on_the_order() -> None:
     numbers = [0.1] * 10 + [1e15, -1e15]
-    assert mean(numbers) == mean(numbers[::-1])
-    assert mean([]) is None
+    means = [Findings(Report(), scores=scores).mean_score for scores in (numbers, numbers[::-1], [])]
+    assert means[0] == means[1]
+    assert means[2] is None
 
 
 @quick
@@ -271,8 +274,8 @@ def test_a_few_far_outliers_share_the_last_bin() -> None:
 
 def test_a_page_without_items_is_a_page() -> None:
     page = report_page(Findings(Report()), NOTHING, [])
-    assert page["counts"] == {"items": 0, "accepted": 0, "failed": 0, "missing": 0}
-    assert (page["charts"], page["samples"], page["latency"], page["numbers"]["mean_judge_score"]) == ([], [], {}, None)
+    assert page.counts == {"items": 0, "accepted": 0, "failed": 0, "missing": 0}
+    assert (page.charts, page.samples, page.latency, page.numbers["mean_judge_score"]) == ([], [], {}, None)
 
 
 def test_a_page_holds_what_was_found() -> None:
@@ -283,12 +286,12 @@ def test_a_page_holds_what_was_found() -> None:
         found.add(item, make_output(item, judge=judge, latency_sec=number + 0.5), [])
     found.add(make_item(9), make_output(make_item(9), judge=None, latency_sec=9.0), [])
     page = report_page(found, NOTHING, [])
-    assert page["numbers"] == {"share_accepted": 1.0, "cost_usd": None, "tokens": 60, "mean_judge_score": 58.3}
-    assert page["headline"]["cost of the outputs"] == "unknown"
-    assert page["headline"]["cost of all calls"] == "$0.00"
-    assert page["latency"]["median"] == 1.5
-    assert page["config"] == '{\n  "b": 1,\n  "a": 2\n}'
-    assert {chart.name for chart in page["charts"]} == {"outcomes", "attempts", "scores", "tokens"}
+    assert page.numbers == {"share_accepted": 1.0, "cost_usd": None, "tokens": 60, "mean_judge_score": 58.3}
+    assert page.headline["Cost of accepted outputs"] == "unknown"
+    assert page.headline["Total spent"] == "$0.00"
+    assert page.latency["median"] == 1.5
+    assert page.config == '{\n  "b": 1,\n  "a": 2\n}'
+    assert {chart.name for chart in page.charts} == {"outcomes", "attempts", "scores", "tokens"}
 
 
 def test_charts_add_up_to_the_accepted_items_and_say_so_in_words() -> None:
@@ -309,7 +312,7 @@ def test_one_run_is_no_history() -> None:
 
 def test_many_groups_are_cut_short_and_still_add_up() -> None:
     found = findings([(f"g{number}", "accepted") for number in range(MOST_GROUPS + 5)] + [("bad", "failed")])
-    groups = report_page(found, NOTHING, [])["groups"]
+    groups = report_page(found, NOTHING, []).groups
     assert groups.shown[0].value == "bad"
     assert len(groups.shown) == MOST_GROUPS
     assert sum(line.total for line in groups.shown) + groups.rest.total == MOST_GROUPS + 6
@@ -322,8 +325,8 @@ def test_quality_tells_what_was_cleaned_and_what_was_warned_of() -> None:
         "warnings": ["2 rows are empty"],
         "cells_changed": {"trimmed": {"a": 1, "b": 5}, "new_kind": {"a": 2}},
     }
-    told = quality(meta, ["an empty key"], Findings(Report()))
+    told = data_quality(meta, ["an empty key"], Findings(Report()))
     assert told.warnings == ["2 rows are empty", "an empty key"]
     assert [(change.column, change.cells) for change in told.changes] == [("b", 5), ("a", 2), ("a", 1)]
-    assert told.facts["cells changed"] == 8
+    assert told.facts["Cells changed"] == 8
     assert told.changes[1].kind == "new_kind"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from llmbatch_assets.domain.text import (
     CUT_MARK,
     case_mark,
+    counted,
     cut,
     flatten,
     harden,
-    many,
     nearest,
     slug,
     visible,
@@ -121,7 +121,7 @@ def test_what_a_terminal_would_act_on_is_shown_as_an_escape(text: str, seen: str
 
 @pytest.mark.parametrize(("number", "told"), [(0, "0 items"), (1, "1 item"), (2, "2 items"), (20_000, "20,000 items")])
 def test_one_of_something_is_no_several(number: int, told: str) -> None:
-    assert many(number, "item") == told
+    assert counted(number, "item") == told
 
 
 def test_what_differs_in_case_alone_is_the_nearest_and_says_so() -> None:

@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llmbatch_assets.domain.items.context import RowRenderer
-from llmbatch_assets.domain.items.grouping import GROUPINGS, make_plan
+from llmbatch_assets.domain.items.grouping import GROUPINGS, plan_work
 from llmbatch_assets.domain.items.identity import work_id
 from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
@@ -45,7 +45,7 @@ def cleaned(rows: Rows, columns: Sequence[str] = COLUMNS) -> Snapshot:
 
 def plan(mode: str, rows: Rows, **blocks: dict[str, Any]) -> WorkPlan:
     """The plan of a table in a mode."""
-    return make_plan(cleaned(rows), parameters(grouping=ROW_MODES[mode] | blocks.pop("grouping", {}), **blocks))
+    return plan_work(cleaned(rows), parameters(grouping=ROW_MODES[mode] | blocks.pop("grouping", {}), **blocks))
 
 
 def groups_of(rows: Rows) -> Groups:

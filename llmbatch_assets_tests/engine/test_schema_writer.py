@@ -29,7 +29,7 @@ CUT = Completion(text=GOOD, finish_reason="length", usage=COST)
 
 def vet(source: str) -> str:
     if "bytes" in source:
-        raise SchemaError("the module:2: the type bytes is not part of a schema; use str")
+        raise SchemaError("the module:2: the type bytes is not allowed in a schema; use str")
     return f"rendering of {source}"
 
 
@@ -76,7 +76,7 @@ def test_what_was_wrong_is_told_after_the_unchanged_messages() -> None:
     first, second = client.conversation(2)[2:4], client.conversation(2)[4:]
     assert first[0] == ("assistant", BAD)
     assert first[1][0] == "user"
-    assert first[1][1].startswith("the module:2: the type bytes is not part of a schema; use str\n")
+    assert first[1][1].startswith("the module:2: the type bytes is not allowed in a schema; use str\n")
     assert "Python code block" in first[1][1]
     assert second[0] == ("assistant", NO_CODE)
     assert "no Python module" in second[1][1]

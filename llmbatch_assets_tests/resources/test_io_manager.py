@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from llmbatch_assets.adapters.files.atomic import json_bytes
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
@@ -73,7 +73,7 @@ def test_a_value_comes_out_as_it_went_in(home: Project) -> None:
     def work_items(input_snapshot: Snapshot, group_contexts: list[GroupContext]) -> WorkItems:
         seen.append(group_contexts)
         parameters = batch_of(home).parameters
-        return work_items_of(make_plan(input_snapshot, parameters), parameters, "pipeline3_group_contexts.json")
+        return work_items_of(plan_work(input_snapshot, parameters), parameters, "pipeline3_group_contexts.json")
 
     @dg.asset
     def report(work_items: WorkItems) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def test_a_configuration_that_has_been_broken_meanwhile_is_one_message(home: Pro
 def planned(project: Project) -> WorkItems:
     """The work items of the project, on disk."""
     batch = batch_of(project)
-    items = work_items_of(make_plan(batch.read_snapshot(), batch.parameters), batch.parameters, "c.json")
+    items = work_items_of(plan_work(batch.read_snapshot(), batch.parameters), batch.parameters, "c.json")
     project.write("artifacts/cache/pipeline3_work_items.json", json_bytes(items).decode())
     return items
 

@@ -8,7 +8,7 @@ import pytest
 
 from llmbatch_assets.adapters.store.index import CacheFolders, CacheIndex
 from llmbatch_assets.adapters.store.outputs import FileStore
-from llmbatch_assets.domain.export.not_exported import OlderOutput
+from llmbatch_assets.domain.export.records import OutdatedOutput
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.stages.artifacts import BatchOutputs
 from llmbatch_assets_tests.adapters.values import IDENTITY, accepted, cache_id, failed, work_item
@@ -75,7 +75,7 @@ def test_outputs_are_read_when_they_are_asked_for(store: FileStore) -> None:
 # Outputs of earlier settings, found by their names.
 
 
-def outdated(folder: Path, number: int, *kept: BatchIdentity) -> OlderOutput | None:
+def outdated(folder: Path, number: int, *kept: BatchIdentity) -> OutdatedOutput | None:
     """Look up an item in a cache where these settings left empty outputs of the first item."""
     index = index_of(folder)
     for identity in kept:
@@ -89,12 +89,12 @@ def outdated(folder: Path, number: int, *kept: BatchIdentity) -> OlderOutput | N
 
 def test_the_output_whose_settings_differ_least_is_found(tmp_path: Path) -> None:
     found = outdated(tmp_path, 0, OTHER_BOTH, OTHER_MODEL)
-    assert found == OlderOutput(OTHER_MODEL.cache_id(work_item(0).work_id), "model")
+    assert found == OutdatedOutput(OTHER_MODEL.cache_id(work_item(0).work_id), "model")
 
 
 def test_what_differs_is_told(tmp_path: Path) -> None:
     found = outdated(tmp_path, 0, OTHER_BOTH)
-    assert found == OlderOutput(OTHER_BOTH.cache_id(work_item(0).work_id), "generation prompt, model")
+    assert found == OutdatedOutput(OTHER_BOTH.cache_id(work_item(0).work_id), "generation prompt, model")
 
 
 def test_an_item_without_one_and_a_cache_without_any_have_none(tmp_path: Path) -> None:

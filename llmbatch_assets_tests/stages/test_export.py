@@ -11,17 +11,16 @@ import pytest
 from llmbatch_assets.adapters.files.atomic import json_bytes, write_json
 from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.adapters.tables.exporters import EXPORTERS
-from llmbatch_assets.domain.export.columns import ExportManifest
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.errors import MissingArtifactError
 from llmbatch_assets.stages.artifacts import artifact_path, batch_outputs
-from llmbatch_assets.stages.export import deliver_exports
+from llmbatch_assets.stages.export import write_exports
 from llmbatch_assets.stages.generate import Generation
 from llmbatch_assets.stages.progress import LogReporter
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.report import deliver_report
+from llmbatch_assets.stages.report import write_report
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
 from llmbatch_assets_tests.project import COLUMNS, ROWS, Project, make_project, settings
 
@@ -45,7 +44,7 @@ def batch_of(project: Project) -> Batch:
 
 def generate(project: Project, **selection: Any) -> None:
     batch = batch_of(project)
-    plan = make_plan(batch.read_snapshot(), batch.parameters)
+    plan = plan_work(batch.read_snapshot(), batch.parameters)
     items = work_items_of(plan, batch.parameters, "pipeline3_group_contexts.json")
     project.write(str(batch.layout.work_items), json_bytes(items).decode())
     generation = Generation(batch, plan.items, plan.contexts, open_client, LogReporter(lambda line: None, 0))
@@ -57,9 +56,10 @@ def deliver(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
     batch = batch_of(project)
     outputs = batch_outputs(batch)
     snapshot = batch.read_snapshot()
-    export = deliver_exports(batch, outputs, snapshot).manifest
+    export = write_exports(batch, outputs, snapshot).manifest
     write_json(artifact_path(batch, "export"), export)
-    return export, deliver_report(batch, outputs, ExportManifest.model_validate(export), snapshot).manifest
+    report = write_report(batch, outputs, export, snapshot).manifest
+    return export.model_dump(), report.model_dump()
 
 
 def counts(**others: int) -> dict[str, int]:
@@ -210,7 +210,7 @@ def test_every_row_without_an_output_is_listed_with_its_cause_and_file(project: 
     tower, road = left_out(project)
     assert (tower["state"], tower["row_index"], tower["cause"]) == ("failed", "0", "refused")
     assert project.path(tower["failure_file"]).is_file()
-    assert (road["state"], road["row_index"], road["message"]) == ("missing", "4", "was not attempted; run again")
+    assert (road["state"], road["row_index"], road["message"]) == ("missing", "4", "not attempted; run again")
     assert [one["partition_key"] for one in (tower, road)] == [project.partition_keys()[row] for row in (0, 4)]
     assert export["not_exported_file"] == "artifacts/outputs/output_not_exported.csv"
     generate(project, retry_failed=True)
@@ -241,7 +241,7 @@ def test_each_artifact_is_read_once_for_all_formats(offline: Project, opened: li
     generate(offline)
     batch = batch_of(offline)
     opened.clear()
-    deliver_exports(batch, batch_outputs(batch), batch.read_snapshot())
+    write_exports(batch, batch_outputs(batch), batch.read_snapshot())
     assert sorted(Path(name).stem for name in opened) == sorted(offline.outputs())
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster._core.errors import DagsterExecutionInterruptedError
 
 from llmbatch_assets.adapters.providers.registry import open_client
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Selection
@@ -76,7 +75,7 @@ def offline(tmp_path: Path) -> Project:
 def prepare(project: Project) -> Generation:
     """A run over all items of the project as it is configured now."""
     batch = BatchFile(project.config).load()
-    plan = make_plan(batch.read_snapshot(), batch.parameters)
+    plan = plan_work(batch.read_snapshot(), batch.parameters)
     return Generation(batch, plan.items, plan.contexts, open_client, Watcher())
 
 
@@ -490,7 +489,7 @@ def test_a_signal_while_the_end_is_told_lets_it_be_told(offline: Project, monkey
         return write(*facts)
 
     monkeypatch.setattr(generation, "_write_manifest", impatient)
-    with pytest.raises(DagsterExecutionInterruptedError):
+    with pytest.raises(KeyboardInterrupt):
         generation.run(generation.choose(Selection(), False), lambda item, output, found: None)
     assert offline.json("artifacts/cache/pipeline4_manifest.json")["counts"]["n_success"] == 5
     assert isinstance(generation.reporter, Watcher)

@@ -9,11 +9,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from llmbatch_assets.domain.export.columns import ExportManifest
-from llmbatch_assets.resources.report_metadata import report_metadata
+from llmbatch_assets.assets.publish import report_metadata
 from llmbatch_assets.stages.artifacts import batch_outputs
-from llmbatch_assets.stages.export import deliver_exports
-from llmbatch_assets.stages.report import Delivered, deliver_report
+from llmbatch_assets.stages.export import write_exports
+from llmbatch_assets.stages.report import ReportResult, write_report
 from llmbatch_assets_tests.chat_server import ChatServer, says
 from llmbatch_assets_tests.memory_storage import kept_in_memory
 from llmbatch_assets_tests.project import SCHEMA, Project, make_project, settings
@@ -27,11 +26,11 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", "secret-key")
 
 
-def deliver(project: Project, **limits: Any) -> Delivered:
+def deliver(project: Project, **limits: Any) -> ReportResult:
     batch = batch_of(project)
     outputs, snapshot = batch_outputs(batch), batch.read_snapshot()
-    export = ExportManifest.model_validate(deliver_exports(batch, outputs, snapshot).manifest)
-    return deliver_report(batch, outputs, export, snapshot, **limits)
+    export = write_exports(batch, outputs, snapshot).manifest
+    return write_report(batch, outputs, export, snapshot, **limits)
 
 
 def test_every_link_of_the_page_leads_to_a_file(tmp_path: Path) -> None:
@@ -50,7 +49,7 @@ def test_outputs_are_shown_in_the_order_of_the_schema(tmp_path: Path) -> None:
     answer, certain = re.findall(r"    (?:answer|certain): .*\n", SCHEMA)
     project.write("schema/llm_schema.py", SCHEMA.replace(answer + certain, certain + answer))
     generate(project)
-    sample = deliver(project).page["samples"][0]
+    sample = deliver(project).page.samples[0]
     assert list(json.loads(sample.output)) == ["certain", "answer"]
     assert '"certain: ' in project.path(REPORT).read_text(encoding="utf-8")
 
@@ -59,11 +58,11 @@ def test_a_large_report_goes_on_in_parts_and_a_smaller_one_removes_them(tmp_path
     project = make_project(tmp_path / "village")
     generate(project)
     stranger = project.write("artifacts/reports/report.part.html", "mine")
-    large = deliver(project, page_bytes=600).manifest["files"]
+    large = deliver(project, page_bytes=600).manifest.files
     parts = sorted(path.name for path in project.path("artifacts/reports").glob("report.part?.html"))
     assert len(parts) > 1
     assert [Path(path).name for name, path in large.items() if name.startswith("html part")] == parts
-    small = deliver(project).manifest["files"]
+    small = deliver(project).manifest.files
     assert set(small) == {"md", "html"}
     assert not [name for name in parts if project.path(f"artifacts/reports/{name}").exists()]
     assert stranger.exists()
@@ -74,8 +73,8 @@ def test_a_run_that_did_something_is_in_the_history_and_one_that_did_not_is_not(
     generate(project, limit=2)
     generate(project)
     generate(project)
-    runs = deliver(project).page["runs"]
-    assert [(run.record.n_to_run, run.record.n_success) for run in runs] == [(2, 2), (3, 5)]
+    runs = deliver(project).page.about.runs
+    assert [(run.record.n_to_run, run.record.n_success) for run in runs if run.record] == [(2, 2), (3, 5)]
     assert [run.costs.calls for run in runs] == [2, 3]
 
 
@@ -87,9 +86,9 @@ def test_a_rejection_on_the_way_is_counted_though_the_item_was_accepted(
     server.script("the tower", says(rejection), purpose="judge")
     generate(project)
     page = deliver(project).page
-    assert page["counts"]["accepted"] == 5
-    assert [(told.text, told.times) for told in page["rejections"].told] == [("too short", 1)]
-    assert [(cause.cause, cause.n_items, cause.n_attempts) for cause in page["causes"]] == [("judge_rejected", 0, 1)]
+    assert page.counts["accepted"] == 5
+    assert [(told.text, told.times) for told in page.rejections.counts] == [("too short", 1)]
+    assert [(cause.cause, cause.n_items, cause.n_attempts) for cause in page.causes] == [("judge_rejected", 0, 1)]
 
 
 def test_chosen_columns_are_counted_and_unknown_ones_refused_before_the_run(

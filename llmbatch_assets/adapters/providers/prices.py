@@ -1,4 +1,4 @@
-"""What the tokens of a model cost."""
+"""Prices of model calls."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CostOf = Callable[[TokenUsage], float | None]
 
 
 def cost_function(llm: Llm, prices: Mapping[str, ModelPrice]) -> CostOf:
-    """Prices the calls to a model: as configured, else by the price list that is installed.
+    """Return a function that prices the calls to a model: by the configured price, else by the installed price list.
 
-    What is made on this machine costs nothing. A model that nobody has a price for costs None.
+    Providers on this machine cost nothing. The cost of a model without a known price is None.
     """
     if llm.provider != "openai":
         return lambda _: 0.0
@@ -40,34 +40,34 @@ def _listed(llm: Llm) -> CostOf:
     today = datetime.now(UTC)
 
     def cost_of(usage: TokenUsage) -> float | None:
-        # A third of a second, which only those pay who have a call to price.
+        # The import takes a third of a second. Only runs that price a call must wait for it.
         import genai_prices
 
-        told = genai_prices.Usage(
+        tokens = genai_prices.Usage(
             input_tokens=usage.input_tokens,
             cache_read_tokens=usage.cached_input_tokens,
             output_tokens=usage.output_tokens,
         )
         try:
-            priced = genai_prices.calc_price(
-                told, llm.model_name, provider_api_url=llm.endpoint, genai_request_timestamp=today
+            price = genai_prices.calc_price(
+                tokens, llm.model_name, provider_api_url=llm.endpoint, genai_request_timestamp=today
             )
         except (LookupError, ValueError):
             return None
-        return dollars(float(priced.total_price))
+        return dollars(float(price.total_price))
 
     return cost_of
 
 
 def require_prices(parameters: Parameters) -> None:
-    """Raise ``ConfigError`` where there is a budget and a model that will be called has no known price."""
+    """Raise ``ConfigError`` if there is a budget and the price of a model that will be called is unknown."""
     if not parameters.budget.max_cost_usd:
         return
     judge = [parameters.judge_llm()] if parameters.prompts.judge.enabled else []
     for llm in (parameters.llm, *judge):
         if cost_function(llm, parameters.budget.prices)(TokenUsage(requests=1, input_tokens=1)) is None:
             raise ConfigError(
-                f"budget.max_cost_usd is set, and no price is known of {llm.model_name} at {llm.endpoint}; tell it in US "
-                f"dollars per million tokens, budget.prices: {{{llm.model_name}: {{input: ..., output: ...}}}}, or take "
-                "budget.max_cost_usd out"
+                f"budget.max_cost_usd is set, but the price of {llm.model_name} at {llm.endpoint} is unknown; set it in US "
+                f"dollars per million tokens, budget.prices: {{{llm.model_name}: {{input: ..., output: ...}}}}, or remove "
+                "budget.max_cost_usd"
             )

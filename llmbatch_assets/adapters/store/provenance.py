@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmbatch_assets.adapters.files.atomic import write_json
+from llmbatch_assets.adapters.files.jsonl import JsonlWriter, read_jsonl
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.identity import BatchIdentity
 
@@ -45,28 +45,17 @@ def kept_text(folder: Path, sha: str) -> Any:
 
 
 def note_use(folder: Path, use: Use) -> None:
-    """Append a line, unless the last one says the same but for its time."""
+    """Append the use, unless the last one differs only in its time."""
     last = (read_uses(folder) or [Use("", "", "")])[-1]
     if last[1:] == use[1:]:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / USES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(handle, canonical_json(use._asdict()).encode() + b"\n")
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with JsonlWriter(folder / USES) as file:
+        file.append(canonical_json(use._asdict()).encode())
 
 
 def read_uses(folder: Path) -> list[Use]:
-    """What was asked when, the latest last. A line that cannot be read is left out."""
-    path, uses = folder / USES, []
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
-        try:
-            uses.append(Use(**json.loads(line)))
-        except (ValueError, TypeError):
-            log.warning("a line of %s cannot be read; its writer was cut short", path)
-    return uses
+    """Return the uses, the latest last."""
+    return list(read_jsonl(folder / USES, Use))
 
 
 def kept_identities(folder: Path) -> list[BatchIdentity]:

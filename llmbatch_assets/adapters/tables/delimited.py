@@ -1,25 +1,81 @@
-"""Delimited tables: csv, tsv, psv."""
+r"""Delimited tables: csv, tsv, psv. Also the decoding of text files, and cells that a spreadsheet would run.
+
+A csv or tsv cell that a spreadsheet would run as a formula gets an apostrophe in front, which reading our own exports
+removes. https://owasp.org/www-community/attacks/CSV_Injection lists the characters that start a formula. Numbers, telephone
+numbers and list items may start with such a character, too, but can do no harm and stay as they are.
+
+Our psv files escape with backslashes instead of quotes: ``\|``, ``\\``, ``\n``. A record is always one line.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmbatch_assets.adapters.tables.text_files import read_table_text
-from llmbatch_assets.domain.export.columns import EXPORT_MARK
-from llmbatch_assets.domain.export.formula import original
+from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow, WriteRows
+from llmbatch_assets.domain.export.columns import EXPORT_MARK, Cell, cell_text
 from llmbatch_assets.domain.items.cell import EscapedCell
 from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.domain.parameters import Input
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import TableError
 
-# The csv module's own limit of 131,072 characters per cell is below what a cell with a document in it holds.
+# The csv module's default limit of 131,072 characters per cell is too low for cells that hold a document.
 csv.field_size_limit(2**31 - 1)
+
+# Text files.
+
+# UTF-32 comes first: its little-endian mark starts with that of UTF-16.
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# Other kinds of files that are often saved under a table's name, by their first bytes.
+_OTHER_KINDS = {
+    rb"PK\x03\x04|\xd0\xcf\x11\xe0": "a workbook; set input.format: xlsx",
+    rb"PAR1": "a Parquet file; set input.format: parquet",
+    rb"\x1f\x8b": "a compressed file; unpack it first",
+    rb"\s*<(?i:!doctype html|html|head|body)": "a web page (HTML), perhaps a login page; download the table again",
+    rb"version https://git-lfs": "a git-lfs pointer; fetch the file with: git lfs pull",
+}
+
+
+def read_text(path: Path, encoding: str) -> str:
+    """Decode a file. Raises ``TableError`` with byte and line; no other encoding is tried."""
+    content = path.read_bytes()
+    for beginning, kind in _OTHER_KINDS.items():
+        if re.match(beginning, content[:200]):
+            raise TableError(f"{path} is {kind}")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = len(re.findall(rb"\r\n|\r|\n", content[: error.start])) + 1
+        problem = f"byte {error.start} (line {line}) is not {encoding}; no other encoding was tried"
+    else:
+        if "\0" not in text:
+            return text.removeprefix("\ufeff")
+        line = text.count("\n", 0, text.index("\0")) + 1
+        problem = f"line {line} holds a NUL character, so this is not a text file in {encoding}"
+    raise TableError(f"{path}: {problem}{_encoding_hint(content)}; set input.encoding or save the file as UTF-8")
+
+
+def _encoding_hint(content: bytes) -> str:
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            return f" (it starts with the byte order mark of {encoding})"
+    zeros = content[:200].count(0)
+    return " (every other byte is zero, as in utf-16)" if zeros and zeros * 3 > len(content[:200]) else ""
+
+
+# Reading.
 
 _OTHER_DELIMITERS = {
     ";": "input.delimiter: ;",
@@ -30,85 +86,84 @@ _OTHER_DELIMITERS = {
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
-_ANNOUNCED = re.compile(r"sep=(.)(?:\r\n|\r|\n)", re.IGNORECASE)
+_DELIMITER_LINE = re.compile(r"sep=(.)(?:\r\n|\r|\n)", re.IGNORECASE)
 _QUOTED_CELL = re.compile(r'(?:\A|[\n\r]|(?<!\\)(?:\\\\)*\|)"')
 _NO_ESCAPE = re.compile(r'(?<!\\)(?:\\\\)*\\(?![\\|nrt"])')
 _NO_PLAIN_ESCAPE = re.compile(r'(?<!\\)(?:\\\\)*\\(?![\\|"])')
-_PIPE = re.compile(r"(?<!\\)((?:\\\\)*)\|")
+_UNESCAPED_PIPE = re.compile(r"(?<!\\)((?:\\\\)*)\|")
 
 
-def read_delimited(path: Path, settings: Input, file_format: str, delimiter: str) -> RawTable:
-    """A delimited file. Raises ``TableError`` with row and line."""
-    text = read_table_text(path, settings.encoding)
-    announced = _ANNOUNCED.match(text)
-    if announced:
-        # Excel's first line, which says what separates columns and is no row.
-        text = text[announced.end() :]
-        delimiter = settings.delimiter or announced.group(1)
-    lines = _Lines(above=1 if announced else 0)
-    if (file_format, delimiter) == ("psv", "|") and _has_escapes(text):
-        records = _escaped_records(text, lines)
+@dataclass
+class _Position:
+    """The line number on which the latest record starts; ``above`` lines precede the header."""
+
+    above: int
+    line: int = 1
+
+
+def read_delimited(file_format: str, delimiter: str, path: Path, settings: Input) -> RawTable:
+    """Read a delimited file. Raises ``TableError`` with row and line."""
+    text, delimiter = read_text(path, settings.encoding), settings.delimiter or delimiter
+    delimiter_line = _DELIMITER_LINE.match(text)
+    if delimiter_line:
+        # Excel's first line, which names the delimiter and is not a row.
+        text = text[delimiter_line.end() :]
+        delimiter = settings.delimiter or delimiter_line.group(1)
+    position = _Position(above=1 if delimiter_line else 0)
+    if (file_format, delimiter) == ("psv", "|") and _uses_escapes(text):
+        records = _escaped_records(text, position)
     else:
-        records = _quoted_records(path, text, delimiter, lines)
+        records = _quoted_records(path, text, delimiter, position)
     header = next(records, None)
     if header is None or (len(header) == 1 and not header[0].strip()):
         raise TableError(f"{path}: the file is empty; its first line must name the columns")
     _check_delimiter(path, header, delimiter)
-    rows = _even_rows(path, records, len(header), delimiter, lines)
+    rows = _rows_of_width(len(header), path, records, delimiter, position)
     if file_format != "psv" and EXPORT_MARK in header:
-        # One of our exports: what was done to keep a spreadsheet from running its cells is undone.
-        header, rows = list(map(original, header)), (list(map(original, row)) for row in rows)
+        # One of our exports, with escaped formulas.
+        header, rows = list(map(unescape_formula, header)), (list(map(unescape_formula, row)) for row in rows)
     return RawTable(header, rows, file_format)
 
 
-@dataclass
-class _Lines:
-    """The line on which the latest record begins, from 1, after the lines ``above`` the header."""
+def _uses_escapes(text: str) -> bool:
+    """Return whether cells are escaped with backslashes, as in our own psv files, and not quoted as in csv.
 
-    above: int
-    begun: int = 1
-
-
-def _has_escapes(text: str) -> bool:
-    """Whether cells are written with backslashes, as in our own psv files, and not with quotes as in csv.
-
-    A backslash before n, r or t can also stand in somebody's path: only in our exports, which the header tells, it is a
-    line break or a tab.
+    A backslash before n, r or t may also be part of a Windows path. It is a line break or tab in our exports only, which
+    the header identifies.
     """
     if _QUOTED_CELL.search(text):
         return False
-    ours = EXPORT_MARK in text[: text.find("\n")].split("|")
-    return not (_NO_ESCAPE if ours else _NO_PLAIN_ESCAPE).search(text)
+    is_export = EXPORT_MARK in text[: text.find("\n")].split("|")
+    return not (_NO_ESCAPE if is_export else _NO_PLAIN_ESCAPE).search(text)
 
 
-def _quoted_records(path: Path, text: str, delimiter: str, lines: _Lines) -> Iterator[list[str]]:
-    # Quoted line breaks reach the cell only if the text is handed over with them. Bytes, since a StringIO takes four
-    # for every character.
+def _quoted_records(path: Path, text: str, delimiter: str, position: _Position) -> Iterator[list[str]]:
+    # newline="" keeps quoted line breaks. Bytes, because a StringIO takes four of them for each character.
     source = io.TextIOWrapper(io.BytesIO(text.encode("utf-8", "surrogatepass")), "utf-8", "surrogatepass", newline="")
     reader = csv.reader(source, delimiter=delimiter, strict=True)
-    following = lines.above + 1
+    next_line = position.above + 1
     try:
         for record in reader:
-            lines.begun, following = following, lines.above + reader.line_num + 1
+            position.line, next_line = next_line, position.above + reader.line_num + 1
             if record:
                 yield record
-    except csv.Error as broken:
-        unclosed = "a quote is not closed" if "unexpected end" in str(broken) else str(broken)
+    except csv.Error as error:
+        reason = "a quote is not closed" if "unexpected end" in str(error) else str(error)
         raise TableError(
-            f"{path}: in the row that begins on line {following}: {unclosed}; a quote inside a quoted cell is doubled, and "
-            "a cell that begins with one is quoted"
+            f"{path}: in the row that begins on line {next_line}: {reason}; double each quote inside a quoted cell, and "
+            "quote cells that start with a quote"
         ) from None
 
 
-def _escaped_records(text: str, lines: _Lines) -> Iterator[list[str]]:
-    r"""Lines in which a backslash keeps the next character from meaning anything: ``\|``, ``\\``, ``\n``."""
-    for number, line in enumerate(_LINE_BREAK.split(text) if "\r" in text else text.split("\n"), start=1 + lines.above):
+def _escaped_records(text: str, position: _Position) -> Iterator[list[str]]:
+    lines = _LINE_BREAK.split(text) if "\r" in text else text.split("\n")
+    for number, line in enumerate(lines, start=1 + position.above):
         if line:
-            lines.begun = number
-            yield [_ESCAPED.sub(_unescape, cell) for cell in _PIPE.sub("\\1\0", line).split("\0")]
+            position.line = number
+            yield [_ESCAPED.sub(_unescaped, cell) for cell in _UNESCAPED_PIPE.sub("\\1\0", line).split("\0")]
 
 
-def _unescape(found: re.Match[str]) -> str:
+def _unescaped(found: re.Match[str]) -> str:
     return _ESCAPES.get(found.group(1), found.group(1))
 
 
@@ -118,37 +173,116 @@ def _check_delimiter(path: Path, header: list[str], delimiter: str) -> None:
     for other, setting in _OTHER_DELIMITERS.items():
         if other != delimiter and other in header[0]:
             raise TableError(
-                f"{path}: the only column is named {header[0]!r}, which holds {other!r}; "
-                f"if that separates columns, set {setting}"
+                f"{path}: the only column is named {header[0]!r}, which contains {other!r}; "
+                f"if that is the delimiter, set {setting}"
             )
 
 
-def _even_rows(
-    path: Path, records: Iterator[list[str]], width: int, delimiter: str, lines: _Lines
+def _rows_of_width(
+    width: int, path: Path, records: Iterator[list[str]], delimiter: str, position: _Position
 ) -> Iterator[list[str]]:
     for number, record in enumerate(records, start=1):
         cells = record if len(record) == width else _rejoined(record, delimiter)
         if len(cells) != width:
-            advice = (
-                f"Quote cells that hold {delimiter!r}"
+            remedy = (
+                f"Quote cells that contain {delimiter!r}"
                 if len(cells) > width
-                else "Add what is missing, or put quotes around a cell that holds a line break"
+                else "Add the missing cells, or quote a cell that contains a line break"
             )
             raise TableError(
-                f"{path}: line {lines.begun}: row {number} has {many(len(record), 'cell')}, the header has {width}; it begins "
-                f"{record[0][:60]!r}. {advice}"
+                f"{path}: line {position.line}: row {number} has {counted(len(record), 'cell')}, the header has {width}; it "
+                f"begins {record[0][:60]!r}. {remedy}"
             )
         yield cells
 
 
 def _rejoined(record: list[str], delimiter: str) -> list[str]:
-    """The cells with those put together again that were parted at an escaped delimiter."""
+    """Join cells that were split at a delimiter with a backslash in front."""
     cells: list[str] = []
-    open_cell = False
+    is_open = False
     for part in record:
-        if open_cell:
+        if is_open:
             cells[-1] = EscapedCell.of(f"{cells[-1]}{delimiter}{part}", delimiter)
         else:
             cells.append(part)
-        open_cell = (len(part) - len(part.rstrip("\\"))) % 2 == 1
+        is_open = (len(part) - len(part.rstrip("\\"))) % 2 == 1
     return cells
+
+
+# Formulas.
+
+_MARK = "'"
+# The wide forms come from Japanese and Chinese keyboards, and start a formula there.
+_FORMULA = re.compile(rf"{_MARK}*(?:[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_CURRENCY = "[$€£¥]?"
+_NUMBER = rf"[+-] ?{_CURRENCY} ?(?:\d[\d., \u00a0\u202f]*|[.,]\d+)(?:[eE][+-]?\d+)?(?:%|{_CURRENCY})"
+_TELEPHONE = r"\+\d{1,3} [\d(][\d ()./-]*"
+# Without a call, a reference to another file or a program.
+_LIST_ITEM = r"- +[^\W\d_][^(|!\[{=@]*"
+_HARMLESS = re.compile(rf"{_MARK}* *(?:{_NUMBER}|{_TELEPHONE}|{_LIST_ITEM}|[+-]+)")
+
+
+def _is_formula(text: str) -> bool:
+    """Return whether a spreadsheet would run the text without the apostrophes in front."""
+    return _FORMULA.match(text) is not None and _HARMLESS.fullmatch(text) is None
+
+
+def escape_formula(text: str) -> str:
+    """Return the text as a cell that no spreadsheet runs."""
+    # Most texts start with a letter or digit.
+    return _MARK + text if not text[:1].isalnum() and _is_formula(text) else text
+
+
+def escape_marked_formula(text: str) -> str:
+    """Return the text unchanged unless it looks like an escaped formula, which must survive ``unescape_formula``."""
+    return _MARK + text if text.startswith(_MARK) and _is_formula(text) else text
+
+
+def unescape_formula(cell: str) -> str:
+    """Undo ``escape_formula`` or ``escape_marked_formula``."""
+    return cell[len(_MARK) :] if cell.startswith(_MARK) and _is_formula(cell) else cell
+
+
+# Writing.
+
+_PSV_ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+@contextmanager
+def export_delimited(delimiter: str, export: ExportFile) -> Iterator[WriteRows]:
+    buffer = io.StringIO(newline="")
+    # Before Python 3.13 the writer quotes a lone carriage return only if its own line end contains one.
+    writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\r\n")
+    escape = escape_formula if export.escape_formulas else escape_marked_formula
+
+    def put(cells: Iterable[Cell]) -> None:
+        texts = [cell_text(cell) for cell in cells]
+        escaped = [escape(text) for text in texts]
+        if escaped != texts:
+            export.changes["formulas_escaped"] += sum(map(str.__ne__, escaped, texts))
+        writer.writerow(escaped)
+        export.put(buffer.getvalue().removesuffix("\r\n") + "\n")
+        buffer.seek(0)
+        buffer.truncate()
+
+    def put_rows(rows: Sequence[ExportRow]) -> None:
+        for row in rows:
+            put(row.cells)
+
+    put(export.header)
+    yield put_rows
+
+
+@contextmanager
+def export_psv(export: ExportFile) -> Iterator[WriteRows]:
+    export.put(_psv_line(export.header))
+    yield lambda rows: export.put("".join(_psv_line(row.cells) for row in rows))
+
+
+def _psv_line(cells: Iterable[Cell]) -> str:
+    return "|".join(_psv_cell(cell_text(cell)) for cell in cells) + "\n"
+
+
+def _psv_cell(text: str) -> str:
+    # A quote at the start would be read as the start of a quoted cell.
+    return ("\\" if text.startswith('"') else "") + text.translate(_PSV_ESCAPES)

@@ -1,67 +1,149 @@
-"""The columns of an export, and a record as a line of them."""
+"""The columns of an export, taken from the JSON schema of an output, and the cells of a record in these columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
-
-from pydantic import BaseModel
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.export.fields import ColumnType, OutputField
+from llmbatch_assets.domain.schema.json_schema import JsonSchema
 from llmbatch_assets.domain.text import without_surrogates
 
 Record = dict[str, Any]
-# What a cell of a table can be: lists and objects are JSON texts by then.
+# Lists and objects are JSON text here.
 Cell = str | int | float | bool | None
+ColumnType = Literal["string", "integer", "number", "boolean", "json"]
 
-
-class ExportManifest(BaseModel):
-    """What later steps read of ``pipeline5_manifest.json``."""
-
-    files: dict[str, str]
-
-
-# A column that every export has, and hardly another table.
+# Marks a table as one of our exports: every export has this column, other tables hardly ever do.
 EXPORT_MARK = "meta_cache_id"
+_TYPES: dict[str, ColumnType] = {"string": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
+_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+
+
+class OutputField(NamedTuple):
+    """A field of an output. ``path`` holds the nested field names; the type is ``json`` unless it is one plain type.
+
+    ``declared`` is set for the undeclared fields of an open object as a whole: it names the declared ones.
+    """
+
+    path: tuple[str, ...]
+    type: ColumnType
+    declared: frozenset[str] | None = None
+
+
+class OutputSchema:
+    """The JSON schema of an output or of a part of it. Resolves references."""
+
+    def __init__(self, schema: JsonSchema, definitions: Mapping[str, JsonSchema] | None = None) -> None:
+        self._definitions: Mapping[str, JsonSchema] = schema.get("$defs", {}) if definitions is None else definitions
+        self._schema = self._resolved(schema)
+
+    def _resolved(self, schema: JsonSchema) -> JsonSchema:
+        while "$ref" in schema:
+            schema = self._definitions[schema["$ref"].rpartition("/")[2]]
+        return schema
+
+    @property
+    def properties(self) -> Mapping[str, JsonSchema]:
+        """The declared fields, in schema order."""
+        declared: Mapping[str, JsonSchema] = self._schema.get("properties", {})
+        return declared
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an object may have fields that are not declared."""
+        return self._schema.get("additionalProperties", False) is not False
+
+    def fields(self, *, flatten: bool, parents: tuple[JsonSchema, ...] = ()) -> Iterator[OutputField]:
+        """The fields. With ``flatten``, the fields of nested objects at any depth replace the objects.
+
+        Recursive objects and objects without declared fields are not flattened.
+        """
+        ancestors = (*parents, self._schema)
+        for name, schema in self.properties.items():
+            nested = self._closed_object(schema) if flatten else None
+            if nested is None or nested._schema in ancestors:
+                yield OutputField((name,), self._type(schema))
+            else:
+                for field in nested.fields(flatten=True, parents=ancestors):
+                    yield field._replace(path=(name, *field.path))
+        if self.is_open:
+            yield OutputField((), "json", frozenset(self.properties))
+
+    def elements(self, name: str) -> OutputSchema | None:
+        """The schema of the objects in the list ``name``; None if the field is not a list of objects."""
+        array = self._only_type(self.properties[name])
+        items = self._only_type(array["items"]) if array and isinstance(array.get("items"), dict) else None
+        return OutputSchema(items, self._definitions) if items and "properties" in items else None
+
+    def _closed_object(self, schema: JsonSchema) -> OutputSchema | None:
+        found = self._only_type(schema)
+        if not found or not found.get("properties"):
+            return None
+        nested = OutputSchema(found, self._definitions)
+        return None if nested.is_open else nested
+
+    def _only_type(self, schema: JsonSchema) -> JsonSchema | None:
+        """The only alternative apart from null; None if there are several."""
+        alternatives = [one for one in self._alternatives(schema) if one.get("type") != "null"]
+        return alternatives[0] if len(alternatives) == 1 else None
+
+    def _alternatives(self, schema: JsonSchema) -> Iterator[JsonSchema]:
+        schema = self._resolved(schema)
+        for choice in schema.get("anyOf") or schema.get("oneOf") or ():
+            yield from self._alternatives(choice)
+        if not schema.keys() & {"anyOf", "oneOf"}:
+            yield schema
+
+    def _type(self, schema: JsonSchema) -> ColumnType:
+        names = {name for one in self._alternatives(schema) for name in _type_names(one)} - {"null"}
+        return _TYPES.get(names.pop(), "json") if len(names) == 1 else "json"
+
+
+def _type_names(schema: JsonSchema) -> set[str]:
+    named: Any = schema.get("type")
+    if named is None:
+        values = schema.get("enum", [schema["const"]] if "const" in schema else [])
+        return {_JSON_TYPES.get(type(value), "json") for value in values} or {"json"}
+    return {named} if isinstance(named, str) else set(named)
 
 
 class Column(NamedTuple):
-    """One column of the export: its name, where a record holds its value, and what that is.
+    """A column of the export: its name, the part and path of a record that hold its value, and its type.
 
-    With ``beside`` the value is what the object there holds under other names than these.
+    With ``declared`` the value is the object at the path, without these fields.
     """
 
     name: str
     part: str
     path: tuple[str, ...]
     type: ColumnType = "string"
-    beside: frozenset[str] | None = None
+    declared: frozenset[str] | None = None
 
     @property
     def origin(self) -> str:
-        """Where the value is from, as the manifest says it."""
-        return ".".join((self.part, *self.path, *(("*",) if self.beside is not None else ())))
+        """The source of the value, as written in the manifest."""
+        return ".".join((self.part, *self.path, *(("*",) if self.declared is not None else ())))
 
     def value(self, record: Record) -> Any:
-        """The record's value; None where it has none."""
+        """The record's value; None if it has none."""
         found = record[self.part]
         for name in self.path:
             if not isinstance(found, dict):
                 return None
             found = found.get(name)
-        if self.beside is None or found is None:
+        if self.declared is None or found is None:
             return found
-        return {name: value for name, value in found.items() if name not in self.beside} or None
+        return {name: value for name, value in found.items() if name not in self.declared} or None
 
 
-_KEYS = (
+_KEY_COLUMNS = (
     Column("meta_work_id", "meta", ("work_id",)),
     Column("meta_row_index", "meta", ("row_index",), "integer"),
     Column("meta_group_key", "meta", ("group_key",)),
     Column("meta_group_context_id", "meta", ("group_context_id",)),
 )
-_REST = (
+_META_COLUMNS = (
     Column(EXPORT_MARK, "meta", ("cache_id",)),
     Column("meta_provider", "meta", ("provider",)),
     Column("meta_model", "meta", ("model",)),
@@ -77,49 +159,46 @@ def export_columns(
     verdict: str = "verdict",
     score: ColumnType = "number",
 ) -> list[Column]:
-    """Columns in their fixed order: input, keys, output fields in schema order, judge, the rest of meta.
+    """The columns in their fixed order: input, keys, output fields in schema order, judge, remaining metadata.
 
-    ``element_fields`` are those of the list's elements where there is a record for each; ``verdict`` is the judge's
-    field that says whether it passed, ``score`` the type of its score. An output field that is named like an input column gets the prefix ``parsed_``,
-    an input column that is named like one of ours ``input_``: nothing overwrites anything.
+    ``element_fields`` are the fields of list elements, for exports with one record per element. ``verdict`` names the
+    judge's verdict field, and ``score`` is the type of its score. Name clashes are resolved with prefixes: ``input_``
+    for an input column named like one of ours, ``parsed_`` for an output field named like another column.
     """
-    given = [Column(name, "input", (name,)) for name in input_columns]
-    judged = (
+    judge = (
         Column("judge_verdict", "judge", (verdict,), "string" if verdict == "verdict" else "boolean"),
         Column("judge_score", "judge", ("score",), score),
         Column("judge_reasons_json", "judge", ("reasons",), "json"),
     )
-    ours = {column.name for column in (*_KEYS, *judged, *_REST)}
+    given = [Column(name, "input", (name,)) for name in input_columns]
+    ours = {column.name for column in (*_KEY_COLUMNS, *judge, *_META_COLUMNS)}
     taken = ours | {column.name for column in given}
     columns: list[Column] = []
     for column in given:
         others = {name for name in taken if name != column.name or name in ours}
-        columns.append(_apart(column, "input_", others))
+        columns.append(_with_free_name(column, "input_", others))
         taken.add(columns[-1].name)
-    columns += _KEYS
-    made = [_column("parsed", field) for field in output_fields] + [
-        _column("element", field) for field in element_fields
-    ]
-    for column in made:
-        columns.append(_apart(column, "parsed_", taken))
-        taken.add(columns[-1].name)
-    return [*columns, *judged, *_REST]
+    columns += _KEY_COLUMNS
+    for part, fields in (("parsed", output_fields), ("element", element_fields)):
+        for field in fields:
+            columns.append(_with_free_name(_column(part, field), "parsed_", taken))
+            taken.add(columns[-1].name)
+    return [*columns, *judge, *_META_COLUMNS]
 
 
 def _column(part: str, field: OutputField) -> Column:
-    name = ".".join(field.path) if field.beside is None else ".".join((*field.path, f"{part}_extra_json"))
-    return Column(name, part, field.path, field.type, field.beside)
+    path = field.path if field.declared is None else (*field.path, f"{part}_extra_json")
+    return Column(".".join(path), part, *field)
 
 
-def _apart(column: Column, prefix: str, taken: set[str]) -> Column:
-    """The column under a name that none of ``taken`` has."""
+def _with_free_name(column: Column, prefix: str, taken: set[str]) -> Column:
     while column.name in taken:
         column = column._replace(name=prefix + column.name)
     return column
 
 
 def cells(record: Record, columns: Iterable[Column]) -> list[Cell]:
-    """The record as one line of a table: lists and objects as JSON."""
+    """The record's cells. Lists and objects become JSON."""
     return [_cell(column.value(record)) for column in columns]
 
 
@@ -132,10 +211,10 @@ def _cell(value: Any) -> Cell:
 
 
 def cell_text(value: Cell) -> str:
-    """A cell as text: texts as they are, nothing as "", numbers as in JSON."""
+    """The cell as text: strings unchanged, None as "", numbers as in JSON."""
     if value is None:
         return ""
-    # Of the numbers most are integers, which take a tenth of the time this way.
+    # Most numbers are integers; str() is ten times faster for them.
     if type(value) is int:
         return str(value)
     return value if isinstance(value, str) else canonical_json(value)

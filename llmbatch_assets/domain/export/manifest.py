@@ -1,107 +1,110 @@
-"""What is told of an export: ``pipeline5_manifest.json``, and its first lines."""
+"""The summary of an export: ``pipeline5_manifest.json``, notes for the user, and a preview of the first records."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel
 
 from llmbatch_assets.domain.export.columns import Cell, Column, cell_text
 
 PREVIEW_ROWS = 5
-SHOWN_CHARS = 60
+PREVIEW_CHARS = 60
 
 _ITEM_STATES = ("exported", "failed", "missing", "outdated")
-# What only outputs of groups leave out.
-_LINES = {
+# Lines that only outputs of groups have.
+_GROUP_LINES = {
     "n_rows_beyond_cap": "row_beyond_cap",
     "n_rows_without_element": "row_without_element",
     "n_elements_without_row": "element_without_row",
 }
-_IN_WORDS = {
+_COUNT_TEXTS = {
     "n_failed": "failed items",
     "n_missing": "not attempted",
-    "n_outdated": "whose only output was made by other settings",
+    "n_outdated": "with an output from earlier settings only",
     "n_rows_beyond_cap": "rows beyond grouping.max_rows_per_group",
     "n_rows_without_element": "rows without an element",
     "n_elements_without_row": "elements without a row",
 }
-_CHANGES_IN_WORDS = {
-    "cut_at_32767_characters": "cells cut, since Excel's hold 32,767 characters",
-    "rows_on_further_sheets": "rows on further sheets, since Excel's have 1,048,576 rows",
-    "columns_as_text": "columns written as texts, since they hold numbers beyond 64 bits",
+_CHANGE_TEXTS = {
+    "cut_at_32767_characters": "cells cut at 32,767 characters, Excel's limit",
+    "rows_on_further_sheets": "rows on further sheets, because an Excel sheet holds 1,048,576",
+    "columns_as_text": "columns written as text, because they hold integers beyond 64 bits",
 }
 
 
-def export_counts(items: Mapping[str, int], lines: Mapping[str, int]) -> dict[str, int]:
-    """Counts of items by how they stand, which add up to ``n_items``, and of lines by what they are.
+class ExportMeta(BaseModel):
+    """The ``meta`` of the manifest."""
 
-    ``n_not_exported`` is the number of lines in the file of what is in no export.
+    pipeline: Literal[5] = 5
+    generated_at_utc: str
+    provider: str
+
+
+class ExportManifest(BaseModel):
+    """The manifest: the files that were written, their columns, and counts.
+
+    ``changes`` counts, by file format, the values that the format cannot hold unchanged. ``set_aside_files`` are the
+    previous export's files, where they were kept.
+    """
+
+    meta: ExportMeta
+    columns: list[dict[str, str]]
+    counts: dict[str, int]
+    changes: dict[str, dict[str, int]]
+    files: dict[str, str]
+    not_exported_file: str
+    set_aside_files: list[str]
+
+
+def export_counts(items: Mapping[str, int], lines: Mapping[str, int]) -> dict[str, int]:
+    """Counts of items by state, which add up to ``n_items``, and of lines by kind.
+
+    ``n_not_exported`` is the number of lines in the file of what is not exported.
     """
     return {
         "n_records": lines.get("exported", 0),
         "n_items": sum(items.values()),
         **{f"n_{state}": items.get(state, 0) for state in _ITEM_STATES},
         "n_not_exported": sum(lines.values()) - lines.get("exported", 0),
-        **{name: lines.get(state, 0) for name, state in _LINES.items()},
+        **{name: lines.get(state, 0) for name, state in _GROUP_LINES.items()},
     }
 
 
-def export_manifest(
-    columns: Iterable[Column],
-    files: Mapping[str, str],
-    not_exported: str,
-    counts: Mapping[str, int],
-    changes: Mapping[str, Mapping[str, int]],
-    set_aside: Sequence[str],
-    meta: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The manifest: what was written, with which columns, and what is not in it.
-
-    ``changes`` counts, by format, what a format cannot hold as it is; ``set_aside`` are files of the export before.
-    """
-    return {
-        "meta": {"pipeline": 5, **meta},
-        "columns": [{"name": column.name, "from": column.origin, "type": column.type} for column in columns],
-        "counts": dict(counts),
-        "changes": {name: dict(sorted(changed.items())) for name, changed in changes.items() if changed},
-        "files": dict(files),
-        "not_exported_file": not_exported,
-        "set_aside_files": list(set_aside),
-    }
+def column_list(columns: Iterable[Column]) -> list[dict[str, str]]:
+    """The columns as the manifest lists them."""
+    return [{"name": column.name, "from": column.origin, "type": column.type} for column in columns]
 
 
-def told_of_export(manifest: Mapping[str, Any]) -> list[str]:
-    """What a user should know of an export that was written."""
-    counts, told = manifest["counts"], list[str]()
+def export_notes(manifest: ExportManifest) -> list[str]:
+    """Notes for the user: what was not exported, changed, or set aside."""
+    counts, notes = manifest.counts, list[str]()
     if counts["n_not_exported"]:
-        parts = [f"{counts[name]:,} {words}" for name, words in _IN_WORDS.items() if counts[name]]
-        told.append(f"not exported: {', '.join(parts)}; see {manifest['not_exported_file']}")
-    for name, changes in manifest["changes"].items():
-        told += [
-            f"{name}: {_CHANGES_IN_WORDS[kind]}: {count:,}"
-            for kind, count in changes.items()
-            if kind in _CHANGES_IN_WORDS
+        parts = [f"{counts[name]:,} {text}" for name, text in _COUNT_TEXTS.items() if counts[name]]
+        notes.append(f"not exported: {', '.join(parts)}; see {manifest.not_exported_file}")
+    for name, changes in manifest.changes.items():
+        notes += [
+            f"{name}: {_CHANGE_TEXTS[kind]}: {count:,}" for kind, count in changes.items() if kind in _CHANGE_TEXTS
         ]
-    if manifest["set_aside_files"]:
-        told.append(
-            f"the export before had records of a model and was kept as {', '.join(manifest['set_aside_files'])}"
-        )
-    return told
+    if manifest.set_aside_files:
+        notes.append(f"the previous export, with a model's outputs, was kept as {', '.join(manifest.set_aside_files)}")
+    return notes
 
 
-def is_worth_keeping(manifest: Mapping[str, Any]) -> bool:
-    """Whether the export of this manifest has records that a model made."""
+def has_model_records(manifest: Mapping[str, Any]) -> bool:
+    """Whether the export of this manifest, {} if there is none, has records generated by a model."""
     return bool(manifest.get("counts", {}).get("n_records")) and manifest["meta"].get("provider") != "offline"
 
 
 def preview(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> str:
-    """The first lines of a table in Markdown, without effect on whatever shows it."""
-    lines = [[_shown(cell_text(cell)) for cell in row] for row in rows]
-    head = [[_shown(column.name) for column in columns], ["---"] * len(columns)]
+    """The rows as a Markdown table. Cells are code spans, so their text has no effect on the page."""
+    lines = [[_code(cell_text(cell)) for cell in row] for row in rows]
+    head = [[_code(column.name) for column in columns], ["---"] * len(columns)]
     return "\n".join(f"| {' | '.join(line)} |" for line in [*head, *lines])
 
 
-def _shown(text: str) -> str:
-    """The beginning of a text as code: pipes and backticks would end the cell or the code."""
+def _code(text: str) -> str:
+    """The beginning of the text as a code span. Pipes and backticks are replaced, as they would end cell or span."""
     short = " ".join(text.split()).replace("`", "'").replace("|", "/")
-    return f"`{short[:SHOWN_CHARS]}{'…' if len(short) > SHOWN_CHARS else ''}`" if short else ""
+    return f"`{short[:PREVIEW_CHARS]}{'…' if len(short) > PREVIEW_CHARS else ''}`" if short else ""

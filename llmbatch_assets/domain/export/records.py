@@ -1,109 +1,155 @@
-"""Outputs joined back to the rows that they were made from; what is left out comes with its reason."""
+"""Export records: outputs joined with the rows they were generated from. What cannot be exported gets a reason."""
 
 from __future__ import annotations
 
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.export.columns import Record
-from llmbatch_assets.domain.export.not_exported import LeftOut, Standing, left_out, not_made
+from llmbatch_assets.domain.export.columns import Column, Record
+from llmbatch_assets.domain.export.join import Join
 from llmbatch_assets.domain.items.cell import cell_text
-from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.domain.parameters import Explode, Parameters
-from llmbatch_assets.domain.text import composed, many
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
+from llmbatch_assets.domain.text import composed, counted
 
-Way = Literal["rows", "one", "expand", "explode"]
-Entry = Record | LeftOut
+NotExportedReason = Literal[
+    "failed", "missing", "outdated", "row_beyond_cap", "row_without_element", "element_without_row"
+]
 
 
-@dataclass(frozen=True)
-class Join:
-    """How the outputs of a batch come together with its rows."""
+class OutdatedOutput(NamedTuple):
+    """An output generated with other settings: its file, and the settings that differ."""
 
-    snapshot: Snapshot
-    grouping_column: str
-    way: Way
-    explode: Explode
+    path: str
+    differs_in: str
 
-    @classmethod
-    def of(cls, snapshot: Snapshot, parameters: Parameters) -> Join:
-        """As the parameters say it."""
-        grouping, outputs = parameters.grouping, parameters.outputs
-        of_group: Way = "explode" if outputs.explode.list else outputs.group_rows
-        way = of_group if grouping.effective_mode == "group_output" else "rows"
-        return cls(snapshot, grouping.column, way, outputs.explode)
+
+class ItemOutcome(NamedTuple):
+    """The outcome of an item: its output, its latest failure with the file of that attempt, or neither."""
+
+    item: WorkItem
+    output: AcceptedOutput | None = None
+    failure: FailedAttempt | None = None
+    failure_file: str = ""
+    older: OutdatedOutput | None = None
 
     @property
-    def input_columns(self) -> list[str]:
-        """The columns that the ``input`` of a record has."""
-        return [self.grouping_column] if self.way == "one" else self.snapshot.columns
+    def reason(self) -> NotExportedReason:
+        """Why there is no output."""
+        return "failed" if self.failure else "outdated" if self.older else "missing"
 
 
-def entries(join: Join, standings: Iterable[Standing]) -> Iterator[Entry]:
-    """Records and what is left out: row by row in the table's order; of groups, in the order of the items."""
-    if join.way == "rows":
-        for index, standing in _in_row_order(standings):
-            output = standing.output
-            yield _row_record(join, standing.item, output, index) if output else not_made(standing, index)
+@dataclass(frozen=True, slots=True)
+class NotExported:
+    """An item, a row of a group, or an element of an output that is not exported: a line of the second file."""
+
+    state: NotExportedReason
+    partition_key: str
+    work_id: str
+    row_index: int | None
+    group_key: str | None
+    cause: str = ""
+    message: str = ""
+    failure_file: str = ""
+    older_output_file: str = ""
+    element_json: str = ""
+
+    @classmethod
+    def of(
+        cls, item: WorkItem, state: NotExportedReason, row_index: int | None, message: str = "", element: str = ""
+    ) -> NotExported:
+        """The line for an item, or for the row or element of it that is not exported."""
+        ids = (item.partition_key, item.work_id, row_index, item.group_key)
+        return cls(state, *ids, message=message, element_json=element)
+
+    def record(self) -> Record:
+        """The record that ``NOT_EXPORTED_COLUMNS`` read."""
+        return {"not_exported": asdict(self)}
+
+
+NOT_EXPORTED_COLUMNS = [
+    Column(name, "not_exported", (name,), "integer" if name == "row_index" else "string")
+    for name in NotExported.__slots__
+]
+
+
+def _without_output(outcome: ItemOutcome, row_index: int | None) -> NotExported:
+    failure, older = outcome.failure, outcome.older
+    message = f"the output was generated with another {older.differs_in}; run again" if older else ""
+    line = NotExported.of(outcome.item, outcome.reason, row_index, message or "not attempted; run again")
+    if failure:
+        line = replace(line, cause=failure.cause, message=failure.error["message"], failure_file=outcome.failure_file)
+    return replace(line, older_output_file=older.path) if older else line
+
+
+Entry = Record | NotExported
+
+
+def entries(join: Join, outcomes: Iterable[ItemOutcome]) -> Iterator[Entry]:
+    """Records, and what is not exported: in table order, or for outputs of groups in the order of the items."""
+    if join.mode == "rows":
+        for index, outcome in _in_row_order(outcomes):
+            if outcome.output:
+                yield _row_record(join, outcome.item, outcome.output, index)
+            else:
+                yield _without_output(outcome, index)
         return
-    for standing in standings:
-        yield from _GROUP_ENTRIES[join.way](join, standing)
-        yield from _beyond_cap(standing.item)
+    for outcome in outcomes:
+        yield from _GROUP_ENTRIES[join.mode](join, outcome)
+        yield from _beyond_cap(outcome.item)
 
 
-def _in_row_order(standings: Iterable[Standing]) -> Iterator[tuple[int, Standing]]:
-    """Each row with how its item stands. Rows that share an item wait for their place."""
-    waiting: list[tuple[int, Standing]] = []
-    for standing in standings:
-        row = standing.item.row_index
+def _in_row_order(outcomes: Iterable[ItemOutcome]) -> Iterator[tuple[int, ItemOutcome]]:
+    """Each row with the outcome of its item. Further rows of a shared item wait in a heap for their turn."""
+    waiting: list[tuple[int, ItemOutcome]] = []
+    for outcome in outcomes:
+        row = outcome.item.row_index
         assert row is not None, "an item of a row has its index"
         while waiting and waiting[0][0] < row:
             yield heapq.heappop(waiting)
-        yield row, standing
-        for index in standing.item.meta.get("shared_row_indices", ()):
-            heapq.heappush(waiting, (index, standing))
+        yield row, outcome
+        for index in outcome.item.meta.get("shared_row_indices", ()):
+            heapq.heappush(waiting, (index, outcome))
     while waiting:
         yield heapq.heappop(waiting)
 
 
 def _row_record(join: Join, item: WorkItem, output: AcceptedOutput, index: int) -> Record:
-    return {"input": join.snapshot.rows[index], **_made(item, output, index)}
+    return {"input": join.snapshot.rows[index], **_output_parts(item, output, index)}
 
 
-def _made(item: WorkItem, output: AcceptedOutput, index: int | None) -> Record:
-    # Positions come from the plan: those in a cached artifact are of the day on which it was made.
+def _output_parts(item: WorkItem, output: AcceptedOutput, index: int | None) -> Record:
+    # Positions come from the current plan; those in a cached artifact may be outdated.
     current = {"row_index": index, "group_key": item.group_key, "partition_key": item.partition_key}
     return {"parsed": output.parsed, "judge": output.judge, "meta": {**output.meta, **current}}
 
 
 def _used_rows(item: WorkItem) -> list[int]:
-    """The rows that the model saw of a group."""
+    """The rows of a group that the model saw."""
     rows: list[int] = item.meta["row_indices"]
     return rows[: item.meta["n_rows_used"]]
 
 
-def _beyond_cap(item: WorkItem) -> Iterator[LeftOut]:
+def _beyond_cap(item: WorkItem) -> Iterator[NotExported]:
     used: int = item.meta["n_rows_used"]
+    message = f"the model saw only the first {counted(used, 'row')} of the group (grouping.max_rows_per_group)"
     for index in item.meta["row_indices"][used:]:
-        message = f"of its group the model is shown the first {many(used, 'row')} alone (grouping.max_rows_per_group)"
-        yield left_out(item, "row_beyond_cap", index, message)
+        yield NotExported.of(item, "row_beyond_cap", index, message)
 
 
-def _one(join: Join, standing: Standing) -> Iterator[Entry]:
-    item = standing.item
-    if standing.output is None:
-        yield not_made(standing, None)
+def _one(join: Join, outcome: ItemOutcome) -> Iterator[Entry]:
+    item = outcome.item
+    if outcome.output is None:
+        yield _without_output(outcome, None)
         return
     indices: list[int] = item.meta["row_indices"]
     yield {
         "input": {join.grouping_column: item.group_key or ""},
-        **_made(item, standing.output, None),
+        **_output_parts(item, outcome.output, None),
         "input_group_rows": [join.snapshot.rows[index] for index in indices],
         "input_group_row_indices": indices,
         "grouping_column": join.grouping_column,
@@ -111,46 +157,46 @@ def _one(join: Join, standing: Standing) -> Iterator[Entry]:
     }
 
 
-def _expand(join: Join, standing: Standing) -> Iterator[Entry]:
-    for index in _used_rows(standing.item):
-        if standing.output is None:
-            yield not_made(standing, index)
+def _expand(join: Join, outcome: ItemOutcome) -> Iterator[Entry]:
+    for index in _used_rows(outcome.item):
+        if outcome.output is None:
+            yield _without_output(outcome, index)
         else:
-            record = _row_record(join, standing.item, standing.output, index)
+            record = _row_record(join, outcome.item, outcome.output, index)
             yield {**record, "grouping_column": join.grouping_column}
 
 
-def _explode(join: Join, standing: Standing) -> Iterator[Entry]:
-    if standing.output is None:
-        yield from _expand(join, standing)
+def _explode(join: Join, outcome: ItemOutcome) -> Iterator[Entry]:
+    if outcome.output is None:
+        yield from _expand(join, outcome)
         return
-    name, output = join.explode.list, standing.output
+    item, name, output = outcome.item, join.explode.list, outcome.output
     elements = output.parsed.get(name) or []
-    # Whole in every record, the list would make the export grow with the square of a group.
+    # With the whole list in every record, the export would grow with the square of the group size.
     rest = output.model_copy(update={"parsed": {key: part for key, part in output.parsed.items() if key != name}})
-    places, matched = _Places(join, standing.item), set[int]()
+    finder, matched = _RowFinder(join, item), set[int]()
     for element in elements:
-        index = places.of(element)
+        index = finder.row_of(element)
         if index is None:
-            yield _without_row(join, standing.item, element)
+            yield _without_row(join, item, element)
             continue
         matched.add(index)
-        record = _row_record(join, standing.item, rest, index)
+        record = _row_record(join, item, rest, index)
         yield {**record, "element": element, "grouping_column": join.grouping_column}
-    for index in _used_rows(standing.item):
+    for index in _used_rows(item):
         if index not in matched:
-            message = f"no element of {name} has {join.explode.item_key} {places.key(index)!r}"
-            yield left_out(standing.item, "row_without_element", index, message)
+            message = f"no element of {name} has {join.explode.item_key} {finder.key(index)!r}"
+            yield NotExported.of(item, "row_without_element", index, message)
 
 
-def _without_row(join: Join, item: WorkItem, element: Any) -> LeftOut:
+def _without_row(join: Join, item: WorkItem, element: Any) -> NotExported:
     key = element.get(join.explode.item_key) if isinstance(element, dict) else None
     message = f"no row of the group has {key!r} in {join.explode.input_column!r}"
-    return left_out(item, "element_without_row", None, message, canonical_json(element))
+    return NotExported.of(item, "element_without_row", None, message, canonical_json(element))
 
 
-class _Places:
-    """Finds the row that an element is about. Rows with the same value take its elements in turn."""
+class _RowFinder:
+    """Finds the row that an element refers to. Rows with the same value get its elements in turn."""
 
     def __init__(self, join: Join, item: WorkItem) -> None:
         self._join = join
@@ -160,10 +206,10 @@ class _Places:
             self._rows[self.key(index)].append(index)
 
     def key(self, index: int) -> str:
-        """What the row is looked for by."""
+        """The value of the row that elements name."""
         return _comparable(self._join.snapshot.rows[index][self._join.explode.input_column])
 
-    def of(self, element: Any) -> int | None:
+    def row_of(self, element: Any) -> int | None:
         value = element.get(self._join.explode.item_key) if isinstance(element, dict) else None
         key = _comparable(cell_text(value))
         rows = self._rows.get(key)
@@ -174,11 +220,11 @@ class _Places:
 
 
 def _comparable(text: str) -> str:
-    """The form in which what looks alike is alike; tables are read with blanks trimmed."""
+    """The text in composed form without surrounding spaces, as tables are read with cells trimmed."""
     return composed(text).strip()
 
 
-_GROUP_ENTRIES: dict[str, Callable[[Join, Standing], Iterator[Entry]]] = {
+_GROUP_ENTRIES: dict[str, Callable[[Join, ItemOutcome], Iterator[Entry]]] = {
     "one": _one,
     "expand": _expand,
     "explode": _explode,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.items.table import KV_BLOCK, Row, nearest_first
 from llmbatch_assets.domain.parameters import Context
-from llmbatch_assets.domain.prompt import blanks, fill
+from llmbatch_assets.domain.prompt import fill_placeholders, placeholders_in
 from llmbatch_assets.domain.text import cut
 from llmbatch_assets.errors import ConfigError
 
@@ -76,7 +76,7 @@ class RowRenderer:
         if self._is_plain:
             return block
         values = {blank: row[name] for blank, name in self._blanks.items()}
-        return fill(self._template, values | {KV_BLOCK: block})
+        return fill_placeholders(self._template, values | {KV_BLOCK: block})
 
 
 def limit(rendered: Rendered, settings: Context) -> Rendered:
@@ -88,14 +88,14 @@ def limit(rendered: Rendered, settings: Context) -> Rendered:
 def check_group_templates(settings: Context) -> None:
     """Raise ``ConfigError`` naming the template with a blank that a group does not fill."""
     for key in ("group_header_template", "group_footer_template"):
-        unknown = set(blanks(getattr(settings, key))) - GROUP_BLANKS
+        unknown = set(placeholders_in(getattr(settings, key))) - GROUP_BLANKS
         if unknown:
             raise ConfigError(f"context.{key}: nothing fills {{{min(unknown)}}}; known: {{group_key}}, {{n_rows}}")
 
 
 def _template(settings: Context) -> str:
     template = settings.row_template
-    if settings.auto_kv_block and KV_BLOCK not in blanks(template):
+    if settings.auto_kv_block and KV_BLOCK not in placeholders_in(template):
         template = f"{template.rstrip()}\n{{{KV_BLOCK}}}".lstrip("\n")
     return template
 
@@ -105,7 +105,7 @@ def _column_blanks(columns: Sequence[str], template: str) -> dict[str, str]:
     named: dict[str, list[str]] = {}
     for column in columns:
         named.setdefault(re.sub(r"\W+", "_", column).strip("_"), []).append(column)
-    used = [blank for blank in dict.fromkeys(blanks(template)) if blank != KV_BLOCK]
+    used = [blank for blank in dict.fromkeys(placeholders_in(template)) if blank != KV_BLOCK]
     for blank in used:
         if len(named.get(blank, [])) > 1:
             raise ConfigError(f"context.row_template: {{{blank}}} can be any of the columns {named[blank]}; rename one")

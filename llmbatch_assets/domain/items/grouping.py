@@ -11,8 +11,8 @@ from llmbatch_assets.domain.items.identity import group_context_id, partition_ke
 from llmbatch_assets.domain.items.table import Snapshot, nearest_first
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkPlan
 from llmbatch_assets.domain.parameters import Parameters
-from llmbatch_assets.domain.prompt import fill
-from llmbatch_assets.domain.text import composed, many
+from llmbatch_assets.domain.prompt import fill_placeholders
+from llmbatch_assets.domain.text import composed, counted
 from llmbatch_assets.errors import GroupingColumnError
 
 
@@ -90,7 +90,10 @@ class Table:
         context = self.parameters.context
         values = {"group_key": group.key, "n_rows": str(len(group.rows))}
         rows = [f"[{place}]\n{row.text}" for place, row in enumerate(texts, start=1)]
-        ends = (fill(context.group_header_template, values), fill(context.group_footer_template, values))
+        ends = (
+            fill_placeholders(context.group_header_template, values),
+            fill_placeholders(context.group_footer_template, values),
+        )
         cut = sorted({name for row in texts for name in row.cuts.get("truncated_fields", ())})
         text = "\n\n".join(part for part in (ends[0], *rows, ends[1]) if part)
         return limit(Rendered(text, {"truncated_fields": cut} if cut else {}), context)
@@ -106,8 +109,8 @@ def group_key_warnings(snapshot: Snapshot, column: str) -> list[str]:
         folded.setdefault(" ".join(key.casefold().split()), set()).add(key)
     alike = [" / ".join(map(repr, sorted(same))) for same in folded.values() if len(same) > 1]
     told: list[tuple[Sequence[object], str]] = [
-        (empty, f"{many(len(empty), 'row')} without a value in {column!r}, taken as one group; row"),
-        (merged, f"{many(len(merged), 'value')} of {column!r} composed (Unicode NFC) to find the group"),
+        (empty, f"{counted(len(empty), 'row')} without a value in {column!r}, taken as one group; row"),
+        (merged, f"{counted(len(merged), 'value')} of {column!r} composed (Unicode NFC) to find the group"),
         (alike, f"groups of {column!r} that differ only in case or blanks and stay apart"),
     ]
     return [f"{text}: {', '.join(map(str, found[:MAX_WARNING_EXAMPLES]))}" for found, text in told if found]
@@ -176,7 +179,7 @@ GROUPINGS: dict[str, Callable[[Table], tuple[list[GroupContext], Iterator[Draft]
 }
 
 
-def make_plan(snapshot: Snapshot, parameters: Parameters) -> WorkPlan:
+def plan_work(snapshot: Snapshot, parameters: Parameters) -> WorkPlan:
     """All items of a table, in its order. Raises ``GroupingColumnError`` or ``ConfigError``."""
     mode = parameters.grouping.effective_mode
     contexts, drafts = GROUPINGS[mode](Table(snapshot, parameters))

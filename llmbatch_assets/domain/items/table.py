@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from llmbatch_assets.domain.items.cell import Cleaner
 from llmbatch_assets.domain.parameters import Input
-from llmbatch_assets.domain.text import case_mark, composed, flatten, harden, has_surrogates, many, nearest
+from llmbatch_assets.domain.text import case_mark, composed, counted, flatten, harden, has_surrogates, nearest
 from llmbatch_assets.errors import TableError
 
 Row = dict[str, str]
@@ -95,7 +95,7 @@ def _row_warnings(rows: Sequence[Row]) -> list[str]:
         return []
     shown = ", ".join(map(str, empty[:MAX_ROWS_SHOWN])) + (", ..." if len(empty) > MAX_ROWS_SHOWN else "")
     return [
-        f"{many(len(empty), 'row')} with all columns empty, to be paid for like any other; to be deleted: row {shown}"
+        f"{counted(len(empty), 'row')} with all columns empty, to be paid for like any other; to be deleted: row {shown}"
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.plan.calibration import Line, Taken, fitted, reach, relative_error
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.text import counted
 
 # What is assumed where nothing was measured; docs/plan.md gives the reasons.
 BYTES_PER_TOKEN = (5.0, 4.0, 3.0)
@@ -259,13 +259,13 @@ def methods_of(stages: Mapping[str, Stage]) -> str:
 def _method_of(one: Stage) -> str:
     if one.basis == "measured" and one.error is not None:
         return (
-            f"tokens by the length of the request, fitted to {many(one.n_measured, 'item')} of the same model and prompt; within "
+            f"tokens by the length of the request, fitted to {counted(one.n_measured, 'item')} of the same model and prompt; within "
             f"{one.error:.0%} in 95 of 100 cases"
         )
     asked = "input at 3 to 5 bytes per token, likely 4"
     if one.basis == "kindred":
         return (
-            f"{asked}; answers, second tries and time as for {many(one.n_measured, 'item')} of the same model that were asked "
+            f"{asked}; answers, second tries and time as for {counted(one.n_measured, 'item')} of the same model that were asked "
             "otherwise, half to twice as much"
         )
     return (

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llmbatch_assets.domain.prompt import PromptTemplate, blanks
+from llmbatch_assets.domain.prompt import PromptTemplate, placeholders_in
 from llmbatch_assets.domain.request import OWN_ROW_HEADING
 
 # Blanks that are filled differently for different items.
@@ -34,7 +34,7 @@ class Ruler:
         empty = {**values, **dict.fromkeys(_OWN)}
         shared = sum(length(message.content) for message in prompt.render(empty))
         opening, first = _opening(prompt, empty)
-        uses = Counter(name for name in blanks(prompt.as_text()) if name in _OWN)
+        uses = Counter(name for name in placeholders_in(prompt.as_text()) if name in _OWN)
         return cls(shared, opening, first in ("context", "group_context"), uses)
 
     def measure(self, row: int, group: int | None) -> int:

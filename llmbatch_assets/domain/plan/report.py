@@ -10,8 +10,8 @@ from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.parameters import Budget
 from llmbatch_assets.domain.plan.difference import Differences
 from llmbatch_assets.domain.plan.estimate import Estimate, Range
-from llmbatch_assets.domain.plan.rerun_reasons import LABELS, Reasons, counted
-from llmbatch_assets.domain.text import many
+from llmbatch_assets.domain.plan.rerun_reasons import LABELS, Reasons, count_reasons
+from llmbatch_assets.domain.text import counted
 
 Verdict = Literal["no_limit", "within", "may_exceed", "exceeds", "price_unknown"]
 
@@ -57,7 +57,7 @@ class PlanReport(NamedTuple):
         """The report in one line."""
         counts, taking = self.counts, self.estimate
         return (
-            f"{many(counts.total, 'item')}: {counts.cached:,} cached, {counts.new:,} new, {counts.again:,} to run again"
+            f"{counted(counts.total, 'item')}: {counts.cached:,} cached, {counts.new:,} new, {counts.again:,} to run again"
             + (f", {counts.held_back:,} refused for good" if counts.held_back else "")
             + (f", {counts.not_selected:,} not selected" if counts.not_selected else "")
             + (f"; {shown_cost(taking)}, {shown_time(taking.seconds)}" if taking.n_items else "; nothing to pay for")
@@ -70,7 +70,7 @@ class PlanReport(NamedTuple):
             "identity": self.identity,
             "headline": self.headline,
             "counts": self.counts._asdict(),
-            "reasons": [{"reasons": list(one), "items": count} for one, count in counted(self.reasons)],
+            "reasons": [{"reasons": list(one), "items": count} for one, count in count_reasons(self.reasons)],
             "differences": self.differences.as_json() if self.differences else None,
             "estimate": self.estimate.as_json(),
             "budget": self.spending._asdict(),
@@ -128,4 +128,4 @@ def shown_duration(seconds: float) -> str:
 
 def reason_lines(reasons: Mapping[str, Reasons]) -> list[tuple[str, int]]:
     """Each set of reasons in words, and how many items run for it."""
-    return [(", ".join(LABELS[one] for one in several), count) for several, count in counted(reasons)]
+    return [(", ".join(LABELS[one] for one in several), count) for several, count in count_reasons(reasons)]

@@ -107,7 +107,7 @@ def together(*reasons: Reason) -> Reasons:
     return tuple(reason for reason in LABELS if reason in reasons)
 
 
-def counted(reasons: Mapping[str, Reasons]) -> list[tuple[Reasons, int]]:
+def count_reasons(reasons: Mapping[str, Reasons]) -> list[tuple[Reasons, int]]:
     """How many items run for the same reasons, the most frequent ones first."""
     order = list(LABELS)
     counts = Counter(reasons.values())

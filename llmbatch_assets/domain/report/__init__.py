@@ -1,1 +1,1 @@
-"""What the report says, before it is laid out."""
+"""The contents of the report, independent of their layout."""

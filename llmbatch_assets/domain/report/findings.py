@@ -1,10 +1,11 @@
-"""Everything that one pass over the items of a batch finds out."""
+"""Statistics for the report, collected in one pass over the items of a batch."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import NamedTuple
 
 from llmbatch_assets.domain.cost import added
@@ -12,11 +13,22 @@ from llmbatch_assets.domain.items.table import Row
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, TokenUsage
 from llmbatch_assets.domain.parameters import Report
-from llmbatch_assets.domain.report.counted import ColumnCounts, Counted, row_indices
-from llmbatch_assets.domain.report.item import group_name, reasons_of, score_of
-from llmbatch_assets.domain.report.rows import ItemRow, accepted_row, failed_row, failure_file, missing_row
-from llmbatch_assets.domain.report.samples import SampleChooser
-from llmbatch_assets.domain.report.tallies import ENDS, End, EndCounts, TextCounts
+from llmbatch_assets.domain.report.items import (
+    ItemRow,
+    SampleChooser,
+    artifact_file,
+    item_row,
+    reasons_of,
+    score_of,
+)
+from llmbatch_assets.domain.report.value_counts import (
+    ITEM_ENDS,
+    ColumnCounter,
+    CountedColumn,
+    TextCounter,
+    ValueCounter,
+    row_indices,
+)
 from llmbatch_assets.domain.text import cut
 
 MESSAGE_CHARS = 1_000
@@ -24,7 +36,7 @@ REJECTED = "judge_rejected"
 
 
 class FailureExample(NamedTuple):
-    """One failed item, its row if it is about one, and the file to open."""
+    """A failed item, its row if it has one, and the file of its last attempt."""
 
     partition_key: str
     row_index: int | None
@@ -32,8 +44,8 @@ class FailureExample(NamedTuple):
     artifact: str
 
 
-class FailureCause(NamedTuple):
-    """What a cause has done: items that have no output because of it, and attempts that it ended, with or without."""
+class CauseSummary(NamedTuple):
+    """The failed items of a cause, and its failed attempts, including those of items that succeeded later."""
 
     cause: str
     n_items: int
@@ -64,12 +76,12 @@ class Usage:
 
 @dataclass
 class Findings:
-    """What is gathered. ``rows`` is the input table, which ``columns`` of it are counted from."""
+    """The statistics. ``columns`` are counted; ``rows`` is the input table."""
 
     settings: Report
-    columns: Sequence[Counted] = ()
+    columns: Sequence[CountedColumn] = ()
     rows: Sequence[Row] = ()
-    groups: EndCounts = field(default_factory=EndCounts)
+    groups: ValueCounter = field(default_factory=ValueCounter)
     attempts: Counter[int] = field(default_factory=Counter)
     usage: Usage = field(default_factory=Usage)
     scores: list[float] = field(default_factory=list)
@@ -83,27 +95,27 @@ class Findings:
     n_sharing_rows: int = 0
 
     def __post_init__(self) -> None:
-        self.counted = [ColumnCounts(column) for column in self.columns]
+        self.counted = [ColumnCounter(column) for column in self.columns]
         self.samples = SampleChooser(self.settings.sample_per_group)
-        self.approvals = TextCounts(self.settings.max_reason_examples)
-        self.rejections = TextCounts(self.settings.max_reason_examples)
+        self.approvals = TextCounter(self.settings.max_reason_examples)
+        self.rejections = TextCounter(self.settings.max_reason_examples)
 
     def add(self, item: WorkItem, output: AcceptedOutput | None, failures: Sequence[FailedAttempt]) -> ItemRow:
-        """Count an item with its output, if it has one, and its failed attempts; gives its line of the table."""
-        end: End = "accepted" if output is not None else "failed" if failures else "missing"
-        self.groups.add(group_name(item), end)
+        """Count an item with its output, if any, and its failed attempts. Returns its row of the item table."""
+        last_failure = None if output or not failures else failures[-1]
+        row = item_row(item, output, last_failure)
+        self.groups.add(row.group, row.end)
         for column in self.counted:
-            column.add(item, end, output, self.rows)
+            column.add(item, row.end, output, self.rows)
         self.n_cut_contexts += bool({"truncated_fields", "context_truncated"} & item.meta.keys())
         self.n_sharing_rows += max(0, len(row_indices(item)) - 1) if item.row_index is not None else 0
-        self._add_failures(item, failures)
-        if output is not None:
+        for failure in failures:
+            self._add_attempt(item, failure)
+        if output:
             self._add_output(item, output)
-            return accepted_row(item, output)
-        if failures:
-            self._add_failed(item, failures[-1])
-            return failed_row(item, failures[-1])
-        return missing_row(item)
+        elif last_failure:
+            self._add_failed(item, last_failure)
+        return row
 
     def _add_output(self, item: WorkItem, output: AcceptedOutput) -> None:
         usage, score = output.usage, score_of(output.judge)
@@ -118,33 +130,34 @@ class Findings:
         self.approvals.add(reasons_of(output.judge), item.partition_key)
         self.samples.add(item)
 
-    def _add_failures(self, item: WorkItem, failures: Sequence[FailedAttempt]) -> None:
-        for failure in failures:
-            self.failed_attempts[failure.cause] += 1
-            if failure.cause == REJECTED:
-                self.rejections.add(reasons_of(failure.judge), item.partition_key)
+    def _add_attempt(self, item: WorkItem, failure: FailedAttempt) -> None:
+        self.failed_attempts[failure.cause] += 1
+        if failure.cause == REJECTED:
+            self.rejections.add(reasons_of(failure.judge), item.partition_key)
 
     def _add_failed(self, item: WorkItem, last: FailedAttempt) -> None:
         self.failed_items[last.cause] += 1
         shown = self.examples.setdefault(last.cause, [])
         if len(shown) < self.settings.max_reason_examples:
             message = cut(last.error["message"], MESSAGE_CHARS)[0]
-            shown.append(FailureExample(item.partition_key, item.row_index, message, failure_file(last)))
+            shown.append(FailureExample(item.partition_key, item.row_index, message, artifact_file(last)))
+
+    @property
+    def mean_score(self) -> float | None:
+        return fmean(self.scores) if self.scores else None
 
     def counts(self) -> dict[str, int]:
-        """Accepted, failed, missing, and their sum."""
-        sums: dict[str, int] = {end: self.groups.total(end) for end in ENDS}
+        """The number of items, and of those that are accepted, failed, missing."""
+        sums: dict[str, int] = {end: self.groups.total(end) for end in ITEM_ENDS}
         return {"items": sum(sums.values()), **sums}
 
-    def causes(self) -> list[FailureCause]:
-        """Causes of failure, those that cost most items first."""
-        ordered = sorted(
-            self.failed_attempts, key=lambda name: (-self.failed_items[name], -self.failed_attempts[name], name)
-        )
-        return [
-            FailureCause(name, self.failed_items[name], self.failed_attempts[name], self.examples.get(name, []))
-            for name in ordered
+    def causes(self) -> list[CauseSummary]:
+        """The causes of failure, those with most failed items first."""
+        found = [
+            CauseSummary(cause, self.failed_items[cause], n_attempts, self.examples.get(cause, []))
+            for cause, n_attempts in self.failed_attempts.items()
         ]
+        return sorted(found, key=lambda one: (-one.n_items, -one.n_attempts, one.cause))
 
 
 def gather(
@@ -154,7 +167,7 @@ def gather(
     failures_of: Callable[[WorkItem], Sequence[FailedAttempt]],
     on_row: Callable[[ItemRow], None] = lambda _: None,
 ) -> Findings:
-    """Go over all items once. Every item is counted in exactly one state, and ``on_row`` is given its line."""
+    """Add every item once, and pass its row to ``on_row``."""
     for item in items:
         on_row(findings.add(item, output_of(item), failures_of(item)))
     return findings

@@ -1,1 +1,1 @@
-"""The schema of an output: contract, JSON Schema, and the grammar of schema modules."""
+"""The output schema: contract, JSON Schema, and the grammar of schema modules."""

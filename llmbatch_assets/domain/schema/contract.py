@@ -1,4 +1,4 @@
-"""The contract of the outputs: Pydantic models, their JSON schema, and strict validation against them."""
+"""Contracts: Pydantic models, their JSON Schema, and strict validation of answers."""
 
 from __future__ import annotations
 
@@ -11,48 +11,47 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json, to_jsonable_python
 
 from llmbatch_assets.domain.canonical import canonical_json, readable_json, sha1_named
-from llmbatch_assets.domain.schema.json_schema import JsonSchema, can_be, requires_all, strict_form, written_out
+from llmbatch_assets.domain.schema.json_schema import JsonSchema, can_be, inline_definitions, requires_all, strict_form
 from llmbatch_assets.domain.verdict import PASS_WORDS
 from llmbatch_assets.errors import AnswerError, SchemaError
 
 OUTPUT_MODEL = "LLMOutput"
 JUDGE_MODEL = "JudgeResult"
-MAX_ERRORS_TOLD = 12
+MAX_ERRORS_LISTED = 12
 
 
 @dataclass(frozen=True)
 class Contract:
-    """One model of the schema module: what an answer must be, said once for prompt, provider and validation."""
+    """One model of the schema module. Prompt, provider and validation all use the same contract."""
 
     name: str
     model: type[BaseModel]
     json_schema: dict[str, Any]
-    # Fingerprint of code that validates beyond what the JSON schema says; only a trusted module has such code.
+    # Fingerprint of validation code beyond the JSON Schema; only a trusted module has such code.
     code_sha: str = ""
 
     @classmethod
     def of(cls, model: type[BaseModel], code_sha: str = "") -> Contract:
-        return cls(model.__name__, model, written_out(model.model_json_schema()), code_sha)
+        return cls(model.__name__, model, inline_definitions(model.model_json_schema()), code_sha)
 
     @cached_property
     def text(self) -> str:
-        """The JSON schema as a prompt shows it."""
+        """The JSON Schema as inserted into prompts."""
         return readable_json(self.json_schema)
 
     @cached_property
     def sha(self) -> str:
-        """Fingerprint of the model and all that it refers to."""
+        """Fingerprint of the model and everything it refers to."""
         code = {"code": self.code_sha} if self.code_sha else {}
         return sha1_named(json_schema=self.json_schema, **code)
 
     @cached_property
     def strict_form(self) -> JsonSchema | None:
-        """The JSON schema as OpenAI's strict form has it; None where it cannot be said so."""
+        """The JSON Schema in OpenAI's strict form, or None if it has no such form."""
         return strict_form(self.json_schema)
 
     @cached_property
     def requires_all(self) -> bool:
-        """Whether every object of the JSON schema requires all its properties."""
         return requires_all(self.json_schema)
 
     @cached_property
@@ -60,45 +59,45 @@ class Contract:
         return '"uniqueItems":true' in canonical_json(self.json_schema)
 
     def validate(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """The answer as the model understands it, JSON-ready. Raises ``AnswerError``; nothing is coerced."""
+        """Return the answer as parsed by the model, ready for JSON, without coercion. Raises ``AnswerError``."""
         try:
-            understood = self.model.model_validate_json(canonical_json(answer), strict=True)
+            parsed = self.model.model_validate_json(canonical_json(answer), strict=True)
             if self._has_sets:
-                kept = to_jsonable_python(_ordered(understood.model_dump(by_alias=True, warnings=False)))
+                kept = to_jsonable_python(_ordered(parsed.model_dump(by_alias=True, warnings=False)))
             else:
-                kept = understood.model_dump(mode="json", by_alias=True, warnings=False)
+                kept = parsed.model_dump(mode="json", by_alias=True, warnings=False)
             _check_finite(kept)
         except ValidationError as problem:
             raise self._mismatch(answer, problem) from None
         except ValueError:
-            # 1e999, or an integer that no float holds.
-            raise AnswerError("schema_mismatch", "A number of the answer is too large.") from None
+            # 1e999, or an integer too large for a float.
+            raise AnswerError("schema_mismatch", "A number in the answer is too large.") from None
         except RecursionError:
             raise AnswerError("schema_mismatch", "The answer is nested too deeply.") from None
         return dict(kept)
 
     def _mismatch(self, answer: dict[str, Any], problem: ValidationError) -> AnswerError:
         if set(answer) == {self.name} and isinstance(answer[self.name], dict):
-            told = f"The answer is wrapped in {{{json.dumps(self.name)}: ...}}. Give the inner object itself."
-            return AnswerError("wrapped", told)
+            message = f"The answer is wrapped in {{{json.dumps(self.name)}: ...}}. Return only the inner object."
+            return AnswerError("wrapped", message)
         return AnswerError("schema_mismatch", self._feedback(problem))
 
     def _feedback(self, problem: ValidationError) -> str:
         errors = problem.errors(include_url=False, include_context=False)
-        told = [f"- {_where(error['loc'])}: {error['msg']}" for error in errors[:MAX_ERRORS_TOLD]]
-        more = [f"- and {len(errors) - len(told)} more"] if len(errors) > len(told) else []
-        return "\n".join(["The answer does not match the schema:", *told, *more])
+        lines = [f"- {_where(error['loc'])}: {error['msg']}" for error in errors[:MAX_ERRORS_LISTED]]
+        more = [f"- and {len(errors) - len(lines)} more"] if len(errors) > len(lines) else []
+        return "\n".join(["The answer does not match the schema:", *lines, *more])
 
 
 def _check_finite(kept: Any) -> None:
-    """Raise ``ValueError`` where a number is not finite. Only what looks like it is gone through slowly."""
+    """Raise ``ValueError`` if a number is not finite. The slow check runs only after a fast text search."""
     written = to_json(kept)
     if b"Infinity" in written or b"NaN" in written:
         canonical_json(kept)
 
 
 def _ordered(value: Any) -> Any:
-    """The value with sets as sorted lists: their own order differs from process to process."""
+    """Replace sets with sorted lists, since the order of a set differs between processes."""
     if isinstance(value, dict):
         return {key: _ordered(part) for key, part in value.items()}
     if isinstance(value, set | frozenset):
@@ -112,14 +111,14 @@ def _where(loc: tuple[int | str, ...]) -> str:
 
 @dataclass(frozen=True)
 class SchemaModels:
-    """All models of a schema module, by name. ``code_sha`` is set where the module is trusted and runs its own code."""
+    """The models of a schema module, by name. ``code_sha`` is set only if the module is trusted, so its code runs."""
 
     models: dict[str, type[BaseModel]]
     path: str
     code_sha: str = ""
 
     def output(self) -> Contract:
-        """The contract of an output: ``LLMOutput``, or the only model that can be meant."""
+        """Return the contract of an output: ``LLMOutput``, or the only possible model."""
         if OUTPUT_MODEL in self.models:
             return self._contract(OUTPUT_MODEL)
         candidates = self._candidates()
@@ -127,14 +126,14 @@ class SchemaModels:
             return self._contract(candidates[0])
         raise SchemaError(
             f"{self.path}: no class is named {OUTPUT_MODEL} (found: {', '.join(candidates) or 'none'}); "
-            "name the class of an output so"
+            "give the output class this name"
         )
 
     def _contract(self, name: str) -> Contract:
         return Contract.of(self.models[name], self.code_sha)
 
     def _candidates(self) -> list[str]:
-        """Models that are no part of another one and that no other one extends."""
+        """Return the models that no other model contains or extends."""
         parts: set[str] = set()
         for name, model in self.models.items():
             parts |= set(model.model_json_schema().get("$defs", {})) - {name}
@@ -142,30 +141,30 @@ class SchemaModels:
         return [name for name in self.models if name not in parts and name != JUDGE_MODEL]
 
     def judge(self) -> Contract:
-        """The contract of a verdict."""
+        """Return the contract of a verdict. Raises ``SchemaError`` if the judge could not use it."""
         needed = 'reasons: list[str], score: int, verdict: Literal["PASS", "FAIL"]'
         if JUDGE_MODEL not in self.models:
-            raise SchemaError(f"{self.path}: the judge is enabled, so a class {JUDGE_MODEL} is needed with {needed}")
+            raise SchemaError(f"{self.path}: the judge is enabled, so a class {JUDGE_MODEL} is needed, with {needed}")
         contract = self._contract(JUDGE_MODEL)
         properties = contract.json_schema.get("properties", {})
-        says_pass = [name for name in ("verdict", *PASS_WORDS) if name in properties]
+        verdict_fields = [name for name in ("verdict", *PASS_WORDS) if name in properties]
         missing = [name for name in ("reasons", "score") if name not in properties]
-        missing += [] if says_pass else ["verdict"]
+        missing += [] if verdict_fields else ["verdict"]
         if missing:
             raise SchemaError(f"{self.path}: {JUDGE_MODEL} lacks {', '.join(missing)}; it needs {needed}")
-        for name in ("reasons", "score", says_pass[0]):
+        for name in ("reasons", "score", verdict_fields[0]):
             if not self._fits(name, properties[name], contract.json_schema):
-                raise SchemaError(f"{self.path}: {JUDGE_MODEL} has a {name} of another type; it needs {needed}")
+                raise SchemaError(f"{self.path}: {JUDGE_MODEL} has the wrong type for {name}; it needs {needed}")
         return contract
 
     def _fits(self, name: str, schema: dict[str, Any], root: dict[str, Any]) -> bool:
-        """Whether a field of a verdict can be what is read from it."""
+        """Return whether a field of a verdict can hold every value that the judge step reads from it."""
         if name == "reasons":
             return can_be(schema, [], root) or can_be(schema, "", root)
         needed: tuple[Any, ...] = {"score": (0,), "verdict": ("PASS", "FAIL")}.get(name, (True, False))
         return all(can_be(schema, value, root) for value in needed)
 
     def text(self) -> str:
-        """The schema as text: the JSON that Pipeline 1 writes."""
+        """Return the content of ``llm_schema.txt``."""
         models = {name: self._contract(name).json_schema for name in self.models}
         return readable_json({"title": "LLM Schema", "type": "object", "models": models}) + "\n"

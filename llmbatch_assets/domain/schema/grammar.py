@@ -1,7 +1,7 @@
-"""The grammar of schema modules: source is parsed, never run, and its syntax tree is read into a specification.
+"""The grammar of schema modules. Source is parsed but never run; its syntax tree becomes a specification.
 
-What the grammar does not know is refused by line and construct. What is imported in the end is our own rendering of the
-specification (``schema_spec``), so that nothing that a model wrote is ever executed.
+Anything outside the grammar is rejected with its line and construct. Only our own rendering of the specification
+(``spec``) is imported, so nothing that a model wrote is ever executed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from llmbatch_assets.domain.schema.spec import MODULES, EnumSpec, FieldSpec, ModelSpec, SchemaSpec, used_names
-from llmbatch_assets.domain.schema.type_grammar import PLAIN_TYPES, ImportAdvice, TypeReader
+from llmbatch_assets.domain.schema.type_grammar import PLAIN_TYPES, TypeReader, import_advice
 from llmbatch_assets.domain.schema.value_grammar import check_depth, construct
 from llmbatch_assets.errors import SchemaError
 
@@ -24,7 +24,7 @@ MAX_FIELDS = 2_000
 _ENUM_BASES = {("Enum",), ("str", "Enum"), ("int", "Enum"), ("IntEnum",), ("StrEnum",)}
 _COOKIE = re.compile(r"[ \t\f]*#.*?coding[:=]")
 
-# Settings of a model that change what it takes or shows, and need nothing but a literal.
+# Settings of a model that need only a literal value.
 _CONFIG_KEYS = {
     *("title", "json_schema_extra", "populate_by_name", "validate_by_name", "validate_by_alias", "serialize_by_alias"),
     *("str_strip_whitespace", "str_to_lower", "str_to_upper", "str_min_length", "str_max_length", "use_enum_values"),
@@ -33,26 +33,27 @@ _CONFIG_KEYS = {
 
 
 def parse_schema(source: str, path: str) -> SchemaSpec:
-    """Read a schema module. Raises ``SchemaError`` naming the line and construct that a schema does not need."""
+    """Read a schema module. Raises ``SchemaError`` with the line and the construct that is not allowed."""
     if len(source) > MAX_SOURCE_CHARS:
-        raise SchemaError(f"{path}: {len(source)} characters are too many for a schema (at most {MAX_SOURCE_CHARS})")
+        raise SchemaError(f"{path}: {len(source)} characters; a schema may have at most {MAX_SOURCE_CHARS}")
     for number, line in enumerate(source.split("\n", 2)[:2], start=1):
         if _COOKIE.match(line):
-            raise SchemaError(f"{path}:{number}: a coding line is not part of a schema; remove it and save as UTF-8")
+            raise SchemaError(
+                f"{path}:{number}: an encoding declaration (coding:) is not allowed in a schema; remove it and save the file as UTF-8"
+            )
     try:
         tree = ast.parse(source)
         return _ModuleReader(path, tree).module()
     except (SyntaxError, ValueError, MemoryError) as broken:
         place = getattr(broken, "lineno", None)
-        raise SchemaError(
-            f"{path}{f':{place}' if place else ''}: not Python: {getattr(broken, 'msg', None) or broken}"
-        ) from None
+        where = f"{path}:{place}" if place else path
+        raise SchemaError(f"{where}: not Python: {getattr(broken, 'msg', None) or broken}") from None
     except RecursionError:
-        raise SchemaError(f"{path}: nested too deeply for a schema; write it plainer") from None
+        raise SchemaError(f"{path}: nested too deeply for a schema; keep it simpler") from None
 
 
 class _ModuleReader:
-    """Reads the statements of a module and of its classes."""
+    """Reads the statements of a module and its classes."""
 
     def __init__(self, path: str, tree: ast.Module) -> None:
         self.tree = tree
@@ -69,32 +70,29 @@ class _ModuleReader:
         for node in statements:
             if not isinstance(node, ast.ClassDef):
                 self._statement(node)
-        self.found = []
-        for made in classes:
-            self.found.append(self._class(made))
+        for node in classes:
+            self.found.append(self._class(node))
         spec = SchemaSpec(text, tuple(self.found))
         if not spec.models:
             raise SchemaError(f"{self.types.path}: no class derives from BaseModel; write at least LLMOutput")
         if sum(len(model.fields) for model in spec.models) > MAX_FIELDS:
-            raise SchemaError(
-                f"{self.types.path}: more than {MAX_FIELDS} fields are too many for a schema; ask for fewer"
-            )
+            raise SchemaError(f"{self.types.path}: more than {MAX_FIELDS} fields; keep the schema smaller")
         self._check_names(spec, classes)
         return spec
 
     def _check_names(self, spec: SchemaSpec, classes: list[ast.ClassDef]) -> None:
-        """Refuse a field that hides a name which types are made of.
+        """Reject a field that shadows a type name used in the module.
 
-        Pydantic looks types up among the values of the class first. A field ``str`` with a text for its default would
-        be the type ``str`` of the fields beside it, and that text would be evaluated.
+        Pydantic looks types up in the class namespace first. A field named ``str`` with a string as its default would
+        replace the type ``str`` of the other fields, and that string would be evaluated.
         """
         used = set(used_names(spec))
         for node, made in zip(classes, spec.classes, strict=True):
             for field in made.fields if isinstance(made, ModelSpec) else ():
                 if field.arguments and field.name in used:
                     place = next(part for part in node.body if _declares(part, field.name))
-                    advice = f"choose another name, and if the answer must have this one: Field(alias={field.name!r})"
-                    raise self.refuse(place, f"a field that is named like the type {field.name}", advice)
+                    advice = f"choose another name, and set Field(alias={field.name!r}) if the answer needs this one"
+                    raise self.refuse(place, f"a field named like the type {field.name}", advice)
 
     def _name_classes(self, classes: list[ast.ClassDef]) -> None:
         if len(classes) > MAX_CLASSES:
@@ -138,7 +136,7 @@ class _ModuleReader:
             known = name.name in MODULES.get(module, ()) or (module, name.name) in self.types.REPLACED
             if node.level or not known or name.asname not in (None, name.name):
                 written = f"{name.name}{f' as {name.asname}' if name.asname else ''} from {'.' * node.level}{module}"
-                raise self.refuse(node, f"importing {written}", ImportAdvice.of(module, name.name))
+                raise self.refuse(node, f"importing {written}", import_advice(module, name.name))
 
     def _constant(self, node: ast.Assign | ast.AnnAssign, name: str) -> None:
         assert node.value is not None
@@ -157,7 +155,7 @@ class _ModuleReader:
             written = f"{node.keywords[0].arg or '**'}=... of class {node.name}"
             raise self.refuse(node, written, "settings go into model_config = ConfigDict(...)")
         if getattr(node, "type_params", None):
-            raise self.refuse(node, f"a type parameter of class {node.name}", "write the type out")
+            raise self.refuse(node, f"a type parameter of class {node.name}", "write the concrete type")
         if bases in _ENUM_BASES:
             return self._enum(node, bases)
         if bases == ("BaseModel",) or (bases and set(bases) <= models and len(set(bases)) == len(bases)):
@@ -179,7 +177,9 @@ class _ModuleReader:
                         raise self.refuse(statement, f"an enum member named {name}", "choose another name")
                     kinds = {"IntEnum": int, "int": int, "str": str, "StrEnum": str}
                     if not isinstance(value, kinds.get(bases[0], object)) or not isinstance(value, str | int):
-                        raise self.refuse(statement, f"the value of {name}", "write a text, or a number in an IntEnum")
+                        raise self.refuse(
+                            statement, f"the value of {name}", "write a string, or a number in an IntEnum"
+                        )
                     members[name] = value
                 case ast.Pass():
                     continue
@@ -193,11 +193,11 @@ class _ModuleReader:
         text = self.types.docstring(node)
         config: tuple[tuple[str, Any], ...] | None = None
         fields: dict[str, FieldSpec] = {}
-        answered: set[str] = set()
+        answer_names: set[str] = set()
         for statement in node.body[0 if text is None else 1 :]:
             match statement:
                 case ast.Pass() | ast.Expr(value=ast.Constant(value=str())):
-                    # A text below a field is a comment that somebody wrote as a docstring.
+                    # A string below a field is a comment written as a docstring.
                     continue
                 case (
                     ast.Assign(targets=[ast.Name(id="model_config")], value=given)
@@ -210,10 +210,10 @@ class _ModuleReader:
                     if name in fields:
                         raise self.refuse(statement, f"a second field named {name}", "keep one of them")
                     fields[name] = self._field(statement, name)
-                    shown = _shown_name(fields[name])
-                    if shown in answered:
-                        raise self.refuse(statement, f"a second field with the name or alias {shown}", "rename one")
-                    answered.add(shown)
+                    key = _answer_name(fields[name])
+                    if key in answer_names:
+                        raise self.refuse(statement, f"a second field with the name or alias {key}", "rename one")
+                    answer_names.add(key)
                 case _:
                     raise self.refuse(statement, construct(statement), "write fields as `name: type = Field(...)`")
         return ModelSpec(node.name, bases, text, config or (), tuple(fields.values()))
@@ -238,8 +238,8 @@ class _ModuleReader:
         return tuple((key, value) for key, value in settings.items() if key != "extra")
 
 
-def _shown_name(field: FieldSpec) -> str:
-    """What the field is called in an answer."""
+def _answer_name(field: FieldSpec) -> str:
+    """The key of the field in an answer."""
     given = dict(field.arguments)
     return str(given.get("validation_alias") or given.get("alias") or field.name)
 

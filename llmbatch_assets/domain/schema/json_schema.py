@@ -1,4 +1,4 @@
-"""JSON schemas as prompts and providers take them."""
+"""Rewrite JSON Schemas for prompts and for providers, and answer questions about them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 JsonSchema = dict[str, Any]
 
-# A definition larger than this, in nested values, stays a reference: written out at each use it would flood the prompt.
-LARGEST_WRITTEN_OUT = 500
+# Keep a definition as a reference above this many nested values; inlined at each use, it would flood the prompt.
+LARGEST_INLINED = 500
 
-# Where a schema holds other schemas; everything else in it (defaults, examples, notes) is data and stays as it is.
+# Keywords that contain other schemas. Everything else (defaults, examples, notes) is data and stays unchanged.
 _SCHEMAS_BY_NAME = {"properties", "patternProperties", "$defs", "dependentSchemas"}
 _SCHEMA_LISTS = {"anyOf", "oneOf", "allOf", "prefixItems"}
 _SCHEMAS = {
@@ -18,31 +18,20 @@ _SCHEMAS = {
     *("unevaluatedItems", "unevaluatedProperties"),
 }
 
-# What OpenAI's strict form knows. https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
+# Keywords supported by OpenAI's strict form. https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
 _KNOWN = {
-    *(
-        "type",
-        "enum",
-        "anyOf",
-        "$ref",
-        "$defs",
-        "description",
-        "properties",
-        "required",
-        "additionalProperties",
-        "items",
-    ),
-    *("pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    *("type", "enum", "anyOf", "$ref", "$defs", "description", "properties", "required", "additionalProperties"),
+    *("items", "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     *("minItems", "maxItems"),
 }
-# Limits that it leaves out, with the words that tell the model of them. What is in neither (titles, defaults, notes)
-# limits nothing and is left out without a word.
-_TOLD = {
+# Limits that the strict form lacks, with the words added to the description instead. Keywords that are in neither set
+# (titles, defaults, notes) limit nothing and are dropped.
+_DESCRIBED = {
     "minLength": "at least {} characters",
     "maxLength": "at most {} characters",
     "uniqueItems": "no item twice",
 }
-# Limits that it cannot say and that no few words can.
+# Limits that neither the strict form nor a few words can express.
 _NO_STRICT_FORM = {
     *("prefixItems", "not", "if", "then", "else", "contains", "propertyNames", "patternProperties"),
     *("dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties"),
@@ -51,33 +40,33 @@ _NO_STRICT_FORM = {
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
 
 
-def written_out(schema: JsonSchema) -> JsonSchema:
-    """The schema with each definition in the place of its references, so that it reads from top to bottom.
+def inline_definitions(schema: JsonSchema) -> JsonSchema:
+    """Inline each definition where it is referenced, so that the schema reads from top to bottom.
 
-    What refers to itself, and what is too large, stays in ``$defs``.
+    Recursive and very large definitions stay in ``$defs``.
     """
     definitions: dict[str, JsonSchema] = schema.get("$defs", {})
-    root = definitions[_name(schema["$ref"])] if "$ref" in schema else schema
-    kept = _kept(definitions)
+    root = definitions[_definition_name(schema["$ref"])] if "$ref" in schema else schema
+    kept = _kept_references(definitions)
 
-    def place(node: Any) -> Any:
+    def inline(node: Any) -> Any:
         if not isinstance(node, dict):
             return node
-        own = {key: _over_schemas(key, part, place) for key, part in node.items()}
+        own = {key: _map_subschemas(key, part, inline) for key, part in node.items()}
         if isinstance(own.get("discriminator"), dict):
-            # Its mapping names definitions, which are no longer there; the choices say the same.
+            # The mapping names definitions that are inlined now; the alternatives contain the same information.
             own["discriminator"] = {key: part for key, part in own["discriminator"].items() if key != "mapping"}
-        if "$ref" in own and _name(own["$ref"]) not in kept:
-            return {**place(definitions[_name(own.pop("$ref"))]), **own}
+        if "$ref" in own and _definition_name(own["$ref"]) not in kept:
+            return {**inline(definitions[_definition_name(own.pop("$ref"))]), **own}
         return own
 
-    body = place({key: part for key, part in root.items() if key != "$defs"})
-    left = {name: place(definitions[name]) for name in definitions if name in kept}
+    body = inline({key: part for key, part in root.items() if key != "$defs"})
+    left = {name: inline(definitions[name]) for name in definitions if name in kept}
     return {"$defs": left, **body} if left else body
 
 
-def _over_schemas(key: str, part: Any, change: Callable[[Any], Any]) -> Any:
-    """The value of a keyword with the schemas in it changed."""
+def _map_subschemas(key: str, part: Any, change: Callable[[Any], Any]) -> Any:
+    """Apply ``change`` to the schemas in the value of a keyword."""
     if key in _SCHEMAS:
         return change(part)
     if key in _SCHEMAS_BY_NAME and isinstance(part, dict):
@@ -87,12 +76,12 @@ def _over_schemas(key: str, part: Any, change: Callable[[Any], Any]) -> Any:
     return part
 
 
-def _name(reference: str) -> str:
+def _definition_name(reference: str) -> str:
     return reference.removeprefix("#/$defs/")
 
 
-def _kept(definitions: dict[str, JsonSchema]) -> set[str]:
-    """Names of the definitions that cannot, or should not, be written out."""
+def _kept_references(definitions: dict[str, JsonSchema]) -> set[str]:
+    """Return the names of recursive and of too large definitions."""
     uses = {name: _references(schema) for name, schema in definitions.items()}
     sizes = {name: _size(schema) for name, schema in definitions.items()}
     kept = {name for name in definitions if _reaches(name, name, uses)}
@@ -105,15 +94,15 @@ def _kept(definitions: dict[str, JsonSchema]) -> set[str]:
             weights[name] = sizes[name] + sum(map(weight, uses[name]))
         return weights[name]
 
-    return kept | {name for name in definitions if weight(name) > LARGEST_WRITTEN_OUT}
+    return kept | {name for name in definitions if weight(name) > LARGEST_INLINED}
 
 
 def _references(node: Any) -> list[str]:
     if not isinstance(node, dict):
         return []
-    found = [_name(node["$ref"])] if "$ref" in node else []
+    found = [_definition_name(node["$ref"])] if "$ref" in node else []
     for key, part in node.items():
-        _over_schemas(key, part, lambda schema: found.extend(_references(schema)))
+        _map_subschemas(key, part, lambda schema: found.extend(_references(schema)))
     return found
 
 
@@ -137,9 +126,9 @@ def _size(node: Any) -> int:
 
 
 def can_be(schema: JsonSchema, value: Any, root: JsonSchema) -> bool:
-    """Whether a schema in ``root`` takes values of the value's type; where it lists its values, whether this is one."""
+    """Return whether the schema allows values of the type of ``value``, or this value if it lists its values."""
     if "$ref" in schema:
-        return can_be(root["$defs"][_name(schema["$ref"])], value, root)
+        return can_be(root["$defs"][_definition_name(schema["$ref"])], value, root)
     for key in ("anyOf", "oneOf", "allOf"):
         if key in schema:
             return any(can_be(part, value, root) for part in schema[key])
@@ -153,11 +142,11 @@ _TYPES = {str: {"string"}, bool: {"boolean"}, int: {"integer", "number"}, list: 
 
 
 def strict_form(schema: JsonSchema) -> JsonSchema | None:
-    """The schema in the form that OpenAI's strict mode takes, or None where that form cannot say it.
+    """Convert the schema to the form of OpenAI's strict mode. Returns None if it has no such form.
 
-    All properties are required. Keywords that the form lacks are left out, and limits among them are told in the
-    description: what keeps this form and those limits keeps the schema. ``const`` becomes an ``enum`` of one, ``oneOf``
-    an ``anyOf``. Open objects (``dict[...]``), tuples and values of any type have no such form.
+    All properties become required. Unsupported keywords are dropped; limits among them are added to the description, so
+    that an answer within the form and those limits matches the schema. ``const`` becomes an ``enum`` of one value and
+    ``oneOf`` becomes ``anyOf``. Open objects (``dict[...]``), tuples and untyped values have no strict form.
     """
     try:
         return _strict(schema)
@@ -173,16 +162,16 @@ def _strict(node: JsonSchema) -> JsonSchema:
     if _NO_STRICT_FORM & set(node) or not {"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"} & set(node):
         raise _NoStrictFormError
     made = {key: part for key, part in node.items() if key in _KNOWN}
-    told = [words.format(node[key]) for key, words in _TOLD.items() if key in node]
-    if told:
-        made["description"] = f"{node.get('description', '')} ({', '.join(told)})".strip()
+    limits = [words.format(node[key]) for key, words in _DESCRIBED.items() if key in node]
+    if limits:
+        made["description"] = f"{node.get('description', '')} ({', '.join(limits)})".strip()
     if made.get("format") not in {None, *_FORMATS}:
         del made["format"]
     if "const" in node:
         made["enum"] = [node["const"]]
     _convert_parts(made, [node[key] for key in ("anyOf", "oneOf", "allOf") if key in node])
     if "$ref" in made and len(made) > 1:
-        # Beside a reference the form takes nothing, not even a description.
+        # The form allows nothing beside a reference, not even a description.
         made["anyOf"] = [{"$ref": made.pop("$ref")}]
     return made
 
@@ -203,7 +192,7 @@ def _convert_parts(made: JsonSchema, choices: list[list[JsonSchema]]) -> None:
 
 
 def _close(made: JsonSchema) -> None:
-    """Make an object's properties required, and the only ones."""
+    """Make all properties of an object required."""
     if made.get("additionalProperties") is not False:
         raise _NoStrictFormError
     made["properties"] = {name: _strict(part) for name, part in made.get("properties", {}).items()}
@@ -211,26 +200,26 @@ def _close(made: JsonSchema) -> None:
 
 
 def open_objects(schema: JsonSchema) -> list[str]:
-    """Titles of the objects with named fields that take further ones."""
+    """Return the titles of objects with named fields that allow additional fields."""
     found: list[str] = []
 
     def visit(node: Any) -> None:
         if not isinstance(node, dict):
             return
         if "properties" in node and node.get("additionalProperties") is not False:
-            found.append(str(node.get("title", "an object without a title")))
+            found.append(str(node.get("title", "an untitled object")))
         for key, part in node.items():
-            _over_schemas(key, part, visit)
+            _map_subschemas(key, part, visit)
 
     visit(schema)
     return found
 
 
 def requires_all(schema: Any) -> bool:
-    """Whether every object of the schema requires all its properties, as a strict answer demands."""
+    """Return whether every object in the schema requires all its properties, as strict mode demands."""
     if isinstance(schema, list):
         return all(requires_all(part) for part in schema)
     if not isinstance(schema, dict):
         return True
-    whole = set(schema.get("required", [])) == set(schema.get("properties", {}))
-    return whole and all(requires_all(part) for part in schema.values())
+    complete = set(schema.get("required", [])) == set(schema.get("properties", {}))
+    return complete and all(requires_all(part) for part in schema.values())

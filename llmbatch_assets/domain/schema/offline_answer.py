@@ -1,4 +1,4 @@
-"""Made-up answers that keep a JSON schema: for tests and dry runs, deterministic by what was asked."""
+"""Made-up answers that match a JSON Schema, for tests and dry runs; deterministic for a given seed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _FORMATS = {
     "uri": "https://example.com/{}",
 }
 _MAX_DEPTH = 12
-# From this many values on only what is required is made; past the second number it is given up.
-_ENOUGH, _MOST = 2_000, 50_000
-_MOST_TRIES = 200
+# Above the soft limit, only required parts are made. Above the hard limit, generation fails.
+_SOFT_LIMIT, _HARD_LIMIT = 2_000, 50_000
+_MAX_TRIES = 200
 
 
-def made_up(schema: dict[str, Any], seed: str, depth: int = _MAX_DEPTH) -> Any:
-    """A value that keeps ``schema``, nested no deeper than ``depth`` where that can be; equal seeds give equal values.
+def offline_answer(schema: dict[str, Any], seed: str, depth: int = _MAX_DEPTH) -> Any:
+    """Return a value that matches ``schema``, nested no deeper than ``depth`` if possible. Equal seeds give equal values.
 
-    Raises ``OverflowError`` where every value that keeps it is of a size that nobody can want.
+    Raises ``OverflowError`` if every matching value is unreasonably large.
     """
-    return _Maker(schema.get("$defs", {}), depth).value(schema, seed, 0)
+    return _AnswerMaker(schema.get("$defs", {}), depth).value(schema, seed, 0)
 
 
-class _Maker:
-    """Makes one value; counts its parts, of which a few models that hold each other can have billions."""
+class _AnswerMaker:
+    """Makes one value. Counts its parts, since a few mutually recursive models can require billions of them."""
 
     def __init__(self, defs: dict[str, Any], depth: int) -> None:
         self._defs = defs
@@ -46,17 +46,17 @@ class _Maker:
             return "PASS" if "PASS" in schema["enum"] else schema["enum"][_number(seed) % len(schema["enum"])]
         for union in ("anyOf", "oneOf", "allOf"):
             if union in schema:
-                # Where it is enough, null or the plainest choice ends a recursion.
-                return self.value(schema[union][-1 if self._is_enough(depth) else 0], seed, depth)
+                # The last alternative is null or the simplest one; it ends a recursion.
+                return self.value(schema[union][-1 if self._is_limited(depth) else 0], seed, depth)
         return self._by_type(schema, seed, depth + 1)
 
-    def _is_enough(self, depth: int) -> bool:
-        return depth > self._max_depth or self._made > _ENOUGH
+    def _is_limited(self, depth: int) -> bool:
+        return depth > self._max_depth or self._made > _SOFT_LIMIT
 
     def _count(self, parts: int) -> None:
         self._made += parts
-        if self._made > _MOST:
-            raise OverflowError(f"an answer has more than {_MOST} parts, however short it is")
+        if self._made > _HARD_LIMIT:
+            raise OverflowError(f"the smallest possible answer has more than {_HARD_LIMIT} parts")
 
     def _by_type(self, schema: dict[str, Any], seed: str, depth: int) -> Any:
         self._count(1)
@@ -77,25 +77,25 @@ class _Maker:
         return None
 
     def _array(self, schema: dict[str, Any], seed: str, depth: int) -> list[Any]:
-        length = min(max(schema.get("minItems", 0), not self._is_enough(depth)), schema.get("maxItems", 1))
+        length = min(max(schema.get("minItems", 0), not self._is_limited(depth)), schema.get("maxItems", 1))
         length = max(length, schema.get("minItems", 0))
         self._count(length)
         firsts = schema.get("prefixItems", [])
         parts = [*firsts, *[schema.get("items", {})] * (length - len(firsts))]
         made = [self.value(part, f"{seed}/{place}", depth) for place, part in enumerate(parts)]
-        return self._unlike(made, schema, seed, depth) if schema.get("uniqueItems") else made
+        return self._distinct(made, schema, seed, depth) if schema.get("uniqueItems") else made
 
-    def _unlike(self, made: list[Any], schema: dict[str, Any], seed: str, depth: int) -> list[Any]:
-        """As many items, none twice; where the schema has not so many, as many as were found."""
+    def _distinct(self, made: list[Any], schema: dict[str, Any], seed: str, depth: int) -> list[Any]:
+        """Replace repeated items by others. Returns fewer items if the schema does not allow enough values."""
         items, tries = {canonical_json(item): item for item in made}, 0
-        while len(items) < len(made) and tries < _MOST_TRIES:
+        while len(items) < len(made) and tries < _MAX_TRIES:
             item = self.value(schema.get("items", {}), f"{seed}/again/{tries}", depth)
             items, tries = items | {canonical_json(item): item}, tries + 1
         return list(items.values())
 
     def _object(self, schema: dict[str, Any], seed: str, depth: int) -> dict[str, Any]:
         parts = schema.get("properties", {})
-        names = schema.get("required", []) if self._is_enough(depth) else [*parts]
+        names = schema.get("required", []) if self._is_limited(depth) else [*parts]
         made = {name: self.value(parts[name], f"{seed}/{name}", depth) for name in names}
         others = schema.get("additionalProperties")
         least = schema.get("minProperties", 0) if isinstance(others, dict) else 0
@@ -113,7 +113,7 @@ def _whole(schema: dict[str, Any], seed: str) -> int:
     step = int(schema.get("multipleOf", 1))
     low, high = _range(schema, 1, 100 * step)
     first, last = -(-int(low) // step), int(high) // step
-    # A made-up judge approves: a dry run is to reach the end.
+    # The offline judge approves, so that a dry run reaches the end.
     chosen = last if seed.endswith("/score") else first + _number(seed) % max(last - first + 1, 1)
     return chosen * step
 
@@ -122,12 +122,12 @@ def _fraction(schema: dict[str, Any], seed: str) -> float:
     low, high = _range(schema, 0, 100)
     if seed.endswith("/score") and "exclusiveMaximum" not in schema:
         return float(high)
-    # Never an end of the range: the limits may be exclusive.
+    # Never a boundary: the limits may be exclusive.
     return low + (high - low) * (1 + _number(seed) % 98) / 100
 
 
 def _range(schema: dict[str, Any], gap: int, width: int) -> tuple[float, float]:
-    """Lowest and highest value; ``gap`` is how far an exclusive limit is from the next value."""
+    """Return the lowest and highest value; ``gap`` is the distance from an exclusive limit to the nearest value."""
     low = schema.get("minimum", schema["exclusiveMinimum"] + gap if "exclusiveMinimum" in schema else None)
     high = schema.get("maximum", schema["exclusiveMaximum"] - gap if "exclusiveMaximum" in schema else None)
     if low is None:

@@ -1,4 +1,4 @@
-"""A schema module as data, and the one way in which such data is written as Python."""
+"""A schema module as data, and its canonical rendering as Python source."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ MODULES = {
         *("AnyUrl", "AnyHttpUrl", "HttpUrl"),
     ),
 }
-WIDEST_LINE = 120
+MAX_LINE_CHARS = 120
 _PLAIN_TEXT = re.compile(r'[^\\"]*(?:"(?!"")[^\\"]*)*')
 
 
 @dataclass(frozen=True)
 class Name:
-    """A name that stands for itself: a type, or a factory."""
+    """The name of a type or of a default factory."""
 
     id: str
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call that our rendering makes: ``Field(...)``, ``StringConstraints(...)``."""
+    """A call in the rendering: ``Field(...)`` or ``StringConstraints(...)``."""
 
     function: str
     arguments: tuple[tuple[str, Any], ...]
@@ -42,7 +42,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Parametrized:
-    """A type with arguments in brackets; a union is named ``|``."""
+    """A type with arguments in brackets. A union has the name ``|``."""
 
     name: str
     arguments: tuple[Any, ...]
@@ -53,7 +53,7 @@ Type = Name | Parametrized
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """One field: its type and the arguments of its ``Field``, the default among them, if it has one, as the first."""
+    """One field: its type and the arguments of its ``Field``; a default comes first."""
 
     name: str
     type: Type
@@ -62,7 +62,7 @@ class FieldSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A class of fields. ``config`` is what is set beyond ``extra="forbid"``, which every model has."""
+    """A model class. ``config`` holds the settings besides ``extra="forbid"``, which every model has."""
 
     name: str
     bases: tuple[str, ...]
@@ -73,7 +73,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class EnumSpec:
-    """A class of named values."""
+    """An enum class."""
 
     name: str
     bases: tuple[str, ...]
@@ -83,8 +83,6 @@ class EnumSpec:
 
 @dataclass(frozen=True)
 class SchemaSpec:
-    """One schema module."""
-
     docstring: str | None
     classes: tuple[ModelSpec | EnumSpec, ...]
 
@@ -94,7 +92,7 @@ class SchemaSpec:
 
 
 def render_schema(spec: SchemaSpec) -> str:
-    """The module as it is written and imported: equal specifications give equal texts."""
+    """Return the source that is stored and imported. Equal specifications give equal source."""
     classes = ["\n".join(_class_lines(made)) + "\n" for made in spec.classes]
     exported = _wrapped("__all__ = [", [_source(made.name) for made in spec.classes], "]", "")
     head = [*_docstring_lines(spec.docstring, ""), "from __future__ import annotations", ""]
@@ -103,7 +101,7 @@ def render_schema(spec: SchemaSpec) -> str:
 
 
 def used_names(spec: SchemaSpec) -> Iterator[str]:
-    """The names that the rendering looks up: types, factories, functions, bases."""
+    """Yield the names that the rendering uses: types, factories, functions, base classes."""
     for made in spec.classes:
         yield from made.bases
         if isinstance(made, ModelSpec):
@@ -134,13 +132,8 @@ def _import_lines(used: set[str]) -> Iterator[str]:
             if module == "pydantic" and above:
                 yield ""
             above = True
-            yield from (
-                _wrapped(f"from {module} import ", names, "", "") if len(names) < 9 else _bracketed(module, names)
-            )
-
-
-def _bracketed(module: str, names: list[str]) -> list[str]:
-    return [f"from {module} import (", *(f"    {name}," for name in names), ")"]
+            one_line = [f"from {module} import {', '.join(names)}"]
+            yield from one_line if len(names) < 9 else [f"from {module} import (", *(f"    {n}," for n in names), ")"]
 
 
 def _class_lines(made: ModelSpec | EnumSpec) -> Iterator[str]:
@@ -170,15 +163,14 @@ def _field_lines(field: FieldSpec) -> list[str]:
         return [f"{declared} = {_source(field.arguments[0][1])}"]
     given = dict(field.arguments)
     first = [] if "default_factory" in given else [_source(given.pop("default")) if "default" in given else "..."]
-    return _wrapped(
-        f"{declared} = Field(", first + [f"{key}={_source(value)}" for key, value in given.items()], ")", "    "
-    )
+    arguments = first + [f"{key}={_source(value)}" for key, value in given.items()]
+    return _wrapped(f"{declared} = Field(", arguments, ")", "    ")
 
 
 def _wrapped(opening: str, parts: list[str], closing: str, indent: str) -> list[str]:
-    """The parts on one line, or where it would be too wide, each on its own."""
+    """Return the parts on one line, or one part per line if that would be too long."""
     line = f"{opening}{', '.join(parts)}{closing}"
-    if len(line) <= WIDEST_LINE or not closing:
+    if len(line) <= MAX_LINE_CHARS:
         return [line]
     return [opening, *(f"{indent}    {part}," for part in parts), f"{indent}{closing}"]
 

@@ -1,4 +1,4 @@
-"""The part of the grammar that reads types."""
+"""Read the types of a schema module."""
 
 from __future__ import annotations
 
@@ -26,20 +26,13 @@ _IMPORTED_TYPES = {
 _GENERICS = {"list": 1, "dict": 2, "set": 1, "frozenset": 1}
 _OLD_NAMES = {"List": "list", "Dict": "dict", "Set": "set", "FrozenSet": "frozenset", "Tuple": "tuple"}
 
-# Short forms of pydantic, by the type that they limit.
-_CONSTRAINED = {
-    "constr": "str",
-    "conint": "int",
-    "confloat": "float",
-    "condecimal": "Decimal",
-    "conlist": "list",
-    "conset": "set",
-    "confrozenset": "frozenset",
-}
+# Pydantic's constrained types (constr, conlist, ...), with the type that each one limits.
+_CONSTRAINED = {"constr": "str", "conint": "int", "confloat": "float", "condecimal": "Decimal"}
+_CONSTRAINED |= {"conlist": "list", "conset": "set", "confrozenset": "frozenset"}
 _SIZES = {"min_length", "max_length"}
 _ALL_LIMITS = {*NUMBER_LIMITS, *TEXT_LIMITS} - {"strict"}
 _PAIRS = (("ge", "le"), ("ge", "lt"), ("gt", "le"), ("gt", "lt"), ("min_length", "max_length"))
-# The limits of a type. A type that is not here takes what pydantic lets it take.
+# The limits that a type supports. For types that are not listed, pydantic decides.
 _KNOWN_LIMITS: Mapping[str, set[str]] = {
     "str": TEXT_LIMITS,
     "int": {"gt", "ge", "lt", "le", "multiple_of"},
@@ -54,9 +47,9 @@ _KNOWN_LIMITS: Mapping[str, set[str]] = {
 
 
 class TypeReader(ValueReader):
-    """Reads types of one module; knows its classes."""
+    """Reads the types of one module; knows its classes."""
 
-    # Names that a source may import although the rendering uses others in their place, or none.
+    # Names that a source may import although the rendering replaces or drops them.
     REPLACED: ClassVar[set[tuple[str, str]]] = {
         *(("typing", name) for name in (*_OLD_NAMES, "Optional", "Union")),
         *(("pydantic", name) for name in _CONSTRAINED),
@@ -69,7 +62,7 @@ class TypeReader(ValueReader):
         self.model_names: set[str] = set()
 
     def type(self, node: ast.expr) -> Type:
-        """A type."""
+        """Return a type. Raises ``SchemaError`` for anything else."""
         match node:
             case ast.Constant(value=None):
                 return Name("None")
@@ -106,7 +99,7 @@ class TypeReader(ValueReader):
     def _parametrized(self, node: ast.expr, name: str, inner: ast.expr) -> Type:
         parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
         if len(parts) > MAX_PARTS:
-            raise self.refuse(node, f"a type of so many parts ({len(parts)})", f"write at most {MAX_PARTS}")
+            raise self.refuse(node, f"a type with too many parts ({len(parts)})", f"write at most {MAX_PARTS}")
         if name == "Literal" and parts:
             return Parametrized(name, tuple(self._choice(part) for part in parts))
         if name == "Annotated" and len(parts) > 1:
@@ -136,7 +129,7 @@ class TypeReader(ValueReader):
         value = self.value(node)
         if value is None or isinstance(value, str | int):
             return value
-        raise self.refuse(node, f"the choice {shown(node)}", "write texts or whole numbers in Literal[...]")
+        raise self.refuse(node, f"the choice {shown(node)}", "write strings or integers in Literal[...]")
 
     def _metadata(self, node: ast.expr) -> Call:
         for function in ("Field", "StringConstraints"):
@@ -149,37 +142,34 @@ class TypeReader(ValueReader):
         if name in ("conlist", "conset", "confrozenset"):
             item = [*node.args, *(given.value for given in node.keywords if given.arg == "item_type")]
             if len(item) != 1:
-                raise self.refuse(
-                    node, f"{name} without one item type", f"write {_CONSTRAINED[name]}[...] with Field(...)"
-                )
+                advice = f"write {_CONSTRAINED[name]}[...] with Field(...)"
+                raise self.refuse(node, f"{name} without one item type", advice)
             base = Parametrized(_CONSTRAINED[name], (self.type(item[0]),))
-            node = ast.copy_location(
-                ast.Call(node.func, [], [given for given in node.keywords if given.arg != "item_type"]), node
-            )
+            keywords = [given for given in node.keywords if given.arg != "item_type"]
+            node = ast.copy_location(ast.Call(node.func, [], keywords), node)
         function = "StringConstraints" if name == "constr" else "Field"
         arguments = self.arguments(node, function)
         return Parametrized("Annotated", (base, Call(function, tuple(arguments.items())))) if arguments else base
 
     def check_limits(self, node: ast.expr, kind: Type, arguments: Mapping[str, Any]) -> None:
-        """Refuse limits that the type does not know; pydantic would tell of them at each answer."""
+        """Reject limits that the type does not support. Pydantic would only raise when it validates an answer."""
         base = _base(kind)
         for low, high in _PAIRS:
             if low in arguments and high in arguments and arguments[low] > arguments[high]:
-                raise self.refuse(node, f"{low} above {high}", "exchange them: no answer could pass")
+                raise self.refuse(node, f"{low} above {high}", "rename one: as written, no answer can match")
         for key in arguments:
-            unknown = base in _KNOWN_LIMITS and key in _ALL_LIMITS and key not in _KNOWN_LIMITS[base]
-            if unknown:
-                known = ", ".join(sorted(_KNOWN_LIMITS[base] & set(_ALL_LIMITS))) or "none"
-                raise self.refuse(node, f"the limit {key} of the type {base}", f"its limits: {known}")
+            if base in _KNOWN_LIMITS and key in _ALL_LIMITS - _KNOWN_LIMITS[base]:
+                known = ", ".join(sorted(_KNOWN_LIMITS[base] & _ALL_LIMITS)) or "none"
+                raise self.refuse(node, f"the limit {key} for the type {base}", f"use only: {known}")
 
     def field_arguments(self, node: ast.expr | None) -> tuple[tuple[str, Any], ...]:
-        """What stands behind a field's ``=``: a ``Field(...)`` call, or a default."""
+        """Return the arguments given after a field's ``=``, as a ``Field(...)`` call or a default."""
         if node is None or (isinstance(node, ast.Constant) and node.value is ...):
             return ()
         if not isinstance(node, ast.Call):
             return (("default", self.value(node)),)
         if not (isinstance(node.func, ast.Name) and node.func.id == "Field"):
-            raise self.refuse(node, f"the call {shown(node)}", "only Field(...) is called in a schema")
+            raise self.refuse(node, f"the call {shown(node)}", "use only Field(...)")
         arguments = self.arguments(node, "Field")
         if {"default", "default_factory"} <= set(arguments):
             raise self.refuse(node, "Field with default and default_factory", "keep one of them")
@@ -187,36 +177,35 @@ class TypeReader(ValueReader):
         return tuple((first | arguments).items())
 
 
-class ImportAdvice:
-    """What to write in place of an import that is refused."""
+def import_advice(module: str, name: str) -> str:
+    """Return what to write instead of the rejected ``from module import name``."""
+    known = ", ".join(MODULES.get(module, ())) or "pydantic, typing, enum, datetime, decimal, uuid"
+    return _IMPORT_ADVICE.get(name, f"known: {known}, without renaming")
 
-    @staticmethod
-    def of(module: str, name: str) -> str:
-        """Advice for ``from module import name``."""
-        advice = {
-            "field_validator": "say it with Field(...) limits, or set llm_schema.trust: true to run your own code",
-            "model_validator": "say it with Field(...) limits, or set llm_schema.trust: true to run your own code",
-            "validator": "say it with Field(...) limits, or set llm_schema.trust: true to run your own code",
-            "EmailStr": "use str with a pattern",
-            "auto": "write the values out",
-            "conbytes": "use str",
-            "RootModel": "write a BaseModel with a field",
-        }
-        known = ", ".join(MODULES.get(module, ())) or "pydantic, typing, enum, datetime, decimal, uuid"
-        return advice.get(name, f"known: {known}, under their own names")
+
+_IMPORT_ADVICE = {
+    **dict.fromkeys(
+        ("field_validator", "model_validator", "validator"),
+        "use Field(...) limits, or set llm_schema.trust: true to run your own code",
+    ),
+    "EmailStr": "use str with a pattern",
+    "auto": "write the values explicitly",
+    "conbytes": "use str",
+    "RootModel": "write a BaseModel with one field",
+}
 
 
 def _union(types: list[Type]) -> Type:
     flat: list[Type] = []
     for part in types:
         flat += part.arguments if isinstance(part, Parametrized) and part.name == "|" else (part,)
-    # By their text: True and 1 are equal, and are not the same choice.
+    # Compare by repr, since True equals 1 but is a different choice.
     single = list({repr(part): part for part in flat}.values())
     return single[0] if len(single) == 1 else Parametrized("|", tuple(single))
 
 
 def _base(kind: Type) -> str:
-    """The name of the type that limits apply to; empty where there are several."""
+    """Return the name of the type that limits apply to, or "" for a union of several."""
     if isinstance(kind, Name):
         return kind.id
     if kind.name == "Annotated":

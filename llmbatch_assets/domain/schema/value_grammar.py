@@ -1,10 +1,11 @@
-"""The part of the grammar that reads literal values, and the arguments of calls."""
+"""Read the literal values and call arguments of a schema module."""
 
 from __future__ import annotations
 
 import ast
 import math
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import PydanticUserError, StringConstraints, TypeAdapter
@@ -30,7 +31,7 @@ _FIELD_ARGUMENTS = {
 }
 _TEXT_ARGUMENTS = {"alias", "validation_alias", "serialization_alias", "title", "description", "discriminator"}
 _FACTORIES = {"list", "dict", "set"}
-# What json_schema_extra must leave alone: the shown schema would say other than what is validated.
+# Keywords that json_schema_extra must not set: the prompt's schema would differ from the validation.
 _SCHEMA_KEYWORDS = {
     *("type", "enum", "const", "properties", "required", "additionalProperties", "patternProperties", "items"),
     *("prefixItems", "contains", "minContains", "maxContains", "uniqueItems", "minItems", "maxItems", "minLength"),
@@ -39,50 +40,44 @@ _SCHEMA_KEYWORDS = {
     *("definitions", "discriminator", "dependencies", "dependentRequired", "dependentSchemas", "default", "nullable"),
     *("unevaluatedProperties", "unevaluatedItems", "contentEncoding", "contentMediaType", "contentSchema"),
 }
-_CONSTRUCTS = {
-    ast.FunctionDef: "a function",
-    ast.AsyncFunctionDef: "a function",
-    ast.Lambda: "a lambda",
-    ast.Import: "a plain import",
-    ast.Expr: "a bare expression or call",
-    ast.Assign: "an assignment",
-    ast.AugAssign: "an assignment",
+_CONSTRUCTS: dict[type[ast.AST], str] = {
+    **dict.fromkeys((ast.FunctionDef, ast.AsyncFunctionDef), "a function"),
+    **dict.fromkeys((ast.Assign, ast.AugAssign), "an assignment"),
+    **dict.fromkeys((ast.For, ast.While), "a loop"),
+    **dict.fromkeys((ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp), "a comprehension"),
     ast.If: "an if",
     ast.Try: "a try",
     ast.With: "a with",
-    ast.For: "a loop",
-    ast.While: "a loop",
-    ast.ClassDef: "a class inside a class",
     ast.Delete: "a del",
-    ast.JoinedStr: "an f-string",
-    ast.ListComp: "a comprehension",
-    ast.SetComp: "a comprehension",
-    ast.DictComp: "a comprehension",
-    ast.GeneratorExp: "a comprehension",
-    ast.Attribute: "attribute access",
     ast.Call: "a call",
+    ast.Lambda: "a lambda",
+    ast.Import: "a plain import",
+    ast.Expr: "a bare expression or call",
+    ast.ClassDef: "a class inside a class",
+    ast.JoinedStr: "an f-string",
+    ast.Attribute: "attribute access",
     ast.Starred: "a star-argument",
 }
 
 
 def construct(node: ast.AST) -> str:
-    """What to call a piece of source that is refused."""
+    """Name a rejected piece of source, for messages."""
     return _CONSTRUCTS.get(type(node), f"this {type(node).__name__}")
 
 
 def check_depth(path: str, tree: ast.AST, line: int = 1) -> None:
-    """Raise ``SchemaError`` for source that is nested beyond what a schema needs."""
+    """Raise ``SchemaError`` if the source is nested more than ``MAX_DEPTH`` levels deep."""
     layer = list[ast.AST]([tree])
     for _ in range(MAX_DEPTH):
         layer = [child for node in layer for child in ast.iter_child_nodes(node)]
         if not layer:
             return
         line = next((node.lineno for node in layer if hasattr(node, "lineno")), line)
-    raise SchemaError(f"{path}:{line}: nested too deeply for a schema; write it plainer")
+    raise SchemaError(f"{path}:{line}: nested too deeply for a schema; keep it simpler")
 
 
 class ValueReader:
-    """Reads literal values of one module; knows its constants."""
+    """Reads the literal values of one module; knows its constants."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -91,18 +86,18 @@ class ValueReader:
         self._patterns = 0
 
     def refuse(self, node: ast.AST, what: str, instead: str) -> SchemaError:
-        """The error that names a line and construct, and what to write instead."""
-        return SchemaError(f"{self.path}:{getattr(node, 'lineno', 1)}: {what} is not part of a schema; {instead}")
+        """Return the error that names the line, the construct and what to write instead."""
+        return SchemaError(f"{self.path}:{getattr(node, 'lineno', 1)}: {what} is not allowed in a schema; {instead}")
 
     def docstring(self, node: ast.Module | ast.ClassDef) -> str | None:
-        """The docstring as it stands: cleaning twice gives another text than once, and pydantic cleans it itself."""
+        """Return the uncleaned docstring. Pydantic cleans it, and cleaning it twice would change it."""
         text = ast.get_docstring(node, clean=False)
         if text is not None and not _is_plain(text):
-            raise self.refuse(node.body[0], "half of a surrogate pair in a docstring", "write whole characters")
+            raise self.refuse(node.body[0], "half of a surrogate pair in a docstring", "write complete characters")
         return text
 
     def settings(self, node: ast.expr, function: str) -> dict[str, Any]:
-        """The literal keywords of a call of ``function``, or of a mapping in its place."""
+        """Return the literal keywords of a call of ``function``, or of a dict in its place."""
         if isinstance(node, ast.Dict):
             value = self.value(node)
             if all(isinstance(key, str) for key in value):
@@ -115,10 +110,10 @@ class ValueReader:
             and all(given.arg for given in node.keywords)
         ):
             return {str(given.arg): self.value(given.value) for given in node.keywords}
-        raise self.refuse(node, f"{shown(node)}", f"write {function}(...) with literal settings")
+        raise self.refuse(node, shown(node), f"write {function}(...) with literal settings")
 
     def arguments(self, node: ast.Call, function: str) -> dict[str, Any]:
-        """The literal arguments of a call of ``Field`` or ``StringConstraints``, by name."""
+        """Return the literal arguments of a ``Field`` or ``StringConstraints`` call, by name."""
         known = TEXT_LIMITS if function == "StringConstraints" else _FIELD_ARGUMENTS
         arguments: dict[str, Any] = {}
         if node.args and (function != "Field" or len(node.args) > 1):
@@ -140,11 +135,11 @@ class ValueReader:
             raise self.refuse(node, f"default_factory={shown(node)}", "use default_factory=list, dict or set")
         value = self.value(node)
         if key in _TEXT_ARGUMENTS and not isinstance(value, str | None):
-            raise self.refuse(node, f"{key}={shown(node)}", f"write a text for {key}")
+            raise self.refuse(node, f"{key}={shown(node)}", f"write a string for {key}")
         if key in _BOUNDS and not _BOUNDS[key](value):
             raise self.refuse(node, f"{key}={shown(node)}", _BOUND_ADVICE)
         if (key, value) == ("strict", False):
-            raise self.refuse(node, "strict=False", "leave it out: answers are validated strictly")
+            raise self.refuse(node, "strict=False", "leave it out; validation is always strict")
         if key == "pattern":
             self._check_pattern(node, value)
         if key == "json_schema_extra":
@@ -156,26 +151,22 @@ class ValueReader:
         if self._patterns > MAX_PATTERNS:
             raise self.refuse(node, f"pattern number {self._patterns}", f"write at most {MAX_PATTERNS}")
         if not isinstance(pattern, str) or len(pattern) > MAX_PATTERN_CHARS:
-            raise self.refuse(node, "this pattern", f"write a text of at most {MAX_PATTERN_CHARS} characters")
+            raise self.refuse(node, "this pattern", f"write a string of at most {MAX_PATTERN_CHARS} characters")
         try:
             TypeAdapter(Annotated[str, StringConstraints(pattern=pattern)])
         except (CoreSchemaError, PydanticUserError) as broken:
             reason = str(broken).strip().splitlines()[-1]
-            raise self.refuse(
-                node,
-                f"the pattern {pattern[:SHOWN_CHARS]!r}",
-                f"it does not compile ({reason}); look-around is unknown",
-            ) from None
+            advice = f"it does not compile ({reason}); look-around is not supported"
+            raise self.refuse(node, f"the pattern {pattern[:SHOWN_CHARS]!r}", advice) from None
 
     def check_extra(self, node: ast.expr, value: Any) -> None:
-        """Refuse a ``json_schema_extra`` that changes what the schema demands."""
+        """Reject a ``json_schema_extra`` that would change what the schema requires."""
         if not isinstance(value, dict) or any(key in _SCHEMA_KEYWORDS or key.startswith("$") for key in value):
-            raise self.refuse(
-                node, f"json_schema_extra={shown(node)}", "write a dict of examples or notes; limits belong into Field"
-            )
+            advice = "write a dict of examples or notes; limits belong in Field"
+            raise self.refuse(node, f"json_schema_extra={shown(node)}", advice)
 
     def value(self, node: ast.expr) -> Any:
-        """A literal value, or a constant of the module."""
+        """Return a literal value or a constant of the module."""
         match node:
             case ast.Constant(value=plain) if _is_plain(plain):
                 return plain
@@ -192,10 +183,10 @@ class ValueReader:
             case ast.Name(id=name) if name in self.constants:
                 return self._constant(node, name)
         what = construct(node) if not isinstance(node, ast.Name | ast.Constant) else "the value"
-        raise self.refuse(node, f"{what} {shown(node)}", "write a literal: a text, a number, True, False, None, a list")
+        raise self.refuse(node, f"{what} {shown(node)}", "write a literal: text, a number, True, False, None or a list")
 
     def define(self, node: ast.expr, name: str) -> None:
-        """Take a literal constant into account. It may not refer to others: together they could be endless."""
+        """Define a literal constant. It may not use other constants, since nested ones could grow without limit."""
         others, self.constants = self.constants, {}
         self.constants = {**others, name: self.value(node)}
 
@@ -203,13 +194,13 @@ class ValueReader:
         value = self.constants[name]
         self._expanded += len(repr(value))
         if self._expanded > MAX_EXPANDED_CHARS:
-            raise self.refuse(node, f"so much of the constant {name}", "use large constants once")
+            raise self.refuse(node, f"repeated use of the large constant {name}", "use it once")
         return value
 
     def _mapping(self, node: ast.expr, keys: list[ast.expr | None], values: list[ast.expr]) -> dict[str, Any]:
         read = [None if key is None else self.value(key) for key in keys]
         if not all(isinstance(key, str) for key in read) or len(set(read)) != len(read):
-            raise self.refuse(node, f"the mapping {shown(node)}", "write each key once, as a text")
+            raise self.refuse(node, f"the mapping {shown(node)}", "write each key once, as a string")
         return dict(zip(map(str, read), map(self.value, values), strict=True))
 
 
@@ -227,34 +218,26 @@ def _is_flag(value: object) -> bool:
     return isinstance(value, bool)
 
 
-def _is_union_mode(value: object) -> bool:
-    return value in ("smart", "left_to_right")
-
-
-def _is_step(value: object) -> bool:
-    return _is_number(value) and value > 0  # type: ignore[operator]  # a number
-
-
-_BOUNDS = {
+_BOUNDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("gt", "ge", "lt", "le"), _is_number),
     **dict.fromkeys(("min_length", "max_length", "max_digits", "decimal_places"), _is_length),
     **dict.fromkeys(("strict", "allow_inf_nan", "strip_whitespace", "to_upper", "to_lower"), _is_flag),
     **dict.fromkeys(("frozen", "validate_default"), _is_flag),
-    "multiple_of": _is_step,
-    "union_mode": _is_union_mode,
+    "multiple_of": lambda value: _is_number(value) and value > 0,
+    "union_mode": lambda value: value in ("smart", "left_to_right"),
 }
-_BOUND_ADVICE = "write a number for a bound, a whole number from 0 for a length, True or False for a switch"
+_BOUND_ADVICE = "write a number for a bound, a non-negative integer for a length, True or False for a flag"
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a constant can stand in JSON: no bytes, no complex or infinite number, no half of a surrogate pair."""
+    """Return whether JSON can hold a constant: no bytes, complex or infinite number, or lone surrogate."""
     if isinstance(value, str):
         return value.isascii() or not re.search("[\ud800-\udfff]", value)
     return value is None or isinstance(value, bool) or _is_number(value)
 
 
 def shown(node: ast.expr) -> str:
-    """The beginning of an expression, for a message."""
+    """Return the beginning of an expression, for a message."""
     try:
         return ast.unparse(node)[:SHOWN_CHARS]
     except ValueError:

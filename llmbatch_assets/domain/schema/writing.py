@@ -1,4 +1,4 @@
-"""What a model is asked when it is to write a schema module, and where in its answer the module is."""
+"""Ask a model for a schema module, and find the module in its answer."""
 
 from __future__ import annotations
 
@@ -17,51 +17,49 @@ from llmbatch_assets.errors import AnswerError
 CONTEXT_HEADING = "The prompt whose answers the schema describes; words in braces are filled in for each item:"
 MAX_ANSWER_CHARS = 200_000
 NO_TASK = "(nothing was written down)"
-# A block of its own lines; its last fence may end the last line of code, or be missing.
+# A fenced block. The closing fence may be at the end of the last line of code, or missing.
 _BLOCK = re.compile(
     r'^[ \t]*(```+|~~~+)[ \t]*(?!(?:[\w.+-]+[ \t]+)?(?:(?:from|import|class)\b|"""))([\w.+-]*)[^\n]*\n(.*?)(?:\1[ \t]*$|\Z)',
     re.DOTALL | re.MULTILINE,
 )
-# Fences in the middle of a line, or with code on the first one's line.
+# Fences in the middle of a line, or with code on the line of the opening fence.
 _INLINE = re.compile(r"(```+|~~~+)[ \t]*(?:(?:python3?|py|pydantic)\b)?[ \t]*(.*?)(?:\1|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCE_LINE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
-# A line after code without fences: prose is not indented, and sets nothing.
+# A prose line after unfenced code: it is not indented and assigns nothing.
 _PROSE = re.compile(r"(?:[A-Z*-][^=]*)?")
 _FIRST_LINE = re.compile(rf'^(?:from (?:__future__|{"|".join(MODULES)}) |import |class \w+\(|""")', re.MULTILINE)
 _PYTHON = {"python", "py", "python3", "pydantic"}
 
 
 def schema_conversation(prompt: PromptTemplate, generation: PromptTemplate, task: str) -> tuple[Message, ...]:
-    """The messages that ask for a module. Raises ``PromptError`` for a blank that nothing fills."""
+    """Return the messages that ask for a module. Raises ``PromptError`` for an unknown placeholder."""
     prompt.check(SCHEMA_NAMES)
     return prompt.render({"context": f"{CONTEXT_HEADING}\n\n{generation.as_text()}", "task": task.strip() or NO_TASK})
 
 
 def generated_from(prompt: PromptTemplate, generation: PromptTemplate, task: str, llm: Llm) -> str:
-    """Fingerprint of all that a module is written from."""
+    """Return a fingerprint of everything that a generated module depends on."""
     return sha1_named(
         schema_prompt=prompt.sha, generation_prompt=generation.sha, task=task.strip(), model=llm.model_name
     )
 
 
 def python_of(answer: str) -> str:
-    """The module in a model's answer.
+    """Return the module in a model's answer.
 
-    The first block fenced as Python that holds a class; else any fenced block with one; else, without fences around a
-    class, the text from its first line of code on. A last fence may be missing. Raises ``AnswerError`` where there is
-    no class.
+    This is the first block fenced as Python that contains a class, else any fenced block with a class, else the text
+    from the first line of code. The closing fence may be missing. Raises ``AnswerError`` if there is no class.
     """
     if len(answer) > MAX_ANSWER_CHARS:
-        raise AnswerError(
-            "no_code", f"The answer is longer than {MAX_ANSWER_CHARS} characters. Write a shorter module."
-        )
+        message = f"The answer is longer than {MAX_ANSWER_CHARS} characters. Write a shorter module."
+        raise AnswerError("no_code", message)
     text = without_thoughts(re.sub(r"\r\n?", "\n", harden(answer)))
     if text.lstrip().startswith("<think>"):
-        raise AnswerError("no_code", "The answer ends before its thoughts do. Answer with one Python code block.")
+        raise AnswerError("no_code", "The answer ends inside its thinking block. Answer with one Python code block.")
     for code in map(textwrap.dedent, _found(text)):
         if re.search(r"^class \w", code, re.MULTILINE):
             return code.strip("\n") + "\n"
-    raise AnswerError("no_code", "The answer holds no Python module with a class in it.")
+    raise AnswerError("no_code", "The answer contains no Python module with a class.")
 
 
 def _found(text: str) -> Iterator[str]:

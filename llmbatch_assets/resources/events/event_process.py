@@ -8,19 +8,18 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import pickle
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import deserialize_value, serialize_value
 
-from llmbatch_assets.adapters.files.durable import LENGTH, command_of, framed
+from llmbatch_assets.adapters.files.pipe import PipeEndedError, child_command, pack_frame, read_frame
 from llmbatch_assets.resources.events.item_events import ItemEvent, Teller
 
 # A storage that is slower than the calls holds them up from here on: whoever ends the run waits for what is left, which
@@ -29,7 +28,7 @@ GROUPS_BEHIND = 12
 
 
 class NotStoredError(Exception):
-    """The process could not store a group, or has ended."""
+    """The process could not store a group."""
 
 
 class _Sent(NamedTuple):
@@ -49,7 +48,7 @@ class EventProcess:
         self._store_here = store_here
         self._sent = deque[_Sent]()
         self._process = subprocess.Popen(
-            command_of(__name__),
+            child_command(__name__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # A signal from the terminal is not for it.
@@ -82,26 +81,15 @@ class EventProcess:
 
     def _write(self, value: object) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(framed(value))
+        self._process.stdin.write(pack_frame(value))
         self._process.stdin.flush()
 
     def _exchange(self, group: Sequence[ItemEvent]) -> None:
         self._write(group)
         assert self._process.stdout is not None
-        fault = _read(self._process.stdout)
+        fault = read_frame(self._process.stdout)
         if fault is not None:
             raise NotStoredError(fault)
-
-
-def _read(pipe: IO[bytes]) -> Any:
-    """The next value of a pipe. Raises ``NotStoredError`` where there is none."""
-    head = pipe.read(LENGTH.size)
-    (size,) = LENGTH.unpack(head) if len(head) == LENGTH.size else (0,)
-    body = pipe.read(size)
-    # It may have ended in the middle of a value.
-    if not body or len(body) < size:
-        raise NotStoredError("the other process has ended")
-    return pickle.loads(body)  # noqa: S301  # from the process at the other end
 
 
 def main() -> None:
@@ -109,11 +97,11 @@ def main() -> None:
     pipe_in, pipe_out = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     # What a storage prints is not an answer.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with contextlib.suppress(NotStoredError, BrokenPipeError):
-        instance_ref, teller = _read(pipe_in)
+    with contextlib.suppress(PipeEndedError, BrokenPipeError):
+        instance_ref, teller = read_frame(pipe_in)
         with dg.DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)) as instance:
             while True:
-                pipe_out.write(framed(_fault_of_storing(instance, teller, _read(pipe_in))))
+                pipe_out.write(pack_frame(_fault_of_storing(instance, teller, read_frame(pipe_in))))
     # Python would look for garbage once more before it ends, and the other process waits for that.
     gc.freeze()
 

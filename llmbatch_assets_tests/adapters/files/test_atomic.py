@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbatch_assets.adapters.files.atomic import (
-    PIECE_ITEMS,
+    CHUNK_ITEMS,
+    artifact_log,
     json_bytes,
-    json_pieces,
-    keep_json,
+    json_chunks,
+    log_written,
     read_json,
     write_atomically,
     write_json,
+    write_json_if_changed,
 )
 from llmbatch_assets.errors import ArtifactError, MissingArtifactError
 
@@ -143,6 +145,26 @@ def test_files_have_the_permissions_that_the_user_gives_to_new_files(tmp_path: P
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
 
 
+@pytest.mark.parametrize(
+    ("size", "rows", "shown"),
+    [
+        (87_376, 41, "Wrote output.csv (41 rows, 87 kB)"),
+        (0, 1, "Wrote output.csv (1 row, 0 bytes)"),
+        (999, None, "Wrote output.csv (999 bytes)"),
+        (1_500, None, "Wrote output.csv (1.5 kB)"),
+        (2_345_678_901_234, None, "Wrote output.csv (2346 GB)"),
+    ],
+)
+def test_a_written_artifact_is_logged_with_rows_and_size(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, size: int, rows: int | None, shown: str
+) -> None:
+    # The command line shows these lines itself and switches this off.
+    monkeypatch.setattr(artifact_log, "propagate", True)
+    with caplog.at_level("INFO", artifact_log.name):
+        log_written("output.csv", size, rows)
+    assert set(caplog.messages) == {shown}
+
+
 # JSON.
 
 INT64 = st.integers(-(2**63), 2**64 - 1)
@@ -179,21 +201,21 @@ def test_json_comes_back_as_it_went(value: Any) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(MEMBERS) | st.dictionaries(st.text(), MEMBERS))
 def test_pieces_of_json_are_the_bytes_of_the_whole(value: Any) -> None:
-    assert b"".join(json_pieces(value)) == json_bytes(value)
+    assert b"".join(json_chunks(value)) == json_bytes(value)
 
 
 def test_pieces_that_the_fast_writer_refuses_are_the_same_value() -> None:
     value = {"a": [{"n": 2**70}, "\x7f"], "b": "a lone \ud800", "c": ["\x7f"], "d": {"e": [-(2**64)]}}
-    assert json.loads(b"".join(json_pieces(value))) == value
+    assert json.loads(b"".join(json_chunks(value))) == value
 
 
-@pytest.mark.parametrize("size", [0, 1, PIECE_ITEMS - 1, PIECE_ITEMS, PIECE_ITEMS + 1, 2 * PIECE_ITEMS + 1])
+@pytest.mark.parametrize("size", [0, 1, CHUNK_ITEMS - 1, CHUNK_ITEMS, CHUNK_ITEMS + 1, 2 * CHUNK_ITEMS + 1])
 def test_a_long_list_goes_to_disk_in_pieces_and_is_one_list(size: int) -> None:
     rows = [{"n": number, "text": "two\nlines"} for number in range(size)]
     table = {"rows": rows, "n_rows": size, "records": rows}
-    assert b"".join(json_pieces(rows)) == json_bytes(rows)
-    assert b"".join(json_pieces(table)) == json_bytes(table)
-    assert len(list(json_pieces(rows))) <= size // PIECE_ITEMS + 4
+    assert b"".join(json_chunks(rows)) == json_bytes(rows)
+    assert b"".join(json_chunks(table)) == json_bytes(table)
+    assert len(list(json_chunks(rows))) <= size // CHUNK_ITEMS + 4
 
 
 # A file that is as it should be.
@@ -205,7 +227,7 @@ def aged(path: Path) -> os.stat_result:
     return path.stat()
 
 
-VALUE = {"rows": [{"n": number} for number in range(PIECE_ITEMS + 1)], "meta": "é", "few": [1]}
+VALUE = {"rows": [{"n": number} for number in range(CHUNK_ITEMS + 1)], "meta": "é", "few": [1]}
 
 
 @pytest.mark.parametrize(
@@ -214,10 +236,10 @@ VALUE = {"rows": [{"n": number} for number in range(PIECE_ITEMS + 1)], "meta": "
 def test_the_same_bytes_are_not_written_again(tmp_path: Path, value: Any) -> None:
     path = tmp_path / "new" / "a.json"
     size = len(json_bytes(value))
-    assert keep_json(path, value) == (size, True)
+    assert write_json_if_changed(path, value) == (size, True)
     before = aged(path)
 
-    assert keep_json(path, value) == (size, False)
+    assert write_json_if_changed(path, value) == (size, False)
 
     after = path.stat()
     assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
@@ -246,7 +268,7 @@ def test_other_bytes_are_replaced(tmp_path: Path, there: bytes) -> None:
     path.write_bytes(there)
     aged(path)
 
-    assert keep_json(path, VALUE) == (len(json_bytes(VALUE)), True)
+    assert write_json_if_changed(path, VALUE) == (len(json_bytes(VALUE)), True)
 
     assert path.read_bytes() == json_bytes(VALUE)
     assert path.stat().st_mtime_ns != 10**18

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from llmbatch_assets.adapters.files import durable
-from llmbatch_assets.adapters.files.durable import FileWrite, command_of, framed
-from llmbatch_assets.adapters.files.group_commit import FILES_AT_ONCE, GROUPS_AHEAD, GroupCommit
+from llmbatch_assets.adapters.files.durable import FileWrite
+from llmbatch_assets.adapters.files.group_commit import FILES_PER_GROUP, GROUPS_AHEAD, GroupCommit
+from llmbatch_assets.adapters.files.pipe import child_command, pack_frame
 from llmbatch_assets_tests.own_processes import running
 
 # Several groups, the last of which has to wait for an answer to the first.
-MANY = FILES_AT_ONCE * (GROUPS_AHEAD + 2) + 1
+MANY = FILES_PER_GROUP * (GROUPS_AHEAD + 2) + 1
 
 
 def file(path: Path, content: bytes = b"new", *obsolete: Path) -> FileWrite:
@@ -121,7 +122,7 @@ def test_the_process_finds_a_package_that_is_not_installed(tmp_path: Path) -> No
     # The interpreter without the packages of its environment, in a folder with a file like one of its own modules.
     (tmp_path / "secrets.py").write_text("1 / 0")
     bare = getattr(sys, "_base_executable", sys.executable)
-    root = Path(durable.__file__).parents[2]
+    root = Path(durable.__file__).parents[3]
     command = [bare, "-P", "-c", textwrap.dedent(UNINSTALLED), str(root), str(tmp_path / "file")]
     bare_environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(command, cwd=tmp_path, env=bare_environment, check=True)
@@ -130,8 +131,8 @@ def test_the_process_finds_a_package_that_is_not_installed(tmp_path: Path) -> No
 
 def test_a_process_whose_input_ends_in_the_middle_of_a_group_ends_without_a_word(tmp_path: Path) -> None:
     # As when the other process is killed: what is larger than a pipe gets there in pieces.
-    cut = framed([file(tmp_path / "file")])[:-1]
-    ended = subprocess.run(command_of(durable.__name__), input=cut, capture_output=True, check=True)
+    cut = pack_frame([file(tmp_path / "file")])[:-1]
+    ended = subprocess.run(child_command(durable.__name__), input=cut, capture_output=True, check=True)
     assert (ended.stdout, ended.stderr) == (b"", b"")
     assert list(tmp_path.iterdir()) == []
 

@@ -12,14 +12,14 @@ import pytest
 
 from llmbatch_assets.adapters.pages.report_page import parts_of, render_html
 from llmbatch_assets.adapters.pages.report_rows import RowSpool
-from llmbatch_assets.domain.report.rows import ItemRow
+from llmbatch_assets.domain.report.items import ItemRow
 from llmbatch_assets_tests.adapters.pages.test_report_page import HOSTILE, LINKS, POINTERS, ROW, page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-IMAGE = Path(__file__).parents[2] / "docs/images/report.png"
+IMAGE = Path(__file__).parents[3] / "docs/images/report.png"
 N_ITEMS = 20_000
 pytestmark = [
     pytest.mark.slow,
@@ -92,7 +92,7 @@ def keys(tab: Page) -> list[str]:
 
 def test_items_are_shown_a_page_at_a_time(opened: Page) -> None:
     assert keys(opened) == [f"item-{number}" for number in range(25)]
-    assert opened.locator("#status").inner_text() == "1 to 25 of 20,000 items"
+    assert opened.locator("#status").inner_text() == "20,000 items, showing 1 to 25"
     assert opened.locator("#previous").is_disabled()
     opened.locator("#next").click()
     assert keys(opened)[0] == "item-25"
@@ -106,13 +106,13 @@ def test_search_and_filters_find_items(opened: Page) -> None:
 
     opened.locator("#search").fill("NEEDLE-1234 item-12345")
     status = opened.locator("#status")
-    expect(status).to_contain_text("1 to 1 of 1 items found")
+    expect(status).to_have_text("1 of 20,000 items")
     assert keys(opened) == ["item-12345"]
     opened.locator("#search").fill("")
     opened.locator("#end").select_option("failed: not_json")
-    expect(status).to_contain_text("of 2,000 items found")
+    expect(status).to_have_text("2,000 of 20,000 items, showing 1 to 25")
     opened.locator("#search").fill("no such text anywhere")
-    expect(status).to_have_text("0 items found, of 20,000 on this page")
+    expect(status).to_have_text("0 of 20,000 items")
 
 
 def test_a_filter_that_could_not_narrow_anything_is_not_there(browser: Browser, opened: Page, tmp_path: Path) -> None:

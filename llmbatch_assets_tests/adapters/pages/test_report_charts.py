@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import matplotlib as mpl
 import pytest
 
-from llmbatch_assets.adapters.pages.report_charts import _NAMES, chart_image_for_any_ground, chart_svg
+from llmbatch_assets.adapters.pages.report_charts import COLOURS, chart_svg, neutral_chart_image
 from llmbatch_assets.adapters.pages.report_charts import _drawn as drawn
 from llmbatch_assets.domain.report.charts import Bar, Chart
 
@@ -24,8 +24,8 @@ def test_a_chart_is_an_image_without_date_maker_or_address(chart: Chart) -> None
     assert "prefers-color-scheme" in svg
     assert "atplotlib v" not in svg
     assert "dc:date" not in svg
-    assert not [colour for colour in _NAMES if colour in svg]
-    assert chart_image_for_any_ground(chart).startswith("data:image/svg+xml;base64,")
+    assert not [colour for colour in COLOURS.values() if colour.placeholder in svg]
+    assert neutral_chart_image(chart).startswith("data:image/svg+xml;base64,")
 
 
 def test_a_chart_is_the_same_bytes_whatever_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:

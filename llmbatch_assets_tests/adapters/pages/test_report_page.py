@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from llmbatch_assets.adapters.pages.report_page import (
+    Folders,
     Link,
-    Links,
     parts_of,
     render_charts,
     render_html,
@@ -26,12 +26,10 @@ from llmbatch_assets.adapters.pages.report_page import (
 )
 from llmbatch_assets.adapters.pages.report_rows import RowSpool
 from llmbatch_assets.domain.parameters import Report
-from llmbatch_assets.domain.report.counted import Counted
 from llmbatch_assets.domain.report.findings import Findings, gather
-from llmbatch_assets.domain.report.page import About, all_charts, report_page
-from llmbatch_assets.domain.report.quality import quality
-from llmbatch_assets.domain.report.rows import ItemRow, accepted_row
-from llmbatch_assets.domain.report.samples import sample_of
+from llmbatch_assets.domain.report.items import ItemRow, item_row, sample_of
+from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, report_page
+from llmbatch_assets.domain.report.value_counts import CountedColumn
 from llmbatch_assets.domain.run_history import RunCosts, last_runs
 from llmbatch_assets_tests.adapters.values import accepted, failed, work_item
 from llmbatch_assets_tests.domain.test_run_history import record
@@ -112,9 +110,11 @@ class Page(HTMLParser):
         return "".join(self.texts)
 
 
-def page(text: str, **changes: Any) -> dict[str, Any]:
+def page(text: str, **changes: Any) -> ReportPage:
     """A report in which the text stands wherever a table, a model or a configuration can put it."""
-    findings = Findings(Report(sample_per_group=2, count_by=("c",)), [Counted(text, "input"), Counted("f", "output")])
+    findings = Findings(
+        Report(sample_per_group=2, count_by=("c",)), [CountedColumn(text, "input"), CountedColumn("f", "output")]
+    )
     findings.rows = [{text: text}] * 3
     parsed = {"answer": text, text: [text], "f": [text, text]}
     judge = {"verdict": text, "score": 90, "reasons": [text]}
@@ -138,19 +138,19 @@ def page(text: str, **changes: Any) -> dict[str, Any]:
         calls=text,
         spent=text,
         config={"run": {"name": text}, text: text},
-        quality=quality(meta, [text], findings),
+        quality=data_quality(meta, [text], findings),
         runs=runs,
     )
     samples = [sample_of(item, outputs[0], full=True) for item in findings.samples.items()]
     return report_page(findings, about._replace(**changes), samples)
 
 
-ROW = accepted_row(work_item(0), accepted(0))
+ROW = item_row(work_item(0), accepted(0))
 POINTERS = {"input snapshot": Link("artifacts/cache/pipeline2_input.json", "../cache/pipeline2_input.json")}
-LINKS = Links("../cache/llm_outputs/", "../cache/llm_failures/")
+LINKS = Folders("../cache/llm_outputs/", "../cache/llm_failures/")
 
 
-def html_of(values: dict[str, Any], pointers: Any = POINTERS, rows: Iterable[ItemRow] = ()) -> str:
+def html_of(values: ReportPage, pointers: Any = POINTERS, rows: Iterable[ItemRow] = ()) -> str:
     """The page as it is written."""
     with RowSpool() as spool:
         for row in rows:
@@ -159,7 +159,7 @@ def html_of(values: dict[str, Any], pointers: Any = POINTERS, rows: Iterable[Ite
         return b"".join(render_html(values, pointers, LINKS, parts, part, spool)).decode()
 
 
-def markdown_of(values: dict[str, Any], pointers: Any = POINTERS) -> str:
+def markdown_of(values: ReportPage, pointers: Any = POINTERS) -> str:
     return render_markdown(values, pointers)
 
 
@@ -184,7 +184,7 @@ def assert_inert(parsed: Page, plain: Page) -> None:
 
 
 @cache
-def plain_page() -> dict[str, Any]:
+def plain_page() -> ReportPage:
     return page("plain")
 
 
@@ -300,7 +300,7 @@ def test_paths_are_inert_too(text: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_dagster_shows_is_inert_too(text: str) -> None:
     values, plain = page(text), page("plain")
-    for render in (render_summary, lambda one: render_charts(all_charts(one))):
+    for render in (render_summary, lambda one: render_charts(one.all_charts)):
         assert_inert(Page(COMMONMARK.render(render(values))), Page(COMMONMARK.render(render(plain))))
 
 
@@ -318,7 +318,7 @@ def test_counts_causes_and_pointers_are_told(render: Any) -> None:
 @pytest.mark.parametrize("render", [html_of, markdown_of, render_summary])
 @pytest.mark.parametrize(("provider", "told"), [("offline", True), ("openai", False)])
 def test_made_up_answers_are_called_so(render: Any, provider: str, told: bool) -> None:
-    about = About("t", {"provider": provider}, "0", "$0.00", {}, quality({}, (), Findings(Report())), ())
+    about = About("t", {"Provider": provider}, "0", "$0.00", {}, data_quality({}, (), Findings(Report())), ())
     findings = Findings(Report())
     findings.add(work_item(0), accepted(0), [])
     assert ("answers are made up" in render(report_page(findings, about, []))) is told
@@ -327,7 +327,7 @@ def test_made_up_answers_are_called_so(render: Any, provider: str, told: bool) -
 @pytest.mark.parametrize("render", [html_of, markdown_of])
 def test_a_report_of_nothing_is_a_report(render: Any) -> None:
     findings = Findings(Report())
-    about = About("Empty", {}, "0", "$0.00", {}, quality({}, (), findings), ())
+    about = About("Empty", {}, "0", "$0.00", {}, data_quality({}, (), findings), ())
     text = render(report_page(findings, about, []), {})
     assert "0 of 0 items accepted" in text.replace("**", "")
     assert "None." in text

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch_assets.adapters.providers.credentials import NO_KEY, key_reader
+from llmbatch_assets.adapters.providers.credentials import NO_KEY, read_key
 from llmbatch_assets.errors import RunPermanentError
 
 NAME = "LLMBATCH_TEST_SECRET"
@@ -17,25 +17,25 @@ def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "credentials.yaml").write_text(f"{NAME}: from-file\n")
-    assert key_reader(NAME, tmp_path) == "from-file"
+    assert read_key(NAME, tmp_path) == "from-file"
     monkeypatch.setenv(NAME, "from-environment")
-    assert key_reader(NAME, tmp_path) == "from-environment"
+    assert read_key(NAME, tmp_path) == "from-environment"
 
 
 def test_the_key_is_read_anew_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, "old")
-    assert key_reader(NAME, tmp_path) == "old"
+    assert read_key(NAME, tmp_path) == "old"
     monkeypatch.setenv(NAME, "new")
-    assert key_reader(NAME, tmp_path) == "new"
+    assert read_key(NAME, tmp_path) == "new"
 
 
 def test_a_key_may_stand_in_a_block_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "credentials.yaml").write_text(f"openai:\n  other: 1\nproviders:\n  gemini:\n    {NAME}: deep\n")
-    assert key_reader(NAME, tmp_path) == "deep"
+    assert read_key(NAME, tmp_path) == "deep"
 
 
 def test_no_name_is_no_key(tmp_path: Path) -> None:
-    assert key_reader("", tmp_path) == NO_KEY
+    assert read_key("", tmp_path) == NO_KEY
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_key_that_is_nowhere_is_asked_for_by_name(tmp_path: Path, content: str
     if content is not None:
         (tmp_path / "credentials.yaml").write_text(content)
     with pytest.raises(RunPermanentError, match=f"{NAME} is not set") as refusal:
-        key_reader(NAME, tmp_path)
+        read_key(NAME, tmp_path)
     assert refusal.value.cause == "no_key"
     assert "secret" not in str(refusal.value)
 
@@ -64,10 +64,10 @@ def test_a_key_that_is_nowhere_is_asked_for_by_name(tmp_path: Path, content: str
 def test_a_file_in_another_encoding_is_no_key(tmp_path: Path) -> None:
     (tmp_path / "credentials.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(RunPermanentError):
-        key_reader(NAME, tmp_path)
+        read_key(NAME, tmp_path)
 
 
 def test_an_empty_variable_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, "")
     with pytest.raises(RunPermanentError):
-        key_reader(NAME, tmp_path)
+        read_key(NAME, tmp_path)

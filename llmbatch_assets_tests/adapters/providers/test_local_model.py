@@ -21,21 +21,21 @@ from llmbatch_assets.adapters.providers.local_model import (
     LocalServer,
     ServerRecord,
     base_url,
-    base_url_alive,
     find_server,
+    is_alive,
     process_started,
-    serving_local_model,
 )
 from llmbatch_assets.adapters.providers.model_file import MODEL_MEMBER, MODEL_NAME, hold_lock, model_file, unpack_model
 from llmbatch_assets.errors import LocalModelError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OTHER_USER = """
 import sys, time
 from pathlib import Path
-from llmbatch_assets.adapters.providers.local_model import serving_local_model
-with serving_local_model(cache_dir=Path(sys.argv[1])) as url:
-    print(url, flush=True)
+from contextlib import closing
+from llmbatch_assets.adapters.providers.local_model import LocalServer
+with closing(LocalServer(Path(sys.argv[1]))) as server:
+    print(server.url(), flush=True)
     time.sleep(float(sys.argv[2]))
 """
 CAPITAL = {
@@ -80,9 +80,9 @@ def other_user(cache: Path, stay: float) -> subprocess.Popen[str]:
 
 def dies_within(url: str, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    while base_url_alive(url) and time.monotonic() < deadline:
+    while is_alive(url) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return not base_url_alive(url)
+    return not is_alive(url)
 
 
 # Which server is trusted.
@@ -119,14 +119,14 @@ def test_an_unreadable_record_is_no_server(tmp_path: Path, text: str) -> None:
 def test_a_live_process_that_does_not_answer_is_no_server(tmp_path: Path, healthy_port: int) -> None:
     put_record(tmp_path, os.getpid(), process_started(os.getpid()), 1)
     assert find_server(tmp_path) is None
-    assert base_url_alive(base_url(healthy_port))
+    assert is_alive(base_url(healthy_port))
 
 
 def test_the_proxy_of_the_environment_is_not_asked_for_this_machine(
     healthy_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert base_url_alive(base_url(healthy_port))
+    assert is_alive(base_url(healthy_port))
 
 
 # What the user must act on.
@@ -221,8 +221,8 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory, real_model: Path) -> 
 
 @pytest.fixture(scope="module")
 def shared_url(shared_cache: Path) -> Iterator[str]:
-    with serving_local_model(cache_dir=shared_cache) as url:
-        yield url
+    with closing(LocalServer(shared_cache)) as server:
+        yield server.url()
 
 
 @pytest.mark.local_model
@@ -230,7 +230,7 @@ def test_kill_9_of_the_starter_ends_the_server(cache: Path) -> None:
     with other_user(cache, stay=600) as starter:
         assert starter.stdout
         url = starter.stdout.readline().strip()
-        assert base_url_alive(url)
+        assert is_alive(url)
         starter.kill()
     assert dies_within(url, 5)
 
@@ -239,7 +239,7 @@ def test_kill_9_of_the_starter_ends_the_server(cache: Path) -> None:
 def test_another_process_shares_the_server_and_leaves_it_running(shared_cache: Path, shared_url: str) -> None:
     with other_user(shared_cache, stay=0) as guest:
         assert guest.communicate()[0].strip() == shared_url
-    assert base_url_alive(shared_url)
+    assert is_alive(shared_url)
 
 
 @pytest.mark.local_model
@@ -252,7 +252,7 @@ def test_when_the_starter_ends_the_others_ask_again_and_get_the_next_server(cach
         with ThreadPoolExecutor() as pool:
             seen = {waiting.result() for waiting in [pool.submit(guest.url) for _ in range(4)]}
         assert len(seen) == 1
-        assert base_url_alive(seen.pop())
+        assert is_alive(seen.pop())
 
 
 @pytest.mark.local_model
@@ -261,7 +261,7 @@ def test_a_server_that_was_killed_is_replaced(cache: Path) -> None:
         first = server.url()
         os.kill(ServerRecord.model_validate_json((cache / "server/server.json").read_bytes()).pid, signal.SIGKILL)
         assert dies_within(first, 5)
-        assert base_url_alive(server.url())
+        assert is_alive(server.url())
 
 
 @pytest.mark.local_model

@@ -73,7 +73,7 @@ def ask(
                 return list(await asyncio.gather(*calls, return_exceptions=True))
             return [(await asyncio.gather(once.ask(client, one), return_exceptions=True))[0] for one in requests]
         finally:
-            await client.close()
+            await client.aclose()
 
     return asyncio.run(ask_all())
 
@@ -238,7 +238,7 @@ def test_a_server_that_goes_away_may_come_back(before: Answer) -> None:
             await asyncio.gather(client.complete(chat_request()), return_exceptions=True)
         # The first call may still find the old connection, the second makes one of its own.
         got = [(await asyncio.gather(client.complete(chat_request()), return_exceptions=True))[0] for _ in range(2)]
-        await client.close()
+        await client.aclose()
         return got
 
     for got in asyncio.run(ask_on()):
@@ -279,7 +279,7 @@ def test_a_call_that_is_cancelled_ends_at_once(server: ChatServer) -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await client.close()
+        await client.aclose()
         return time.monotonic() - began
 
     assert asyncio.run(cancelled()) < 1

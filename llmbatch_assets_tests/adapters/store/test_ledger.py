@@ -1,4 +1,4 @@
-"""The ledger's file: one line a call, and no line lost to another one's misfortune."""
+"""The call ledger and the run history: one line per record, and a broken line spoils no other."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch_assets.adapters.store.ledger import SYNC_LINES, UsageLedger, read_ledger
+from llmbatch_assets.adapters.store.ledger import SYNC_LINES, UsageLedger, append_run, read_ledger, read_runs
 from llmbatch_assets.errors import RunPermanentError
 from llmbatch_assets_tests.domain.test_ledger import record
+from llmbatch_assets_tests.domain.test_run_history import record as run_record
 
 
 def write(path: Path, *names: str) -> None:
@@ -87,3 +88,17 @@ def test_processes_write_beside_each_other(tmp_path: Path) -> None:
     for writer in writers:
         writer.join()
     assert sorted(name[0] for name in names(path)) == sorted("abc" * 50)
+
+
+# The run history.
+
+
+def test_a_cut_off_line_spoils_itself_alone_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "cache/run_history.jsonl"
+    assert list(read_runs(path)) == []
+    append_run(path, run_record("a", "2026-01-01T00:00:00Z"))
+    with path.open("ab") as file:
+        file.write(b'{"run_id": "cut')
+    append_run(path, run_record("b", "2026-01-02T00:00:00Z"))
+    assert [run.run_id for run in read_runs(path)] == ["a", "b"]
+    assert "line 2" in caplog.text

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmbatch_assets.adapters.tables.exporters import EXPORTERS, Line, exporting
+from llmbatch_assets.adapters.tables.export_file import ExportRow
+from llmbatch_assets.adapters.tables.exporters import EXPORTERS, exporting
 from llmbatch_assets.adapters.tables.readers import read_table
 from llmbatch_assets.domain.export.columns import EXPORT_MARK, Column, Record, cells
 from llmbatch_assets.domain.parameters import Input
@@ -56,7 +57,7 @@ def export_file(
     changes: dict[str, Counter[str]] = {}
     with exporting({file_format: path}, columns, changes, **{"escape_formulas": False} | settings) as put:
         for one in records:
-            put([Line(one, cells(one, columns))])
+            put([ExportRow(one, cells(one, columns))])
     return changes[file_format]
 
 
@@ -164,13 +165,13 @@ def test_half_of_a_surrogate_pair_is_written_out_where_no_escape_of_the_format_h
 
 def write_badly(paths: dict[str, Path]) -> None:
     with exporting(paths, columns_of(1), {}, escape_formulas=True) as put:
-        put([Line(record("c"), ["c"]), Line(record(object()), ["c"])])
+        put([ExportRow(record("c"), ["c"]), ExportRow(record(object()), ["c"])])
 
 
 def test_all_formats_are_written_at_once_or_none_is(tmp_path: Path) -> None:
     paths = {name: tmp_path / f"output.{name}" for name in EXPORTERS}
     with exporting(paths, columns_of(1), {}, escape_formulas=True) as put:
-        put([Line(record("a"), ["a"]), Line(record("b"), ["b"])])
+        put([ExportRow(record("a"), ["a"]), ExportRow(record("b"), ["b"])])
     assert [read_back(path) for path in paths.values()] == [[["a"], ["b"]]] * len(paths)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(TypeError):

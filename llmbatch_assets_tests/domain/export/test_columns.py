@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.export.columns import Column, Record, cell_text, cells, export_columns
-from llmbatch_assets.domain.export.fields import OutputField
+from llmbatch_assets.domain.export.columns import Column, OutputField, Record, cell_text, cells, export_columns
 from llmbatch_assets_tests.domain.strategies import JSON, quick
 
 # Names as tables and models have them, among them those of our own columns.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from llmbatch_assets.domain.export.fields import OutputField, OutputSchema
+from llmbatch_assets.domain.export.columns import OutputField, OutputSchema
 
 
 class Place(BaseModel):

@@ -6,32 +6,37 @@ from typing import Any
 
 import pytest
 
-from llmbatch_assets.domain.export.columns import export_columns
-from llmbatch_assets.domain.export.fields import OutputField
+from llmbatch_assets.domain.export.columns import OutputField, export_columns
 from llmbatch_assets.domain.export.manifest import (
+    ExportManifest,
+    ExportMeta,
+    column_list,
     export_counts,
-    export_manifest,
-    is_worth_keeping,
+    export_notes,
+    has_model_records,
     preview,
-    told_of_export,
 )
 
 
 def manifest(
     items: dict[str, int], lines: dict[str, int], changes: dict[str, dict[str, int]], *set_aside: str
-) -> dict[str, Any]:
-    columns = export_columns(["id"], [OutputField(("id",), "integer")])
-    files = {"psv": "o.psv"}
-    return export_manifest(
-        columns, files, "left.csv", export_counts(items, lines), changes, set_aside, {"provider": "openai"}
+) -> ExportManifest:
+    return ExportManifest(
+        meta=ExportMeta(generated_at_utc="now", provider="openai"),
+        columns=column_list(export_columns(["id"], [OutputField(("id",), "integer")])),
+        counts=export_counts(items, lines),
+        changes=changes,
+        files={"psv": "o.psv"},
+        not_exported_file="left.csv",
+        set_aside_files=list(set_aside),
     )
 
 
 def test_the_manifest_says_where_each_column_comes_from_and_what_it_holds() -> None:
     made = manifest(
-        {"exported": 3, "missing": 1}, {"exported": 3, "missing": 1}, {"csv": {"formulas_escaped": 2}, "psv": {}}
-    )
-    assert made["meta"] == {"pipeline": 5, "provider": "openai"}
+        {"exported": 3, "missing": 1}, {"exported": 3, "missing": 1}, {"csv": {"formulas_escaped": 2}}
+    ).model_dump()
+    assert made["meta"] == {"pipeline": 5, "generated_at_utc": "now", "provider": "openai"}
     assert made["files"] == {"psv": "o.psv"}
     assert made["not_exported_file"] == "left.csv"
     assert made["changes"] == {"csv": {"formulas_escaped": 2}}
@@ -47,9 +52,9 @@ def test_counts_add_up() -> None:
 
 
 def test_what_a_user_should_know_is_told_and_nothing_else() -> None:
-    assert told_of_export(manifest({"exported": 1}, {"exported": 1}, {"csv": {"formulas_escaped": 1}})) == []
+    assert export_notes(manifest({"exported": 1}, {"exported": 1}, {"csv": {"formulas_escaped": 1}})) == []
     made = manifest({"failed": 2}, {"failed": 2}, {"xlsx": {"cut_at_32767_characters": 3}}, "output_earlier.csv")
-    missing, cut, aside = told_of_export(made)
+    missing, cut, aside = export_notes(made)
     assert missing == "not exported: 2 failed items; see left.csv"
     assert (cut[:15], cut[-3:]) == ("xlsx: cells cut", ": 3")
     assert "output_earlier.csv" in aside
@@ -64,8 +69,8 @@ def test_what_a_user_should_know_is_told_and_nothing_else() -> None:
         ({"counts": {"n_records": 2}, "meta": {"provider": "openai"}}, True),
     ],
 )
-def test_an_export_with_records_of_a_model_is_worth_keeping(before: dict[str, Any], expected: bool) -> None:
-    assert is_worth_keeping(before) is expected
+def test_an_export_with_records_of_a_model_has_model_records(before: dict[str, Any], expected: bool) -> None:
+    assert has_model_records(before) is expected
 
 
 def test_the_preview_has_no_effect_on_the_page_that_shows_it() -> None:

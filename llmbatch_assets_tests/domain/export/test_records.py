@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch_assets.domain.export.columns import Record
-from llmbatch_assets.domain.export.not_exported import LeftOut, OlderOutput, Standing
-from llmbatch_assets.domain.export.records import Entry, Join, entries
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.export.join import Join
+from llmbatch_assets.domain.export.records import Entry, ItemOutcome, NotExported, OutdatedOutput, entries
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets_tests.domain.strategies import (
@@ -33,7 +33,7 @@ EXPLODE = {"list": "answers", "item_key": "row", "input_column": "id"}
 def planned(mode: str, table: Snapshot = TABLE, **blocks: Any) -> tuple[Join, list[WorkItem]]:
     grouping = ROW_MODES[mode] | blocks.pop("grouping", {})
     read = parameters(grouping=grouping, **blocks)
-    return Join.of(table, read), make_plan(table, read).items
+    return Join.of(table, read), plan_work(table, read).items
 
 
 def joined(mode: str, parsed: Mapping[str, Any] | None = None, table: Snapshot = TABLE, **blocks: Any) -> list[Entry]:
@@ -42,15 +42,15 @@ def joined(mode: str, parsed: Mapping[str, Any] | None = None, table: Snapshot =
     # The artifacts are of a day on which the rows stood elsewhere.
     old = [replace(item, row_index=99, group_key="old", partition_key="old") for item in items]
     outputs = [make_output(then, {"of": then.work_id} if parsed is None else parsed) for then in old]
-    return list(entries(join, map(Standing, items, outputs)))
+    return list(entries(join, map(ItemOutcome, items, outputs)))
 
 
 def records(found: Sequence[Entry]) -> list[Record]:
-    return [entry for entry in found if not isinstance(entry, LeftOut)]
+    return [entry for entry in found if not isinstance(entry, NotExported)]
 
 
-def left_out(found: Sequence[Entry]) -> list[LeftOut]:
-    return [entry for entry in found if isinstance(entry, LeftOut)]
+def left_out(found: Sequence[Entry]) -> list[NotExported]:
+    return [entry for entry in found if isinstance(entry, NotExported)]
 
 
 # Rows.
@@ -92,14 +92,14 @@ def test_every_row_is_a_record_or_left_out_once(
         outputs={"group_rows": group_rows},
     )
     found = list(entries(join, map(standing, items, states)))
-    rows = [one.row_index if isinstance(one, LeftOut) else one["meta"]["row_index"] for one in found]
-    if join.way == "one":
+    rows = [one.row_index if isinstance(one, NotExported) else one["meta"]["row_index"] for one in found]
+    if join.mode == "one":
         assert len([row for row in rows if row is None]) == len(items)
         assert len(left_out(found)) == sum(state != "accepted" for state in states[: len(items)]) + n_beyond(items)
         return
     assert set(rows) == {0, 1, 2, 3}
     assert len(rows) == 4
-    assert join.way != "rows" or rows == [0, 1, 2, 3]
+    assert join.mode != "rows" or rows == [0, 1, 2, 3]
     told = {one.state for one in left_out(found)} - {"row_beyond_cap"}
     assert told == {state for state in states[: len(items)] if state != "accepted"}
 
@@ -108,22 +108,22 @@ def n_beyond(items: Sequence[WorkItem]) -> int:
     return sum(item.meta["n_rows_total"] - item.meta["n_rows_used"] for item in items)
 
 
-def standing(item: WorkItem, state: str) -> Standing:
+def standing(item: WorkItem, state: str) -> ItemOutcome:
     match state:
         case "accepted":
-            return Standing(item, make_output(item))
+            return ItemOutcome(item, make_output(item))
         case "failed":
-            return Standing(item, failure=make_failure(item), failure_file="f.json")
+            return ItemOutcome(item, failure=make_failure(item), failure_file="f.json")
         case "outdated":
-            return Standing(item, older=OlderOutput("o.json", "model"))
-    return Standing(item)
+            return ItemOutcome(item, older=OutdatedOutput("o.json", "model"))
+    return ItemOutcome(item)
 
 
 def test_what_is_left_out_says_why_and_where_to_look() -> None:
     join, items = planned("row_output_with_group_context")
-    both = standing(items[0], "failed")._replace(older=OlderOutput("o.json", "model"))
-    failed, missing, outdated = entries(join, [both, Standing(items[1]), standing(items[2], "outdated")])
-    assert failed == LeftOut(
+    both = standing(items[0], "failed")._replace(older=OutdatedOutput("o.json", "model"))
+    failed, missing, outdated = entries(join, [both, ItemOutcome(items[1]), standing(items[2], "outdated")])
+    assert failed == NotExported(
         state="failed",
         partition_key=items[0].partition_key,
         work_id=items[0].work_id,
@@ -134,9 +134,9 @@ def test_what_is_left_out_says_why_and_where_to_look() -> None:
         failure_file="f.json",
         older_output_file="o.json",
     )
-    assert isinstance(missing, LeftOut)
+    assert isinstance(missing, NotExported)
     assert (missing.state, missing.row_index, missing.failure_file) == ("missing", 1, "")
-    assert isinstance(outdated, LeftOut)
+    assert isinstance(outdated, NotExported)
     assert (outdated.state, outdated.older_output_file) == ("outdated", "o.json")
     assert "another model" in outdated.message
 
@@ -178,7 +178,7 @@ def test_the_output_of_a_group_stands_beside_each_of_its_rows() -> None:
     assert not any("input_group_rows" in one for one in records(found))
 
 
-def exploded(elements: Any, ids: Sequence[str] = ("1", "2", "3")) -> tuple[list[tuple[Any, Any]], list[LeftOut]]:
+def exploded(elements: Any, ids: Sequence[str] = ("1", "2", "3")) -> tuple[list[tuple[Any, Any]], list[NotExported]]:
     """Records as row index and element of one group with rows of these ids, and what is left out."""
     table = snapshot([(name, "red", "") for name in ids])
     found = joined("group_output", {"answers": elements, "note": "n"}, table, outputs={"explode": EXPLODE})
@@ -235,7 +235,7 @@ def test_a_row_beyond_the_cap_is_matched_by_nothing() -> None:
 @pytest.mark.parametrize("outputs", [{"group_rows": "expand"}, {"explode": EXPLODE}])
 def test_without_an_output_every_row_of_the_group_is_listed(outputs: dict[str, Any]) -> None:
     join, items = planned("group_output", outputs=outputs)
-    found = list(entries(join, [standing(items[0], "failed"), Standing(items[1])]))
+    found = list(entries(join, [standing(items[0], "failed"), ItemOutcome(items[1])]))
     assert [(one.state, one.row_index) for one in left_out(found)] == [
         ("failed", 0),
         ("failed", 2),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch_assets.domain.items.context import RowRenderer, limit, shown_columns
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.parameters import Context
 from llmbatch_assets.domain.text import CUT_MARK
 from llmbatch_assets.errors import ConfigError
@@ -47,7 +47,7 @@ def rendered(row: dict[str, str], **changes: Any) -> str:
 def test_an_excluded_column_is_never_seen(mode: str, context: dict[str, Any]) -> None:
     rows = snapshot([("1", "red", "SECRET"), ("2", "red", "SECRET")])
     with contextlib.suppress(ConfigError):
-        plan = make_plan(rows, parameters(grouping=ROW_MODES[mode], context=context))
+        plan = plan_work(rows, parameters(grouping=ROW_MODES[mode], context=context))
         assert "SECRET" not in repr(plan)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch_assets.domain.canonical import sha1_text
-from llmbatch_assets.domain.items.grouping import GROUPINGS, make_plan
+from llmbatch_assets.domain.items.grouping import GROUPINGS, plan_work
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan, work_items_of
 from llmbatch_assets.domain.parameters import Input
@@ -33,7 +33,7 @@ TABLE = (
 def plan(mode: str, rows: Rows, **blocks: dict[str, Any]) -> WorkPlan:
     """The plan of a table in a mode."""
     grouping = ROW_MODES[mode] | blocks.pop("grouping", {})
-    return make_plan(snapshot(rows), parameters(grouping=grouping, **blocks))
+    return plan_work(snapshot(rows), parameters(grouping=grouping, **blocks))
 
 
 def groups_of(rows: Rows) -> dict[str, list[int]]:
@@ -282,7 +282,7 @@ def test_an_empty_table_is_no_work(mode: str) -> None:
 @pytest.mark.parametrize("mode", GROUPINGS)
 def test_the_artifact_of_the_items_says_how_they_were_made(mode: str) -> None:
     read = parameters(grouping=ROW_MODES[mode])
-    made = make_plan(snapshot(TABLE), read)
+    made = plan_work(snapshot(TABLE), read)
     kept = work_items_of(made, read, "pipeline3_group_contexts.json")
     shared = mode == "row_output_with_group_context"
     assert kept.meta == {
@@ -313,4 +313,4 @@ def test_a_column_is_found_however_its_accents_are_typed() -> None:
     composed, typed = "Cat\u00e9gorie", "Cate\u0301gorie"
     taken = take_snapshot(RawTable([composed], [["x"]], "csv"), "t.csv", Input())
     settings = parameters(grouping={"enabled": True, "column": typed}, context={"columns": {"include": [typed]}})
-    assert [item.group_key for item in make_plan(taken, settings).items] == ["x"]
+    assert [item.group_key for item in plan_work(taken, settings).items] == ["x"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import partition_key
 from llmbatch_assets.domain.items.preview import LARGEST_CONTEXTS, PREVIEW_ITEMS, SHOWN_CHARS, facts, preview, savings
 from llmbatch_assets.domain.items.work import WorkPlan
@@ -21,7 +21,7 @@ LINE = re.compile(r"\| \d* \| `[^`|]+` \| \d+ \| (`[^`|\n]+`)? \|")
 
 
 def plan(mode: str, **blocks: Any) -> WorkPlan:
-    return make_plan(snapshot(ROWS), parameters(grouping=ROW_MODES[mode] | blocks.pop("grouping", {}), **blocks))
+    return plan_work(snapshot(ROWS), parameters(grouping=ROW_MODES[mode] | blocks.pop("grouping", {}), **blocks))
 
 
 def bytes_of(texts: list[str]) -> int:
@@ -92,7 +92,7 @@ def test_nothing_saves_nothing() -> None:
 
 def test_a_context_of_many_items_saves_nearly_all() -> None:
     text = "long " * 2_000
-    one = make_plan(
+    one = plan_work(
         snapshot([(str(number), "red", text if number == 0 else "") for number in range(100)]),
         parameters(grouping=ROW_MODES["row_output_with_group_context"]),
     )

@@ -12,7 +12,7 @@ from llmbatch_assets.domain.plan.rerun_reasons import (
     Reason,
     Traces,
     changes_between,
-    counted,
+    count_reasons,
     together,
     trace_of,
 )
@@ -79,5 +79,5 @@ def test_reasons_are_counted_the_most_frequent_first_and_always_in_one_order() -
     both = together("prompt_changed", "row_changed", "prompt_changed")
     assert both == ("row_changed", "prompt_changed")
     several = {"a": ("new_row",), "b": both, "c": both, "d": ("forced",)}
-    assert counted(several) == [(both, 2), (("new_row",), 1), (("forced",), 1)]  # type: ignore[arg-type]  # literals
+    assert count_reasons(several) == [(both, 2), (("new_row",), 1), (("forced",), 1)]  # type: ignore[arg-type]  # literals
     assert all(LABELS.values())

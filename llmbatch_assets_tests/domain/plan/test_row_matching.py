@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from llmbatch_assets.domain.items.grouping import make_plan
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItem
@@ -28,7 +28,7 @@ def items_of(rows: Rows, label: str = "", mode: str = "") -> list[WorkItem]:
     }
     parameters = read_parameters(blocks)
     table = RawTable(["id", "team", "text"], rows, "csv")
-    return make_plan(take_snapshot(table, "t.csv", parameters.input), parameters).items
+    return plan_work(take_snapshot(table, "t.csv", parameters.input), parameters).items
 
 
 def artifact(item: WorkItem, at: str = "2026-01-01", **other: object) -> Former:

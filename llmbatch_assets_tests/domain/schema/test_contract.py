@@ -173,7 +173,7 @@ def test_the_only_model_that_is_no_part_of_another_is_the_output(source: str, me
     if meant is not None:
         assert candidates_of(source) == meant
         return
-    with pytest.raises(SchemaError, match="name the class of an output so"):
+    with pytest.raises(SchemaError, match="give the output class this name"):
         candidates_of(source)
 
 
@@ -182,7 +182,7 @@ def test_the_only_model_that_is_no_part_of_another_is_the_output(source: str, me
 
 def test_a_judge_without_its_class_is_told_how_to_write_one() -> None:
     assert models(LLMOutput, JudgeResult).judge().model is JudgeResult
-    with pytest.raises(SchemaError, match=r"class JudgeResult is needed.*Literal"):
+    with pytest.raises(SchemaError, match=r"class JudgeResult is needed, with.*Literal"):
         models(LLMOutput).judge()
 
 
@@ -236,17 +236,17 @@ def test_a_judge_that_can_say_what_is_read_from_it_is_taken(fields: str) -> None
         ("reasons: list[str]; score: int", "lacks verdict"),
         ("answer: str", "lacks reasons, score, verdict"),
         # Verdicts that can only be one thing, or that nobody could read: each output would be paid for and rejected.
-        ('reasons: list[str]; score: int; verdict: Literal["PASS"]', "verdict of another type"),
-        ('reasons: list[str]; score: int; verdict: Literal["pass", "fail"]', "verdict of another type"),
-        ('reasons: list[str]; score: int; verdict: Literal["good", "bad"]', "verdict of another type"),
-        ("reasons: list[str]; score: int; verdict: bool", "verdict of another type"),
-        ("reasons: list[str]; score: int; verdict: int", "verdict of another type"),
-        ("reasons: list[str]; score: int; passed: str", "passed of another type"),
-        ("reasons: list[str]; score: int; passed: Literal[True]", "passed of another type"),
+        ('reasons: list[str]; score: int; verdict: Literal["PASS"]', "wrong type for verdict"),
+        ('reasons: list[str]; score: int; verdict: Literal["pass", "fail"]', "wrong type for verdict"),
+        ('reasons: list[str]; score: int; verdict: Literal["good", "bad"]', "wrong type for verdict"),
+        ("reasons: list[str]; score: int; verdict: bool", "wrong type for verdict"),
+        ("reasons: list[str]; score: int; verdict: int", "wrong type for verdict"),
+        ("reasons: list[str]; score: int; passed: str", "wrong type for passed"),
+        ("reasons: list[str]; score: int; passed: Literal[True]", "wrong type for passed"),
         # What reading it would break on.
-        (f"reasons: int; score: int; verdict: {WORDS}", "reasons of another type"),
-        (f"reasons: dict[str, str]; score: int; verdict: {WORDS}", "reasons of another type"),
-        (f"reasons: list[str]; score: str; verdict: {WORDS}", "score of another type"),
+        (f"reasons: int; score: int; verdict: {WORDS}", "wrong type for reasons"),
+        (f"reasons: dict[str, str]; score: int; verdict: {WORDS}", "wrong type for reasons"),
+        (f"reasons: list[str]; score: str; verdict: {WORDS}", "wrong type for score"),
     ],
 )
 def test_a_judge_that_cannot_is_refused_before_it_is_asked(fields: str, told: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.adapters.schema_module import load_source
 from llmbatch_assets.domain.schema.contract import Contract
-from llmbatch_assets.domain.schema.json_schema import LARGEST_WRITTEN_OUT, strict_form, written_out
+from llmbatch_assets.domain.schema.json_schema import LARGEST_INLINED, inline_definitions, strict_form
 from llmbatch_assets.errors import AnswerError
 from llmbatch_assets_tests.domain.strategies import JSON, quick
 from llmbatch_assets_tests.schema_corpus import LEGITIMATE, Module
@@ -343,7 +343,7 @@ def test_models_that_use_each_other_many_times_do_not_flood_the_prompt() -> None
         for level in range(10)
     )
     contract = contract_of("top: L0", f"{levels}class L10(BaseModel):\n    end: str\n\n\n")
-    assert len(contract.text) < 200 * LARGEST_WRITTEN_OUT
+    assert len(contract.text) < 200 * LARGEST_INLINED
     assert contract.json_schema["$defs"]
 
 
@@ -373,4 +373,4 @@ def test_a_field_named_like_a_keyword_is_a_field(name: str) -> None:
 
 def test_a_schema_without_definitions_is_left_as_it_is() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
-    assert written_out(schema) == schema
+    assert inline_definitions(schema) == schema

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, HttpUrl, create_model
 
 from llmbatch_assets.domain.schema.contract import Contract
-from llmbatch_assets.domain.schema.offline_answer import made_up
+from llmbatch_assets.domain.schema.offline_answer import offline_answer
 from llmbatch_assets.domain.verdict import read_verdict
 from llmbatch_assets_tests.domain.strategies import quick
 
@@ -105,17 +105,17 @@ def contract_of(**fields: Any) -> Contract:
 
 @pytest.mark.parametrize("kind", TYPES, ids=str)
 @pytest.mark.parametrize("name", ["value", "score"])
-def test_a_made_up_value_is_valid_whatever_its_type(kind: Any, name: str) -> None:
+def test_an_offline_value_is_valid_whatever_its_type(kind: Any, name: str) -> None:
     contract = contract_of(**{name: kind})
     for seed in SEEDS:
-        assert set(contract.validate(made_up(contract.json_schema, seed))) == {name}
+        assert set(contract.validate(offline_answer(contract.json_schema, seed))) == {name}
 
 
 @pytest.mark.parametrize("model", [Node, Leafless, JudgeResult])
-def test_a_made_up_object_is_valid_and_of_a_size_that_one_can_look_at(model: type[BaseModel]) -> None:
+def test_an_offline_object_is_valid_and_of_readable_size(model: type[BaseModel]) -> None:
     contract = Contract.of(model)
     for seed in SEEDS[:2]:
-        answer = made_up(contract.json_schema, seed)
+        answer = offline_answer(contract.json_schema, seed)
         contract.validate(answer)
         assert len(json.dumps(answer)) < 200_000
 
@@ -133,7 +133,7 @@ class Wide(BaseModel):
 
 def test_what_can_grow_without_end_stays_of_a_size_that_one_can_look_at() -> None:
     contract = Contract.of(Wide)
-    answer = made_up(contract.json_schema, "seed")
+    answer = offline_answer(contract.json_schema, "seed")
     contract.validate(answer)
     assert len(json.dumps(answer)) < 200_000
 
@@ -144,26 +144,26 @@ def test_what_can_only_be_enormous_is_not_made() -> None:
         schema = {"type": "object", "properties": dict.fromkeys("abcd", schema), "required": list("abcd")}
     for enormous in (schema, {"type": "array", "minItems": 10**9}, {"type": "string", "minLength": 10**9}):
         with pytest.raises(OverflowError, match="more than"):
-            made_up(enormous, "seed")
+            offline_answer(enormous, "seed")
 
 
 @quick
 @given(st.text())
 def test_the_same_question_has_the_same_answer(seed: str) -> None:
     schema = JudgeResult.model_json_schema()
-    assert made_up(schema, seed) == made_up(schema, seed)
+    assert offline_answer(schema, seed) == offline_answer(schema, seed)
 
 
 def test_other_questions_have_other_answers() -> None:
     schema = contract_of(text=str, number=int).json_schema
-    assert len({json.dumps(made_up(schema, seed)) for seed in SEEDS}) > len(SEEDS) // 2
+    assert len({json.dumps(offline_answer(schema, seed)) for seed in SEEDS}) > len(SEEDS) // 2
 
 
 def test_a_choice_is_not_always_the_first() -> None:
     schema = contract_of(mood=Literal["a", "b", "c"]).json_schema
-    assert {made_up(schema, seed)["mood"] for seed in SEEDS} == {"a", "b", "c"}
+    assert {offline_answer(schema, seed)["mood"] for seed in SEEDS} == {"a", "b", "c"}
 
 
-def test_a_made_up_judge_lets_everything_pass_so_that_a_dry_run_reaches_the_end() -> None:
+def test_the_offline_judge_accepts_everything_so_that_a_dry_run_reaches_the_end() -> None:
     for seed in SEEDS:
-        assert read_verdict(made_up(JudgeResult.model_json_schema(), seed), 100).accepted
+        assert read_verdict(offline_answer(JudgeResult.model_json_schema(), seed), 100).accepted

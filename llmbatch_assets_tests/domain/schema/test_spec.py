@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.domain.schema.spec import (
-    WIDEST_LINE,
+    MAX_LINE_CHARS,
     FieldSpec,
     ModelSpec,
     Name,
@@ -69,7 +69,7 @@ def test_a_rendering_is_formatted(tmp_path: Path) -> None:
             spec = parse_schema(module.source.decode().removeprefix("\ufeff"), "s.py")
             (tmp_path / f"{module.name}.py").write_text(render_schema(spec), encoding="utf-8")
     for command in (["format", "--diff"], ["check", "--select", "E,F,I,W"]):
-        options = [*command, "--isolated", "--no-cache", "--line-length", str(WIDEST_LINE), str(tmp_path)]
+        options = [*command, "--isolated", "--no-cache", "--line-length", str(MAX_LINE_CHARS), str(tmp_path)]
         found = subprocess.run([sys.executable, "-m", "ruff", *options], capture_output=True, text=True, check=False)
         assert found.returncode == 0, found.stdout + found.stderr
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from dagster._serdes import serialize_value
 
-from llmbatch_assets.adapters.files.durable import command_of, framed
+from llmbatch_assets.adapters.files.pipe import child_command, pack_frame
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
 from llmbatch_assets.resources.events import event_process, partition_events
@@ -300,8 +300,8 @@ def test_a_process_whose_input_ends_in_the_middle_of_a_group_ends_without_a_word
     # As when the other process is killed: what is larger than a pipe gets there in pieces.
     rig = Rig(instance)
     rig.process.close()
-    told = framed((serialize_value(instance.get_ref()), rig.teller)) + framed([rig.event(0)])[:-1]
-    ended = subprocess.run(command_of(event_process.__name__), input=told, capture_output=True, check=True)
+    told = pack_frame((serialize_value(instance.get_ref()), rig.teller)) + pack_frame([rig.event(0)])[:-1]
+    ended = subprocess.run(child_command(event_process.__name__), input=told, capture_output=True, check=True)
     assert (ended.stdout, ended.stderr) == (b"", b"")
     assert made_in(instance) == set()
 

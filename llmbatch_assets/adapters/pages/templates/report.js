@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  // The order of the fields is that of ItemRow.
+  // The field order of ItemRow.
   const [KEY, ROW, GROUP, END, CAUSE, ATTEMPTS, SCORE, TOKENS, COST, TEXT, REASONS, CONTEXT, ARTIFACT] = Array(13).keys();
   const ENDS = { accepted: "accepted", failed: "failed", missing: "not attempted" };
   const MANY_GROUPS = 300;
@@ -9,12 +9,12 @@
   const body = table.tBodies[0];
   const controls = { search: byId("search"), end: byId("end"), group: byId("group"), size: byId("size") };
   const rows = JSON.parse(byId("rows").textContent);
-  const words = new Array(rows.length);
+  const texts = new Array(rows.length);
   let found = rows.map((_, index) => index);
   let sorted = { field: null, down: false };
   let page = 0;
 
-  // Texts of tables and models become text nodes, and nothing else.
+  // Text from tables and models must only become text nodes.
   function element(name, text, className) {
     const made = document.createElement(name);
     if (text !== undefined) made.textContent = text;
@@ -28,10 +28,10 @@
     select.append(made);
   }
 
-  function wordsOf(index) {
+  function textOf(index) {
     const row = rows[index];
-    words[index] ??= [KEY, GROUP, CAUSE, TEXT, REASONS, CONTEXT].map((field) => row[field]).join("\n").toLowerCase();
-    return words[index];
+    texts[index] ??= [KEY, GROUP, CAUSE, TEXT, REASONS, CONTEXT].map((field) => row[field]).join("\n").toLowerCase();
+    return texts[index];
   }
 
   function endOf(row) {
@@ -51,7 +51,7 @@
     }
   }
 
-  function compared(first, second) {
+  function compare(first, second) {
     const [one, other] = [rows[first][sorted.field], rows[second][sorted.field]];
     if (one === other) return first - second;
     if (one === null || one === "") return 1;
@@ -67,10 +67,10 @@
     rows.forEach((row, index) => {
       if (end && row[END] !== end && endOf(row) !== end) return;
       if (group && `=${row[GROUP]}` !== group) return;
-      if (terms.length && !terms.every((term) => wordsOf(index).includes(term))) return;
+      if (terms.length && !terms.every((term) => textOf(index).includes(term))) return;
       found.push(index);
     });
-    if (sorted.field !== null) found.sort(compared);
+    if (sorted.field !== null) found.sort(compare);
     page = 0;
     show();
   }
@@ -82,13 +82,13 @@
   function details(row) {
     const cell = element("td");
     cell.colSpan = table.tHead.rows[0].cells.length;
-    const named = { Output: TEXT, "The judge's reasons": REASONS, Input: CONTEXT };
+    const named = { Output: TEXT, "Judge's reasons": REASONS, Input: CONTEXT };
     for (const [name, field] of Object.entries(named)) {
-      if (row[field]) cell.append(element("h3", field === TEXT && row[END] === "failed" ? "Message" : name), element("pre", row[field]));
+      if (row[field]) cell.append(element("h3", field === TEXT && row[END] === "failed" ? "Error" : name), element("pre", row[field]));
     }
     const folder = row[END] === "failed" ? table.dataset.failures : table.dataset.outputs;
     if (row[ARTIFACT]) {
-      const line = element("p", "Whole artifact: ");
+      const line = element("p", "Full record (JSON): ");
       const name = element(folder ? "a" : "code", row[ARTIFACT]);
       if (folder) name.href = folder + encodeURIComponent(row[ARTIFACT]);
       line.append(name);
@@ -106,7 +106,7 @@
     else line.after(details(row));
   }
 
-  function drawn(row) {
+  function tableRow(row) {
     const line = element("tr");
     const key = element("td");
     const button = element("button", row[KEY]);
@@ -141,15 +141,15 @@
     page = Math.min(Math.max(0, page), pages - 1);
     const first = page * size;
     const shown = found.slice(first, first + size);
-    body.replaceChildren(...shown.map((index) => drawn(rows[index])));
-    const range = shown.length ? `${number(first + 1, 0)} to ${number(first + shown.length, 0)} of ` : "";
-    const all = found.length === rows.length ? "" : ` found, of ${number(rows.length, 0)} on this page`;
-    byId("status").textContent = `${range}${number(found.length, 0)} items${all}`;
+    body.replaceChildren(...shown.map((index) => tableRow(rows[index])));
+    const all = found.length === rows.length ? "" : ` of ${number(rows.length, 0)}`;
+    const range = pages > 1 ? `, showing ${number(first + 1, 0)} to ${number(first + shown.length, 0)}` : "";
+    byId("status").textContent = `${number(found.length, 0)}${all} items${range}`;
     byId("first").disabled = byId("previous").disabled = page === 0;
     byId("next").disabled = byId("last").disabled = page === pages - 1;
   }
 
-  function turn(id, target) {
+  function goTo(id, target) {
     byId(id).addEventListener("click", () => {
       page = target();
       show();
@@ -164,18 +164,18 @@
     filter();
   }
 
-  let waiting;
+  let timer;
   controls.search.addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(filter, 120);
+    clearTimeout(timer);
+    timer = setTimeout(filter, 120);
   });
   controls.end.addEventListener("change", filter);
   controls.group.addEventListener("change", filter);
   controls.size.addEventListener("change", filter);
-  turn("first", () => 0);
-  turn("previous", () => page - 1);
-  turn("next", () => page + 1);
-  turn("last", () => Infinity);
+  goTo("first", () => 0);
+  goTo("previous", () => page - 1);
+  goTo("next", () => page + 1);
+  goTo("last", () => Infinity);
   for (const heading of table.tHead.rows[0].cells) heading.querySelector("button").addEventListener("click", () => sortBy(heading));
   fillFilters();
   filter();

@@ -7,7 +7,7 @@ import httpx2
 import openai
 import pytest
 
-from llmbatch_assets.adapters.providers.faults import fault_of_status, read_completion
+from llmbatch_assets.adapters.providers.responses import error_of_status, read_completion
 from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
@@ -109,26 +109,26 @@ def read(body: Any) -> Any:
     ],
 )
 def test_a_refusal_says_who_can_help(refused: openai.APIStatusError, kind: type[ProviderError], cause: str) -> None:
-    fault = fault_of_status(refused)
+    fault = error_of_status(refused)
     assert (type(fault), fault.cause) == (kind, cause)
 
 
 def test_the_provider_is_quoted_and_cut() -> None:
-    assert "HTTP 400: no such thing" in str(fault_of_status(refusal(400, error("no such thing"))))
-    assert "<html>" in str(fault_of_status(refusal(502, b"<html>Bad Gateway</html>")))
-    assert "no message" in str(fault_of_status(refusal(500, b"")))
-    assert len(str(fault_of_status(refusal(400, error("x" * 100_000))))) < 1_000
+    assert "HTTP 400: no such thing" in str(error_of_status(refusal(400, error("no such thing"))))
+    assert "<html>" in str(error_of_status(refusal(502, b"<html>Bad Gateway</html>")))
+    assert "no message" in str(error_of_status(refusal(500, b"")))
+    assert len(str(error_of_status(refusal(400, error("x" * 100_000))))) < 1_000
 
 
 def test_what_no_terminal_and_no_file_should_be_handed_is_written_out() -> None:
     told, shown = "no\ud800 \x1b[31mway\x00\u202e\nthere", "no\\ud800 \\x1b[31mway\\x00\\u202e\nthere"
-    assert shown in str(fault_of_status(refusal(400, error(told))))
+    assert shown in str(error_of_status(refusal(400, error(told))))
     for body in (choice(refusal=told), {"error": {"message": told}}, choice(content=[told])):
         with pytest.raises(ProviderError) as caught:
             read(body)
         str(caught.value).encode()
         assert "\x1b" not in str(caught.value)
-    assert fault_of_status(refusal(500, error(), **{"x-request-id": "r\x7f"})).request_id == "r\\x7f"
+    assert error_of_status(refusal(500, error(), **{"x-request-id": "r\x7f"})).request_id == "r\\x7f"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_what_no_terminal_and_no_file_should_be_handed_is_written_out() -> None:
 )
 @pytest.mark.parametrize("status", [429, 503])
 def test_the_time_that_a_server_names_is_passed_on(status: int, told: str, seconds: float | None) -> None:
-    fault = fault_of_status(refusal(status, error(), **{"retry-after": told}))
+    fault = error_of_status(refusal(status, error(), **{"retry-after": told}))
     assert isinstance(fault, TransientError)
     assert fault.retry_after == seconds
 
@@ -147,7 +147,7 @@ def test_the_time_that_a_server_names_is_passed_on(status: int, told: str, secon
     [("250", 0.25), ("0", 0.0), ("-1", 0.0), ("soon", 7.0), ("inf", 7.0), ("", 7.0)],
 )
 def test_a_time_in_milliseconds_comes_first_where_it_is_one(told: str, seconds: float) -> None:
-    fault = fault_of_status(refusal(429, error(), **{"retry-after-ms": told, "retry-after": "7"}))
+    fault = error_of_status(refusal(429, error(), **{"retry-after-ms": told, "retry-after": "7"}))
     assert isinstance(fault, TransientError)
     assert fault.retry_after == seconds
 
@@ -165,15 +165,15 @@ def test_a_time_in_milliseconds_comes_first_where_it_is_one(told: str, seconds: 
     ],
 )
 def test_an_odd_time_breaks_nothing(told: str) -> None:
-    fault = fault_of_status(refusal(503, error(), **{"retry-after": told}))
+    fault = error_of_status(refusal(503, error(), **{"retry-after": told}))
     assert isinstance(fault, TransientError)
     assert fault.retry_after is None
 
 
 @pytest.mark.parametrize("status", [500, 400, 401])
 def test_a_fault_names_the_request_that_it_is_about(status: int) -> None:
-    assert fault_of_status(refusal(status, error(), **{"x-request-id": "req-7"})).request_id == "req-7"
-    assert fault_of_status(refusal(status, error())).request_id == ""
+    assert error_of_status(refusal(status, error(), **{"x-request-id": "req-7"})).request_id == "req-7"
+    assert error_of_status(refusal(status, error())).request_id == ""
 
 
 def test_what_stops_a_run_says_what_to_do() -> None:
@@ -184,17 +184,17 @@ def test_what_stops_a_run_says_what_to_do() -> None:
         307: "correct llm.base_url",
     }
     for status, advice in told.items():
-        assert advice in str(fault_of_status(refusal(status, error("told"))))
+        assert advice in str(error_of_status(refusal(status, error("told"))))
 
 
 def test_without_a_named_time_there_is_none() -> None:
-    fault = fault_of_status(refusal(429, error()))
+    fault = error_of_status(refusal(429, error()))
     assert isinstance(fault, TransientError)
     assert fault.retry_after is None
 
 
 def test_a_time_that_is_no_number_is_none() -> None:
-    fault = fault_of_status(refusal(429, error(), **{"retry-after": "nan"}))
+    fault = error_of_status(refusal(429, error(), **{"retry-after": "nan"}))
     assert isinstance(fault, TransientError)
     assert fault.retry_after is None
 

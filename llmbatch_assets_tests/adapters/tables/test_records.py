@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from llmbatch_assets.adapters.tables.given_table import given_table
+from llmbatch_assets.adapters.tables.records import table_from_asset
 from llmbatch_assets.domain.items.table import take_snapshot
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.errors import TableError
@@ -27,20 +27,20 @@ ROWS = [
 
 @pytest.mark.parametrize("made", [list, pd.DataFrame, pa.Table.from_pylist])
 def test_data_frames_arrow_tables_and_records_are_tables(made: Callable[[Any], Any]) -> None:
-    snapshot = take_snapshot(given_table(made(RECORDS), "asset a"), "asset a", Input())
+    snapshot = take_snapshot(table_from_asset(made(RECORDS), "asset a"), "asset a", Input())
     assert snapshot.columns == ["id", "name", "born", "score"]
     assert [{**row, "born": row["born"].removesuffix("T00:00:00")} for row in snapshot.rows] == ROWS
     assert snapshot.meta["input_format"] == "asset"
 
 
 def test_a_column_that_some_records_lack_is_nothing_there() -> None:
-    snapshot = take_snapshot(given_table([{"a": 1}, {"b": 2}], "asset a"), "asset a", Input())
+    snapshot = take_snapshot(table_from_asset([{"a": 1}, {"b": 2}], "asset a"), "asset a", Input())
     assert snapshot.rows == [{"a": "1", "b": ""}, {"a": "", "b": "2"}]
 
 
 @pytest.mark.parametrize(
-    ("value", "problem"), [(7, "asset a gives int"), ("text", "gives str"), ([1], "record 1 is int")]
+    ("value", "problem"), [(7, "asset a returns int"), ("text", "returns str"), ([1], "record 1 is int")]
 )
 def test_what_is_no_table_is_refused(value: Any, problem: str) -> None:
     with pytest.raises(TableError, match=problem):
-        given_table(value, "asset a")
+        table_from_asset(value, "asset a")

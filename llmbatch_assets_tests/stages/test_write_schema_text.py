@@ -9,7 +9,7 @@ import pytest
 
 from llmbatch_assets.errors import SchemaError
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.schema_files import archive, ensure_schema_txt, replace_schema_py
+from llmbatch_assets.stages.write_schema import archive, ensure_schema_txt, replace_schema_py
 from llmbatch_assets_tests.project import SCHEMA, Project, make_project, settings
 
 
@@ -30,7 +30,7 @@ def archived(project: Project) -> list[str]:
 def test_the_text_is_written_where_it_is_missing(home: Project) -> None:
     done = ensure_schema_txt(batch_of(home))
     assert done.written
-    assert "schema/llm_schema.txt" in done.told
+    assert "schema/llm_schema.txt" in done.message
     assert set(home.json("schema/llm_schema.txt")["models"]) == {"LLMOutput", "JudgeResult"}
     assert archived(home) == []
 
@@ -56,7 +56,7 @@ def test_a_text_that_does_not_match_is_archived_and_replaced(home: Project, old:
     home.write("schema/llm_schema.txt", old)
     done = ensure_schema_txt(batch_of(home))
     assert done.written
-    assert re.search(r"the old one is archived/llm_schema_\d{8}_\d{6}\.txt", done.told)
+    assert re.search(r"archived the previous one as archived/llm_schema_\d{8}_\d{6}\.txt", done.message)
     assert archived(home) == [old]
     assert json.loads(home.path("schema/llm_schema.txt").read_text())["title"] == "LLM Schema"
 

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llmbatch_assets.adapters.tables.parquet_export import GROUP_ROWS, ParquetTable
-from llmbatch_assets.domain.export.columns import Column
-from llmbatch_assets.domain.export.fields import ColumnType
+from llmbatch_assets.adapters.tables.parquet import BATCH_ROWS, ParquetTableWriter
+from llmbatch_assets.domain.export.columns import Column, ColumnType
 
 TYPES: dict[ColumnType, Any] = {
     "string": pa.string(),
@@ -27,7 +26,7 @@ TYPES: dict[ColumnType, Any] = {
 def written(columns: Sequence[ColumnType], *chunks: Sequence[Sequence[Any]]) -> tuple[pa.Table, Counter[str], bytes]:
     file, changes = io.BytesIO(), Counter[str]()
     named = [Column(f"c{place}", "parsed", (), kind) for place, kind in enumerate(columns)]
-    with ParquetTable(file, named, changes) as table:
+    with ParquetTableWriter(file, named, changes) as table:
         for chunk in chunks:
             table.add(chunk)
     return pq.read_table(io.BytesIO(file.getvalue())), changes, file.getvalue()
@@ -56,16 +55,16 @@ def test_a_column_with_a_value_that_does_not_fit_is_text_from_the_first_row_on(
     kind: ColumnType, value: Any, text: str
 ) -> None:
     fits: Any = {"integer": 7, "boolean": True}[kind]
-    rows = [[fits, 1]] * GROUP_ROWS
+    rows = [[fits, 1]] * BATCH_ROWS
     table, changes, _ = written([kind, "integer"], rows, [[value, 2]])
     assert [field.type for field in table.schema] == [pa.string(), pa.int64()]
     shown = {7: "7", True: "true"}[fits]
-    assert table.column(0).to_pylist() == [shown] * GROUP_ROWS + [text]
-    assert table.column(1).to_pylist() == [1] * GROUP_ROWS + [2]
+    assert table.column(0).to_pylist() == [shown] * BATCH_ROWS + [text]
+    assert table.column(1).to_pylist() == [1] * BATCH_ROWS + [2]
     assert changes == {"columns_as_text": 1}
 
 
 def test_the_same_rows_are_the_same_bytes_however_they_come() -> None:
-    rows = [[str(number), number] for number in range(GROUP_ROWS)]
+    rows = [[str(number), number] for number in range(BATCH_ROWS)]
     together, apart = written(["string", "integer"], rows), written(["string", "integer"], rows[:10], rows[10:])
     assert together[2] == apart[2]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch_assets.adapters.tables.readers import read_table
-from llmbatch_assets.adapters.tables.workbook_export import MAX_CHARS, MAX_COLUMNS, Workbook
+from llmbatch_assets.adapters.tables.workbook import MAX_CHARS, MAX_COLUMNS, WorkbookWriter
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.text import CUT_MARK
 from llmbatch_assets.errors import ConfigError
@@ -42,7 +42,7 @@ MARKUP = [
 def written(rows: Sequence[Sequence[Any]], changes: Counter[str] | None = None, **limits: int) -> bytes:
     file = io.BytesIO()
     header = [f"c{place}" for place in range(len(rows[0]))]
-    with Workbook(file, header, Counter() if changes is None else changes, **limits) as workbook:
+    with WorkbookWriter(file, header, Counter() if changes is None else changes, **limits) as workbook:
         workbook.add(rows)
     return file.getvalue()
 
@@ -105,7 +105,7 @@ def test_rows_without_room_go_onto_further_sheets_and_are_told(tmp_path: Path) -
 
 def test_more_columns_than_a_sheet_has_are_refused() -> None:
     with pytest.raises(ConfigError, match="leave xlsx out"):
-        Workbook(io.BytesIO(), ["x"] * (MAX_COLUMNS + 1), Counter())
+        WorkbookWriter(io.BytesIO(), ["x"] * (MAX_COLUMNS + 1), Counter())
 
 
 def test_the_bytes_do_not_depend_on_time_and_zone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llmbatch_assets.domain.export.fields import ColumnType, OutputSchema
-from llmbatch_assets.domain.export.records import Join
-from llmbatch_assets.domain.export.settings import columns_of, export_warnings
+from llmbatch_assets.domain.export.columns import ColumnType, OutputSchema
+from llmbatch_assets.domain.export.join import Join, export_warnings
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.domain.strategies import ROW_MODES, parameters, snapshot
 
@@ -40,7 +39,7 @@ SCHEMA = OutputSchema(Output.model_json_schema(mode="serialization"))
 def named(mode: str, **outputs: Any) -> list[str]:
     """Where the columns are from, but for those that every export has."""
     join = Join.of(snapshot([]), parameters(grouping=ROW_MODES[mode], outputs=outputs))
-    columns = columns_of(join, SCHEMA, {}, flatten=False)
+    columns = join.columns(SCHEMA, {}, flatten=False)
     return [f"{one.name}={one.origin}" for one in columns if one.part not in ("meta", "judge")]
 
 
@@ -60,13 +59,13 @@ def test_a_group_has_its_column_and_each_row_all_columns(group_rows: str, n_inpu
     ("fields", "expected"), [(["passed", "score"], "judge.passed"), (["verdict", "ok"], "judge.verdict")]
 )
 def test_the_verdict_is_the_judges_own_field(fields: list[str], expected: str) -> None:
-    columns = columns_of(Join.of(snapshot([]), parameters()), SCHEMA, dict.fromkeys(fields, "string"), flatten=False)
+    columns = Join.of(snapshot([]), parameters()).columns(SCHEMA, dict.fromkeys(fields, "string"), flatten=False)
     assert [one.origin for one in columns if one.name == "judge_verdict"] == [expected]
 
 
 @pytest.mark.parametrize(("said", "expected"), [("integer", "integer"), ("number", "number"), ("json", "number")])
 def test_the_score_is_an_integer_where_the_judges_schema_says_so(said: ColumnType, expected: str) -> None:
-    columns = columns_of(Join.of(snapshot([]), parameters()), SCHEMA, {"score": said}, flatten=False)
+    columns = Join.of(snapshot([]), parameters()).columns(SCHEMA, {"score": said}, flatten=False)
     assert [one.type for one in columns if one.name == "judge_score"] == [expected]
 
 
@@ -74,8 +73,8 @@ def test_the_score_is_an_integer_where_the_judges_schema_says_so(said: ColumnTyp
     ("change", "told"),
     [
         ({"list": "answer"}, "outputs.explode.list: the output has no field 'answer'; it has: answers"),
-        ({"list": "words"}, "outputs.explode.list: 'words' is no list of objects"),
-        ({"list": "summary"}, "outputs.explode.list: 'summary' is no list of objects"),
+        ({"list": "words"}, "outputs.explode.list: 'words' is not a list of objects"),
+        ({"list": "summary"}, "outputs.explode.list: 'summary' is not a list of objects"),
         ({"item_key": "rows"}, "outputs.explode.item_key: the elements of 'answers' have no field 'rows'; it has: row"),
         ({"input_column": "ID"}, "outputs.explode.input_column: the table has no column 'ID'; it has: id"),
     ],

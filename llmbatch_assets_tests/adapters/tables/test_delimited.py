@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.export.formula import marked_twice, neutral, original
+from llmbatch_assets.adapters.tables.delimited import escape_formula, escape_marked_formula, unescape_formula
 from llmbatch_assets_tests.domain.strategies import EXOTIC, TEXTS, quick
 
 RUN = [
@@ -38,14 +38,14 @@ SHOWN = [
 
 @pytest.mark.parametrize("text", RUN)
 def test_what_would_run_is_marked(text: str) -> None:
-    assert neutral(text) == f"'{text}"
-    assert original(neutral(text)) == text
+    assert escape_formula(text) == f"'{text}"
+    assert unescape_formula(escape_formula(text)) == text
 
 
 @pytest.mark.parametrize("text", SHOWN)
 def test_what_would_be_shown_is_left_alone(text: str) -> None:
-    assert neutral(text) == text
-    assert original(text) == text
+    assert escape_formula(text) == text
+    assert unescape_formula(text) == text
 
 
 FORMULAS = st.lists(st.sampled_from(["'", "=", "-", "+", "@", "\t", "\n", " ", "1", "a", "(", "\uff1d"]), max_size=6)
@@ -54,15 +54,15 @@ FORMULAS = st.lists(st.sampled_from(["'", "=", "-", "+", "@", "\t", "\n", " ", "
 @quick
 @given(st.one_of(EXOTIC, TEXTS, FORMULAS.map("".join)))
 def test_every_text_comes_back_whether_formulas_are_escaped_or_not(text: str) -> None:
-    assert original(neutral(text)) == text
-    assert original(marked_twice(text)) == text
+    assert unescape_formula(escape_formula(text)) == text
+    assert unescape_formula(escape_marked_formula(text)) == text
 
 
 @pytest.mark.parametrize("text", ["=1", "+1", "- SUM(A1)", "-5", "text", "'text"])
 def test_unescaped_texts_stay_as_they_are(text: str) -> None:
-    assert marked_twice(text) == text
+    assert escape_marked_formula(text) == text
 
 
 def test_a_long_cell_is_looked_at_in_no_time() -> None:
     for text in ("'" * 100_000, "-" + " " * 100_000 + "(", "+1 " + "1" * 100_000 + "x", "- " + "a" * 100_000 + "("):
-        assert original(neutral(text)) == text
+        assert unescape_formula(escape_formula(text)) == text

@@ -1,0 +1,40 @@
+"""An export file that is being written, as all formats see it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
+
+from llmbatch_assets.domain.export.columns import Cell, Column, Record
+
+
+class ExportRow(NamedTuple):
+    """A record and the cells of its columns."""
+
+    record: Record
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class ExportFile:
+    """An open export file. ``changes`` counts the values that its format cannot hold unchanged, by kind of change."""
+
+    file: BinaryIO
+    columns: Sequence[Column]
+    escape_formulas: bool
+    changes: Counter[str]
+
+    @property
+    def header(self) -> list[str]:
+        return [column.name for column in self.columns]
+
+    def put(self, text: str) -> None:
+        """Write text. Lone surrogates, which UTF-8 cannot hold, are written as in JSON."""
+        self.file.write(text.encode("utf-8", "backslashreplace"))
+
+
+WriteRows = Callable[[Sequence[ExportRow]], None]
+Exporter = Callable[[ExportFile], AbstractContextManager[WriteRows]]

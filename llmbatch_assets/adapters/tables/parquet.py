@@ -1,0 +1,163 @@
+"""Parquet tables: reading, and exports with typed columns and the same bytes each time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from shutil import copyfileobj
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llmbatch_assets.domain.export.columns import Cell, Column, cell_text
+from llmbatch_assets.domain.items.table import RawTable
+from llmbatch_assets.errors import TableError
+
+BATCH_ROWS = 10_000
+
+
+def read_parquet(path: Path) -> RawTable:
+    """Read a Parquet file in batches."""
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path} cannot be read as Parquet: {error}") from None
+    return RawTable(file.schema_arrow.names, _rows(path, file), "parquet")
+
+
+def _rows(path: Path, file: pq.ParquetFile) -> Iterator[tuple[Any, ...]]:
+    try:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            columns = zip(batch.schema.names, batch.columns, strict=True)
+            yield from zip(*(_values(path, name, column) for name, column in columns), strict=True)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise TableError(f"{path} cannot be read as Parquet, it is damaged ({reason}); write it again") from None
+
+
+def _values(path: Path, name: str, column: pa.Array) -> list[Any]:
+    kind = column.type
+    if pa.types.is_temporal(kind) and getattr(kind, "unit", "") == "ns":
+        # The finest unit of Python's own times is a microsecond.
+        column = _without_nanoseconds(column)
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path}: column {name!r} holds text that is not UTF-8: {error.reason}") from None
+    except (ValueError, OverflowError) as error:
+        raise TableError(f"{path}: column {name!r} ({kind}) holds a value that cannot be read: {error}") from None
+
+
+def _without_nanoseconds(column: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        coarser = pa.timestamp("us", tz=kind.tz)
+    else:
+        coarser = pa.time64("us") if pa.types.is_time(kind) else pa.duration("us")
+    try:
+        return column.cast(coarser)
+    except pa.ArrowInvalid:
+        # Some values have nanoseconds. Arrow's text form keeps them.
+        return pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1)
+
+
+_TYPES = {
+    "string": pa.string(),
+    "json": pa.string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+}
+_PYTHON_TYPES: dict[Any, set[type]] = {
+    pa.int64(): {int, type(None)},
+    pa.float64(): {float, int, type(None)},
+    pa.bool_(): {bool, type(None)},
+}
+
+
+class ParquetTableWriter:
+    """Writes a Parquet file in groups of rows.
+
+    A column with a value that does not fit its type, such as an integer beyond 64 bits, becomes a string column from the
+    first row on, and ``changes`` counts it.
+    """
+
+    def __init__(self, file: BinaryIO, columns: Sequence[Column], changes: Counter[str]) -> None:
+        self._file = file
+        self._schema = pa.schema([(column.name, _TYPES[column.type]) for column in columns])
+        self._changes = changes
+        self._waiting: list[Sequence[Cell]] = []
+        self._n_files = 0
+
+    def __enter__(self) -> ParquetTableWriter:
+        self._folder = tempfile.TemporaryDirectory()
+        self._writer, self._path = self._open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._folder:
+            if kind is None:
+                self._flush()
+            self._writer.close()
+            if kind is None:
+                with self._path.open("rb") as written:
+                    copyfileobj(written, self._file)
+
+    def add(self, rows: Iterable[Sequence[Cell]]) -> None:
+        self._waiting.extend(rows)
+        if len(self._waiting) >= BATCH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        columns = list(zip(*self._waiting, strict=True))
+        arrays = self._arrays(columns)
+        misfits = [field.name for field, array in zip(self._schema, arrays, strict=True) if array is None]
+        if misfits:
+            self._change_to_text(misfits)
+            arrays = self._arrays(columns)
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._waiting.clear()
+
+    def _arrays(self, columns: Sequence[Sequence[Cell]]) -> list[pa.Array | None]:
+        return [_array(cells, field.type) for field, cells in zip(self._schema, columns, strict=True)]
+
+    def _open(self) -> tuple[pq.ParquetWriter, Path]:
+        self._n_files += 1
+        path = Path(self._folder.name) / f"{self._n_files}.parquet"
+        return pq.ParquetWriter(path, self._schema, compression="zstd"), path
+
+    def _change_to_text(self, names: Sequence[str]) -> None:
+        """Make columns string columns, also in the rows that are already written."""
+        self._changes["columns_as_text"] += len(names)
+        fields = [pa.field(field.name, pa.string()) if field.name in names else field for field in self._schema]
+        self._schema = pa.schema(fields)
+        self._writer.close()
+        written = pq.ParquetFile(self._path)
+        self._writer, self._path = self._open()
+        for group in range(written.num_row_groups):
+            table = written.read_row_group(group)
+            arrays = [
+                _array(column.to_pylist(), field.type) if field.name in names else column
+                for field, column in zip(self._schema, table.columns, strict=True)
+            ]
+            self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+
+
+def _array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array | None:
+    """Return the cells as a column of the type, or None if one of them does not fit."""
+    if kind == pa.string():
+        return pa.array([None if cell is None else cell_text(cell) for cell in cells], kind)
+    # Arrow would convert 0.5 to the integer 0.
+    if not {type(cell) for cell in cells} <= _PYTHON_TYPES[kind]:
+        return None
+    try:
+        return pa.array(cells, kind)
+    except (pa.ArrowInvalid, OverflowError):
+        return None

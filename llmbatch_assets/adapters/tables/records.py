@@ -1,0 +1,97 @@
+"""Tables of records: JSON Lines files, and tables that another asset returns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from llmbatch_assets.adapters.tables.delimited import read_text
+from llmbatch_assets.adapters.tables.export_file import ExportFile, WriteRows
+from llmbatch_assets.domain.canonical import canonical_json
+from llmbatch_assets.domain.items.table import RawTable
+from llmbatch_assets.domain.parameters import Input
+from llmbatch_assets.errors import TableError
+
+
+def read_records(path: Path, settings: Input) -> RawTable:
+    """Read one JSON object per line. Columns are in order of first appearance; an absent value is None."""
+    records = list(_objects(path, settings.encoding))
+    columns = _columns_of(records)
+    if not columns:
+        raise TableError(f"{path}: the file has no records; each line must be a JSON object")
+    return RawTable(columns, _cells_of(records, columns), "jsonl")
+
+
+def _columns_of(records: Iterable[dict[Any, Any]]) -> list[str]:
+    return list(dict.fromkeys(str(name) for record in records for name in record))
+
+
+def _cells_of(records: Iterable[dict[Any, Any]], columns: Sequence[str]) -> Iterator[list[Any]]:
+    return ([record.get(name) for name in columns] for record in records)
+
+
+def _objects(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(read_text(path, encoding).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, parse_float=Decimal, object_pairs_hook=_with_unique_keys)
+        except json.JSONDecodeError as error:
+            hint = "; a JSON array is not JSON Lines, write one object per line" if line.lstrip()[0] == "[" else ""
+            raise TableError(f"{path}: line {number} is not JSON: {error.msg} at column {error.colno}{hint}") from None
+        except (ValueError, ArithmeticError, RecursionError) as error:
+            reason = str(error) if isinstance(error, _RepeatedKeyError) else "a number is too large or nesting too deep"
+            raise TableError(f"{path}: line {number} is not JSON: {reason}") from None
+        if not isinstance(record, dict):
+            kind = {list: "a JSON array", str: "a string", bool: "true or false"}.get(type(record), "a single value")
+            raise TableError(f"{path}: line {number} holds {kind}, not an object; write one object per line")
+        yield record
+
+
+class _RepeatedKeyError(ValueError):
+    pass
+
+
+def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise _RepeatedKeyError(f"the key {repeated!r} occurs twice in one object")
+    return record
+
+
+@contextmanager
+def export_jsonl(export: ExportFile) -> Iterator[WriteRows]:
+    """Write each record as canonical JSON, with everything in it and not only the columns."""
+    yield lambda rows: export.put("".join(canonical_json(row.record) + "\n" for row in rows))
+
+
+def table_from_asset(value: Any, name: str) -> RawTable:
+    """Return the table that the asset ``name`` returned: a data frame, an Arrow table or a list of records.
+
+    Raises ``TableError`` for anything else.
+    """
+    if hasattr(value, "itertuples"):
+        # pandas has special numbers and objects for missing values.
+        plain = value.astype(object).where(value.notna(), None)
+        return RawTable([str(column) for column in value.columns], plain.itertuples(index=False, name=None), "asset")
+    for method in ("to_dicts", "to_pylist"):
+        if hasattr(value, method):
+            columns = [str(column) for column in getattr(value, "column_names", None) or value.columns]
+            return RawTable(columns, _cells_of(getattr(value, method)(), columns), "asset")
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for number, record in enumerate(value, start=1):
+            if not isinstance(record, dict):
+                raise TableError(
+                    f"{name}: record {number} is {type(record).__name__}; each record must be a dict of column to value"
+                )
+        columns = _columns_of(value)
+        return RawTable(columns, _cells_of(value, columns), "asset")
+    raise TableError(
+        f"{name} returns {type(value).__name__}; a table is a data frame, an Arrow table or a list of records"
+    )

@@ -1,0 +1,245 @@
+"""Excel workbooks: reading a sheet, and exports with the same bytes each time."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, nullcontext, suppress
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+from zipfile import BadZipFile, ZipFile
+
+import python_calamine as calamine
+
+from llmbatch_assets.domain.export.columns import Cell
+from llmbatch_assets.domain.export.columns import cell_text as exported_text
+from llmbatch_assets.domain.items.cell import cell_text
+from llmbatch_assets.domain.items.table import RawTable
+from llmbatch_assets.domain.parameters import Input
+from llmbatch_assets.domain.text import CUT_MARK, case_mark, counted
+from llmbatch_assets.errors import ConfigError, TableError
+
+if TYPE_CHECKING:
+    from xlsxwriter.worksheet import Worksheet
+
+
+def read_workbook(path: Path, settings: Input) -> RawTable:
+    """Read a sheet of a workbook. Raises ``TableError``."""
+    try:
+        workbook = calamine.CalamineWorkbook.from_path(str(path))
+        name = _sheet_name(path, workbook, settings.sheet)
+        rows = workbook.get_sheet_by_name(name).to_python(skip_empty_area=False)
+        unread = _unread_cells(path, name) if any("" in row for row in rows) else UnreadCells([], [])
+    except calamine.PasswordError:
+        raise TableError(f"{path} is protected by a password; save it without one") from None
+    except (calamine.CalamineError, BadZipFile, ValueError, KeyError):
+        is_text = path.read_bytes()[:1] == b"<"
+        reason = "it is a web page or another text file" if is_text else "it is truncated, damaged or not a workbook"
+        raise TableError(
+            f"{path} cannot be read as a workbook: {reason}; save it again as .xlsx, or set input.format"
+        ) from None
+    while rows and not _width(rows[-1]) and not unread.in_row(len(rows)):
+        rows.pop()
+    if not rows:
+        raise TableError(f"{path}: sheet {name!r} is empty; its first row must name the columns")
+    if _width(rows[0]) != len(rows[0]):
+        width = max(map(_width, rows))
+        rows = [row[:width] for row in rows]
+    return RawTable([cell_text(cell) for cell in rows[0]], rows[1:], "xlsx", warnings=unread.warnings())
+
+
+def _width(row: Sequence[object]) -> int:
+    return max((place for place, cell in enumerate(row, start=1) if cell not in ("", None)), default=0)
+
+
+def _sheet_name(path: Path, workbook: calamine.CalamineWorkbook, wanted: str | int | None) -> str:
+    names = workbook.sheet_names
+    hidden = {sheet.name for sheet in workbook.sheets_metadata if sheet.visible != calamine.SheetVisibleEnum.Visible}
+    labels = {name: f"{name!r}{' (hidden)' if name in hidden else ''}" for name in names}
+    listed = ", ".join(labels.values())
+    if isinstance(wanted, int):
+        if not 1 <= wanted <= len(names):
+            raise TableError(
+                f"{path}: input.sheet is {wanted}, but the workbook has {counted(len(names), 'sheet')}: {listed}"
+            )
+        return names[wanted - 1]
+    if wanted:
+        if wanted not in names:
+            marked = ", ".join(f"{label}{case_mark(wanted, name)}" for name, label in labels.items())
+            raise TableError(f"{path} has no sheet {wanted!r}; its sheets are: {marked}")
+        return wanted
+    if len(names) != 1:
+        raise TableError(f"{path} has several sheets ({listed}); name one in input.sheet")
+    return names[0]
+
+
+# Programs write names with and without a prefix, and attributes in any order.
+_CELL = re.compile(rb"<(?:\w+:)?c\s([^>]*?)(/?)>")
+_PLACE = re.compile(rb"\br=[\"']([A-Z]+[0-9]+)[\"']")
+_IS_ERROR = re.compile(rb"\bt=[\"']e[\"']")
+_UNCALCULATED = re.compile(
+    rb"\s*<(?:\w+:)?f(?:\s[^>]*?)?(?:/>|>[^<]*</(?:\w+:)?f>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+)
+_RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
+_PLACES_SHOWN = 5
+
+
+class UnreadCells(NamedTuple):
+    """Places, such as ``B7``, of cells that hold something and are read as empty."""
+
+    errors: list[str]
+    formulas: list[str]
+
+    def in_row(self, number: int) -> bool:
+        """Return whether the row with this number, from 1, has such a cell."""
+        return any(int(re.sub("[A-Z]+", "", place)) == number for place in self.errors + self.formulas)
+
+    def warnings(self) -> list[str]:
+        problems = [
+            (self.errors, "cells hold an error such as #DIV/0! and are read as empty; correct them"),
+            (self.formulas, "formulas were never calculated and are read as empty; open and save the workbook"),
+        ]
+        return [f"{len(places)} {problem}: {_listed(places)}" for places, problem in problems if places]
+
+
+def _listed(places: list[str]) -> str:
+    return ", ".join(places[:_PLACES_SHOWN]) + (", ..." if len(places) > _PLACES_SHOWN else "")
+
+
+def _unread_cells(path: Path, sheet: str) -> UnreadCells:
+    """Find errors and formulas without a value. Only zipped XML is searched."""
+    with ZipFile(path) as workbook:
+        content = workbook.read(_member_of(workbook, sheet))
+    unread = UnreadCells([], [])
+    for cell in _CELL.finditer(content):
+        attributes, is_empty = cell.groups()
+        place = _PLACE.search(attributes)
+        if place is None or is_empty:
+            continue
+        if _IS_ERROR.search(attributes):
+            unread.errors.append(place.group(1).decode())
+        elif _UNCALCULATED.match(content, cell.end()):
+            unread.formulas.append(place.group(1).decode())
+    return unread
+
+
+def _member_of(workbook: ZipFile, sheet: str) -> str:
+    """Return the name of the sheet's file inside the workbook (ECMA-376, part 1, 18.2.19)."""
+    sheets = ElementTree.fromstring(workbook.read("xl/workbook.xml"))  # noqa: S314  # expat limits entity expansion
+    identifier = next(found.get(_RELATION) for found in sheets.iter() if found.get("name") == sheet)
+    links = ElementTree.fromstring(workbook.read("xl/_rels/workbook.xml.rels"))  # noqa: S314  # as above
+    target = next(str(found.get("Target")) for found in links if found.get("Id") == identifier)
+    return target[1:] if target.startswith("/") else str(PurePosixPath("xl", target))
+
+
+# https://support.microsoft.com/en-us/office/excel-specifications-and-limits-1672b34d-7043-467e-8e27-269d656771c3
+MAX_ROWS = 1_048_576
+MAX_COLUMNS = 16_384
+MAX_CHARS = 32_767
+# Excel calculates with 15 digits.
+_EXACT_INTEGERS = 10**15
+_CREATED = dt.datetime(1980, 1, 1)
+_SHEET = "output"
+# xlsxwriter would write this as rich text, unescaped.
+_RICH_TEXT = re.compile(r"\A<r>.*</r>\Z", re.DOTALL)
+# Two texts that look like escaped characters and share an underscore: xlsxwriter escapes only one of them.
+_OVERLAP = re.compile(r"(?<=_x[0-9a-fA-F]{4})(?=_x[0-9a-fA-F]{4}_)")
+
+
+class WorkbookWriter:
+    """Writes a workbook row by row. Numbers stay numbers; strings are never formulas or links.
+
+    ``changes`` counts cells that were cut and rows on further sheets. Raises ``ConfigError`` if there are more columns
+    than a sheet can have.
+    """
+
+    def __init__(self, file: BinaryIO, header: Sequence[str], changes: Counter[str], max_rows: int = MAX_ROWS) -> None:
+        if len(header) > MAX_COLUMNS:
+            raise ConfigError(
+                f"outputs.formats: the export has {len(header)} columns, an xlsx sheet at most {MAX_COLUMNS}; leave xlsx out"
+            )
+        self._header = header
+        self._changes = changes
+        self._max_rows = max_rows
+        self._file = file
+        self._stack = ExitStack()
+
+    def __enter__(self) -> WorkbookWriter:
+        import xlsxwriter
+
+        # xlsxwriter stores rows here; the folder is removed even if the workbook is not finished.
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory())
+        self._book = xlsxwriter.Workbook(self._file, {"constant_memory": True, "tmpdir": folder})
+        self._book.set_properties({"created": _CREATED})
+        self._sheet, self._row = self._new_sheet(_SHEET)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._stack, suppress(OSError) if kind else nullcontext():
+            # Also after an error, because the library keeps files open until then.
+            self._book.close()
+
+    def _new_sheet(self, name: str) -> tuple[Worksheet, int]:
+        sheet = self._book.add_worksheet(name)
+        # Long texts are cut here, with a mark. Markup may be longer than the text it stands for.
+        sheet.xls_strmax = sys.maxsize
+        for place, text in enumerate(self._header):
+            self._put_text(sheet, 0, place, text)
+        return sheet, 1
+
+    def add(self, rows: Iterable[Sequence[Cell]]) -> None:
+        """Write rows. If a sheet is full, they go to another one with the same header."""
+        for cells in rows:
+            if self._row == self._max_rows:
+                self._sheet, self._row = self._new_sheet(f"{_SHEET} {len(self._book.worksheets()) + 1}")
+            if self._sheet.get_name() != _SHEET:
+                self._changes["rows_on_further_sheets"] += 1
+            for place, cell in enumerate(cells):
+                self._put(place, cell)
+            self._row += 1
+
+    def _put(self, place: int, cell: Cell) -> None:
+        if isinstance(cell, bool):
+            self._sheet.write_boolean(self._row, place, cell)
+        elif isinstance(cell, int | float) and _is_exact(cell):
+            self._sheet.write_number(self._row, place, cell)
+        elif cell not in (None, ""):
+            self._put_text(self._sheet, self._row, place, exported_text(cell))
+
+    def _put_text(self, sheet: Worksheet, row: int, place: int, text: str) -> None:
+        if len(text) > MAX_CHARS // 2 and _utf16_length(text) > MAX_CHARS:
+            text = _cut(text)
+            self._changes["cut_at_32767_characters"] += 1
+        sheet.write_string(row, place, _as_rich_text(text) if _RICH_TEXT.match(text) or _OVERLAP.search(text) else text)
+
+
+def _as_rich_text(text: str) -> str:
+    """Return the text as rich text without formatting, which xlsxwriter cannot misread."""
+    return "".join(f'<r><t xml:space="preserve">{escape(part)}</t></r>' for part in _OVERLAP.split(text))
+
+
+def _is_exact(number: float) -> bool:
+    """Return whether a workbook keeps the number unchanged."""
+    if isinstance(number, int):
+        return abs(number) < _EXACT_INTEGERS
+    return float(f"{number:.16G}") == number
+
+
+def _utf16_length(text: str) -> int:
+    """Return the length as Excel counts it."""
+    return len(text) + sum(character > "\uffff" for character in text)
+
+
+def _cut(text: str) -> str:
+    """Return as much of the text as fits into a cell, with the mark of a cut text."""
+    limit = MAX_CHARS - len(CUT_MARK)
+    kept = text[:limit]
+    while (excess := _utf16_length(kept) - limit) > 0:
+        kept = kept[: len(kept) - max(1, excess // 2)]
+    return kept + CUT_MARK

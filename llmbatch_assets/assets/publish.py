@@ -1,0 +1,98 @@
+"""The assets of the publish stage: ``export`` and ``report``."""
+
+from typing import Any
+
+import dagster as dg
+
+from llmbatch_assets.assets.checks import require_passed_checks
+from llmbatch_assets.assets.names import Names
+from llmbatch_assets.domain.export.join import export_warnings
+from llmbatch_assets.domain.export.manifest import ExportManifest, export_notes
+from llmbatch_assets.domain.items.table import Snapshot
+from llmbatch_assets.domain.quality import OUTPUT_CHECKS
+from llmbatch_assets.stages.artifacts import BatchOutputs
+from llmbatch_assets.stages.export import ExportResult, write_exports
+from llmbatch_assets.stages.project import BatchFile
+from llmbatch_assets.stages.report import ReportResult, write_report
+
+
+def publish_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition]:
+    """The assets ``export`` and ``report``."""
+    inputs = {
+        "llm_outputs": dg.AssetIn(key=names.key("llm_outputs"), partition_mapping=dg.AllPartitionMapping()),
+        "input_snapshot": dg.AssetIn(key=names.key("input_snapshot")),
+    }
+
+    @dg.asset(
+        key=names.key("export"),
+        group_name=names.group,
+        ins=inputs,
+        deps=[names.key("work_items")],
+        io_manager_key=names.io_manager,
+        kinds={"table"},
+        description="The accepted outputs joined with their input rows, as files.",
+    )
+    def export(
+        context: dg.AssetExecutionContext, llm_outputs: BatchOutputs, input_snapshot: Snapshot
+    ) -> dg.Output[dict[str, Any]]:
+        batch = batch_file.load()
+        if batch.parameters.checks.block_export:
+            repair = f"{batch.command} --select llm_outputs"
+            require_passed_checks(context.instance, names.key("llm_outputs"), OUTPUT_CHECKS, repair)
+        for warning in export_warnings(batch.parameters):
+            context.log.warning(warning)
+        result = write_exports(batch, llm_outputs, input_snapshot)
+        for note in export_notes(result.manifest):
+            context.log.warning(note)
+        return dg.Output(result.manifest.model_dump(), metadata=export_metadata(result))
+
+    @dg.asset(
+        key=names.key("report"),
+        group_name=names.group,
+        ins={"export": dg.AssetIn(key=names.key("export")), **inputs},
+        deps=[names.key("work_items"), names.key("group_contexts"), names.key("llm_schema_txt")],
+        io_manager_key=names.io_manager,
+        kinds={"markdown"},
+        output_required=False,
+        description="Report on the batch: outcomes, failures by cause, cost, sample outputs and file locations.",
+    )
+    def report(
+        context: dg.AssetExecutionContext, export: ExportManifest, llm_outputs: BatchOutputs, input_snapshot: Snapshot
+    ) -> Any:
+        batch = batch_file.load()
+        if not batch.parameters.report.enabled:
+            context.log.info("report.enabled is false; nothing to do")
+            return
+        result = write_report(batch, llm_outputs, export, input_snapshot)
+        yield dg.Output(result.manifest.model_dump(), metadata=report_metadata(result))
+
+    return [export, report]
+
+
+def export_metadata(result: ExportResult) -> dict[str, Any]:
+    """The metadata of a materialization of ``export``."""
+    manifest = result.manifest
+    columns = [dg.TableColumn(column["name"], column["type"], column["from"]) for column in manifest.columns]
+    return {
+        **manifest.counts,
+        "dagster/row_count": manifest.counts["n_records"],
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        **_file_metadata(manifest.files),
+        "not exported": dg.MetadataValue.path(manifest.not_exported_file),
+        "preview": dg.MetadataValue.md(result.preview),
+    }
+
+
+def report_metadata(result: ReportResult) -> dict[str, Any]:
+    """The metadata of a materialization of ``report``. Dagster plots the numbers over time."""
+    numbers = {**result.manifest.counts, **result.page.numbers}
+    return {
+        **{name: number for name, number in numbers.items() if number is not None},
+        "summary": dg.MetadataValue.md(result.summary),
+        "charts": dg.MetadataValue.md(result.charts),
+        **_file_metadata(result.manifest.files),
+    }
+
+
+def _file_metadata(files: dict[str, str]) -> dict[str, dg.PathMetadataValue]:
+    return {f"{name} file": dg.MetadataValue.path(path) for name, path in files.items()}
