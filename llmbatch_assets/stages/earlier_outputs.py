@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from llmbatch_assets.adapters.store.index import CacheIndex
-from llmbatch_assets.adapters.store.provenance import Use, kept_identities, kept_text, read_uses
+from llmbatch_assets.adapters.store.provenance import IdentityUse, kept_identities, kept_text, read_uses
 from llmbatch_assets.domain.items.identity import BatchIdentity, identity_of
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.plan.row_matching import Former
@@ -50,7 +50,7 @@ class EarlierOutputs:
         return self.batch.path(self.batch.layout.provenance)
 
     @cached_property
-    def uses(self) -> list[Use]:
+    def uses(self) -> list[IdentityUse]:
         return read_uses(self._folder)
 
     @cached_property
@@ -61,7 +61,7 @@ class EarlierOutputs:
         others = {one.sha: one for one in kept_identities(self._folder) if one != own}
         return sorted(others.values(), key=lambda one: (-last.get(one.sha, -1), one.sha))
 
-    def last_use(self, identity: BatchIdentity) -> Use | None:
+    def last_use(self, identity: BatchIdentity) -> IdentityUse | None:
         """When runs last began to ask this, and how their items were made."""
         return next((use for use in reversed(self.uses) if use.identity == identity.sha), None)
 
@@ -143,7 +143,7 @@ class EarlierOutputs:
     def _settings(self) -> dict[str, dict[str, Any] | None]:
         return {}
 
-    def item_settings(self, use: Use | None) -> dict[str, Any] | None:
+    def item_settings(self, use: IdentityUse | None) -> dict[str, Any] | None:
         """What turned rows into items at the time of a use, None where that is not kept; without a use: now."""
         sha = use.items if use else ""
         if sha not in self._settings:

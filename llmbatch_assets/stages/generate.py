@@ -15,7 +15,7 @@ from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.store.claims import claiming
 from llmbatch_assets.adapters.store.ledger import append_run
 from llmbatch_assets.adapters.store.outputs import FileStore
-from llmbatch_assets.adapters.store.provenance import Use, earlier_identities, keep_provenance, note_use
+from llmbatch_assets.adapters.store.provenance import IdentityUse, earlier_identities, keep_provenance, note_use
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
 from llmbatch_assets.domain.manifest import (
@@ -228,7 +228,7 @@ class Generation:
     def _keep_provenance(self) -> None:
         folder = self.batch.path(self.batch.layout.provenance)
         keep_provenance(folder, self.batch.provenance())
-        note_use(folder, Use(utc_now(), self.batch.source.identity.sha, self.batch.item_settings_sha()))
+        note_use(folder, IdentityUse(utc_now(), self.batch.source.identity.sha, self.batch.item_settings_sha()))
 
     def _tell_end(self, outcome: Outcome) -> None:
         counts, meta = outcome.manifest["counts"], outcome.manifest["meta"]
