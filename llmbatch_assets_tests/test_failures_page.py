@@ -57,7 +57,7 @@ def test_every_cause_is_explained_and_no_other_one() -> None:
     named = {cause for path in PACKAGE.rglob("*.py") for cause in named_in(ast.parse(path.read_text()))}
     named |= {*STOPPING_STATUSES.values(), *STOPPING_CODES.values()}
     told = [
-        code for part in ("By cause", "Failures of failures") for row in rows(section(part)) for code in codes(row[0])
+        code for part in ("By cause", "Damaged failure files") for row in rows(section(part)) for code in codes(row[0])
     ]
     assert sorted(told) == sorted(named)
 

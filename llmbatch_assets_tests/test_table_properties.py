@@ -28,7 +28,8 @@ from llmbatch_assets.adapters.tables.readers import READERS, read_table
 from llmbatch_assets.domain.export.columns import OutputField, cells, export_columns
 from llmbatch_assets.domain.export.join import Join
 from llmbatch_assets.domain.export.records import ItemOutcome, NotExported, entries
-from llmbatch_assets.domain.items.grouping import GROUPINGS, plan_work
+from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.parameters import Input
@@ -305,7 +306,7 @@ TEAM_TABLES = st.lists(st.tuples(EXOTIC, KEYS, EXOTIC), min_size=1, max_size=5).
 
 @pytest.mark.parametrize("kind", READERS)
 @files
-@given(table=TEAM_TABLES, mode=st.sampled_from(sorted(GROUPINGS)), collapse=st.booleans())
+@given(table=TEAM_TABLES, mode=st.sampled_from(sorted(GROUPING_MODES)), collapse=st.booleans())
 def test_work_items_are_the_same_bytes_from_every_format(
     tmp_path: Path, kind: str, table: RawTable, mode: str, collapse: bool
 ) -> None:

@@ -9,6 +9,8 @@ import sys
 import threading
 import types
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,29 +54,34 @@ def load_source(source: str, shown_as: str) -> SchemaModels:
     return SchemaModels(_models(module), shown_as)
 
 
-def _import(rendering: str, name: str, shown_as: str) -> types.ModuleType:
-    module = types.ModuleType(name)
-    # Only the built-ins that a rendering needs: if a string is ever evaluated as a type, it can do no harm.
-    vars(module)["__builtins__"] = _BUILTINS
-    sys.modules[name] = module
+@contextmanager
+def _new_module(name: str) -> Iterator[types.ModuleType]:
+    """Register an empty module, and remove it if filling it fails."""
+    module = sys.modules[name] = types.ModuleType(name)
     try:
-        with warnings.catch_warnings():
+        yield module
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def _import(rendering: str, name: str, shown_as: str) -> types.ModuleType:
+    try:
+        with _new_module(name) as module, warnings.catch_warnings():
+            # Only the built-ins that a rendering needs: if a string is ever evaluated as a type, it can do no harm.
+            vars(module)["__builtins__"] = _BUILTINS
             # A field may shadow a method of BaseModel; that is harmless here.
             warnings.filterwarnings("ignore", message=r"(?s).*(shadows an attribute|protected namespace)")
             exec(compile(rendering, f"<{shown_as}>", "exec"), vars(module))  # noqa: S102  # our own rendering
             for model in _models(module).values():
                 model.model_rebuild(_types_namespace=vars(module))
-                _try_out(model)
+                _check_fields(model)
+            return module
     except Exception as broken:  # noqa: BLE001  # whatever pydantic raises, it rejects the schema
-        del sys.modules[name]
         reason = str(broken).strip().splitlines() or [type(broken).__name__]
         is_too_large = isinstance(broken, OverflowError | RecursionError)
         refused = "this schema is too large" if is_too_large else "pydantic refuses this schema"
         raise SchemaError(f"{shown_as}: {refused}: {reason[0]}") from None
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def _import_known(name: str, *rest: Any) -> types.ModuleType:
@@ -90,7 +97,7 @@ _BUILTINS = {
 }
 
 
-def _try_out(model: type[BaseModel]) -> None:
+def _check_fields(model: type[BaseModel]) -> None:
     """Raise ``TypeError`` for limits that a field's type does not support, and ``ValueError`` for invalid defaults.
 
     Pydantic reports neither before it validates the first answer.
@@ -128,16 +135,12 @@ def _load_trusted(source: str, shown_as: str) -> SchemaModels:
 def _import_trusted(source: str, name: str, shown_as: str) -> types.ModuleType:
     if name in sys.modules:
         return sys.modules[name]
-    module = sys.modules[name] = types.ModuleType(name)
-    try:
+    with _new_module(name) as module:
         exec(compile(source, shown_as, "exec"), module.__dict__)  # noqa: S102  # the user trusts it
         for model in _models(module).values():
             # Report unresolved references, and types without a JSON Schema, now rather than at the first answer.
             model.model_rebuild()
             model.model_json_schema()
-    except BaseException:
-        del sys.modules[name]
-        raise
     return module
 
 

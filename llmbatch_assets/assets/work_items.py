@@ -11,9 +11,15 @@ from llmbatch_assets.assets.sources import use_sources
 from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import IDENTITY_VERSION
-from llmbatch_assets.domain.items.preview import facts, preview
 from llmbatch_assets.domain.items.table import Snapshot, take_snapshot
-from llmbatch_assets.domain.items.work import GroupContext, WorkItems, WorkPlan, work_items_of
+from llmbatch_assets.domain.items.work import (
+    GroupContext,
+    WorkItems,
+    WorkPlan,
+    items_preview,
+    plan_metadata,
+    work_items_of,
+)
 from llmbatch_assets.errors import InputError
 from llmbatch_assets.resources.partitions import sync_partitions
 from llmbatch_assets.stages.plan import Planner
@@ -99,7 +105,11 @@ def _plan_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(
             asset_key=names.key("work_items"),
             value=work_items,
-            metadata={**facts(plan), **_headline(batch, plan), "preview": dg.MetadataValue.md(preview(plan.items))},
+            metadata={
+                **plan_metadata(plan),
+                **_headline(batch, plan),
+                "preview": dg.MetadataValue.md(items_preview(plan.items)),
+            },
             data_version=version,
             tags=tags,
         )

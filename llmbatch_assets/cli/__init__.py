@@ -13,11 +13,11 @@ import click
 COMMANDS = {
     "init": "Make a new project in a folder.",
     "check": "Find every mistake in configuration, prompts, schema and table.",
-    "plan": "Tell what `llmbatch run` would do: items by reason, what changed, tokens, cost and time.",
+    "plan": "Show what `llmbatch run` would do: items by reason, what changed, tokens, cost and time.",
     "run": "Run the batch: schema, snapshot, work items, outputs, export, report.",
     "status": "Tell how the batch stands: items by state, failures by cause, calls and their cost.",
     "show": "Show one item: what was asked, each attempt, and what came of it.",
-    "diff": "Compare the outputs of now with those of before a change of prompt, schema, model or judge.",
+    "diff": "Compare current outputs with those from before a change of prompt, schema, model or judge.",
     "prune": "List or delete files that the present settings do not use.",
     "ui": "Open the project in Dagster: lineage, partitions, runs.",
 }

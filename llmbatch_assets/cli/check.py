@@ -17,7 +17,7 @@ from llmbatch_assets.cli.session import (
     telling_mistakes,
 )
 from llmbatch_assets.domain.text import counted, flatten
-from llmbatch_assets.stages.check import Found, check_batch
+from llmbatch_assets.stages.check import CheckResult, check_batch, ping
 from llmbatch_assets.stages.project import BatchFile, config_files
 
 
@@ -59,7 +59,7 @@ def _shown(batch_file: BatchFile) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _summary(found: Found) -> str:
+def _summary(found: CheckResult) -> str:
     planned = "" if found.n_items is None else f", {counted(found.n_items, 'item')}"
     return f"{_counted(found.mistakes, 'mistake')}, {_counted(found.warnings, 'warning')}{planned}"
 
@@ -69,10 +69,7 @@ def _counted(lines: list[str], what: str) -> str:
 
 
 def _answers(batch_file: BatchFile) -> bool:
-    # Importing Dagster takes seconds, which a mere look at files should not.
-    from llmbatch_assets.stages.ping import ping
-
     pongs = list(ping(batch_file.load()))
     for pong in pongs:
-        print_line(pong.told)
+        print_line(pong.message)
     return all(pong.answered for pong in pongs)

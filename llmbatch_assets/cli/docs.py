@@ -122,7 +122,9 @@ def _value(field: FieldInfo) -> str:
         if isinstance(limit, kind)
     ]
     longest = [f"length at most {limit.max_length}" for limit in field.metadata if hasattr(limit, "max_length")]
-    return ", ".join([_kind(field.annotation), *limits, *longest])
+    choices = field.json_schema_extra.get("enum") if isinstance(field.json_schema_extra, dict) else None
+    kind = ", ".join(f"`{choice}`" for choice in choices) if isinstance(choices, list) else _kind(field.annotation)
+    return ", ".join([kind, *limits, *longest])
 
 
 def _kind(annotation: Any) -> str:

@@ -62,9 +62,9 @@ def _by_kind(unused: Sequence[Unused]) -> dict[str, dict[str, int]]:
     """Count the files and bytes of each kind."""
     kinds: dict[str, dict[str, int]] = {}
     for file in unused:
-        counted = kinds.setdefault(file.kind, {"n_files": 0, "bytes": 0})
-        counted["n_files"] += 1
-        counted["bytes"] += file.path.stat().st_size
+        sums = kinds.setdefault(file.kind, {"n_files": 0, "bytes": 0})
+        sums["n_files"] += 1
+        sums["bytes"] += file.path.stat().st_size
     return kinds
 
 
@@ -73,10 +73,10 @@ def _lines(pruning: Pruning, kinds: dict[str, dict[str, int]], is_deleted: bool)
         yield "nothing to prune"
     else:
         yield "deleted:" if is_deleted else "would be deleted (--yes deletes them, --json lists each file):"
-    for kind, totals in kinds.items():
-        yield f"  {kind}: {counted(totals['n_files'], 'file')}, {_size(totals['bytes'])}"
+    for kind, sums in kinds.items():
+        yield f"  {kind}: {counted(sums['n_files'], 'file')}, {_size(sums['bytes'])}"
     if kinds:
-        yield f"total: {counted(len(pruning.unused), 'file')}, {_size(sum(totals['bytes'] for totals in kinds.values()))}"
+        yield f"total: {counted(len(pruning.unused), 'file')}, {_size(sum(sums['bytes'] for sums in kinds.values()))}"
         yield LOST
     if pruning.n_gone_rows_kept:
         yield (
@@ -96,7 +96,7 @@ def _size(number: float) -> str:
 def _as_json(batch: Batch, pruning: Pruning, kinds: dict[str, dict[str, int]], is_deleted: bool) -> dict[str, Any]:
     return {
         "deleted": is_deleted,
-        "kinds": [{"kind": kind, **counted} for kind, counted in kinds.items()],
+        "kinds": [{"kind": kind, **sums} for kind, sums in kinds.items()],
         "n_gone_rows_kept": pruning.n_gone_rows_kept,
         "files": [batch.shown(file.path) for file in pruning.unused],
     }

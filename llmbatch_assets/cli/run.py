@@ -85,7 +85,7 @@ def run(
 
         keep_log(batch)
         from llmbatch_assets.cli.stage_runner import StageRunner
-        from llmbatch_assets.stages.preflight import preflight, require_keys
+        from llmbatch_assets.stages.check import preflight, require_keys
 
         # Without --select, what is made again is the outputs.
         forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)
@@ -103,8 +103,8 @@ def _ask(batch: Batch, selection: Selection, forced: set[str], select: tuple[str
     """Ask at a terminal whether to pay what was not agreed to, and end where the answer is no."""
     if not sys.stdin.isatty():
         return
-    from llmbatch_assets.stages.question import question
+    from llmbatch_assets.stages.plan import budget_question
 
-    asked = question(batch, selection, force="llm_outputs" in forced, plans="work_items" in select)
+    asked = budget_question(batch, selection, force="llm_outputs" in forced, makes_items="work_items" in select)
     if asked and not click.confirm(asked, err=True):
         complain("nothing was called", EXIT_STOPPED)

@@ -1,42 +1,62 @@
-"""From what a model said to the one JSON object in it."""
+"""Parse model answers: the one JSON object of an output, and the verdict of a judge."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, NoReturn
+
+from pydantic import BaseModel, ConfigDict
 
 from llmbatch_assets.errors import AnswerError
 
-# Some servers put the opening tag into the prompt, so that an answer holds only the closing one. What begins as JSON or
-# as a fence is no thought: there the tag stands inside of a value.
+# Some servers put the opening tag into the prompt, so that an answer has only the closing one. In an answer that begins
+# as JSON or as a fence, the tag is part of a value.
 _THOUGHTS = re.compile(r"\A(?!\s*[{`]).*?</think>(?:\s*<think>.*?</think>)*", re.DOTALL)
 _OBJECT_START = re.compile(r'[{\[]\s*["{\[]')
 ONE_OBJECT = "Answer with exactly one JSON object and nothing else."
+# Verdict fields that mean PASS if they are true.
+PASS_WORDS = ("pass", "passed", "is_pass", "ok", "success")
+
+
+class Verdict(BaseModel):
+    """A parsed judge's answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accepted: bool
+    score: float | None
+    reasons: list[str]
+    answer: dict[str, Any]
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """The one JSON object of an answer; thoughts, fences and prose around it are passed over.
+    """Return the one JSON object of an answer, ignoring thoughts, code fences and prose around it.
 
-    Raises ``AnswerError``: none, more than one, a list, a repeated key, NaN. Nothing is repaired.
+    Raises ``AnswerError`` for no object, several objects, a list, a repeated key or NaN. Nothing is repaired.
     """
     if not text.strip():
         raise AnswerError("empty_answer", f"The answer is empty. {ONE_OBJECT}")
     spoken = without_thoughts(text)
     if spoken.lstrip().startswith("<think>"):
-        raise AnswerError("not_json", f"The answer ends before its thoughts do. {ONE_OBJECT}")
+        raise _not_json("The answer ends inside its <think> block.")
     found = _objects(spoken)
-    if len(found) == 1:
-        return found[0]
     if not found:
-        raise AnswerError("not_json", f"The answer holds no complete JSON object. {ONE_OBJECT}")
-    raise AnswerError("not_json", f"The answer holds {len(found)} JSON objects. {ONE_OBJECT}")
+        raise _not_json("The answer holds no complete JSON object.")
+    if len(found) > 1:
+        raise _not_json(f"The answer holds {len(found)} JSON objects.")
+    return found[0]
 
 
 def without_thoughts(text: str) -> str:
-    """The answer without the ``<think>`` blocks that it may begin with."""
+    """Remove the ``<think>`` blocks at the beginning of an answer."""
     return _THOUGHTS.sub("", text)
+
+
+def _not_json(problem: str) -> AnswerError:
+    return AnswerError("not_json", f"{problem} {ONE_OBJECT}")
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
@@ -48,24 +68,24 @@ def _objects(text: str) -> list[dict[str, Any]]:
         except json.JSONDecodeError as broken:
             following = _next_bracket(text, place + 1)
             if _OBJECT_START.match(text, place) or (following < len(text) and _is_open(text[place:following])):
-                # Looking further would find a part of it and take that for the whole.
-                raise AnswerError("not_json", f"The JSON object is broken: {broken.msg}. {ONE_OBJECT}") from None
+                # Searching on would find an inner object and take it for the answer.
+                raise _not_json(f"The JSON object is broken: {broken.msg}.") from None
             place = following
             continue
         except ValueError:
-            raise AnswerError("not_json", f"A number of the answer has too many digits. {ONE_OBJECT}") from None
+            raise _not_json("A number of the answer has too many digits.") from None
         except RecursionError:
-            raise AnswerError("not_json", f"The answer is nested too deeply. {ONE_OBJECT}") from None
+            raise _not_json("The answer is nested too deeply.") from None
         if isinstance(value, dict):
             found.append(value)
         elif value and any(isinstance(item, dict) for item in value):
-            raise AnswerError("not_json", f"The answer is a list. {ONE_OBJECT}")
+            raise _not_json("The answer is a list.")
         place = _next_bracket(text, place)
     return found
 
 
 def _is_open(text: str) -> bool:
-    """Whether the first bracket of the text is not closed in it. Braces in prose are: ``{name}``."""
+    """Return whether the text has an unclosed bracket. Braces in prose are closed: ``{name}``."""
     return sum(text.count(bracket) for bracket in "{[") > sum(text.count(bracket) for bracket in "}]")
 
 
@@ -74,23 +94,49 @@ def _next_bracket(text: str, start: int) -> int:
     return min(places, default=len(text))
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         repeated = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
-        raise AnswerError("not_json", f"The key {repeated!r} occurs twice in one object. {ONE_OBJECT}")
+        raise _not_json(f"The key {repeated!r} occurs twice in one object.")
     return mapping
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise AnswerError("not_json", f"The number {digits[:20]} is too large. {ONE_OBJECT}")
+        raise _not_json(f"The number {digits[:20]} is too large.")
     return number
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise AnswerError("not_json", f"{name} is not JSON. {ONE_OBJECT}")
+def _refuse_constant(name: str) -> NoReturn:
+    raise _not_json(f"{name} is not JSON.")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant, parse_float=_finite)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def read_verdict(answer: dict[str, Any], min_score: int) -> Verdict:
+    """Accept an answer that says PASS, or has a true ``PASS_WORDS`` field, and reaches the minimum score."""
+    said = answer.get("verdict")
+    passed = said.upper() == "PASS" if isinstance(said, str) else any(answer.get(word) is True for word in PASS_WORDS)
+    score = answer.get("score")
+    score = score if isinstance(score, int | float) and not isinstance(score, bool) else None
+    reached = min_score <= 0 or (score is not None and score >= min_score)
+    given = answer.get("reasons") or []
+    reasons = [given] if isinstance(given, str) else [str(reason) for reason in given]
+    if passed and not reached:
+        reasons = [*reasons, f"The score {score} is below {min_score}."]
+    return Verdict(accepted=passed and reached, score=score, reasons=reasons, answer=answer)
+
+
+def verdict_field(names: Iterable[str]) -> str:
+    """Return the field of a judge's answer that says whether the output passed."""
+    known = set(names)
+    return next((name for name in ("verdict", *PASS_WORDS) if name in known), "verdict")
+
+
+def feedback(verdict: Verdict) -> str:
+    """Return the message about a rejection for the generating model."""
+    reasons = "\n".join(f"- {reason}" for reason in verdict.reasons) or "- no reason was given"
+    return f"The judge rejected the answer:\n{reasons}"

@@ -1,4 +1,4 @@
-"""Where a batch keeps its files, as paths relative to the project root."""
+"""Paths of a batch's files, relative to the project root."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ from pathlib import PurePosixPath
 from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Parameters
 
 
+class _InCache:
+    """A path in the cache folder of a layout."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, layout: Layout, owner: type[Layout]) -> PurePosixPath:
+        return layout.cache / self._name
+
+
 @dataclass(frozen=True)
 class Layout:
-    """The paths of one batch. The default batch has the plain ones, every other its own folders by its name."""
+    """The paths of one batch. Every batch except the default one has subfolders named after it."""
 
     batch: str
     parameters: Parameters
@@ -38,57 +48,21 @@ class Layout:
     def archive(self) -> PurePosixPath:
         return PurePosixPath(self.parameters.llm_schema.archive_dir or self._own("archived"))
 
-    @property
-    def snapshot(self) -> PurePosixPath:
-        return self.cache / "pipeline2_input.json"
-
-    @property
-    def group_contexts(self) -> PurePosixPath:
-        return self.cache / "pipeline3_group_contexts.json"
-
-    @property
-    def work_items(self) -> PurePosixPath:
-        return self.cache / "pipeline3_work_items.json"
-
-    @property
-    def llm_outputs(self) -> PurePosixPath:
-        return self.cache / "llm_outputs"
-
-    @property
-    def llm_failures(self) -> PurePosixPath:
-        return self.cache / "llm_failures"
-
-    @property
-    def awaiting_judge(self) -> PurePosixPath:
-        return self.cache / "awaiting_judge"
-
-    @property
-    def schema_failures(self) -> PurePosixPath:
-        return self.cache / "schema_failures"
-
-    @property
-    def forced(self) -> PurePosixPath:
-        return self.cache / "forced"
-
-    @property
-    def claims(self) -> PurePosixPath:
-        return self.cache / "claims.lock"
-
-    @property
-    def ledger(self) -> PurePosixPath:
-        return self.cache / "usage.jsonl"
-
-    @property
-    def run_history(self) -> PurePosixPath:
-        return self.cache / "run_history.jsonl"
-
-    @property
-    def provenance(self) -> PurePosixPath:
-        return self.cache / "provenance"
+    snapshot = _InCache("pipeline2_input.json")
+    group_contexts = _InCache("pipeline3_group_contexts.json")
+    work_items = _InCache("pipeline3_work_items.json")
+    llm_outputs = _InCache("llm_outputs")
+    llm_failures = _InCache("llm_failures")
+    awaiting_judge = _InCache("awaiting_judge")
+    schema_failures = _InCache("schema_failures")
+    forced = _InCache("forced")
+    claims = _InCache("claims.lock")
+    ledger = _InCache("usage.jsonl")
+    run_history = _InCache("run_history.jsonl")
+    provenance = _InCache("provenance")
 
     @property
     def log_file(self) -> PurePosixPath | None:
-        """The log file, where one is asked for."""
         named = PurePosixPath(self.parameters.run.log_file)
         if not named.name:
             return None
@@ -117,7 +91,7 @@ class Layout:
         return PurePosixPath(configured or PurePosixPath(folder) / f"report.{file_format}")
 
     def folders(self) -> set[PurePosixPath]:
-        """The folders in which files of the batch are replaced."""
+        """Return the folders in which runs of the batch replace files."""
         exported = (self.export(one) for one in self.parameters.outputs.formats)
         reported = (self.report(one) for one in ("md", "html"))
         delivered = {path.parent for path in (*exported, *reported, self.not_exported, self.schema_txt)}

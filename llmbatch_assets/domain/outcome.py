@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch_assets.domain.answer import Verdict
 from llmbatch_assets.domain.cost import added
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.verdict import Verdict
 
 FailureClass = Literal["answer", "transient", "item_permanent"]
 

@@ -1,4 +1,4 @@
-"""Prompt files: templates with named blanks, rendered in one pass into chat messages."""
+"""Prompt templates: files with named placeholders, rendered in one pass into chat messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Message(NamedTuple):
 
 
 class Example(BaseModel):
-    """A few-shot pair: what a user might say, and the answer wanted."""
+    """A few-shot pair: a user message and the desired answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +36,7 @@ class Example(BaseModel):
 
 
 class PromptTemplate(BaseModel):
-    """A parsed prompt file. Only the messages identify it; name, version and purpose are for people."""
+    """A parsed prompt file. Only its messages identify it; name, version and purpose are for people."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,54 +56,56 @@ class PromptTemplate(BaseModel):
 
     @property
     def sha(self) -> str:
-        """Fingerprint of the messages: a comment or an indentation changes nothing."""
+        """Fingerprint of the messages. Comments and YAML indentation do not change it."""
         return sha1_named(messages=self._texts())
 
     @property
     def placeholders(self) -> frozenset[str]:
-        """Names of all blanks in all messages."""
         return frozenset(name for _, text in self._texts() for name in placeholders_in(text))
 
     def as_text(self) -> str:
-        """All messages under their roles, blanks and all: the prompt as another prompt shows it."""
+        """Return all messages with their roles and placeholders, for display in another prompt."""
         return "\n\n".join(f"[{role}]\n{text.strip()}" for role, text in self._texts())
 
     def check(self, known: Iterable[str]) -> None:
-        """Raise ``PromptError`` naming all blanks that nothing fills."""
+        """Raise ``PromptError`` naming all unknown placeholders."""
         unknown = sorted(self.placeholders - set(known))
         if unknown:
-            names = ", ".join(f"{{{name}}}" for name in unknown)
-            offered = ", ".join(f"{{{name}}}" for name in sorted(known))
             raise PromptError(
-                f"{self.path}: nothing fills {names}. Known here: {offered}. Literal braces around a word are "
-                f"written double: {{{{{unknown[0]}}}}}"
+                f"{self.path}: unknown placeholder {braced(unknown)}. Known here: {braced(sorted(known))}. "
+                f"Double the braces to write a word in braces: {{{{{unknown[0]}}}}}"
             )
 
     def with_appended(self, headings: Mapping[str, str]) -> PromptTemplate:
-        """The template with each named blank that no message uses added to the user's, under its heading."""
+        """Return the template with the unused ones of these placeholders appended to the user message."""
         absent = [f"\n\n{heading}\n{{{name}}}" for name, heading in headings.items() if name not in self.placeholders]
         return self.model_copy(update={"user": self.user.rstrip() + "".join(absent)}) if absent else self
 
     def render(self, values: Mapping[str, str | None]) -> tuple[Message, ...]:
-        """The messages with every blank filled. Raises ``PromptError`` naming all blanks without a value."""
+        """Fill all placeholders. Raises ``PromptError`` naming those without a value."""
         self.check(values)
         return tuple(Message(role, fill_placeholders(text, values)) for role, text in self._texts())
 
 
 def placeholders_in(text: str) -> list[str]:
-    """Names of the blanks of a text, in order."""
-    return [piece for piece, is_blank in _pieces(text) if is_blank]
+    """Return the names of the placeholders in a text, in order."""
+    return [piece for piece, is_placeholder in _pieces(text) if is_placeholder]
+
+
+def braced(names: Iterable[str]) -> str:
+    """Return placeholder names as they are written in a template, for messages."""
+    return ", ".join(f"{{{name}}}" for name in names)
 
 
 def fill_placeholders(text: str, values: Mapping[str, str | None]) -> str:
-    """The text with its blanks filled in one pass: what is put in is never read as a blank. None is nothing."""
-    return "".join([(values[piece] or "") if is_blank else piece for piece, is_blank in _pieces(text)])
+    """Fill the placeholders in one pass: braces in inserted text are never read as placeholders. None inserts nothing."""
+    return "".join([(values[piece] or "") if is_placeholder else piece for piece, is_placeholder in _pieces(text)])
 
 
-# All items of a batch fill the same few texts.
+# All items of a batch use the same few templates.
 @lru_cache(maxsize=64)
 def _pieces(text: str) -> tuple[tuple[str, bool], ...]:
-    """The text in parts: what stays as it is, and the names of blanks."""
+    """Split a text into literal parts and placeholder names; the flag is true for a name."""
     pieces: list[tuple[str, bool]] = []
     end = 0
     for found in _live_tokens(text):
@@ -114,7 +116,7 @@ def _pieces(text: str) -> tuple[tuple[str, bool], ...]:
 
 
 def _live_tokens(text: str) -> list[re.Match[str]]:
-    """Blanks, and doubled braces that come in pairs. A lone ``}}`` is the end of somebody's nested JSON example."""
+    """Return placeholders and doubled braces that come in pairs. A lone ``}}`` ends a nested JSON example."""
     live: list[re.Match[str]] = []
     opened: list[re.Match[str]] = []
     for found in _TOKEN.finditer(text):

@@ -1,4 +1,4 @@
-"""What is asked of a model about one item: the conversation of a generation and of a judgement."""
+"""Requests to a model about one item: the messages that ask for an output or for a verdict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Purpose = Literal["generate", "judge", "schema"]
 
 
 class Subject(NamedTuple):
-    """What a call is about, as the ledger names it."""
+    """The item and attempt that a call belongs to, as the ledger records them."""
 
     work_id: str
     cache_id: str
@@ -27,7 +27,7 @@ class Subject(NamedTuple):
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One call: the conversation so far, and the contract that its answer is to keep, if it is to be JSON."""
+    """One call: the conversation so far, and the contract of its answer if that must be JSON."""
 
     purpose: Purpose
     messages: tuple[Message, ...]
@@ -36,11 +36,11 @@ class ChatRequest:
 
     @cached_property
     def chars(self) -> int:
-        """The length of everything that is said."""
+        """Total length of the messages in characters."""
         return sum(len(message.content) for message in self.messages)
 
     def with_schema_in_prompt(self) -> tuple[Message, ...]:
-        """The messages with the contract's JSON schema in them, for servers that cannot be handed one."""
+        """Return the messages including the JSON schema, for servers without structured output."""
         if self.contract is None or any(self.contract.text in message.content for message in self.messages):
             return self.messages
         rule = f"Answer with one JSON object that matches this JSON schema:\n{self.contract.text}"
@@ -52,25 +52,13 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Conversations:
-    """The prompts of a batch with everything filled in that all its items share."""
+    """The checked prompts of a batch together with the values that all its items share."""
 
     generation: PromptTemplate
     judge: PromptTemplate | None
     output_contract: Contract
     judge_contract: Contract | None
     schema_txt: str
-
-    @classmethod
-    def of(
-        cls,
-        generation: PromptTemplate,
-        judge: PromptTemplate | None,
-        output_contract: Contract,
-        judge_contract: Contract | None,
-        schema_txt: str,
-    ) -> Conversations:
-        """Conversations whose prompts have no blank that nothing fills. Raises ``PromptError``."""
-        return cls(generation, checked_prompts(generation, judge), output_contract, judge_contract, schema_txt)
 
     @cached_property
     def _shared_values(self) -> dict[str, str | None]:
@@ -81,36 +69,33 @@ class Conversations:
         }
 
     def generate(self, item: WorkItem, group_context: str | None) -> tuple[Message, ...]:
-        """The messages that ask for an item's output."""
+        """Return the messages that ask for an item's output."""
         return self.generation.render(self._shared_values | item_values(item, group_context))
 
     def judge_output(self, item: WorkItem, group_context: str | None, parsed: dict[str, Any]) -> tuple[Message, ...]:
-        """The messages that ask what an output is worth."""
+        """Return the messages that ask for a verdict on an output."""
         assert self.judge is not None
         values = self._shared_values | item_values(item, group_context) | {"output_json": readable_json(parsed)}
         return self.judge.render(values)
 
 
 def checked_prompts(generation: PromptTemplate, judge: PromptTemplate | None) -> PromptTemplate | None:
-    """The judge's prompt with what it must show. Raises ``PromptError`` for a blank of either that nothing fills."""
+    """Check both prompts and return the judge's, completed with the input and the output that it must show.
+
+    Raises ``PromptError`` for an unknown placeholder.
+    """
     generation.check(GENERATION_NAMES)
-    if judge is not None:
-        judge = judge.with_appended({"context": "The input:", "output_json": "The answer to judge:"})
-        judge.check(JUDGE_NAMES)
+    return checked_judge_prompt(judge) if judge else None
+
+
+def checked_judge_prompt(judge: PromptTemplate) -> PromptTemplate:
+    """Complete the judge's prompt and check it. Raises ``PromptError``."""
+    judge = judge.with_appended({"context": "The input:", "output_json": "The answer to judge:"})
+    judge.check(JUDGE_NAMES)
     return judge
 
 
-def prompt_warnings(generation: PromptTemplate) -> list[str]:
-    """What a generation prompt leaves out that its items differ in."""
-    used = generation.placeholders
-    if not used & {"context", "row", "group_context"}:
-        return [f"{generation.path} shows nothing of an item: neither {{context}} nor {{row}} is in it"]
-    if not used & {"context", "row"}:
-        return [f"{generation.path} shows the group and not the row: neither {{context}} nor {{row}} is in it"]
-    return []
-
-
 def item_values(item: WorkItem, group_context: str | None) -> dict[str, str | None]:
-    """The blanks that an item fills. What its group shares comes first: servers cache common beginnings."""
+    """Return the placeholder values of an item. The shared group context comes first, for the server's prefix cache."""
     own = item.context if item.group_context_id is None else f"{group_context}\n\n{OWN_ROW_HEADING}\n{item.context}"
     return {"context": own, "row": item.context, "group_context": group_context}

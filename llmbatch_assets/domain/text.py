@@ -1,4 +1,4 @@
-"""Texts as people and spreadsheets leave them, made plain."""
+"""Text clean-up: look-alike spaces, invisible characters, truncation, slugs and near matches."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-# Spaces that look like a space and are not, and marks without width that editors leave behind. The joiners U+200C and
-# U+200D stay: Persian, Indic scripts and emoji are written with them.
+# Non-breaking spaces, and zero-width characters that editors leave behind. The joiners U+200C and U+200D stay: Persian,
+# Indic scripts and emoji need them.
 _LOOKALIKES = {0x00A0: " ", 0x202F: " ", 0xFEFF: None, 0x200B: None, 0x2060: None}
 _LINE_BREAKS = re.compile(r"[\r\n\t\v\f\x85\u2028\u2029]+")
 _ASCII_WORDS = re.compile(r"[a-z0-9]+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-# What makes a terminal do something, or hides or reorders what stands there: controls but for line breaks and tabs,
-# marks of direction, line separators, halves of surrogate pairs, tags.
+# Characters that control a terminal or hide or reorder its text: controls except line feed and tab, direction marks, line
+# separators, lone surrogates, tags.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
@@ -23,37 +23,37 @@ CUT_MARK = " …[cut]"
 
 
 def harden(text: str) -> str:
-    """The text with no-break spaces as spaces and without byte order marks and zero-width spaces."""
+    """Replace non-breaking spaces and remove byte order marks and zero-width spaces."""
     return text.translate(_LOOKALIKES)
 
 
 def composed(text: str) -> str:
-    """The text in Unicode's composed form (NFC): what looks alike is alike."""
+    """Return the text in Unicode's composed form (NFC), in which equal-looking texts are equal."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def has_surrogates(text: str) -> bool:
-    """Whether the text holds half of a surrogate pair, which no file can keep as UTF-8."""
+    """Return whether the text has a lone surrogate, which UTF-8 cannot encode."""
     return not text.isascii() and _SURROGATES.search(text) is not None
 
 
 def visible(text: str) -> str:
-    """The text as a terminal may show it: what it would act on or hide is written as an escape sequence."""
+    """Escape the characters that a terminal would act on or hide."""
     return _UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
 
 
 def visible_json(text: str) -> str:
-    """JSON as a terminal may show it: the same value, with JSON's own escapes for what would do harm there."""
+    """Escape the same characters in JSON text without changing its value."""
     return _UNSEEN.sub(lambda found: json.dumps(found.group())[1:-1], text)
 
 
 def without_surrogates(text: str) -> str:
-    r"""The text with halves of surrogate pairs written out, ``\ud83d``, so that every file can hold it."""
+    r"""Write lone surrogates as escapes (``\ud83d``), so that UTF-8 can encode the text."""
     return text.encode("utf-8", "backslashreplace").decode() if has_surrogates(text) else text
 
 
 def flatten(text: str) -> str:
-    """The text on one line: line breaks and tabs, with the blanks around them, become one space."""
+    """Put the text on one line: line breaks and tabs, and the spaces around them, become one space."""
     first, *others = _LINE_BREAKS.split(text)
     if not others:
         return text
@@ -62,25 +62,25 @@ def flatten(text: str) -> str:
 
 
 def cut(text: str, limit: int) -> tuple[str, bool]:
-    """At most ``limit`` characters of the text and a visible mark where it was cut; 0 means no limit."""
+    """Cut the text to ``limit`` characters plus a visible mark, and return whether it was cut. 0 means no limit."""
     if limit <= 0 or len(text) <= limit:
         return text, False
     return text[:limit].rstrip() + CUT_MARK, True
 
 
 def slug(text: str, limit: int = 32) -> str:
-    """Letters (of any script) and digits of the text in lower case, joined by hyphens; empty where it has none."""
+    """Return the lower-case letters (of any script) and digits of the text, joined by hyphens."""
     if text.isascii():
         words = _ASCII_WORDS.findall(text.lower())
     else:
         plain = unicodedata.normalize("NFKC", text).lower()
-        # Marks belong to letters: without them Hindi and Thai words fall apart.
+        # Marks (category M) belong to letters in Hindi and Thai.
         words = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in plain).split()
     return "-".join(words)[:limit].strip("-")
 
 
 def counted(number: int, what: str) -> str:
-    """So many of something: ``1 item``, ``2 items``."""
+    """Return a number with its noun: ``1 item``, ``2 items``."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
@@ -95,12 +95,12 @@ def format_bytes(size: float) -> str:
 
 
 def nearest(name: str, known: Sequence[str], least: float = 0.6) -> list[str]:
-    """The known names that are like ``name``, the likest first; case makes them no less alike."""
+    """Return the known names similar to ``name``, ignoring case, most similar first."""
     wanted = name.casefold()
     alike = {one: difflib.SequenceMatcher(None, wanted, one.casefold()).ratio() for one in known}
     return sorted((one for one in known if alike[one] >= least), key=lambda one: -alike[one])
 
 
 def case_mark(name: str, known: str) -> str:
-    """What is said beside a known name that differs from ``name`` in case alone."""
+    """Return a note for a known name that differs from ``name`` only in case, else an empty text."""
     return " (case matters)" if name != known and name.casefold() == known.casefold() else ""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llmbatch_assets.domain.answer import read_object
+from llmbatch_assets.domain.answer import Verdict, feedback, read_object, read_verdict
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import (
@@ -21,7 +21,6 @@ from llmbatch_assets.domain.outcome import (
 )
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest, Conversations, Subject
-from llmbatch_assets.domain.verdict import Verdict, feedback, read_verdict
 from llmbatch_assets.engine.calls import Calls
 from llmbatch_assets.engine.ports import ChatClient, Clock, OutputStore
 from llmbatch_assets.errors import (

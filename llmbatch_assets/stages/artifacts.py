@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,6 @@ from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.store.index import CacheFolders, CacheIndex, ignore_broken
 from llmbatch_assets.adapters.store.outputs import FileStore, quarantine
 from llmbatch_assets.adapters.store.provenance import kept_identities
-from llmbatch_assets.domain.canonical import canonical_json, sha1_text
 from llmbatch_assets.domain.export.records import ItemOutcome, OutdatedOutput
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
@@ -29,10 +28,6 @@ _PATHS = {
     "work_items": "work_items",
 }
 _MANIFESTS = {"llm_outputs": 4, "export": 5, "report": 6}
-
-
-# Stands in for an item's id in parts that are encoded once for all items.
-_PLACEHOLDER = "\0item\0"
 
 
 def artifact_path(batch: Batch, asset: str) -> Path:
@@ -81,13 +76,6 @@ def output_store(batch: Batch) -> FileStore:
     return FileStore(cache_index(batch, quarantine), batch.parameters.cache.dump_failures)
 
 
-def cache_ids(identity: BatchIdentity, work_ids: Iterable[str]) -> Iterator[str]:
-    """Yield the items' cache ids under one identity, encoding the parts they share only once."""
-    before, placeholder, after = canonical_json(identity.parts(_PLACEHOLDER)).partition(canonical_json(_PLACEHOLDER))
-    assert placeholder
-    return (sha1_text(f'{before}"{work_id}"{after}') for work_id in work_ids)
-
-
 @dataclass(frozen=True)
 class BatchOutputs:
     """The outputs of a batch's items under its current settings, in item order. Iterate as often as you like.
@@ -119,7 +107,7 @@ class BatchOutputs:
         """Return the item's failed attempts, the latest last."""
         return list(self.index.failed_attempts(self.identity.cache_id(item.work_id)))
 
-    def item_outcomes(self, shown: Callable[[Path], str] = str) -> Iterator[ItemOutcome]:
+    def outcomes(self, shown: Callable[[Path], str] = str) -> Iterator[ItemOutcome]:
         """Yield the outcome of each item. ``shown`` turns a file into the name that people read."""
         for item in self.items:
             output = self.output(item)

@@ -1,143 +1,289 @@
-"""Every mistake of a batch's files in one go, before anything is asked of a model."""
+"""Checks of a batch's files before a run: ``check_batch`` collects all mistakes, ``preflight`` raises the first.
+
+Both use the same functions, so that ``llmbatch check`` reports whatever ``llmbatch run`` would refuse.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from llmbatch_assets.adapters.files.yaml_files import load_what_holds, prompt_that_holds, read_text
+from llmbatch_assets.adapters.files.yaml_files import load_valid_parameters, load_valid_prompt, read_text
 from llmbatch_assets.adapters.providers.credentials import missing_keys
 from llmbatch_assets.adapters.providers.prices import require_prices
+from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.adapters.tables.readers import read_table
-from llmbatch_assets.domain.column_mistakes import column_mistakes, template_mistakes
+from llmbatch_assets.domain.cost import shown
+from llmbatch_assets.domain.export.join import Join, export_warnings
+from llmbatch_assets.domain.items.context import group_template_mistakes
 from llmbatch_assets.domain.items.grouping import plan_work
-from llmbatch_assets.domain.items.table import clean_columns, take_snapshot
+from llmbatch_assets.domain.items.table import Snapshot, clean_columns, take_snapshot
+from llmbatch_assets.domain.items.work import WorkPlan
 from llmbatch_assets.domain.layout import Layout
-from llmbatch_assets.domain.parameter_warnings import blank_warnings, parameter_warnings, schema_warnings
-from llmbatch_assets.domain.prompt import GENERATION_NAMES, JUDGE_NAMES, PromptTemplate
-from llmbatch_assets.domain.request import prompt_warnings
-from llmbatch_assets.domain.schema.writing import schema_conversation
-from llmbatch_assets.domain.schema_mistakes import schema_mistakes
-from llmbatch_assets.errors import InputError, SchemaError
+from llmbatch_assets.domain.mistakes import (
+    column_mistakes,
+    parameter_warnings,
+    placeholder_warnings,
+    prompt_warnings,
+    schema_mistakes,
+    schema_warnings,
+)
+from llmbatch_assets.domain.parameters import Llm
+from llmbatch_assets.domain.plan.selection import Selection
+from llmbatch_assets.domain.prompt import GENERATION_NAMES, SCHEMA_NAMES, Message
+from llmbatch_assets.domain.request import ChatRequest, checked_judge_prompt, checked_prompts
+from llmbatch_assets.errors import (
+    AnswerError,
+    ArtifactError,
+    ConfigError,
+    InputError,
+    LlmBatchError,
+    MissingArtifactError,
+    SchemaError,
+)
+from llmbatch_assets.stages.artifacts import artifact_path
+from llmbatch_assets.stages.clients import Meter
+from llmbatch_assets.stages.export import columns_of_export
+from llmbatch_assets.stages.generate import new_run_id, utc_now
+from llmbatch_assets.stages.plan import plan_run_quickly
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.write_schema import schema_txt_mismatch
+from llmbatch_assets.stages.report import columns_to_count
+from llmbatch_assets.stages.write_schema import reason_to_write, schema_txt_mismatch
 
+log = logging.getLogger(__name__)
 Value = TypeVar("Value")
+
+# The artifacts that an asset reads.
+_INPUTS = {
+    "work_items": ("input_snapshot",),
+    "llm_outputs": ("work_items", "group_contexts"),
+    "export": ("input_snapshot", "work_items"),
+    "report": ("input_snapshot", "work_items", "llm_outputs", "export"),
+}
+# The smallest number that every provider accepts.
+PING_TOKENS = 16
+PING = (Message("user", "Say OK."),)
 
 
 @dataclass
-class Found:
-    """What is wrong with a batch, and what is probably not meant. ``n_items``: what a run would plan, if it can be told."""
+class CheckResult:
+    """Mistakes and warnings about a batch. ``n_items`` is None if the items could not be planned."""
 
     mistakes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     n_items: int | None = None
 
-    def trying(self, make: Callable[[], Value]) -> Value | None:
-        """What ``make`` gives; None where it raises an ``InputError``, whose lines are noted."""
+    def collect(self, check: Callable[[], Value]) -> Value | None:
+        """Return the result of ``check``, or record the mistakes that it raises and return None."""
         try:
-            return make()
-        except InputError as mistake:
-            self.mistakes += [told for told in _each(str(mistake)) if told not in self.mistakes]
+            return check()
+        except (InputError, ArtifactError) as error:
+            self.mistakes += [mistake for mistake in _split_message(str(error)) if mistake not in self.mistakes]
             return None
 
 
-def _each(message: str) -> list[str]:
-    """The mistakes of a message that lists several: each begins with the file's name, and may go on on further lines."""
+def _split_message(message: str) -> list[str]:
+    """Split a message into mistakes. Each begins with the file's name and may span several lines."""
     file = message.partition(": ")[0]
-    return [f"{file}: {told.strip()}" for told in f"\n{message}".split(f"\n{file}: ")[1:]] or [message]
+    return [f"{file}: {mistake.strip()}" for mistake in f"\n{message}".split(f"\n{file}: ")[1:]] or [message]
 
 
-def check_batch(batch_file: BatchFile) -> Found:
-    """All mistakes of the configuration, the prompts, the schema and the table; nothing is written or called."""
-    found = Found()
-    batch = found.trying(batch_file.load) or found.trying(lambda: _what_holds(batch_file))
+def check_batch(batch_file: BatchFile) -> CheckResult:
+    """Check configuration, prompts, schema and table without writing or calling anything."""
+    found = CheckResult()
+    batch = found.collect(batch_file.load) or found.collect(lambda: _valid_part(batch_file))
     if batch is None:
-        found.warnings.append("prompts, schema and table were not looked at: the configuration says where they are")
+        found.warnings.append("prompts, schema and table were not checked: the configuration says where they are")
         return found
-    parameters = batch.parameters
-    generation = _check_prompts(batch, found)
-    _check_schema(batch, generation, found)
-    _check_table(batch, found)
-    found.trying(lambda: require_prices(parameters))
-    missing = missing_keys(parameters, batch.root)
-    found.warnings += [
-        *parameter_warnings(parameters),
-        *(f"{told}; no run begins that has calls to make" for told in missing),
-    ]
+    _collect_from_prompts(batch, found)
+    schema_is_usable = _collect_from_schema(batch, found)
+    snapshot = _collect_from_table(batch, found)
+    if snapshot and schema_is_usable:
+        found.warnings += found.collect(lambda: _check_export(batch, snapshot)) or []
+        found.collect(lambda: columns_to_count(batch, snapshot.columns))
+    found.collect(lambda: require_prices(batch.parameters))
+    missing = missing_keys(batch.parameters, batch.root)
+    found.warnings += parameter_warnings(batch.parameters)
+    found.warnings += [f"{problem}; runs that need the model will not start" for problem in missing]
     return found
 
 
-def _what_holds(batch_file: BatchFile) -> Batch:
-    """The batch without what is wrong in its configuration, so that its other files can be looked at."""
-    return Batch(batch_file.root, Layout(batch_file.path.stem, load_what_holds(batch_file.path)))
+def _valid_part(batch_file: BatchFile) -> Batch:
+    """Load the batch without its invalid keys, so that its other files can be checked."""
+    return Batch(batch_file.root, Layout(batch_file.path.stem, load_valid_parameters(batch_file.path)))
 
 
-def _check_prompts(batch: Batch, found: Found) -> PromptTemplate | None:
-    paths, judged = batch.parameters.prompts, batch.parameters.prompts.judge.enabled
-    generation = found.trying(lambda: batch.generation_prompt) or _what_holds_of(batch, paths.generation.path)
-    judge = found.trying(lambda: batch.judge_prompt) or (_what_holds_of(batch, paths.judge.path) if judged else None)
+def _collect_from_prompts(batch: Batch, found: CheckResult) -> None:
+    parameters, paths = batch.parameters, batch.parameters.prompts
+    generation = found.collect(lambda: batch.generation_prompt) or load_valid_prompt(batch.root, paths.generation.path)
     if generation:
-        found.trying(lambda: generation.check(GENERATION_NAMES))
-        found.warnings += [
-            *prompt_warnings(generation),
-            *blank_warnings(generation, batch.parameters),
-            *schema_warnings(generation, batch.parameters),
-        ]
+        found.collect(lambda: generation.check(GENERATION_NAMES))
+        found.warnings += [*prompt_warnings(generation), *placeholder_warnings(generation, parameters)]
+        found.warnings += schema_warnings(generation, parameters)
+    if not paths.judge.enabled:
+        return
+    judge = found.collect(lambda: batch.judge_prompt) or load_valid_prompt(batch.root, paths.judge.path)
     if judge:
-        found.trying(lambda: judge.check(JUDGE_NAMES))
-        found.warnings += blank_warnings(judge, batch.parameters)
-    return generation
+        found.collect(lambda: checked_judge_prompt(judge))
+        found.warnings += placeholder_warnings(judge, parameters)
 
 
-def _what_holds_of(batch: Batch, path: str) -> PromptTemplate | None:
-    return prompt_that_holds(batch.path(path), path)
-
-
-def _check_schema(batch: Batch, generation: PromptTemplate | None, found: Found) -> None:
-    settings, shown = batch.parameters.llm_schema, str(batch.layout.schema_py)
-    exists = batch.path(shown).is_file()
-    if (not exists or settings.force_regenerate) and generation:
-        found.trying(lambda: schema_conversation(batch.schema_prompt, generation, settings.task))
+def _collect_from_schema(batch: Batch, found: CheckResult) -> bool:
+    """Collect mistakes of the schema module and its text. Returns whether exports can be checked with it."""
+    settings, path = batch.parameters.llm_schema, batch.layout.schema_py
+    exists = batch.path(path).is_file()
+    if not exists or settings.force_regenerate:
+        found.collect(lambda: batch.schema_prompt.check(SCHEMA_NAMES))
+    due = found.collect(lambda: reason_to_write(batch))
     if not exists:
-        found.trying(lambda: _will_be_written(batch, found))
-        return
-    text = found.trying(lambda: read_text(batch.path(shown), SchemaError, "llm_schema.py_path"))
-    mistakes = [] if settings.trust or text is None else schema_mistakes(text, shown)
+        if due:
+            found.warnings.append(f"{path} does not exist: the model will write it in the next run, which costs calls")
+        return False
+    text = found.collect(lambda: read_text(batch.path(path), SchemaError, "llm_schema.py_path"))
+    mistakes = [] if settings.trust or text is None else schema_mistakes(text, str(path))
     found.mistakes += mistakes
-    if text is None or mistakes or found.trying(lambda: batch.schema) is None:
-        return
-    found.trying(batch.schema.output)
-    if batch.parameters.prompts.judge.enabled:
-        found.trying(batch.schema.judge)
-    mismatch = found.trying(lambda: schema_txt_mismatch(batch))
+    if text is None or mistakes or found.collect(lambda: batch.schema) is None:
+        return False
+    needed = [batch.schema.output, *([batch.schema.judge] if batch.parameters.prompts.judge.enabled else [])]
+    models = [found.collect(model) for model in needed]
+    mismatch = found.collect(lambda: schema_txt_mismatch(batch))
     found.warnings += [mismatch] if mismatch else []
+    return None not in models and not due
 
 
-def _will_be_written(batch: Batch, found: Found) -> None:
-    shown = batch.layout.schema_py
-    if batch.parameters.llm.provider == "offline" or not batch.parameters.llm_schema.auto_generate:
-        raise SchemaError(f"{shown} does not exist; write it, or name another file in llm_schema.py_path")
-    found.warnings.append(f"{shown} does not exist: the next run has the model write it, which costs calls")
-
-
-def _check_table(batch: Batch, found: Found) -> None:
-    settings, parameters = batch.parameters.input, batch.parameters
-    path = settings.path
-    table = found.trying(lambda: read_table(batch.path(path), settings))
-    columns = None if table is None else found.trying(lambda: clean_columns(table.columns, path))
+def _collect_from_table(batch: Batch, found: CheckResult) -> Snapshot | None:
+    parameters, settings = batch.parameters, batch.parameters.input
+    table = found.collect(lambda: read_table(batch.path(settings.path), settings))
+    columns = None if table is None else found.collect(lambda: clean_columns(table.columns, settings.path))
     if table is None or columns is None:
-        found.mistakes += template_mistakes(parameters.context)
-        return
+        found.mistakes += group_template_mistakes(parameters.context)
+        return None
     mistakes = column_mistakes(columns, parameters)
     found.mistakes += mistakes
-    # A missing column is told already, and the cells can be wrong, too.
+    # Missing columns are reported above; the cells can have mistakes, too.
     lenient = settings.model_copy(update={"required_columns": ()})
-    snapshot = found.trying(lambda: take_snapshot(table, path, lenient))
+    snapshot = found.collect(lambda: take_snapshot(table, settings.path, lenient))
     if snapshot is None:
-        return
-    found.warnings += [f"{path}: {warning}" for warning in snapshot.meta["warnings"]]
-    if not mistakes and (plan := found.trying(lambda: plan_work(snapshot, parameters))):
-        found.n_items = len(plan.items)
-        found.warnings += [f"{path}: {warning}" for warning in plan.warnings]
+        return None
+    plan = None if mistakes else found.collect(lambda: plan_work(snapshot, parameters))
+    found.n_items = len(plan.items) if plan else None
+    found.warnings += _table_warnings(batch, snapshot, plan)
+    return snapshot
+
+
+def _table_warnings(batch: Batch, snapshot: Snapshot, plan: WorkPlan | None) -> list[str]:
+    warnings = [*snapshot.meta["warnings"], *(plan.warnings if plan else ())]
+    return [f"{batch.parameters.input.path}: {warning}" for warning in warnings]
+
+
+def _check_export(batch: Batch, snapshot: Snapshot) -> list[str]:
+    """Raise ``ConfigError`` for an ``outputs`` block that fits neither schema nor table. Returns warnings."""
+    columns_of_export(batch, Join.of(snapshot, batch.parameters))
+    return export_warnings(batch.parameters)
+
+
+def preflight(batch: Batch, assets: Sequence[str], *, force_schema: bool = False) -> None:
+    """Raise the ``InputError`` that a run of these assets would end in. Warnings are logged; nothing is written."""
+    schema_is_due = "llm_schema_py" in assets and bool(reason_to_write(batch, force=force_schema))
+    _check_contracts(batch, assets, schema_is_due=schema_is_due)
+    if {"llm_schema_py", "llm_outputs"} & set(assets):
+        require_prices(batch.parameters)
+    if "llm_outputs" in assets:
+        _log_warnings(prompt_warnings(batch.generation_prompt))
+        if "llm_schema_txt" not in assets and (mismatch := schema_txt_mismatch(batch)):
+            _log_warnings([mismatch])
+    if "input_snapshot" in assets:
+        snapshot = batch.read_snapshot()
+        _log_warnings(_table_warnings(batch, snapshot, plan_work(snapshot, batch.parameters)))
+        if "export" in assets and not schema_is_due:
+            _log_warnings(_check_export(batch, snapshot))
+        if "report" in assets and not schema_is_due:
+            columns_to_count(batch, snapshot.columns)
+    for asset in assets:
+        _require_inputs(batch, asset, [name for name in _INPUTS.get(asset, ()) if name not in assets])
+
+
+def _log_warnings(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        log.warning("%s", warning)
+
+
+def _check_contracts(batch: Batch, assets: Sequence[str], *, schema_is_due: bool) -> None:
+    needs_prompts = bool({"llm_outputs", "export", "report"} & set(assets))
+    if schema_is_due:
+        # An existing module is about to be replaced, so only the prompts matter.
+        if needs_prompts:
+            checked_prompts(batch.generation_prompt, batch.judge_prompt)
+    elif not batch.path(batch.layout.schema_py).is_file() and (needs_prompts or "llm_schema_txt" in assets):
+        force = "" if batch.parameters.llm_schema.auto_generate else " --force"
+        raise MissingArtifactError(
+            f"{batch.layout.schema_py} does not exist; write it, or let the model write it: "
+            f"{batch.command} --select llm_schema_py{force}"
+        )
+    elif needs_prompts:
+        _ = batch.conversations
+    elif {"llm_schema_py", "llm_schema_txt"} & set(assets):
+        batch.check_schema()
+
+
+def _require_inputs(batch: Batch, asset: str, needed: Sequence[str]) -> None:
+    for upstream in needed:
+        path = artifact_path(batch, upstream)
+        if not path.is_file():
+            raise MissingArtifactError(
+                f"{asset} needs {batch.shown(path)}, which does not exist; "
+                f"create it with: {batch.command} --select {upstream}"
+            )
+
+
+def require_keys(batch: Batch, assets: Sequence[str], selection: Selection, forced: Collection[str]) -> None:
+    """Raise ``ConfigError`` if a run of these assets would call a model and an API key is not set."""
+    missing = missing_keys(batch.parameters, batch.root)
+    if missing and _makes_calls(batch, assets, selection, forced):
+        raise ConfigError("; ".join(missing))
+
+
+def _makes_calls(batch: Batch, assets: Sequence[str], selection: Selection, forced: Collection[str]) -> bool:
+    if "llm_schema_py" in assets and reason_to_write(batch, force="llm_schema_py" in forced):
+        return True
+    if "llm_outputs" not in assets:
+        return False
+    plan = plan_run_quickly(batch, selection, force="llm_outputs" in forced, makes_items="work_items" in assets)
+    return plan.estimate.calls.high > 0
+
+
+class PingResult(NamedTuple):
+    answered: bool
+    message: str
+
+
+def ping(batch: Batch) -> Iterator[PingResult]:
+    """Make one minimal call to each model: generation, and the judge if it differs. The ledger records them."""
+    parameters = batch.parameters
+    yield _ping_model(batch, parameters.llm)
+    if parameters.prompts.judge.enabled and not parameters.judge_shares_server():
+        yield _ping_model(batch, parameters.judge_llm())
+
+
+def _ping_model(batch: Batch, llm: Llm) -> PingResult:
+    where = f" at {llm.endpoint}" if llm.provider == "openai" else f" ({llm.provider})"
+    meter = Meter(open_client, batch, new_run_id(), utc_now)
+    try:
+        asyncio.run(_call(meter, llm.model_copy(update={"max_output_tokens": PING_TOKENS})))
+    except AnswerError:
+        # The token limit can cut the answer off.
+        pass
+    except LlmBatchError as error:
+        return PingResult(False, f"ping: {llm.model_name}{where} does not answer: {error}")
+    usage = meter.spending.usage
+    tokens = f"{usage.input_tokens} input and {usage.output_tokens} output tokens"
+    cost = shown(usage.cost_usd, meter.spending.unknown)
+    return PingResult(True, f"ping: {llm.model_name}{where} answers ({tokens}, {cost})")
+
+
+async def _call(meter: Meter, llm: Llm) -> None:
+    async with meter.client(llm, asyncio.Event()) as client:
+        await client.complete(ChatRequest("generate", PING, None))

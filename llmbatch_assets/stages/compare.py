@@ -1,4 +1,4 @@
-"""The outputs of the items under two identities, from the artifacts of both."""
+"""Comparison with an earlier identity: what changed in the request, and in the outputs of the same items."""
 
 from __future__ import annotations
 
@@ -6,37 +6,59 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.plan.difference import Differences
-from llmbatch_assets.domain.plan.output_diff import Pair, Side
-from llmbatch_assets.domain.plan.rerun_reasons import Reasons, changes_between
+from llmbatch_assets.domain.plan.difference import (
+    CHANGE_LABELS,
+    ChangedValue,
+    Comparison,
+    Differences,
+    OutputPair,
+    OutputSide,
+    changed_values,
+    prompt_lines,
+    schema_fields,
+)
+from llmbatch_assets.domain.plan.rerun_reasons import RerunReasons, changes_between
+from llmbatch_assets.domain.prompt import PromptTemplate
+from llmbatch_assets.domain.schema.contract import JUDGE_MODEL
 from llmbatch_assets.errors import InputError
-from llmbatch_assets.stages.artifacts import cache_ids, cache_index
-from llmbatch_assets.stages.earlier_outputs import EarlierOutputs
-from llmbatch_assets.stages.plan import differences_between, require_schema
+from llmbatch_assets.stages.artifacts import cache_index
+from llmbatch_assets.stages.previous_outputs import PreviousOutputs
 from llmbatch_assets.stages.project import Batch
 
 SHORTEST_NAME = 4
 
 
-class Known(NamedTuple):
-    """An identity other than the one in force, with what it left of the items that there are now."""
+class PreviousIdentity(NamedTuple):
+    """Another identity, and the number of its artifacts of the current items."""
 
     identity: BatchIdentity
     used_at_utc: str | None
     n_outputs: int
     n_failed: int
-    changes: Reasons
+    changes: RerunReasons
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "sha": self.identity.sha,
+            "used_at_utc": self.used_at_utc,
+            "outputs": self.n_outputs,
+            "failed": self.n_failed,
+            "differs_in": self.changes,
+            "identity": self.identity.model_dump(mode="json"),
+        }
 
 
 @dataclass(frozen=True)
-class Comparing:
-    """The items of a batch as they are now, under the identity in force and others. Raises ``InputError``."""
+class Comparer:
+    """Compares the current items under the current identity and others. Raises ``InputError``."""
 
     batch: Batch
 
@@ -45,82 +67,146 @@ class Comparing:
         return plan_work(self.batch.read_snapshot(), self.batch.parameters).items
 
     @cached_property
-    def _survey(self) -> CacheIndex:
+    def _cache(self) -> CacheIndex:
         return cache_index(self.batch)
 
     @cached_property
-    def _earlier(self) -> EarlierOutputs:
-        require_schema(self.batch)
-        ids = [item.work_id for item in self.items]
-        current = dict(zip(ids, cache_ids(self.batch.source.identity, ids), strict=True))
-        return EarlierOutputs(self.batch, self._survey, self.items, current)
+    def _previous(self) -> PreviousOutputs:
+        return PreviousOutputs(self.batch, self.items, self._cache)
 
     @cached_property
-    def known(self) -> list[Known]:
-        """What else was asked of the items: the latest first."""
-        asked = [one for several in self._earlier.by_item.values() for one in several]
-        strays = [one.identity for one in self._earlier.strays.values()]
-        outputs = Counter(one.identity.sha for one in asked if one.is_output) + Counter(one.sha for one in strays)
-        failed = Counter(one.identity.sha for one in asked if not one.is_output)
-        unkept = {one.sha: one for one in strays}
-        identities = [*self._earlier.identities, *unkept.values()]
-        return [
-            self._known(one, outputs[one.sha], failed[one.sha])
-            for one in identities
-            if outputs[one.sha] or failed[one.sha]
-        ]
+    def identities(self) -> list[PreviousIdentity]:
+        """The other identities that have artifacts of the current items, the last used first."""
+        artifacts = [one for several in self._previous.by_item.values() for one in several]
+        places = {use.identity: place for place, use in enumerate(self._previous.uses)}
+        outputs = Counter(one.identity.sha for one in artifacts if one.is_output)
+        failed = Counter(one.identity.sha for one in artifacts if not one.is_output)
+        identities = {one.identity.sha: one.identity for one in artifacts}
+        ordered = sorted(identities, key=lambda sha: -places.get(sha, -1))
+        return [self._described(identities[sha], outputs[sha], failed[sha]) for sha in ordered]
 
-    def _known(self, identity: BatchIdentity, n_outputs: int, n_failed: int) -> Known:
-        use = self._earlier.last_use(identity)
+    def _described(self, identity: BatchIdentity, n_outputs: int, n_failed: int) -> PreviousIdentity:
+        use = self._previous.last_use(identity)
         changes = changes_between(identity, self.batch.source.identity)
-        return Known(identity, use.at_utc if use else None, n_outputs, n_failed, changes)
+        return PreviousIdentity(identity, use.at_utc if use else None, n_outputs, n_failed, changes)
 
-    def before(self, named: str) -> Known:
-        """The identity to compare with: the latest, or the one that a name or its beginning is for.
+    def before(self, name: str) -> PreviousIdentity:
+        """The identity to compare with: the last used one, or the one that ``name`` stands for.
 
-        A name is an identity's sha, that of its prompt or schema, or a cache id. Raises ``InputError``.
+        A name is a cache id, or the beginning of the sha of an identity, a prompt or a schema. Raises ``InputError``.
         """
-        found = [one for one in self.known if self._goes_by(one.identity, named)] if named else self.known
+        if not self.identities:
+            raise InputError("Nothing to compare: these items were never generated with other settings.")
+        if not name:
+            return self.identities[0]
+        found = [one for one in self.identities if self._is_named(one.identity, name)]
         if not found:
-            what = (
-                f"no other identity goes by {named!r}" if named else "these items have artifacts of no other identity"
-            )
-            raise InputError(
-                f"{what}: there is nothing to compare with{'; see llmbatch diff --list' if self.known else ''}"
-            )
-        shas = [one for one in found if named and one.identity.sha.startswith(named)]
-        if named and len(found) > 1 and len(shas) != 1:
+            raise InputError(f"no other settings are named {name!r}; see llmbatch diff --list")
+        by_sha = [one for one in found if one.identity.sha.startswith(name)]
+        if len(found) > 1 and len(by_sha) != 1:
             listed = ", ".join(one.identity.sha[:12] for one in found)
-            raise InputError(f"{named!r} can be any of the identities {listed}; name one of them")
-        return (shas or found)[0]
+            raise InputError(f"{name!r} is ambiguous: it can be any of {listed}; name one of them")
+        return (by_sha or found)[0]
 
-    def _goes_by(self, identity: BatchIdentity, named: str) -> bool:
-        if len(named) < SHORTEST_NAME:
+    def _is_named(self, identity: BatchIdentity, name: str) -> bool:
+        if len(name) < SHORTEST_NAME:
             return False
         shas = (identity.sha, identity.prompt_sha, identity.schema_sha, identity.judge_prompt_sha or "")
-        if any(sha.startswith(named) for sha in shas):
+        if any(sha.startswith(name) for sha in shas):
             return True
-        return named in self._survey.accepted and named in set(self._ids(identity))
-
-    def _ids(self, identity: BatchIdentity) -> Iterator[str]:
-        return cache_ids(identity, [item.work_id for item in self.items])
+        return name in self._cache.accepted and any(identity.cache_id(item.work_id) == name for item in self.items)
 
     def differences(self, before: BatchIdentity) -> Differences:
-        """What is asked otherwise."""
-        return differences_between(self.batch, self._earlier, before)
+        return differences_since(before, self.batch, self._previous)
 
-    def pairs(self, before: BatchIdentity) -> Iterator[Pair]:
-        """Every item under both, one after another."""
-        ids = zip(self.items, self._ids(before), self._ids(self.batch.source.identity), strict=True)
-        for item, earlier, now in ids:
-            yield Pair(item, self._side(earlier), self._side(now))
+    def pairs(self, before: BatchIdentity) -> Iterator[OutputPair]:
+        """Every item under both identities, one after another."""
+        now = self.batch.source.identity
+        for item in self.items:
+            yield OutputPair(item, self._side(before.cache_id(item.work_id)), self._side(now.cache_id(item.work_id)))
 
-    def _side(self, cache_id: str) -> Side:
-        output = self._survey.output(cache_id) if cache_id in self._survey.accepted else None
+    def _side(self, cache_id: str) -> OutputSide:
+        output = self._cache.output(cache_id) if cache_id in self._cache.accepted else None
         if output is not None:
-            return Side("accepted", output.parsed)
-        if cache_id not in self._survey.failed:
-            return Side("missing")
-        failure = self._survey.failure(cache_id)
+            return OutputSide("accepted", output.parsed)
+        if cache_id not in self._cache.failed:
+            return OutputSide("missing")
+        failure = self._cache.failure(cache_id)
         message = str((failure.get("error") or {}).get("message", "its file cannot be read"))
-        return Side("failed", None, str(failure.get("cause", "unreadable_failure")), message)
+        return OutputSide("failed", None, str(failure.get("cause", "unreadable_failure")), message)
+
+    def write_page(self, path: Path, before: PreviousIdentity, found: Comparison) -> None:
+        """Write the comparison as an HTML page."""
+        # Jinja2 is slow to import, and only a page needs it.
+        from llmbatch_assets.adapters.pages.diff_page import render_diff
+
+        differences = self.differences(before.identity)
+        page = {
+            "title": self.batch.title,
+            "headline": found.headline,
+            "before": before.identity.sha,
+            "used_at_utc": before.used_at_utc,
+            "now": self.batch.source.identity.sha,
+            "prompts": {"Prompt": differences.prompt, "Judge prompt": differences.judge_prompt},
+            "tables": {"Schema": differences.schema, "Configuration": differences.config},
+            "pairs": found.pairs,
+            "labels": CHANGE_LABELS,
+            "left_out": found.left_out,
+        }
+        write_atomically(path, render_diff(page).encode("utf-8", "backslashreplace"))
+
+
+def differences_since(before: BatchIdentity, batch: Batch, previous: PreviousOutputs) -> Differences:
+    """What changed in the request since an earlier identity."""
+    now, use = batch.source.identity, previous.last_use(before)
+    return Differences(
+        against=before.sha,
+        used_at_utc=use.at_utc if use else None,
+        prompt=_prompt_changes(before.prompt_sha, now.prompt_sha, batch.generation_prompt, previous),
+        judge_prompt=_prompt_changes(before.judge_prompt_sha, now.judge_prompt_sha, batch.judge_prompt, previous),
+        schema=_schema_changes(before, batch, previous),
+        config=changed_values(
+            _configuration(before, previous.item_settings(use) if use else None),
+            _configuration(now, previous.item_settings(None) if use else None),
+        ),
+    )
+
+
+def _prompt_changes(
+    old_sha: str | None, new_sha: str | None, prompt: PromptTemplate | None, previous: PreviousOutputs
+) -> list[str]:
+    if old_sha == new_sha:
+        return []
+    # An empty mapping stands for a prompt whose text is lost.
+    old = (previous.text(old_sha) or {}) if old_sha else None
+    return prompt_lines(old, prompt.model_dump(mode="json") if prompt else None)
+
+
+def _schema_changes(before: BatchIdentity, batch: Batch, previous: PreviousOutputs) -> list[ChangedValue]:
+    """The fields that differ in the schemas of outputs and of verdicts."""
+    judge = batch.schema.judge() if batch.judge_prompt else None
+    pairs = [(before.schema_sha, batch.schema.output(), "")]
+    pairs += [(str(before.judge.get("schema_sha")), judge, JUDGE_MODEL)] if judge and before.judge else []
+    changes: list[ChangedValue] = []
+    for sha, contract, name in pairs:
+        kept = None if sha == contract.sha else previous.text(sha)
+        if kept is not None:
+            then, now = schema_fields(kept), schema_fields(contract.json_schema)
+            changes += changed_values({name: then} if name else then, {name: now} if name else now)
+    return changes
+
+
+def _configuration(identity: BatchIdentity, item_settings: dict[str, Any] | None) -> dict[str, Any]:
+    """The settings of an identity under their configuration keys."""
+    own = {"model_name": identity.model_name, "temperature": identity.temperature}
+    # An identity names its provider only if it is not this default.
+    llm = {"provider": "openai", **own, **identity.settings}
+    judge = {name: value for name, value in (identity.judge or {}).items() if name != "schema_sha"}
+    # As in the configuration, the judge inherits what it does not set.
+    judge = {name: value for name, value in judge.items() if name not in llm or value != llm[name]}
+    return {
+        "llm": llm,
+        "prompts": {"judge": {"enabled": identity.judge_enabled}},
+        "judge": judge,
+        **(item_settings or {}),
+    }

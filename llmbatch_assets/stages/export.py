@@ -52,7 +52,8 @@ def write_exports(batch: Batch, outputs: BatchOutputs, snapshot: Snapshot) -> Ex
     """
     join = Join.of(snapshot, batch.parameters)
     run = _ExportRun(batch, columns_of_export(batch, join))
-    run.write(entries(join, run.counting(outputs.item_outcomes(batch.shown))))
+    outcomes = outputs.outcomes(batch.shown)
+    run.write(entries(join, run.counting(outcomes)))
     return ExportResult(run.manifest(), preview(run.columns, [line.cells for line in run.first_lines]))
 
 

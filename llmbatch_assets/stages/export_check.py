@@ -51,7 +51,10 @@ def exported_records(batch: Batch) -> Sequence[ExportedRecord]:
         return []
     table = read_table(path, Input.model_validate({"path": str(path), "format": file_format}))
     records = [_exported_record(dict(zip(table.columns, row, strict=False))) for row in table.rows]
-    if not batch.parameters.outputs.spreads_groups or batch.parameters.grouping.effective_mode != "group_output":
+    if (
+        not batch.parameters.outputs.spreads_groups
+        or not batch.parameters.grouping.active_mode.makes_one_item_per_group
+    ):
         return records
     # The records of a group together stand for the group.
     return list(dict.fromkeys(one._replace(row_index="") for one in records))

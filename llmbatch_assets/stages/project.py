@@ -1,4 +1,4 @@
-"""A batch as it lies on disk: its configuration file, and everything that this file leads to."""
+"""A batch on disk: its configuration file, and the prompts, schema and table that the file names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.outcome import Source
 from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Llm, Parameters
 from llmbatch_assets.domain.prompt import PromptTemplate
-from llmbatch_assets.domain.request import Conversations
+from llmbatch_assets.domain.request import Conversations, checked_prompts
 from llmbatch_assets.domain.schema.contract import SchemaModels
 from llmbatch_assets.errors import ConfigError, SchemaError
 
@@ -29,9 +29,9 @@ DEFAULT_CONFIG = PurePosixPath("configs/parameters.yaml")
 
 
 def find_config(given: str | None, environment: Mapping[str, str], start: Path) -> Path:
-    """The configuration file: as given, else as the environment says, else the nearest one upwards from ``start``.
+    """Return the configuration file: as given, else from the environment, else the nearest upwards from ``start``.
 
-    Raises ``ConfigError`` saying where was looked.
+    Raises ``ConfigError``.
     """
     named = given or environment.get(CONFIG_ENV)
     if named:
@@ -47,28 +47,28 @@ def find_config(given: str | None, environment: Mapping[str, str], start: Path) 
 
 
 def config_files(config: Path) -> list[Path]:
-    """The batches beside a configuration file: it, and where it lies in ``configs/`` its neighbours."""
+    """Return a configuration file and, if it is in ``configs/``, the others there."""
     return sorted(config.parent.glob("*.yaml")) if config.parent.name == "configs" else [config]
 
 
 @dataclass(frozen=True)
 class BatchFile:
-    """Names one batch: its configuration file, and whether its provider is replaced by the offline one."""
+    """The configuration file of a batch. ``offline`` replaces its provider."""
 
     path: Path
     offline: bool = False
 
     @property
     def root(self) -> Path:
-        """The project: the folder that holds ``configs/``; for a file kept elsewhere, its own folder."""
+        """The project folder: the parent of ``configs/``, or the folder of a file outside ``configs/``."""
         folder = self.path.parent
         return folder.parent if folder.name == "configs" else folder
 
     def load(self) -> Batch:
-        """The batch as its file describes it now. Raises ``ConfigError``."""
+        """Read the batch from its file. Raises ``ConfigError``."""
         if not re.fullmatch(r"\w+", self.path.stem, re.ASCII):
             raise ConfigError(
-                f"{self.path}: a batch is called by its file's name, and Dagster takes letters, digits and underscores; "
+                f"{self.path}: the file name becomes a name in Dagster, so it may have only letters, digits and underscores; "
                 f"rename the file to {re.sub(r'[^A-Za-z0-9_]+', '_', self.path.stem)}.yaml"
             )
         parameters = load_parameters(self.path)
@@ -80,7 +80,7 @@ class BatchFile:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: parameters, paths, and the user's files that they name."""
+    """A batch: its parameters, its paths, and the user's files."""
 
     root: Path
     layout: Layout
@@ -103,56 +103,55 @@ class Batch:
         return self.layout.parameters
 
     def path(self, relative: PurePosixPath | str) -> Path:
-        """A file of the project."""
         return self.root / relative
 
     def shown(self, path: Path) -> str:
-        """The file's name in artifacts and messages: relative to the project where it lies inside."""
+        """Return a path for artifacts and messages, relative to the project if it is inside."""
         return Path(os.path.relpath(path, self.root)).as_posix() if path.is_relative_to(self.root) else path.as_posix()
 
     def read_snapshot(self) -> Snapshot:
-        """The input table, cleaned. Raises ``TableError``."""
+        """Read and clean the input table. Raises ``TableError``."""
         settings = self.parameters.input
         return take_snapshot(read_table(self.path(settings.path), settings), settings.path, settings)
 
+    def _prompt(self, name: str) -> PromptTemplate:
+        path: str = getattr(self.parameters.prompts, name).path
+        return load_prompt(self.path(path), path, f"prompts.{name}.path")
+
     @cached_property
     def generation_prompt(self) -> PromptTemplate:
-        path = self.parameters.prompts.generation.path
-        return load_prompt(self.path(path), path, "prompts.generation.path")
+        return self._prompt("generation")
 
     @cached_property
     def judge_prompt(self) -> PromptTemplate | None:
-        judge = self.parameters.prompts.judge
-        return load_prompt(self.path(judge.path), judge.path, "prompts.judge.path") if judge.enabled else None
+        return self._prompt("judge") if self.parameters.prompts.judge.enabled else None
+
+    @cached_property
+    def schema_prompt(self) -> PromptTemplate:
+        return self._prompt("schema_auto_py_generation")
 
     @cached_property
     def schema(self) -> SchemaModels:
-        """The models of the schema module, vetted. Raises ``SchemaError``."""
+        """The checked models of the schema module. Raises ``SchemaError``."""
         trust = self.parameters.llm_schema.trust
         return load_schema(self.path(self.layout.schema_py), str(self.layout.schema_py), trust=trust)
 
     def check_schema(self) -> None:
-        """Raise ``SchemaError`` where the module lacks a model that the batch needs."""
+        """Raise ``SchemaError`` if the module lacks a model that the batch needs."""
         self.schema.output()
         if self.parameters.prompts.judge.enabled:
             self.schema.judge()
 
     @cached_property
-    def schema_prompt(self) -> PromptTemplate:
-        path = self.parameters.prompts.schema_auto_py_generation.path
-        return load_prompt(self.path(path), path, "prompts.schema_auto_py_generation.path")
-
-    @cached_property
     def conversations(self) -> Conversations:
-        """Prompts and contracts together. Raises ``PromptError`` or ``SchemaError``."""
+        """Prompts and schemas combined. Raises ``PromptError`` or ``SchemaError``."""
         judge_contract = self.schema.judge() if self.judge_prompt else None
-        return Conversations.of(
-            self.generation_prompt, self.judge_prompt, self.schema.output(), judge_contract, self.schema.text()
-        )
+        judge = checked_prompts(self.generation_prompt, self.judge_prompt)
+        return Conversations(self.generation_prompt, judge, self.schema.output(), judge_contract, self.schema.text())
 
     @cached_property
     def source(self) -> Source:
-        """What the artifacts of this batch say about where they come from."""
+        """The origin of this batch's artifacts, which they record."""
         prompts, llm = self.parameters.prompts, self.parameters.llm
         return Source(
             identity=self._identity(),
@@ -176,7 +175,7 @@ class Batch:
         )
 
     def _shown_texts(self) -> dict[str, str]:
-        """What the generation prompt shows beyond the contract of the output."""
+        """Return the schema texts that the generation prompt shows in addition to ``{llm_schema}``."""
         shown = {"llm_schema_txt": self.schema.text()}
         if self.judge_prompt:
             shown["judge_schema"] = self.schema.judge().text
@@ -192,7 +191,7 @@ class Batch:
         }
 
     def provenance(self) -> dict[str, object]:
-        """Every text that identities of this batch refer to, by its sha; and how rows become its items."""
+        """Return everything that identities of this batch refer to by hash, and the settings that make its items."""
         identity = self.source.identity
         texts: dict[str, object] = {f"identity_{identity.sha}": self._kept_identity()}
         texts[f"items_{self.item_settings_sha()}"] = self.item_settings()
@@ -206,19 +205,17 @@ class Batch:
         return texts | {self.schema.output().sha: self.schema.output().json_schema}
 
     def _kept_identity(self) -> dict[str, object]:
-        # A trusted module's code validates, too: the sha of the schema covers it and does not name it.
+        # The code of a trusted module also validates. The schema's sha covers it without naming it.
         code = {"schema_code_sha": self.schema.code_sha} if self.schema.code_sha else {}
         return self.source.identity.model_dump(mode="json") | code
 
     def item_settings(self) -> dict[str, dict[str, object]]:
-        """The blocks of the configuration that say how rows become items."""
+        """Return the configuration blocks that determine how rows become items."""
         blocks = ("input", "grouping", "context", "work_items")
         return {name: getattr(self.parameters, name).model_dump(mode="json") for name in blocks}
 
     def item_settings_sha(self) -> str:
-        """Fingerprint of these."""
         return sha1_named(**self.item_settings())
 
     def config_sha(self) -> str:
-        """Fingerprint of the parameters."""
         return sha1_named(parameters=self.parameters.model_dump(mode="json"))

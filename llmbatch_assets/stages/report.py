@@ -131,7 +131,7 @@ def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
         "Provider": batch.source.provider,
         "Model": identity.model_name,
         "Temperature": identity.temperature,
-        "Grouping": batch.parameters.grouping.effective_mode,
+        "Grouping": batch.parameters.grouping.active_mode.name,
         "Judge": "on" if identity.judge_enabled else "off",
         "prompt_sha": identity.prompt_sha,
         "schema_sha": identity.schema_sha,

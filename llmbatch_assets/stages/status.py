@@ -15,7 +15,7 @@ from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import FailedAttempt, FailureClass, Stored
 from llmbatch_assets.domain.status import Spent
 from llmbatch_assets.domain.text import cut, flatten
-from llmbatch_assets.stages.artifacts import cache_ids, cache_index, last_run_meta, planned_items
+from llmbatch_assets.stages.artifacts import cache_index, last_run_meta, planned_items
 from llmbatch_assets.stages.project import Batch
 
 EXAMPLE_CHARS = 200
@@ -68,7 +68,7 @@ class BatchStatus(Stored):
 def batch_status(batch: Batch) -> BatchStatus:
     """Read the state of a batch from its files. Raises ``InputError`` or ``ArtifactError``."""
     plan, identity, index = planned_items(batch), batch.source.identity, cache_index(batch)
-    ids = dict(zip(cache_ids(identity, (item.work_id for item in plan.items)), plan.items, strict=True))
+    ids = {identity.cache_id(item.work_id): item for item in plan.items}
     states = {cache_id: index.state(cache_id) for cache_id in ids}
     failed = {cache_id: item for cache_id, item in ids.items() if states[cache_id].startswith("failed")}
     return BatchStatus(

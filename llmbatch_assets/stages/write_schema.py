@@ -101,13 +101,13 @@ def write_schema(batch: Batch, open_client: Opener, say: Callable[[str], None], 
             f"{str(failed).rstrip('.')}. The answers are in {batch.layout.schema_failures}/; no file was replaced. Write "
             f"{batch.layout.schema_py} yourself, describe more in llm_schema.task, or set a larger model in llm.model_name"
         ) from None
-    archived = replace_schema_py(batch, written.source)
+    archived = replace_schema_file(batch, batch.layout.schema_py, written.source)
     path = batch.layout.schema_py
     models = load_schema(batch.path(path), str(path), trust=batch.parameters.llm_schema.trust)
     sha = models.output().sha
     if batch.path(batch.layout.schema_txt).is_file():
         # Keep the text in step, so that no mismatch is reported that the user did not cause.
-        _replace(batch, batch.layout.schema_txt, models.text())
+        replace_schema_file(batch, batch.layout.schema_txt, models.text())
     prompt = batch.schema_prompt
     keep_provenance(batch.path(batch.layout.provenance), {prompt.sha: prompt.model_dump(mode="json")})
     write_json(batch.path(batch.layout.manifest(MANIFEST)), _manifest(batch, SchemaDone(written, archived), sha))
@@ -175,7 +175,7 @@ def ensure_schema_txt(batch: Batch, *, force: bool = False) -> EnsuredText:
     sha = sha1_text(text)
     if not force and batch.path(path).is_file() and not schema_txt_mismatch(batch):
         return EnsuredText(False, sha, f"{path} is up to date with {batch.layout.schema_py}")
-    archived = _replace(batch, path, text)
+    archived = replace_schema_file(batch, path, text)
     message = f"Wrote {path} ({len(text.encode())} bytes)"
     return EnsuredText(
         True, sha, f"{message}; archived the previous one as {batch.shown(archived)}" if archived else message
@@ -198,13 +198,9 @@ def schema_txt_mismatch(batch: Batch) -> str:
     return f"{mismatch}. Prompts use the module. Rewrite the text with: {rewrite}"
 
 
-def replace_schema_py(batch: Batch, source: str) -> Path | None:
-    """Write the schema module; return the archived copy of the previous one."""
-    return _replace(batch, batch.layout.schema_py, source)
-
-
-def _replace(batch: Batch, shown: PurePosixPath, text: str) -> Path | None:
-    path = batch.path(shown)
+def replace_schema_file(batch: Batch, relative_path: PurePosixPath, text: str) -> Path | None:
+    """Write the schema module or its text; return the archived copy of the previous one, if there was one."""
+    path = batch.path(relative_path)
     archived = archive(path, batch.path(batch.layout.archive)) if path.is_file() else None
     log_written(batch.shown(path), write_atomically(path, text.encode()))
     return archived

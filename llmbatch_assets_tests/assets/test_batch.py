@@ -570,6 +570,6 @@ def test_work_items_tell_what_a_run_would_do(rig: Rig) -> None:
         made = event.asset_materialization if event else None
         return made.metadata["plan"].value if made and "plan" in made.metadata else None
 
-    assert str(headline()).startswith("5 items: 0 cached, 5 new, 0 to run again; cost unknown, about ")
+    assert str(headline()).startswith("5 items: 0 cached, 5 new, 0 to rerun; cost unknown, about ")
     assert rig.run("generate").success
-    assert headline() == "5 items: 5 cached, 0 new, 0 to run again; nothing to pay for"
+    assert headline() == "5 items: 5 cached, 0 new, 0 to rerun; nothing to pay for"

@@ -249,7 +249,7 @@ REFUSED: list[Any] = [
 MANY = [f"c{number}" for number in range(2000)]
 TAKEN: list[Any] = [
     # Lines.
-    Taken("header alone", "i.csv", "a,b\n", "ab", [], warned=("header and no rows",)),
+    Taken("header alone", "i.csv", "a,b\n", "ab", [], warned=("header but no rows",)),
     Taken("blank lines", "i.csv", "\n\na,b\n\n1,2\n\n\n3,4\n\n", "ab", ["12", "34"]),
     Taken("CR", "i.csv", "a,b\r1,2\r\r3,4\r", "ab", ["12", "34"]),
     Taken("all line ends", "i.csv", "a,b\r\n1,2\n3,4\r5,6", "ab", ["12", "34", "56"]),
@@ -284,7 +284,7 @@ TAKEN: list[Any] = [
         "a,b\nNone,N/A\nNathan,-\nNULL,#N/A\n",
         "ab",
         [["", ""], ["Nathan", "-"], ["", ""]],
-        warned=("2 rows with all columns empty",),
+        warned=("2 empty rows",),
     ),
     Taken("own null tokens", "i.csv", "a,b\nNone,-\n", "ab", [["None", ""]], input={"null_tokens": ["-"]}),
     Taken(
@@ -576,7 +576,7 @@ def test_a_table_that_lost_its_rows_keeps_the_outputs_that_were_paid_for(
     assert batch.llmbatch_here("run", "--offline").returncode == 0
 
     (told,) = warnings_of(caplog)
-    assert "raw_data/input.csv: has a header and no rows" in told
+    assert "raw_data/input.csv: has a header but no rows" in told
     assert batch.outputs() == outputs
     assert batch.path("artifacts/outputs/output.csv").read_text().count("\n") == 1
 

@@ -200,7 +200,7 @@ def test_a_key_within_another_setting_is_refused_and_not_repeated(
 
     told = told_for(make_project(tmp_path / "project"), Mistake("pasted key", spoil, ()))
 
-    assert f"{block}.{next(iter(pasted))}: must hold no" in told
+    assert f"{block}.{next(iter(pasted))}: must not contain" in told
     assert "sk-1" not in told
 
 

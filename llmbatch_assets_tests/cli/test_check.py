@@ -81,7 +81,7 @@ def test_blanks_that_are_always_empty_are_a_warning(plain: Project) -> None:
     told = plain.llmbatch_here("check").stdout
     for warning in ("{group_context} is always empty", "{judge_schema} is always empty", "does not use {llm_schema}"):
         assert warning in told
-    assert "shows the group and not the row" in told
+    assert "the model sees the group but not the row" in told
 
 
 def test_a_budget_without_a_price_is_a_mistake_as_it_is_for_a_run(plain: Project) -> None:
@@ -89,6 +89,30 @@ def test_a_budget_without_a_price_is_a_mistake_as_it_is_for_a_run(plain: Project
     ended = plain.llmbatch_here("check")
     assert ended.returncode == 2
     assert "the price of test-model" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("blocks", "told"),
+    [
+        ({"report": {"count_by": ["teams"]}}, "'teams'"),
+        (
+            {
+                "grouping": {"enabled": True, "column": "team", "mode": "group_output"},
+                "outputs": {"explode": {"list": "answers", "item_key": "id", "input_column": "id"}},
+            },
+            "outputs.explode.list: the output has no field 'answers'",
+        ),
+        ({"prompts": {"judge": {"enabled": True, "path": "prompts/none.yaml"}}}, "prompts/none.yaml does not exist"),
+    ],
+)
+def test_what_a_run_refuses_is_a_mistake(plain: Project, blocks: dict[str, Any], told: str) -> None:
+    plain.parameters(**settings(**blocks))
+    refused = plain.llmbatch_here("run")
+    assert refused.returncode == 2
+    assert told in refused.stderr
+    found = plain.llmbatch_here("check")
+    assert found.returncode == 2
+    assert told in found.stdout
 
 
 def test_every_batch_is_checked_unless_one_is_named(plain: Project) -> None:
@@ -102,7 +126,7 @@ def test_a_configuration_that_is_no_yaml_is_one_mistake(plain: Project) -> None:
     ended = plain.llmbatch_here("check")
     assert ended.returncode == 2
     assert "1 mistake, 1 warning" in ended.stdout
-    assert "were not looked at" in ended.stdout
+    assert "were not checked" in ended.stdout
 
 
 def test_a_missing_schema_is_a_mistake_only_where_no_model_writes_it(plain: Project) -> None:
@@ -112,7 +136,7 @@ def test_a_missing_schema_is_a_mistake_only_where_no_model_writes_it(plain: Proj
     plain.parameters(**settings("http://127.0.0.1:9/v1"))
     ended = plain.llmbatch_here("check")
     assert ended.returncode == 0, ended.stdout
-    assert "the next run has the model write it" in ended.stdout
+    assert "the model will write it in the next run" in ended.stdout
 
 
 def test_a_ping_is_one_small_call_to_each_model(project_with: Callable[..., Project], server: ChatServer) -> None:

@@ -78,7 +78,7 @@ def test_items_are_paired_and_counted(project: Project) -> None:
 
 def test_the_terminal_shows_both_sides_and_no_escape_sequence(project: Project) -> None:
     shown = project.llmbatch_here("diff").stdout
-    assert "1 changed, 1 newly failing, 1 newly passing, 1 unchanged, 1 not made again yet" in shown
+    assert "1 changed, 1 newly failing, 1 newly passing, 1 unchanged, 1 not regenerated yet" in shown
     assert "a mason" in shown
     assert "not_json" in shown
     assert "\x1b" not in shown
@@ -143,8 +143,8 @@ def test_the_other_way_round_is_the_other_change(project: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--against", "feedfeed"), "no other identity goes by 'feedfeed'"),
-        (("--against", "a"), "no other identity goes by 'a'"),
+        (("--against", "feedfeed"), "no other settings are named 'feedfeed'"),
+        (("--against", "a"), "no other settings are named 'a'"),
     ],
 )
 def test_an_unknown_name_is_a_message(project: Project, arguments: tuple[str, ...], told: str) -> None:
@@ -158,15 +158,15 @@ def test_a_name_of_several_is_a_message(project: Project) -> None:
     project.prompt("generation", {**GENERATION, "user": "{context}\n\nAnswer it a third time."})
     ended = project.llmbatch_here("diff", "--against", schema)
     assert ended.returncode == 2
-    assert "can be any of the identities" in ended.stderr
+    assert "it can be any of" in ended.stderr
 
 
 def test_without_anything_earlier_there_is_nothing_to_compare(tmp_path: Path) -> None:
     project = make_project(tmp_path / "new")
     ended = project.llmbatch_here("diff")
     assert ended.returncode == 2
-    assert "nothing to compare with" in ended.stderr
-    assert "nothing else was asked" in project.llmbatch_here("diff", "--list").stdout
+    assert "Nothing to compare" in ended.stderr
+    assert "never generated with other settings" in project.llmbatch_here("diff", "--list").stdout
 
 
 def test_offline_outputs_are_another_identity(project: Project) -> None:

@@ -69,15 +69,15 @@ def configure(project: Project, **blocks: Any) -> None:
 def test_what_has_an_output_is_cached(done: Project) -> None:
     told = plan(done)
     assert told["counts"] == {"total": 5, "cached": 5, "new": 0, "again": 0, "held_back": 0, "not_selected": 0}
-    assert told["headline"] == "5 items: 5 cached, 0 new, 0 to run again; nothing to pay for"
+    assert told["headline"] == "5 items: 5 cached, 0 new, 0 to rerun; nothing to pay for"
     assert (told["items"], told["differences"], told["estimate"]["calls"]["high"]) == ([], None, 0)
 
 
-def test_a_schema_that_is_written_anew_first_is_told(done: Project) -> None:
+def test_a_schema_that_will_be_regenerated_first_is_reported(done: Project) -> None:
     done.prompt("schema_auto_py_generation", {"user": "{context}"})
     configure(done, llm_schema={"force_regenerate": True})
     (told,) = plan(done)["warnings"]
-    assert told.startswith("schema/llm_schema.py is written anew before the run, which costs calls")
+    assert told.startswith("schema/llm_schema.py will be regenerated before the run, which costs calls")
     ended = done.llmbatch_here("plan", "--offline")
     assert (ended.returncode, "provider offline has none" in ended.stderr) == (2, True)
 
@@ -403,10 +403,10 @@ def test_limits_and_latency_make_the_time(done: Project) -> None:
 @pytest.mark.parametrize(
     ("budget", "verdict", "words"),
     [
-        ({"prices": PRICES}, "no_limit", "no limit is set"),
+        ({"prices": PRICES}, "no_limit", "no cost limit is set"),
         ({"prices": PRICES, "max_cost_usd": 100}, "within", "within budget.max_cost_usd, $100.00"),
         ({"prices": PRICES, "max_cost_usd": 0.0001}, "exceeds", "exceeds budget.max_cost_usd"),
-        ({"prices": {}}, "price_unknown", "the price of the model is not known"),
+        ({"prices": {}}, "price_unknown", "the price of the model is unknown"),
     ],
 )
 def test_the_budget_is_checked(done: Project, budget: dict[str, Any], verdict: str, words: str) -> None:

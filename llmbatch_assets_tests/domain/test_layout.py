@@ -17,7 +17,9 @@ FORMATS = ("csv", "psv", "tsv", "jsonl", "xlsx", "parquet")
 def paths(layout: Layout) -> dict[str, str]:
     """Every path of a layout, by name."""
     plain = {
-        name: getattr(layout, name) for name, value in vars(Layout).items() if isinstance(value, property)
+        name: getattr(layout, name)
+        for name, value in vars(Layout).items()
+        if not name.startswith("_") and hasattr(value, "__get__") and not callable(value)
     }  # every property is a path
     exports = {f"export {name}": layout.export(name) for name in FORMATS}
     reports = {f"report {name}": layout.report(name) for name in ("md", "html")}

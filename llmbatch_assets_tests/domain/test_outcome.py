@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
+from llmbatch_assets.domain.answer import read_verdict
 from llmbatch_assets.domain.outcome import (
     AcceptedOutput,
     Attempt,
@@ -16,7 +17,6 @@ from llmbatch_assets.domain.outcome import (
     FailureClass,
     TokenUsage,
 )
-from llmbatch_assets.domain.verdict import read_verdict
 from llmbatch_assets_tests.domain.strategies import make_failure, make_identity, make_item, make_output, make_source
 
 

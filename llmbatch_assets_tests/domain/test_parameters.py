@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from llmbatch_assets.domain.items.grouping import GROUPINGS
+from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
 from llmbatch_assets.domain.parameters import LOCAL_MODEL, Llm, Parameters, read_parameters
 from llmbatch_assets_tests.domain.strategies import ROW_MODES, parameters
 
@@ -226,13 +226,13 @@ def test_a_value_that_cannot_be_meant_is_refused(path: str, value: Any) -> None:
 
 @pytest.mark.parametrize("mode", ROW_MODES)
 def test_the_grouping_in_force_is_one_that_exists(mode: str) -> None:
-    assert parameters(grouping=ROW_MODES[mode]).grouping.effective_mode == mode
-    assert mode in GROUPINGS
+    assert parameters(grouping=ROW_MODES[mode]).grouping.active_mode.name == mode
+    assert mode in GROUPING_MODES
 
 
 def test_a_column_without_grouping_means_row_wise() -> None:
     read = parameters(grouping={"enabled": False, "column": "team", "mode": "group_output"})
-    assert read.grouping.effective_mode == "row_wise"
+    assert read.grouping.active_mode.name == "row_wise"
 
 
 def test_choices_that_need_a_column_say_so() -> None:

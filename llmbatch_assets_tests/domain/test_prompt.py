@@ -102,7 +102,7 @@ def test_all_blanks_without_a_value_are_told_in_one_error() -> None:
     broken = template(system="{zzz} {context}", user="{aaa} {a}", assistant_prefix="{mmm}")
     with pytest.raises(PromptError) as told:
         broken.render({"context": "x", "a": "y"})
-    assert "prompts/p.yaml: nothing fills {aaa}, {mmm}, {zzz}. Known here: {a}, {context}." in str(told.value)
+    assert "prompts/p.yaml: unknown placeholder {aaa}, {mmm}, {zzz}. Known here: {a}, {context}." in str(told.value)
     assert "{{aaa}}" in str(told.value)
     with pytest.raises(KeyError):
         broken.render({})

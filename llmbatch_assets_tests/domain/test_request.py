@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from llmbatch_assets.domain.prompt import Message, PromptTemplate
-from llmbatch_assets.domain.request import OWN_ROW_HEADING, ChatRequest, Conversations, prompt_warnings
+from llmbatch_assets.domain.request import OWN_ROW_HEADING, ChatRequest, Conversations, checked_prompts
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.errors import PromptError
 from llmbatch_assets_tests.domain.strategies import make_item
@@ -34,7 +34,9 @@ def prompt(**texts: Any) -> PromptTemplate:
 
 def conversations(generation: PromptTemplate, judge: PromptTemplate | None = None) -> Conversations:
     """The conversations of a batch."""
-    return Conversations.of(generation, judge, OUTPUT, VERDICT if judge else None, "WHOLE FILE")
+    return Conversations(
+        generation, checked_prompts(generation, judge), OUTPUT, VERDICT if judge else None, "WHOLE FILE"
+    )
 
 
 def contents(messages: tuple[Message, ...]) -> list[str]:
@@ -110,19 +112,3 @@ def test_a_schema_that_cannot_be_handed_over_is_said_in_words(messages: list[Mes
     said = ChatRequest("generate", tuple(messages), OUTPUT).with_schema_in_prompt()
     rule = f"Answer with one JSON object that matches this JSON schema:\n{OUTPUT.text}"
     assert said == tuple(message._replace(content=message.content.replace("RULE", rule)) for message in expected)
-
-
-@pytest.mark.parametrize(
-    ("user", "told"),
-    [
-        ("{context}", None),
-        ("{row}", None),
-        ("{group_context} {row}", None),
-        ("{llm_schema}", "nothing of an item"),
-        ("{{context}}", "nothing of an item"),
-        ("{group_context}", "the group and not the row"),
-    ],
-)
-def test_a_prompt_that_is_the_same_for_all_items_is_told(user: str, told: str | None) -> None:
-    warnings = prompt_warnings(PromptTemplate(path="prompts/g.yaml", user=user))
-    assert [str(told) in warning for warning in warnings] == ([True] if told else [])

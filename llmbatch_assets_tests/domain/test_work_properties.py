@@ -12,8 +12,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
 from llmbatch_assets.domain.items.context import RowRenderer
-from llmbatch_assets.domain.items.grouping import GROUPINGS, plan_work
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import work_id
 from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
@@ -93,7 +94,7 @@ def plain(mode: str, rows: Rows, cap: int) -> list[tuple[list[int], str | None, 
     return modes[mode]
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=EXOTIC_ROWS, cap=st.integers(0, 3))
 def test_a_plan_expands_to_what_each_item_would_show_alone(mode: str, rows: Rows, cap: int) -> None:
@@ -109,7 +110,7 @@ def test_a_plan_expands_to_what_each_item_would_show_alone(mode: str, rows: Rows
     assert texts.keys() == {item.group_context_id for item in made.items} - {None}
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=st.lists(st.tuples(st.just("1"), KEYS, st.sampled_from(["x", "y"])), max_size=8))
 def test_identical_rows_are_items_of_their_own_or_share_one_and_none_is_lost(mode: str, rows: Rows) -> None:
@@ -140,7 +141,7 @@ def ids_of(made: WorkPlan, rows: Rows, but: str = "") -> dict[tuple[tuple[str, .
     return ids
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=EXOTIC_ROWS, others=EXOTIC_ROWS)
 def test_a_plan_that_is_made_again_is_the_same(mode: str, rows: Rows, others: Rows) -> None:
@@ -149,7 +150,7 @@ def test_a_plan_that_is_made_again_is_the_same(mode: str, rows: Rows, others: Ro
     assert plan(mode, [list(row) for row in rows]) == first
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 @pytest.mark.parametrize("columns", [{"exclude": ["id"]}, {"mode": "include", "include": ["text"]}])
 @quick
 @given(rows=EXOTIC_ROWS, data=st.data())
@@ -161,7 +162,7 @@ def test_a_column_that_is_not_shown_is_in_no_id(
     assert plan(mode, changed, context=context) == plan(mode, rows, context=context)
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=EXOTIC_ROWS, others=st.tuples(EXOTIC_ROWS, EXOTIC_ROWS), data=st.data())
 def test_whatever_happens_in_other_groups_leaves_ids_as_they_are(
@@ -177,7 +178,7 @@ def test_whatever_happens_in_other_groups_leaves_ids_as_they_are(
     assert before == after
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=EXOTIC_ROWS, data=st.data())
 def test_rows_that_move_keep_their_ids(mode: str, rows: Rows, data: st.DataObject) -> None:
@@ -193,7 +194,7 @@ def test_rows_that_move_keep_their_ids(mode: str, rows: Rows, data: st.DataObjec
 
 def test_an_id_is_another_if_any_part_of_it_is() -> None:
     keys, contexts = (None, "", "a", "ab", "None", "null"), ("", "a", "b", "ab", '"', "0")
-    parts = list(product(GROUPINGS, keys, contexts, (None, "", "a", "b"), (0, 1, 10)))
+    parts = list(product(GROUPING_MODES, keys, contexts, (None, "", "a", "b"), (0, 1, 10)))
     assert len({work_id(*each) for each in parts}) == len(parts)
 
 
@@ -207,7 +208,7 @@ REACHED: dict[str, Callable[[Groups, int], set[int]]] = {
 }
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=EXOTIC_ROWS, index=st.integers(0, 7))
 def test_a_change_in_a_row_changes_exactly_the_items_that_see_it(mode: str, rows: Rows, index: int) -> None:
@@ -222,7 +223,7 @@ def test_a_change_in_a_row_changes_exactly_the_items_that_see_it(mode: str, rows
     assert differing == REACHED[mode](groups_of(rows), index)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in GROUPINGS if mode != "row_wise"])
+@pytest.mark.parametrize("mode", [mode for mode in GROUPING_MODES if mode != "row_wise"])
 @quick
 @given(rows=EXOTIC_ROWS)
 def test_a_group_of_another_name_has_other_ids_even_if_the_name_is_not_shown(mode: str, rows: Rows) -> None:
@@ -260,7 +261,7 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 def test_the_ids_of_an_exotic_table_are_a_contract(mode: str) -> None:
     assert [item.work_id for item in plan(mode, EXOTIC_TABLE).items] == GOLDEN[mode]
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from llmbatch_assets.domain.outcome import AcceptedOutput, Completion, FailedAttempt, KeptAnswer, TokenUsage
 from llmbatch_assets.domain.prompt import PromptTemplate
-from llmbatch_assets.domain.request import ChatRequest, Conversations
+from llmbatch_assets.domain.request import ChatRequest, Conversations, checked_prompts
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.engine.attempt import Job, Limits, Workbench
 from llmbatch_assets.engine.calls import Calls
@@ -161,7 +161,7 @@ def bench(
         generator=generator,
         judge=judge,
         store=MemoryStore() if store is None else store,
-        conversations=Conversations.of(*prompts, *contracts, "schema"),
+        conversations=Conversations(prompts[0], checked_prompts(*prompts), *contracts, "schema"),
         source=make_source(judge_enabled=judge is not None),
         limits=Limits(**chosen),
         now=lambda: NOW,

@@ -9,7 +9,7 @@ import pytest
 
 from llmbatch_assets.errors import SchemaError
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.write_schema import archive, ensure_schema_txt, replace_schema_py
+from llmbatch_assets.stages.write_schema import archive, ensure_schema_txt, replace_schema_file
 from llmbatch_assets_tests.project import SCHEMA, Project, make_project, settings
 
 
@@ -153,12 +153,12 @@ def test_where_it_is_asked_for_a_text_that_does_not_match_is_an_error_and_stays(
 
 
 def test_a_module_that_is_replaced_is_archived_first(home: Project) -> None:
-    kept = replace_schema_py(batch_of(home), "new")
+    kept = replace_schema_file(batch_of(home), batch_of(home).layout.schema_py, "new")
     assert kept is not None
     assert (kept.read_text(), home.path("schema/llm_schema.py").read_text()) == (SCHEMA, "new")
 
 
 def test_where_there_is_no_module_there_is_nothing_to_archive(home: Project) -> None:
     home.path("schema/llm_schema.py").unlink()
-    assert replace_schema_py(batch_of(home), "new") is None
+    assert replace_schema_file(batch_of(home), batch_of(home).layout.schema_py, "new") is None
     assert archived(home) == []

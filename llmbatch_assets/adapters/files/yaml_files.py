@@ -1,4 +1,4 @@
-"""Configuration and prompt files, and what we want to know of Dagster's."""
+"""Read the user's YAML files: configurations, prompts and ``dagster.yaml``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from llmbatch_assets.domain.parameter_errors import explain
+from llmbatch_assets.domain.mistakes import parameter_mistakes
 from llmbatch_assets.domain.parameters import Parameters, read_parameters
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.text import harden
@@ -18,7 +18,7 @@ from llmbatch_assets.errors import ConfigError, InputError, PromptError
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key written twice, of which plain YAML drops the first without a word."""
+    """Safe YAML that refuses repeated keys. Plain YAML silently keeps the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         merge = "tag:yaml.org,2002:merge"
@@ -32,18 +32,18 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def load_parameters(path: Path) -> Parameters:
-    """The parameters of a configuration file. Raises ``ConfigError`` with all its mistakes."""
+    """Load a configuration file. Raises ``ConfigError`` with all its mistakes."""
     mapping = _mapping(path, ConfigError)
     try:
         return read_parameters(mapping)
     except ValidationError as problem:
-        raise ConfigError("\n".join(explain(problem, str(path)))) from None
+        raise ConfigError("\n".join(parameter_mistakes(problem, str(path)))) from None
     except (ValueError, TypeError) as broken:
-        raise ConfigError(f"{path}: holds what JSON cannot say: {broken}") from None
+        raise ConfigError(f"{path}: contains a value that JSON does not support: {broken}") from None
 
 
-def load_what_holds(path: Path) -> Parameters:
-    """The parameters of a file without its wrong ones, as far as it can be read. Raises ``ConfigError``."""
+def load_valid_parameters(path: Path) -> Parameters:
+    """Load a configuration file without its invalid keys. Raises ``ConfigError`` if it is not a YAML mapping."""
     mapping = _mapping(path, ConfigError)
     while True:
         try:
@@ -53,14 +53,14 @@ def load_what_holds(path: Path) -> Parameters:
             for error in problem.errors(include_url=False, include_context=False):
                 _drop(mapping, error["loc"] or ("judge",))
             if mapping == before:
-                # Blocks that do not go together, or a key by another of its names.
+                # A conflict between blocks, or a key under its alias: drop blocks until the rest is valid.
                 mapping.popitem()
         except (ValueError, TypeError) as broken:
-            raise ConfigError(f"{path}: holds what JSON cannot say: {broken}") from None
+            raise ConfigError(f"{path}: contains a value that JSON does not support: {broken}") from None
 
 
 def _drop(mapping: dict[Any, Any], place: Sequence[int | str]) -> None:
-    """Take the key at that place out, or the innermost one around it that there is."""
+    """Remove the key at a path, or the innermost existing key above it."""
     first, *rest = place
     inner = mapping.get(first)
     if rest and isinstance(inner, dict) and rest[0] in inner:
@@ -70,7 +70,7 @@ def _drop(mapping: dict[Any, Any], place: Sequence[int | str]) -> None:
 
 
 def load_prompt(path: Path, shown_as: str, named_by: str = "") -> PromptTemplate:
-    """A prompt file. ``shown_as`` is its path in artifacts, ``named_by`` the key that names it.
+    """Load a prompt file. ``shown_as`` is its path in artifacts, ``named_by`` the configuration key of that path.
 
     Raises ``PromptError``.
     """
@@ -84,23 +84,21 @@ def load_prompt(path: Path, shown_as: str, named_by: str = "") -> PromptTemplate
         ) from None
 
 
-def prompt_that_holds(path: Path, shown_as: str) -> PromptTemplate | None:
-    """A prompt file without its wrong keys; None where it cannot be read at all."""
+def load_valid_prompt(root: Path, path: str) -> PromptTemplate | None:
+    """Load a prompt file without its invalid keys. Returns None if nothing usable is left."""
     try:
-        mapping = {**_mapping(path, PromptError), "path": shown_as}
-        return PromptTemplate.model_validate(mapping)
-    except PromptError:
-        return None
-    except ValidationError as problem:
-        wrong = {error["loc"][0] for error in problem.errors()}
-    try:
-        return PromptTemplate.model_validate({name: value for name, value in mapping.items() if name not in wrong})
-    except ValidationError:
+        mapping: dict[str, Any] = {**_mapping(root / path, PromptError), "path": path}
+        try:
+            return PromptTemplate.model_validate(mapping)
+        except ValidationError as problem:
+            wrong = {error["loc"][0] for error in problem.errors()}
+            return PromptTemplate.model_validate({name: value for name, value in mapping.items() if name not in wrong})
+    except (PromptError, ValidationError):
         return None
 
 
 def is_in_postgres(dagster_yaml: Path) -> bool:
-    """Whether this Dagster instance keeps its events in PostgreSQL. What is wrong with the file is for Dagster to tell."""
+    """Return whether this Dagster instance stores its events in PostgreSQL. Dagster reports errors in the file."""
     try:
         settings = _mapping(dagster_yaml, ConfigError)
     except ConfigError:
@@ -109,7 +107,7 @@ def is_in_postgres(dagster_yaml: Path) -> bool:
 
 
 def read_text(path: Path, error: type[InputError], named_by: str = "") -> str:
-    """A text file of the user's, hardened. Raises ``error`` with what is wrong and where."""
+    """Read a UTF-8 text file and normalize its spaces. Raises ``error`` with the path and the problem."""
     try:
         return harden(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:

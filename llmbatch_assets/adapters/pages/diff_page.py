@@ -1,4 +1,4 @@
-"""Outputs before and after a change as a page that opens from disk. Everything from a table or a model is escaped."""
+"""HTML page of ``llmbatch diff``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jinja2
 
 
 def render_diff(page: dict[str, Any]) -> str:
-    """The comparison as one self-contained page: no script, nothing loaded from anywhere."""
+    """Render the comparison as one self-contained page without scripts. All values are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("llmbatch_assets.adapters.pages"),
         autoescape=True,

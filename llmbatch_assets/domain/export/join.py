@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from llmbatch_assets.domain.answer import verdict_field
 from llmbatch_assets.domain.export.columns import Column, ColumnType, OutputField, OutputSchema, export_columns
+from llmbatch_assets.domain.grouping_modes import modes_with_group_items
 from llmbatch_assets.domain.items.table import Snapshot, nearest_first
 from llmbatch_assets.domain.parameters import Explode, Parameters
-from llmbatch_assets.domain.verdict import verdict_field
 from llmbatch_assets.errors import ConfigError
 
 # A record per row, per group, per row of a group, or per element of a list in a group's output.
@@ -30,7 +31,7 @@ class Join:
         """The join that the parameters configure."""
         grouping, outputs = parameters.grouping, parameters.outputs
         group_mode: JoinMode = "explode" if outputs.explode.list else outputs.group_rows
-        mode = group_mode if grouping.effective_mode == "group_output" else "rows"
+        mode = group_mode if grouping.active_mode.makes_one_item_per_group else "rows"
         return cls(snapshot, grouping.column, mode, outputs.explode)
 
     @property
@@ -75,9 +76,8 @@ def _unknown(key: str, problem: str, name: str, known: Iterable[str]) -> ConfigE
 def export_warnings(parameters: Parameters) -> list[str]:
     """Warnings about settings that have no effect."""
     outputs = parameters.outputs
-    if parameters.grouping.effective_mode == "group_output":
+    if parameters.grouping.active_mode.makes_one_item_per_group:
         return []
     given = {"outputs.explode": outputs.explode.list, "outputs.group_rows": outputs.group_rows == "expand"}
-    return [
-        f"{key} has no effect: it applies only to grouping.mode group_output" for key, is_set in given.items() if is_set
-    ]
+    modes = modes_with_group_items()
+    return [f"{key} has no effect: it applies only to grouping.mode {modes}" for key, is_set in given.items() if is_set]

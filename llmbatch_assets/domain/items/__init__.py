@@ -1,1 +1,1 @@
-"""From rows to work items."""
+"""Turn table rows into work items."""

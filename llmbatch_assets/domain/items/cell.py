@@ -1,14 +1,14 @@
-"""One cell: from whatever a file holds to the text that the snapshot keeps.
+"""Convert cells to text and clean them.
 
-The rule, the same for all formats, so that one table gives the same rows from each of them:
+The rules are the same for all formats, so that a table gives the same rows in each of them:
 
-- text stays as it is: ``007`` is ``007``;
-- nothing (null, NaN) is the empty text;
-- numbers are written out, never in scientific notation; a number without a fraction has no decimal point, since
-  spreadsheets know no other numbers: ``1.0`` is ``1``;
+- text is unchanged: ``007`` is ``007``;
+- null and NaN are the empty text;
+- numbers are never in scientific notation; whole numbers have no decimal point (``1.0`` is ``1``), since spreadsheets
+  store all numbers as floats;
 - booleans are ``true`` and ``false``;
 - dates and times are ISO 8601; a time stamp at midnight without a zone is a date, since spreadsheets and data frames
-  know no other dates;
+  store dates that way;
 - lists and objects are JSON.
 """
 
@@ -31,15 +31,15 @@ from llmbatch_assets.domain.text import flatten, harden, has_surrogates
 MIDNIGHT = dt.time()
 MAX_DIGITS = 1_000
 
-# Most cells are clean. That they are is found out for a block of a column at once, its cells joined by a separator,
-# which makes cleaning cheap; where the separator stands in a cell, too, they are looked at one by one for nothing.
+# Most cells are clean, so cells of a column are joined by a separator and checked in blocks. A separator inside a cell
+# only means that the block is checked cell by cell.
 BLOCK_ROWS = 100
 _SEPARATOR = "¶"
 _BLANK_FIRST, _BLANK_LAST = f"{_SEPARATOR} ", f" {_SEPARATOR}"
 
 
 def cell_text(value: Any) -> str:
-    """The text of a value. Raises ``ValueError`` for bytes that are no UTF-8 text and for numbers without end."""
+    """Convert a value to text. Raises ``ValueError`` for bytes that are not UTF-8 and for huge numbers."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -59,7 +59,7 @@ def _utf8(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as broken:
-        raise ValueError(f"holds bytes that are no UTF-8 text: {broken}") from None
+        raise ValueError(f"holds bytes that are not UTF-8 text: {broken}") from None
 
 
 def _number(value: float | Decimal) -> str:
@@ -69,8 +69,8 @@ def _number(value: float | Decimal) -> str:
     if number.is_infinite():
         return str(value)
     if abs(number.adjusted()) > MAX_DIGITS:
-        raise ValueError(f"{value:.3e} has more than {MAX_DIGITS} digits; write it as a text")
-    # Not normalize(): it rounds to the digits of the context.
+        raise ValueError(f"{value:.3e} has more than {MAX_DIGITS} digits; write it as text")
+    # normalize() would round to the precision of the decimal context.
     written = format(number if number else abs(number), "f")
     return written.rstrip("0").rstrip(".") if "." in written else written
 
@@ -84,7 +84,7 @@ def _moment(value: dt.date | dt.time | dt.timedelta) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Lists and objects with plain values inside, as JSON takes them."""
+    """Convert the values inside lists and objects to JSON types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
 
 
 def _json_number(value: float | Decimal) -> float | int | str | None:
-    """The number as JSON can hold it: none for NaN, and as a text what no float is exactly."""
+    """Return a JSON number, None for NaN, or text if no float is exact."""
     written = _number(value)
     if not written:
         return None
@@ -108,7 +108,7 @@ def _json_number(value: float | Decimal) -> float | int | str | None:
 
 
 def _may_need_cleaning(cells: str) -> bool:
-    """Whether cells, joined by the separator, may hold what is cleaned: only blank and backslash are printable."""
+    """Return whether joined cells may need cleaning. Of the printable characters, only space and backslash do."""
     return (
         not cells.isprintable()
         or "\\" in cells
@@ -120,9 +120,9 @@ def _may_need_cleaning(cells: str) -> bool:
 
 
 class EscapedCell(str):
-    r"""A cell in which a backslash keeps each ``delimiter`` from ending it: ``foo\,bar``.
+    r"""A cell in which delimiters are escaped with a backslash: ``foo\,bar``.
 
-    Only the reader of a file can know one: in quotes, the same characters are what they are.
+    Only the file's reader knows: in a quoted cell, the backslash is an ordinary character.
     """
 
     delimiter: str
@@ -150,11 +150,11 @@ class Cleaner:
 
     @property
     def changes(self) -> dict[str, dict[str, int]]:
-        """How many cells were changed: ``{kind: {column: cells}}``."""
+        """Number of changed cells, as ``{kind: {column: count}}``."""
         return {kind: dict(sorted(counts.items())) for kind, counts in sorted(self._changes.items())}
 
     def rows(self, rows: Iterable[Sequence[Any]]) -> Iterator[dict[str, str]]:
-        """The rows, cleaned, by column. Raises ``ValueError`` with row and column for a cell that is no text."""
+        """Yield cleaned rows as dicts by column. Raises ``ValueError`` with row and column for a cell without a text form."""
         source = iter(rows)
         for start in count(1, BLOCK_ROWS):
             block = list(islice(source, BLOCK_ROWS))
@@ -164,7 +164,7 @@ class Cleaner:
             columns = zip(*block, strict=True)
             cleaned = [self._column(name, cells, places) for name, cells in zip(self._columns, columns, strict=True)]
             for cells in zip(*cleaned, strict=True):
-                # As many as there are columns, which the line above has seen to: looking again costs a third.
+                # The line above made them equally long; strict=True would cost a third more time.
                 yield dict(zip(self._columns, cells, strict=False))
 
     def _column(self, name: str, cells: Sequence[Any], places: Sequence[int]) -> Sequence[str]:
@@ -199,9 +199,9 @@ class Cleaner:
 
     def _cleaned(self, column: str, text: str, place: int) -> str:
         if has_surrogates(text):
-            raise ValueError(f"row {place}, column {column!r}: holds half of a surrogate pair, which is no character")
+            raise ValueError(f"row {place}, column {column!r}: holds an invalid character (a lone surrogate)")
         if "\0" in text:
-            raise ValueError(f"row {place}, column {column!r}: holds a NUL character, which no text file can keep")
+            raise ValueError(f"row {place}, column {column!r}: holds a NUL character, which text files cannot store")
         steps = {
             "unescaped": _unescaped,
             "invisible": harden,

@@ -1,4 +1,4 @@
-"""Ids: who an item is, and what was asked about it. SHA-1 of named parts, so that equal things share one id."""
+"""Ids of items and of requests about them: SHA-1 hashes of named parts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from llmbatch_assets.domain.text import slug
 
 IDENTITY_VERSION = 1
 
-# Settings that change what is asked and are part of an identity only where they are set, so that a later
-# version can add one without giving every existing output a new id.
+# Settings that are part of an identity only if they are set, so that adding one does not change existing ids.
 _OPTIONAL_SETTINGS = ("max_output_tokens", "top_p", "seed", "extra_body")
 
 _IN_WORDS = {
@@ -24,18 +23,18 @@ _IN_WORDS = {
     "model_name": "model",
     "temperature": "temperature",
     "judge_enabled": "judge",
-    "judge_prompt_sha": "judge's prompt",
-    "judge": "judge's settings",
+    "judge_prompt_sha": "judge prompt",
+    "judge": "judge settings",
 }
 
 
 def group_context_id(text: str) -> str:
-    """SHA-1 of a group context's text alone."""
+    """Return the SHA-1 of a group context's text."""
     return sha1_text(text)
 
 
 def work_id(mode: str, group_key: str | None, context: str, context_id: str | None, ordinal: int) -> str:
-    """Id of an item by its content; ``ordinal`` counts identical items from 0. Its place in the table is no part."""
+    """Return the id of an item. ``ordinal`` numbers identical items from 0; the row index is not part of the id."""
     return sha1_named(
         scheme=IDENTITY_VERSION,
         mode=mode,
@@ -47,17 +46,17 @@ def work_id(mode: str, group_key: str | None, context: str, context_id: str | No
 
 
 def partition_key(label: str, item_id: str) -> str:
-    """The item's name in Dagster: a readable label and 16 digits of its id; without a label the whole id."""
+    """Return the item's key in Dagster: a readable label and 16 digits of its id; without a label the whole id."""
     readable = _label_slug(label)
     return f"{readable}-{item_id[:16]}" if readable else item_id
 
 
-# The items of a group share their label.
+# Cached, because the items of a group share their label.
 _label_slug = lru_cache(maxsize=2**16)(slug)
 
 
 def asking_parts(llm: Llm) -> dict[str, Any]:
-    """The settings of ``llm`` that change what is asked, beyond model and temperature."""
+    """Return the settings of ``llm`` that change the request, except for model and temperature."""
     parts = {name: getattr(llm, name) for name in _OPTIONAL_SETTINGS if getattr(llm, name) not in (None, {})}
     if llm.provider != "openai":
         parts["provider"] = llm.provider
@@ -69,7 +68,7 @@ def asking_parts(llm: Llm) -> dict[str, Any]:
 
 
 class BatchIdentity(BaseModel):
-    """What is asked about every item of a batch: the parts of a cache id without the item's own."""
+    """The settings part of the cache ids of a batch: everything but the item."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -83,20 +82,20 @@ class BatchIdentity(BaseModel):
     judge: dict[str, Any] | None = None
 
     def __copy__(self) -> Self:
-        # A copy may be given other parts: what was made of these stays behind.
+        # model_copy may change parts, so do not copy the cached properties.
         return type(self)(**{name: getattr(self, name) for name in _PARTS})
 
     @property
     def sha(self) -> str:
-        """Fingerprint of all that is asked."""
+        """Fingerprint of all settings."""
         return sha1_named(**self.parts(""))
 
     def differs_only_in_judge(self, other: BatchIdentity) -> bool:
-        """Whether both ask for the same generation and not for the same verdict."""
+        """Return whether generation is the same and only the judge differs."""
         return self != other and self.generation_parts("") == other.generation_parts("")
 
     def generation_parts(self, item_id: str) -> dict[str, Any]:
-        """Named parts of what the generation of an item depends on."""
+        """Return the named parts that an item's generation depends on."""
         return {
             "scheme": IDENTITY_VERSION,
             "work_id": item_id,
@@ -108,7 +107,7 @@ class BatchIdentity(BaseModel):
         }
 
     def parts(self, item_id: str) -> dict[str, Any]:
-        """All named parts of an item's cache id."""
+        """Return all named parts of an item's cache id."""
         judge = {} if self.judge is None else {"judge": self.judge}
         return {
             **self.generation_parts(item_id),
@@ -118,20 +117,20 @@ class BatchIdentity(BaseModel):
         }
 
     def cache_id(self, item_id: str) -> str:
-        """Name of the item's output, the SHA-1 of its named parts: another id is another question."""
+        """Return the id under which the item's output is stored."""
         return sha1_text(item_id.join(self._cache_frame))
 
     def differences(self, other: BatchIdentity) -> list[str]:
-        """In what both ask for something else, in words."""
+        """Name the settings that differ."""
         named = [words for name, words in _IN_WORDS.items() if getattr(self, name) != getattr(other, name)]
         keys = sorted(self.settings.keys() | other.settings.keys())
         return named + [key for key in keys if self.settings.get(key) != other.settings.get(key)]
 
     def generation_id(self, item_id: str) -> str:
-        """The same without the judge: outputs that share it differ only in who judged them."""
+        """Return the cache id without the judge's parts. Outputs that share it can be judged again."""
         return sha1_text(item_id.join(self._generation_frame))
 
-    # The canonical JSON of the parts before and after the item's id, which is all that differs between items.
+    # Canonical JSON split around the item's id, since nothing else differs between items.
 
     @cached_property
     def _cache_frame(self) -> list[str]:
@@ -147,7 +146,7 @@ _OWN_PARTS = ("prompt_sha", "schema_sha", "model_name", "temperature", "judge_en
 
 
 def identity_of(parts: Mapping[str, Any]) -> BatchIdentity:
-    """What was asked of all items, from the ``parts`` of one of them. Raises ``ValueError`` where some are missing."""
+    """Return the batch identity from the ``parts`` of one item. Raises ``ValueError`` if parts are missing."""
     own = {name: parts[name] for name in _OWN_PARTS if name in parts}
     known = {*_OWN_PARTS, "scheme", "work_id"}
     return BatchIdentity.model_validate(

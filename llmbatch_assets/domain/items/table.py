@@ -1,4 +1,4 @@
-"""The input table, from raw cells to the snapshot that everything downstream starts from."""
+"""The input table: from raw cells to the cleaned snapshot."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ from llmbatch_assets.errors import TableError
 
 Row = dict[str, str]
 
-# What a row template calls all columns together.
+# Placeholder of a row template for the lines of all columns.
 KV_BLOCK = "__ROW_KV_BLOCK__"
 MAX_ROWS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """A table as read from a file: header and cells, nothing cleaned.
-
-    ``warnings`` say what the file holds and a table of texts cannot.
-    """
+    """Header and cells as read from a file. ``warnings`` are about content that a text table cannot hold."""
 
     columns: Sequence[str]
     rows: Iterable[Sequence[Any]]
@@ -34,7 +31,7 @@ class RawTable:
 
 
 class Snapshot(BaseModel):
-    """The cleaned table; every value is a text. The shape of ``pipeline2_input.json``."""
+    """The cleaned table, with text values only. The content of ``pipeline2_input.json``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,7 +44,7 @@ class Snapshot(BaseModel):
 
 
 def clean_columns(columns: Sequence[str], path: str) -> list[str]:
-    """Column names, trimmed. An empty or repeated one is refused, since a row is looked up by name."""
+    """Return the trimmed column names. Raises ``TableError`` for an empty or repeated name."""
     names = [composed(flatten(harden(name)).strip()) for name in columns]
     if not names:
         raise TableError(f"{path}: the table has no columns")
@@ -58,7 +55,9 @@ def clean_columns(columns: Sequence[str], path: str) -> list[str]:
         if name in places:
             raise TableError(f"{path}: columns {places[name]} and {place} are both named {name!r}; rename one")
         if has_surrogates(name):
-            raise TableError(f"{path}: the name of column {place} holds half of a surrogate pair; rename it")
+            raise TableError(
+                f"{path}: the name of column {place} has an invalid character (a lone surrogate); rename it"
+            )
         if name == KV_BLOCK:
             raise TableError(f"{path}: column {place} is named {KV_BLOCK}, which row templates use; rename it")
         places[name] = place
@@ -66,7 +65,7 @@ def clean_columns(columns: Sequence[str], path: str) -> list[str]:
 
 
 def take_snapshot(table: RawTable, path: str, settings: Input) -> Snapshot:
-    """The snapshot of a table; ``path`` is only recorded. Raises ``TableError``."""
+    """Clean a table. ``path`` is used in messages and metadata only. Raises ``TableError``."""
     columns = clean_columns(table.columns, path)
     for name in settings.required_columns:
         if name not in columns:
@@ -81,7 +80,7 @@ def take_snapshot(table: RawTable, path: str, settings: Input) -> Snapshot:
     shape: dict[str, Any] = {"n_rows": len(rows), "n_cols": len(columns), "columns": columns}
     meta = {"input_path": path, "input_format": table.file_format, **shape, "cells_changed": cleaner.changes}
     meta["warnings"] = [*table.warnings, *_row_warnings(rows)]
-    # Not validated: the rows are what they say, and a large table has a million cells.
+    # Not validated: the types are right, and a large table has a million cells.
     return Snapshot.model_construct(
         None, meta=meta, **shape, rows=rows, records=rows if settings.records_alias else None
     )
@@ -89,18 +88,18 @@ def take_snapshot(table: RawTable, path: str, settings: Input) -> Snapshot:
 
 def _row_warnings(rows: Sequence[Row]) -> list[str]:
     if not rows:
-        return ["has a header and no rows: there is nothing to do"]
+        return ["has a header but no rows: there is nothing to do"]
     empty = [number for number, row in enumerate(rows, start=1) if not any(row.values())]
     if not empty:
         return []
     shown = ", ".join(map(str, empty[:MAX_ROWS_SHOWN])) + (", ..." if len(empty) > MAX_ROWS_SHOWN else "")
-    return [
-        f"{counted(len(empty), 'row')} with all columns empty, to be paid for like any other; to be deleted: row {shown}"
-    ]
+    if len(empty) == 1:
+        return [f"1 empty row (row {shown}) will cost a call; delete it from the file"]
+    return [f"{counted(len(empty), 'empty row')} ({shown}) will each cost a call; delete them from the file"]
 
 
 def nearest_first(name: str, columns: Sequence[str]) -> str:
-    """The columns as a list for a message, those most like ``name`` in front."""
+    """List the columns for a message, most similar to ``name`` first."""
     near = nearest(name, columns, least=0.5)
     listed = [*near, *(column for column in columns if column not in near)]
     return ", ".join(f"{column}{case_mark(name, column)}" for column in listed)

@@ -1,20 +1,24 @@
-"""Work items: the units of LLM work, and the contexts that groups of them share."""
+"""Work items, the contexts that groups of them share, and their summary for people."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.canonical import sha1_text
 from llmbatch_assets.domain.parameters import Parameters
 
-# Dataclasses with slots, though they are stored: a pydantic model takes ten times the memory, and there are 100,000.
+PREVIEW_ITEMS = 10
+LARGEST_CONTEXTS = 5
+SHOWN_CHARS = 60
+
+# Dataclasses with slots although they are stored: pydantic models take ten times the memory, and there are 100,000.
 
 
 @dataclass(frozen=True, slots=True)
 class GroupContext:
-    """What the rows of one group say together, stored once however many items refer to it."""
+    """The text of a group's rows, stored once for all items that refer to it."""
 
     group_context_id: str
     group_key: str
@@ -24,7 +28,7 @@ class GroupContext:
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """One output to be made. ``context`` is the item's own part, without its group's."""
+    """One output to be made. ``context`` is the item's own text, without its group's."""
 
     work_id: str
     partition_key: str
@@ -37,7 +41,7 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True)
 class WorkItems:
-    """The shape of ``pipeline3_work_items.json``."""
+    """The content of ``pipeline3_work_items.json``."""
 
     meta: dict[str, Any]
     n_items: int
@@ -48,15 +52,26 @@ class WorkItems:
 
 @dataclass(frozen=True, slots=True)
 class WorkPlan:
-    """All work of a batch: the items in output order, and the contexts that they refer to."""
+    """All work of a batch: items in output order, and the contexts they refer to."""
 
     items: list[WorkItem]
     contexts: list[GroupContext]
     warnings: list[str]
 
 
+class ContextBytes(NamedTuple):
+    """Size of the context text, if each item held its own copy and as stored."""
+
+    repeated: int
+    stored: int
+
+    @property
+    def saved_percent(self) -> float:
+        return round(100 * (1 - self.stored / self.repeated), 1) if self.repeated else 0.0
+
+
 def unresolved(items: Iterable[WorkItem], contexts: Iterable[GroupContext]) -> list[str]:
-    """Partition keys of the items whose group context is not there, or is not the text that its id stands for."""
+    """Return the partition keys of items whose group context is missing or does not match its id."""
     known = {one.group_context_id for one in contexts if one.group_context_id == sha1_text(one.context)}
     return [
         item.partition_key for item in items if item.group_context_id is not None and item.group_context_id not in known
@@ -64,12 +79,12 @@ def unresolved(items: Iterable[WorkItem], contexts: Iterable[GroupContext]) -> l
 
 
 def work_items_of(plan: WorkPlan, parameters: Parameters, contexts_artifact: str) -> WorkItems:
-    """The items of a plan in the shape in which they are kept; ``contexts_artifact`` is the contexts' file name."""
+    """Return the items of a plan as they are stored. ``contexts_artifact`` is the file name of the group contexts."""
     grouping = parameters.grouping
     meta = {
         "grouping": {
             "enabled": grouping.enabled,
-            "mode": grouping.effective_mode,
+            "mode": grouping.active_mode.name,
             "column": grouping.column if grouping.enabled else None,
             "dedupe_group_context": bool(plan.contexts),
         },
@@ -82,3 +97,54 @@ def work_items_of(plan: WorkPlan, parameters: Parameters, contexts_artifact: str
         group_contexts_artifact=contexts_artifact if plan.contexts else None,
         items=plan.items,
     )
+
+
+def context_bytes(plan: WorkPlan) -> ContextBytes:
+    """Measure the context text of a plan in UTF-8 bytes."""
+    sizes = {context.group_context_id: len(context.context.encode()) for context in plan.contexts}
+    own = sum(len(item.context.encode()) for item in plan.items)
+    shared = sum(sizes.get(item.group_context_id or "", 0) for item in plan.items)
+    return ContextBytes(own + shared, own + sum(sizes.values()))
+
+
+def plan_metadata(plan: WorkPlan) -> dict[str, Any]:
+    """Return the counts that Dagster shows as metadata of ``work_items``."""
+    size = context_bytes(plan)
+    parts: list[WorkItem | GroupContext] = [*plan.items, *plan.contexts]
+    return {
+        "n_items": len(plan.items),
+        "n_group_contexts": len(plan.contexts),
+        "context_bytes": size.stored,
+        "context_bytes_without_sharing": size.repeated,
+        "saved_percent": size.saved_percent,
+        "contexts_with_cut_fields": sum("truncated_fields" in part.meta for part in parts),
+        "cut_contexts": sum("context_truncated" in part.meta for part in parts),
+        "groups_with_row_cap": sum(bool(part.meta.get("row_cap_applied")) for part in parts),
+        "largest_contexts": _largest(parts),
+        "rows_sharing_an_item": sum(len(item.meta.get("shared_row_indices", ())) for item in plan.items),
+    }
+
+
+def _largest(parts: Sequence[WorkItem | GroupContext]) -> str:
+    longest = sorted(parts, key=lambda part: (-len(part.context), part.group_key or ""))[:LARGEST_CONTEXTS]
+    return ", ".join(f"{_name(part)}: {len(part.context)} characters" for part in longest)
+
+
+def _name(part: WorkItem | GroupContext) -> str:
+    return part.partition_key if isinstance(part, WorkItem) else f"group {part.group_key!r}"
+
+
+def items_preview(items: Sequence[WorkItem]) -> str:
+    """Render the first items as a Markdown table."""
+    lines = [
+        f"| {'' if item.row_index is None else item.row_index} | `{item.partition_key}` | {len(item.context)} | "
+        f"{_code(item.context)} |"
+        for item in items[:PREVIEW_ITEMS]
+    ]
+    return "\n".join(["| row | partition | characters | begins |", "| --- | --- | --- | --- |", *lines])
+
+
+def _code(text: str) -> str:
+    """Render the beginning of a text as inline code, without the characters that would end the code or the cell."""
+    shown = " ".join(text.split())[:SHOWN_CHARS].replace("`", "'").replace("|", "/")
+    return f"`{shown}`" if shown else ""

@@ -1,30 +1,41 @@
-"""What a run will take: calls, tokens, money and time, between a low and a high end."""
+"""Estimates of calls, tokens, cost and time. Request lengths are known; the call log says how many tokens such requests took."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.outcome import TokenUsage
-from llmbatch_assets.domain.plan.calibration import Line, Taken, fitted, reach, relative_error
+from llmbatch_assets.domain.prompt import PromptTemplate
+from llmbatch_assets.domain.request import OWN_ROW_HEADING, Purpose
 from llmbatch_assets.domain.text import counted
 
-# What is assumed where nothing was measured; docs/plan.md gives the reasons.
+# Assumptions (low, likely, high) for what was not measured; docs/plan.md explains them.
 BYTES_PER_TOKEN = (5.0, 4.0, 3.0)
-GENERATIONS_PER_ITEM = (1.0, 1.1, 1.5)
+CALLS_PER_ITEM = (1.0, 1.1, 1.5)
 SECONDS_PER_CALL = (1.0, 4.0, 15.0)
-# Of another prompt, answers may be half or twice as long.
-KINDRED = (0.5, 1.0, 2.0)
-# Where providers begin to keep the common beginning of prompts.
-SHORTEST_CACHED_PREFIX = 1_024
+# Answers to another prompt may be half or twice as long.
+OTHER_PROMPT = (0.5, 1.0, 2.0)
 _LATENCY = (0.8, 1.0, 1.25)
+# Two standard errors cover about 95 % of cases. Fewer items than this say nothing about their spread.
+_STANDARD_ERRORS = 2.0
+_FEWEST_FOR_A_SPREAD = 5
+_SMALLEST_ERROR, _ERROR_OF_FEW, _LARGEST_ERROR = 0.05, 0.5, 1.0
 
+# Share of the squared error below which another rate is believed; a smaller gain may be chance.
+_CLEARLY_BETTER = 0.7
+
+# "kindred": measured with the same model, but another prompt.
 Basis = Literal["measured", "kindred", "assumed"]
+CostOf = Callable[[TokenUsage], float | None]
 
 
 class Range(NamedTuple):
-    """An amount: at least, most likely, at most."""
+    """An estimated amount."""
 
     low: float
     likely: float
@@ -33,185 +44,216 @@ class Range(NamedTuple):
     def __add__(self, other: Range) -> Range:  # type: ignore[override]  # a sum of amounts, not a longer tuple
         return Range(*(one + more for one, more in zip(self, other, strict=True)))
 
-    def times(self, other: Sequence[float]) -> Range:
-        """Each end multiplied by the other's."""
-        return Range(*(one * by for one, by in zip(self, other, strict=True)))
+    def times(self, *factors: float) -> Range:
+        """Multiply everything by one factor, or low, likely and high by one each."""
+        return Range(*(one * by for one, by in zip(self, factors * (3 // len(factors)), strict=True)))
 
-    def rounded(self, places: int | None = None) -> Range:
-        """The amount as it is told."""
-        return Range(*(round(one, places) for one in self))
+    def rounded(self, places: int | None = None) -> dict[str, float]:
+        return {name: round(value, places) for name, value in self._asdict().items()}
 
 
 NOTHING = Range(0, 0, 0)
 
 
-def exactly(amount: float) -> Range:
-    """An amount that is certain."""
-    return Range(amount, amount, amount)
-
-
 def within(amount: float, error: float) -> Range:
-    """An amount that may be off by a share."""
+    """A range around an amount. ``error`` is a share of it."""
     return Range(amount * max(0.0, 1 - error), amount, amount * (1 + error))
 
 
-class Questions(NamedTuple):
-    """Requests of one kind that are to be made, by length; and what is known of the answers beforehand.
+def byte_length(text: str) -> int:
+    """UTF-8 bytes. Token counts follow them more closely than characters in scripts other than Latin."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
-    ``answer`` is the assumed length of an answer in tokens, ``unseen`` what a server may add to a request, in bytes;
-    ``again`` how many further requests are assumed per item; ``reused`` the input tokens that open like the one before.
+
+class PromptLength(NamedTuple):
+    """The bytes that all requests of a prompt share, and how often it shows what differs between items."""
+
+    shared: int
+    uses: Mapping[str, int]
+
+    @classmethod
+    def of(cls, prompt: PromptTemplate, shared_values: Mapping[str, str | None]) -> PromptLength:
+        marks = {name: f"\0{name}\0" for name in ("context", "row", "group_context", "output_json")}
+        texts = "".join(message.content for message in prompt.render({**shared_values, **marks})).split("\0")
+        return cls(sum(map(byte_length, texts[::2])), Counter(texts[1::2]))
+
+    def of_request(self, row: int, group: int | None) -> int:
+        """The length of a request, from the lengths of the item's row and of its group's context."""
+        context = row if group is None else row + group + len(f"\n\n{OWN_ROW_HEADING}\n")
+        own = {"context": context, "row": row, "group_context": group or 0}
+        return self.shared + sum(self.uses.get(name, 0) * length for name, length in own.items())
+
+
+@dataclass
+class ItemUsage:
+    """All calls for one item in one run. ``length`` is that of its request in bytes."""
+
+    length: int
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, record: CallRecord) -> None:
+        self.calls += 1
+        self.input_tokens += record.input_tokens
+        self.output_tokens += record.output_tokens
+        self.cached_tokens += record.cached_input_tokens
+        self.seconds += record.latency_sec
+
+
+def usage_per_item(
+    records: Iterable[CallRecord], purpose: Purpose, model: tuple[str, str], lengths: Mapping[str, int]
+) -> tuple[list[ItemUsage], list[ItemUsage]]:
+    """Usage of the requests whose lengths are known by cache id, and of all others of the same model.
+
+    ``model`` is provider and model name. Items without a token count are left out.
     """
+    known: dict[tuple[str, str], ItemUsage] = {}
+    others: dict[tuple[str, str], ItemUsage] = {}
+    for record in records:
+        if record.purpose != purpose or (record.provider, record.model) != model or record.cache_id is None:
+            continue
+        usages = known if record.cache_id in lengths else others
+        key = (record.run_id, record.cache_id)
+        usages.setdefault(key, ItemUsage(lengths.get(record.cache_id, 0))).add(record)
+    return [one for one in known.values() if one.input_tokens], [one for one in others.values() if one.input_tokens]
+
+
+class Requests(NamedTuple):
+    """Requests of one purpose. ``answer``: assumed tokens of an answer; ``unseen``: bytes that a server may add."""
 
     lengths: Sequence[int]
     answer: Range
     unseen: int
-    again: Range
-    reused: float
+    max_calls_per_item: int
 
 
-class Stage(NamedTuple):
-    """All calls of one kind: generations, or verdicts. ``error`` is the share by which tokens may be off."""
+class CallEstimate(NamedTuple):
+    """All calls of one purpose. ``error`` is that of the token counts, as a share; None if it is not known."""
 
     calls: Range
     input_tokens: Range
     output_tokens: Range
-    reused_tokens: float
     seconds: Range
     basis: Basis
     n_measured: int
     error: float | None
+    cached_share: float = 0.0
 
-    def scaled(self, share: float) -> Stage:
-        """The stage where only a share of its calls is made."""
-        by = [share] * 3
-        return self._replace(
-            calls=self.calls.times(by),
-            input_tokens=self.input_tokens.times(by),
-            output_tokens=self.output_tokens.times(by),
-            reused_tokens=self.reused_tokens * share,
-            seconds=self.seconds.times(by),
-        )
+    def scaled(self, share: float) -> CallEstimate:
+        """The estimate for a share of the calls."""
+        return self._replace(**{name: getattr(self, name).times(share) for name in self._fields[:4]})
 
 
-NO_CALLS = Stage(NOTHING, NOTHING, NOTHING, 0.0, NOTHING, "measured", 0, 0.0)
+NO_CALLS = CallEstimate(NOTHING, NOTHING, NOTHING, NOTHING, "measured", 0, 0.0)
 
 
-def stage(questions: Questions, measured: Sequence[Taken], kindred: Sequence[Taken], longest: int | None) -> Stage:
-    """The calls for these requests, from what such calls took, else what others took, else by assumption.
-
-    ``longest`` is the limit of an answer in tokens.
-    """
-    if not questions.lengths:
+def estimate_calls(
+    requests: Requests, measured: Sequence[ItemUsage], others: Sequence[ItemUsage], max_output_tokens: int | None
+) -> CallEstimate:
+    """Estimate from the usage of the same prompt, else of the same model with another prompt, else by assumption."""
+    if not requests.lengths:
         return NO_CALLS
-    if measured:
-        return _measured(questions, measured, longest)
-    return _assumed(questions, kindred, longest)
+    most = max_output_tokens or math.inf
+    return _measured(requests.lengths, measured, most) if measured else _assumed(requests, others, most)
 
 
-def _measured(questions: Questions, seen: Sequence[Taken], longest: int | None) -> Stage:
-    n, lengths = len(questions.lengths), questions.lengths
-    asked = fitted([(one.length, one.first_input) for one in seen], otherwise="ratio")
-    said = fitted([(one.length, one.first_output) for one in seen], otherwise="mean")
-    if longest and said.total(lengths) > longest * n:
-        said = Line(float(longest), 0.0)
-    inputs, input_error = _grown(asked, lengths, [(one.length, one.first_input, one.input_tokens) for one in seen])
-    outputs, output_error = _grown(said, lengths, [(one.length, one.first_output, one.output_tokens) for one in seen])
-    calls = n * sum(one.calls for one in seen) / len(seen)
-    return Stage(
-        # Each request is made once at least.
-        calls=within(calls, input_error)._replace(low=max(within(calls, input_error).low, min(n, calls))),
-        input_tokens=within(inputs, input_error),
-        output_tokens=within(outputs, output_error),
-        reused_tokens=inputs * sum(one.cached_tokens for one in seen) / sum(one.input_tokens for one in seen),
-        seconds=Range(*_LATENCY).times(exactly(n * sum(one.seconds for one in seen) / len(seen))),
+def _measured(lengths: Sequence[int], seen: Sequence[ItemUsage], max_output: float) -> CallEstimate:
+    n = len(lengths)
+    inputs = [(one.length, one.input_tokens) for one in seen]
+    input_total, input_error = extrapolate(lengths, inputs, (_per_byte(inputs), 1 / BYTES_PER_TOKEN[1], 0.0))
+    outputs = [(one.length, one.output_tokens) for one in seen]
+    output_total, output_error = extrapolate(lengths, outputs, (0.0, _per_byte(outputs)))
+    calls = within(*extrapolate(lengths, [(one.length, one.calls) for one in seen], (0.0,)))
+    return CallEstimate(
+        # Each item takes one call at least.
+        calls=calls._replace(low=max(calls.low, n)),
+        input_tokens=within(input_total, input_error),
+        output_tokens=within(min(output_total, max_output * calls.likely), output_error),
+        seconds=Range(*_LATENCY).times(n * sum(one.seconds for one in seen) / len(seen)),
         basis="measured",
         n_measured=len(seen),
         error=max(input_error, output_error),
+        cached_share=sum(one.cached_tokens for one in seen) / sum(one.input_tokens for one in seen),
     )
 
 
-def _grown(line: Line, lengths: Sequence[int], seen: Sequence[tuple[int, int, int]]) -> tuple[float, float]:
-    """The tokens of all calls for requests of these lengths, corrections and second tries included; and their error.
+def _per_byte(seen: Sequence[tuple[int, int]]) -> float:
+    return sum(amount for _, amount in seen) / max(sum(length for length, _ in seen), 1)
 
-    ``seen`` are length, tokens of the first call, and of all calls.
+
+def extrapolate(
+    lengths: Sequence[int], seen: Sequence[tuple[int, int]], per_byte: Sequence[float]
+) -> tuple[float, float]:
+    """The total amount for requests of these lengths, and its relative error.
+
+    ``seen`` are lengths and amounts. An amount is their mean, plus as much ``per_byte`` as a request is longer than the
+    mean: the first of these rates, unless another fits clearly better. The error is two standard errors of a sum of n
+    that is predicted from a sample of m: ``2 s sqrt(n + n^2 / m)``.
     """
-    growth = sum(every for _, _, every in seen) / max(sum(first for _, first, _ in seen), 1)
-    missed = [every - growth * line.total([size]) for size, _, every in seen]
-    amount = growth * line.total(lengths)
-    return amount, relative_error(missed, len(lengths), amount, reach([size for size, _, _ in seen], lengths))
+    n, m = len(lengths), len(seen)
+    mean_length, mean = (sum(values) / m for values in zip(*seen, strict=True))
+    squares = {
+        rate: sum((amount - mean - rate * (length - mean_length)) ** 2 for length, amount in seen) for rate in per_byte
+    }
+    best = min(squares, key=lambda one: squares[one])
+    rate = best if squares[best] < _CLEARLY_BETTER * squares[per_byte[0]] else per_byte[0]
+    total = n * mean + rate * (sum(lengths) - n * mean_length)
+    if m < _FEWEST_FOR_A_SPREAD or total <= 0:
+        return max(total, 0.0), _ERROR_OF_FEW
+    error = _STANDARD_ERRORS * math.sqrt(squares[rate] / (m - 1) * (n + n**2 / m)) / total
+    return total, min(max(error, _SMALLEST_ERROR), _LARGEST_ERROR)
 
 
-def _assumed(questions: Questions, kindred: Sequence[Taken], longest: int | None) -> Stage:
-    n = len(questions.lengths)
-    said, again, seconds = questions.answer, questions.again, Range(*SECONDS_PER_CALL)
-    if kindred:
-        m = len(kindred)
-        answered = sum(one.answered for one in kindred)
-        said = Range(*KINDRED).times(exactly(sum(one.first_output for one in kindred) / m))
-        again = Range(*(max(1.0, end) for end in within(answered / m, 0.25)))
-        seconds = Range(*KINDRED).times(exactly(sum(one.seconds for one in kindred) / max(answered, 1)))
-    if longest:
-        said = Range(*(min(one, longest) for one in said))
-    lengths = exactly(sum(questions.lengths)) + Range(0, 0, questions.unseen * n)
-    calls = again.times(exactly(n))
-    return Stage(
-        calls=calls,
-        input_tokens=lengths.times([1 / by for by in BYTES_PER_TOKEN]).times(again),
-        output_tokens=said.times(calls),
-        reused_tokens=questions.reused,
-        seconds=seconds.times(calls),
-        basis="kindred" if kindred else "assumed",
-        n_measured=len(kindred),
+def _assumed(requests: Requests, others: Sequence[ItemUsage], max_output: float) -> CallEstimate:
+    n, answer = len(requests.lengths), requests.answer
+    per_item, seconds = Range(*CALLS_PER_ITEM), Range(*SECONDS_PER_CALL)
+    if others:
+        calls = sum(one.calls for one in others)
+        answer = Range(*OTHER_PROMPT).times(sum(one.output_tokens for one in others) / calls)
+        per_item = within(calls / len(others), 0.25)
+        seconds = Range(*OTHER_PROMPT).times(sum(one.seconds for one in others) / calls)
+    per_item = Range(*(min(max(1.0, end), requests.max_calls_per_item) for end in per_item))
+    length = within(sum(requests.lengths), 0) + Range(0, 0, requests.unseen * n)
+    return CallEstimate(
+        calls=per_item.times(n),
+        input_tokens=length.times(*(1 / by for by in BYTES_PER_TOKEN)).times(*per_item),
+        output_tokens=Range(*(min(one, max_output) for one in answer)).times(*per_item).times(n),
+        seconds=seconds.times(*per_item).times(n),
+        basis="kindred" if others else "assumed",
+        n_measured=len(others),
         error=None,
     )
 
 
-CostOf = Callable[[TokenUsage], float | None]
-
-
-def cost(stages: Stage, cost_of: CostOf) -> Range | None:
-    """The price of a stage without any reuse of beginnings; None where nobody knows it.
-
-    A call is priced, not their sum: prices can depend on how long a call is.
-    """
+def cost(estimate: CallEstimate, cost_of: CostOf, *, with_cache: bool = False) -> Range | None:
+    """The cost with or without the provider's prompt cache; None if a price is not known."""
     ends = []
-    for calls, asked, said in zip(stages.calls, stages.input_tokens, stages.output_tokens, strict=True):
-        each = max(calls, 1)
-        price = cost_of(TokenUsage(requests=1, input_tokens=round(asked / each), output_tokens=round(said / each)))
+    for calls, asked, said in zip(estimate.calls, estimate.input_tokens, estimate.output_tokens, strict=True):
+        # Priced per call, since prices can depend on its length.
+        usage = TokenUsage(
+            requests=1, input_tokens=round(asked / max(calls, 1)), output_tokens=round(said / max(calls, 1))
+        )
+        cached = round(usage.input_tokens * estimate.cached_share) if with_cache else 0
+        price = cost_of(usage.model_copy(update={"cached_input_tokens": cached}))
         if price is None:
             return None
         ends.append(price * calls)
     return Range(*ends)
 
 
-def savings(stages: Stage, cost_of: CostOf) -> float | None:
-    """What is saved where the provider charges less for the beginnings that its cache holds."""
-    calls = max(stages.calls.likely, 1)
-    asked, reused = round(stages.input_tokens.likely / calls), round(stages.reused_tokens / calls)
-    whole = cost_of(TokenUsage(requests=1, input_tokens=asked))
-    less = cost_of(TokenUsage(requests=1, input_tokens=asked, cached_input_tokens=reused))
-    return None if whole is None or less is None else (whole - less) * calls
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How fast one server may be asked; 0 is no limit."""
-
-    requests_per_minute: int
-    tokens_per_minute: int
-
-
-def shortest_time(stages: Sequence[Stage], limits: Limits) -> Range:
-    """Seconds that the limits of one server make its calls take, however quick its answers are."""
-    calls = sum((one.calls for one in stages), start=NOTHING)
-    tokens = sum((one.input_tokens + one.output_tokens for one in stages), start=NOTHING)
-    by_calls = [60 * one / limits.requests_per_minute if limits.requests_per_minute else 0.0 for one in calls]
-    by_tokens = [60 * one / limits.tokens_per_minute if limits.tokens_per_minute else 0.0 for one in tokens]
-    return Range(*map(max, by_calls, by_tokens))
+def shortest_time(estimates: Sequence[CallEstimate], requests_per_minute: int, tokens_per_minute: int) -> Range:
+    """Seconds that the calls take at least because of one server's rate limits; 0 is no limit."""
+    calls = sum((one.calls for one in estimates), start=NOTHING)
+    tokens = sum((one.input_tokens + one.output_tokens for one in estimates), start=NOTHING)
+    limits = ((calls, requests_per_minute), (tokens, tokens_per_minute))
+    return Range(*map(max, *(amount.times(60 / limit if limit else 0.0) for amount, limit in limits)))
 
 
 class Estimate(NamedTuple):
-    """What working on some items will take. Costs are None where a price is not known."""
+    """Everything that a run will take. Costs are None if a price is not known."""
 
     n_items: int
     n_judged_only: int
@@ -221,53 +263,45 @@ class Estimate(NamedTuple):
     cost_usd: Range | None
     savings_usd: float | None
     seconds: Range
-    method: str
-    stages: dict[str, Stage]
+    by_purpose: dict[str, CallEstimate]
 
     def as_json(self) -> dict[str, Any]:
-        """The estimate as ``--json`` tells it."""
-        told = {name: _told(getattr(self, name).rounded()) for name in ("calls", "input_tokens", "output_tokens")}
+        purposes = self.by_purpose.items()
         return {
             "items": self.n_items,
             "judged_only": self.n_judged_only,
-            **told,
-            "cost_usd": None if self.cost_usd is None else _told(self.cost_usd.rounded(6)),
+            "calls": self.calls.rounded(),
+            "input_tokens": self.input_tokens.rounded(),
+            "output_tokens": self.output_tokens.rounded(),
+            "cost_usd": None if self.cost_usd is None else self.cost_usd.rounded(6),
             "cached_prefix_savings_usd": None if self.savings_usd is None else round(self.savings_usd, 6),
-            "seconds": _told(self.seconds.rounded(1)),
+            "seconds": self.seconds.rounded(1),
             "method": self.method,
-            "basis": {name: one.basis for name, one in self.stages.items()},
-            "error": {
-                name: one.error if one.error is None else round(one.error, 3) for name, one in self.stages.items()
-            },
-            "calibrated_on": {name: one.n_measured for name, one in self.stages.items()},
+            "basis": {name: one.basis for name, one in purposes},
+            "error": {name: one.error if one.error is None else round(one.error, 3) for name, one in purposes},
+            "calibrated_on": {name: one.n_measured for name, one in purposes},
         }
 
-
-def _told(amount: Range) -> dict[str, float]:
-    return amount._asdict()
-
-
-def methods_of(stages: Mapping[str, Stage]) -> str:
-    """How the stages with calls were estimated and how far they may be off, as people read it."""
-    names: dict[str, list[str]] = {}
-    for name, one in stages.items():
-        if one.calls.high:
-            names.setdefault(_method_of(one), []).append(name)
-    return ". ".join(f"{' and '.join(several)}: {method}" for method, several in names.items())
+    @property
+    def method(self) -> str:
+        """How calls of each purpose were estimated, and how accurately, in words."""
+        purposes: dict[str, list[str]] = {}
+        for name, one in self.by_purpose.items():
+            if one.calls.high:
+                purposes.setdefault(_method_of(one), []).append(name)
+        return ". ".join(f"{' and '.join(names)}: {method}" for method, names in purposes.items())
 
 
-def _method_of(one: Stage) -> str:
+def _method_of(one: CallEstimate) -> str:
+    items = counted(one.n_measured, "item")
     if one.basis == "measured" and one.error is not None:
-        return (
-            f"tokens by the length of the request, fitted to {counted(one.n_measured, 'item')} of the same model and prompt; within "
-            f"{one.error:.0%} in 95 of 100 cases"
-        )
-    asked = "input at 3 to 5 bytes per token, likely 4"
+        return f"measured on {items} with the same model and prompt, +/- {one.error * 100:.0f} % (95 % confidence)"
     if one.basis == "kindred":
         return (
-            f"{asked}; answers, second tries and time as for {counted(one.n_measured, 'item')} of the same model that were asked "
-            "otherwise, half to twice as much"
+            f"input tokens from request lengths (3 to 5 bytes per token); output length, retries and time from {items} of the "
+            "same model with another prompt, times 0.5 to 2"
         )
     return (
-        f"{asked}; answers by the schema, second tries and time by assumption; run a --sample of 20 to have it measured"
+        "input tokens from request lengths (3 to 5 bytes per token); output length guessed from the schema, retries and time "
+        "assumed. For a measured estimate: llmbatch run --sample 20"
     )

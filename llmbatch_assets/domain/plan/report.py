@@ -1,4 +1,4 @@
-"""What ``llmbatch plan`` says: what a run would do, why, and what it would take."""
+"""The report of ``llmbatch plan``: what a run would do, why, and what it would take."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.parameters import Budget
 from llmbatch_assets.domain.plan.difference import Differences
 from llmbatch_assets.domain.plan.estimate import Estimate, Range
-from llmbatch_assets.domain.plan.rerun_reasons import LABELS, Reasons, count_reasons
+from llmbatch_assets.domain.plan.rerun_reasons import RerunReasons, count_reasons
 from llmbatch_assets.domain.text import counted
 
-Verdict = Literal["no_limit", "within", "may_exceed", "exceeds", "price_unknown"]
+BudgetVerdict = Literal["no_limit", "within", "may_exceed", "exceeds", "price_unknown"]
+
+_CENT = 0.01
 
 
 class Counts(NamedTuple):
-    """How the items of a batch stand before a run. ``new`` and ``again`` are what it would work on.
-
-    ``held_back`` are those that the provider refused for good, ``not_selected`` those that this run leaves out.
-    """
+    """Items before a run, which works on ``new`` and ``again``. ``held_back`` are permanently failed."""
 
     total: int
     cached: int
@@ -30,41 +29,44 @@ class Counts(NamedTuple):
     not_selected: int
 
 
-class Spending(NamedTuple):
-    """What the budget says to an estimate. ``left_over`` items are more than it allows for one run."""
+class BudgetCheck(NamedTuple):
+    """An estimate against the budget of one run. ``left_over`` items exceed ``max_items``."""
 
     max_cost_usd: float
     max_items: int
-    verdict: Verdict
+    verdict: BudgetVerdict
     left_over: int
 
 
 class PlanReport(NamedTuple):
-    """All of it. ``reasons`` are by partition key, in the order of the items."""
+    """The whole report. ``reasons`` are by partition key, in the order of the items."""
 
     title: str
     identity: str
     counts: Counts
     items: Sequence[WorkItem]
-    reasons: Mapping[str, Reasons]
+    reasons: Mapping[str, RerunReasons]
     differences: Differences | None
     estimate: Estimate
-    spending: Spending
+    budget: BudgetCheck
     warnings: Sequence[str]
 
     @property
     def headline(self) -> str:
-        """The report in one line."""
-        counts, taking = self.counts, self.estimate
+        counts, estimate = self.counts, self.estimate
+        time = " to ".join(format_duration(end) for end in (estimate.seconds.low, estimate.seconds.high))
         return (
-            f"{counted(counts.total, 'item')}: {counts.cached:,} cached, {counts.new:,} new, {counts.again:,} to run again"
-            + (f", {counts.held_back:,} refused for good" if counts.held_back else "")
+            f"{counted(counts.total, 'item')}: {counts.cached:,} cached, {counts.new:,} new, {counts.again:,} to rerun"
+            + (f", {counts.held_back:,} permanently failed" if counts.held_back else "")
             + (f", {counts.not_selected:,} not selected" if counts.not_selected else "")
-            + (f"; {shown_cost(taking)}, {shown_time(taking.seconds)}" if taking.n_items else "; nothing to pay for")
+            + (
+                f"; {format_cost_range(estimate.cost_usd)}, about {format_duration(estimate.seconds.likely)} ({time})"
+                if estimate.n_items
+                else "; nothing to pay for"
+            )
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The report as ``--json`` tells it."""
         return {
             "batch": self.title,
             "identity": self.identity,
@@ -73,14 +75,11 @@ class PlanReport(NamedTuple):
             "reasons": [{"reasons": list(one), "items": count} for one, count in count_reasons(self.reasons)],
             "differences": self.differences.as_json() if self.differences else None,
             "estimate": self.estimate.as_json(),
-            "budget": self.spending._asdict(),
+            "budget": self.budget._asdict(),
             "warnings": list(self.warnings),
             "items": [
                 {
-                    "partition_key": item.partition_key,
-                    "work_id": item.work_id,
-                    "group_key": item.group_key,
-                    "row_index": item.row_index,
+                    **{name: getattr(item, name) for name in ("partition_key", "work_id", "group_key", "row_index")},
                     "reasons": list(self.reasons[item.partition_key]),
                 }
                 for item in self.items
@@ -88,44 +87,31 @@ class PlanReport(NamedTuple):
         }
 
 
-def judged_spending(cost: Range | None, n_to_run: int, budget: Budget) -> Spending:
-    """Whether a run's cost is within what one run may spend."""
-    most, left = budget.max_cost_usd, max(0, n_to_run - budget.max_items) if budget.max_items else 0
-    verdict: Verdict = "within"
+def check_budget(cost: Range | None, n_to_run: int, budget: Budget) -> BudgetCheck:
+    """Compare the cost of a run with what one run may cost."""
+    limit, left = budget.max_cost_usd, max(0, n_to_run - budget.max_items) if budget.max_items else 0
+    verdict: BudgetVerdict = "within"
     if cost is None:
         verdict = "price_unknown"
-    elif not most:
+    elif not limit:
         verdict = "no_limit"
-    elif cost.likely > most:
-        verdict = "exceeds"
-    elif cost.high > most:
-        verdict = "may_exceed"
-    return Spending(most, budget.max_items, verdict, left)
+    elif cost.high > limit:
+        verdict = "exceeds" if cost.likely > limit else "may_exceed"
+    return BudgetCheck(limit, budget.max_items, verdict, left)
 
 
-def shown_cost(estimate: Estimate) -> str:
-    """The cost of an estimate for people."""
-    cost = estimate.cost_usd
+def format_cost_range(cost: Range | None) -> str:
     if cost is None:
         return "cost unknown"
     if not cost.high:
         return shown(0.0)
-    return f"{shown(cost.likely)} ({shown(cost.low)} to {shown(cost.high)})"
+    # An end below a cent has as few digits as the others.
+    low, likely, high = (shown(round(end, 2) or end if cost.likely >= _CENT else end) for end in cost)
+    return f"{likely} ({low} to {high})"
 
 
-def shown_time(seconds: Range) -> str:
-    """A time for people."""
-    return f"about {shown_duration(seconds.likely)} ({shown_duration(seconds.low)} to {shown_duration(seconds.high)})"
-
-
-def shown_duration(seconds: float) -> str:
-    """So many seconds for people."""
+def format_duration(seconds: float) -> str:
     hours, minutes = divmod(round(seconds / 60), 60)
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
-
-
-def reason_lines(reasons: Mapping[str, Reasons]) -> list[tuple[str, int]]:
-    """Each set of reasons in words, and how many items run for it."""
-    return [(", ".join(LABELS[one] for one in several), count) for several, count in count_reasons(reasons)]

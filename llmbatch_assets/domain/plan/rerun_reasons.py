@@ -1,15 +1,19 @@
-"""Why an item would run: the one or several things that have changed, or what became of its output."""
+"""Reasons to run an item: a changed row or setting, or a lost, broken, failed or forced output.
+
+An item's id is a hash of its content, so an edited row is another item. ``match_rows`` finds the item that it replaces.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
-from typing import Any, Literal, NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
-from llmbatch_assets.domain.items.identity import BatchIdentity
+from llmbatch_assets.domain.items.identity import BatchIdentity, work_id
+from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.plan.selection import State
 
-Reason = Literal[
+RerunReason = Literal[
     "new_row",
     "row_changed",
     "sibling_changed",
@@ -24,91 +28,201 @@ Reason = Literal[
     "verdict_missing",
     "forced",
 ]
+RerunReasons = tuple[RerunReason, ...]
 
-LABELS: dict[Reason, str] = {
-    "new_row": "new row",
-    "row_changed": "row changed",
-    "sibling_changed": "another row of its group changed",
-    "group_changed": "rows of the group changed",
-    "prompt_changed": "prompt changed",
-    "schema_changed": "schema changed",
+# In the order in which they are shown.
+LABELS: dict[RerunReason, str] = {
+    **{reason: reason.replace("_", " ") for reason in get_args(RerunReason)},
+    "sibling_changed": "another row of the group changed",
     "parameters_changed": "model or parameters changed",
-    "judge_changed": "judge changed",
-    "artifact_missing": "its artifact is missing",
-    "artifact_broken": "its artifact is broken",
-    "failed_before": "failed before",
-    "verdict_missing": "answered, but not judged yet",
-    "forced": "forced",
+    "verdict_missing": "answered, not judged yet",
 }
 
-# Texts that a prompt shows: a change of them is one of the schema, whatever else they are part of.
+# The first one that applies is shown.
+_ARTIFACT_REASONS: RerunReasons = ("artifact_broken", "artifact_missing", "verdict_missing", "failed_before", "forced")
+# Schema texts shown in prompts. They are stored as settings, but a change of them is a change of the schema.
 _SCHEMA_TEXTS = {"llm_schema_txt", "judge_schema"}
-
-Reasons = tuple[Reason, ...]
-
-
-class Traces(NamedTuple):
-    """What there is of the outputs that the items would have now, all by cache id."""
-
-    forced: Collection[str]
-    broken: Collection[str]
-    failed: Collection[str]
-    awaiting: Collection[str]
-    once_accepted: Collection[str]
+# Only this many contexts per group are tried, so that time stays linear however long the history is.
+_LATEST_CONTEXTS = 8
 
 
-def trace_of(cache_id: str, state: State, traces: Traces) -> Reasons:
-    """Why an item runs whose question has been asked before; empty where it has not."""
+def reasons_from_artifacts(
+    cache_id: str, state: State, ids_by_reason: Mapping[RerunReason, Collection[str]]
+) -> RerunReasons:
+    """Why an item that was already tried with these settings runs again; empty if it never was."""
     if state == "accepted":
         return ("forced",)
-    told: dict[Reason, Collection[str]] = {
-        "artifact_broken": traces.broken,
-        "artifact_missing": traces.once_accepted,
-        "verdict_missing": traces.awaiting,
-        "failed_before": traces.failed,
-        "forced": traces.forced,
-    }
-    return next(((reason,) for reason, ids in told.items() if cache_id in ids), ())
+    return next(((reason,) for reason in _ARTIFACT_REASONS if cache_id in ids_by_reason.get(reason, ())), ())
 
 
-def changes_between(before: BatchIdentity, now: BatchIdentity) -> Reasons:
-    """What makes the outputs of two identities answers to different questions."""
-    earlier, later = before.settings, now.settings
-    differing = {name for name in earlier.keys() | later.keys() if earlier.get(name) != later.get(name)}
-    found: dict[Reason, bool] = {
+def changes_between(before: BatchIdentity, now: BatchIdentity) -> RerunReasons:
+    """The kinds of settings that differ between two identities."""
+    old, new = before.settings, now.settings
+    differing = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    is_changed: dict[RerunReason, bool] = {
         "prompt_changed": before.prompt_sha != now.prompt_sha,
         "schema_changed": before.schema_sha != now.schema_sha or bool(differing & _SCHEMA_TEXTS),
         "parameters_changed": (before.model_name, before.temperature) != (now.model_name, now.temperature)
         or bool(differing - _SCHEMA_TEXTS),
         "judge_changed": _judge_changed(before, now),
     }
-    return tuple(reason for reason, is_so in found.items() if is_so)
+    return tuple(reason for reason, changed in is_changed.items() if changed)
 
 
 def _judge_changed(before: BatchIdentity, now: BatchIdentity) -> bool:
-    """Whether the judge is another one by itself, and not because it is asked with the settings of ``llm``."""
+    """Return whether the judge itself changed. Settings that it takes over from ``llm`` do not count."""
     if (before.judge_enabled, before.judge_prompt_sha) != (now.judge_enabled, now.judge_prompt_sha):
         return True
-    earlier, later = before.judge or {}, now.judge or {}
+    (old, old_llm), (new, new_llm) = ((one.judge or {}, _llm_settings(one)) for one in (before, now))
     return any(
-        (old := earlier.get(name)) != (new := later.get(name))
-        and (old, new) != (_asked(before, name), _asked(now, name))
-        for name in earlier.keys() | later.keys()
+        old.get(name) != new.get(name) and (old.get(name), new.get(name)) != (old_llm.get(name), new_llm.get(name))
+        for name in old.keys() | new.keys()
     )
 
 
-def _asked(identity: BatchIdentity, name: str) -> Any:
-    own = {"model_name": identity.model_name, "temperature": identity.temperature}
-    return {**identity.settings, **own}.get(name)
+def _llm_settings(identity: BatchIdentity) -> dict[str, Any]:
+    return {**identity.settings, "model_name": identity.model_name, "temperature": identity.temperature}
 
 
-def together(*reasons: Reason) -> Reasons:
-    """Several reasons, each once, in the order in which they are told."""
+def in_order(*reasons: RerunReason) -> RerunReasons:
+    """The reasons without duplicates, in the order of ``LABELS``."""
     return tuple(reason for reason in LABELS if reason in reasons)
 
 
-def count_reasons(reasons: Mapping[str, Reasons]) -> list[tuple[Reasons, int]]:
-    """How many items run for the same reasons, the most frequent ones first."""
+def count_reasons(reasons: Mapping[str, RerunReasons]) -> list[tuple[RerunReasons, int]]:
+    """The number of items for each combination of reasons, most frequent first."""
     order = list(LABELS)
     counts = Counter(reasons.values())
     return sorted(counts.items(), key=lambda pair: (-pair[1], [order.index(reason) for reason in pair[0]]))
+
+
+class PreviousItem(NamedTuple):
+    """An item as its artifact describes it. ``other_settings``: rows were made into items in another way then."""
+
+    work_id: str
+    partition_key: str
+    group_key: str | None
+    row_index: int | None
+    group_context_id: str | None
+    created_at_utc: str
+    identity: BatchIdentity
+    other_settings: bool = False
+
+
+class RowMatch(NamedTuple):
+    """The previous item that an item replaces, and the reason why it is another item now."""
+
+    reason: RerunReason
+    previous: PreviousItem
+
+
+def match_rows(
+    items: Sequence[WorkItem],
+    unmatched: Sequence[WorkItem],
+    gone: Sequence[PreviousItem],
+    kept: Sequence[PreviousItem],
+    *,
+    by_label: bool,
+) -> dict[str, RowMatch]:
+    """Match items without artifacts to the previous items that they replace, by work id. The others are new.
+
+    ``gone`` are artifacts whose item no longer exists, ``kept`` those of items that still do.
+    """
+    gone = sorted(gone, key=_age)
+    matches = _match_siblings(items, unmatched, gone)
+    matches |= _match_by(_group_of, unmatched, gone, "group_changed", matches)
+    shared = {""} | {label for label, n in Counter(label_of(item) for item in items).items() if n > 1}
+
+    def own_label(one: WorkItem | PreviousItem) -> str | None:
+        return label if (label := label_of(one)) not in shared else None
+
+    matches |= _match_by(own_label, unmatched if by_label else [], gone, "row_changed", matches)
+    taken = {match.previous.work_id for match in matches.values()}
+    # A row with a label of its own is known by that, not by its position.
+    left = [one for one in gone if one.work_id not in taken and (not by_label or label_of(one) in shared)]
+    anchors = [*kept, *(match.previous._replace(work_id=item) for item, match in matches.items())]
+    return matches | _match_positions(items, {item.work_id for item in unmatched} - matches.keys(), left, anchors)
+
+
+def _age(one: PreviousItem) -> tuple[str, str]:
+    return one.created_at_utc, one.work_id
+
+
+def _row_match(reason: RerunReason, previous: PreviousItem) -> RowMatch:
+    return RowMatch("parameters_changed" if previous.other_settings else reason, previous)
+
+
+def _match_siblings(
+    items: Sequence[WorkItem], unmatched: Sequence[WorkItem], gone: Sequence[PreviousItem]
+) -> dict[str, RowMatch]:
+    """Items whose own row is unchanged: their id under a previous context of the group is known."""
+    by_id = {one.work_id: one for one in gone}
+    contexts: dict[str | None, dict[str, None]] = defaultdict(dict)
+    for one in reversed(gone):
+        if one.group_context_id and len(contexts[one.group_key]) < _LATEST_CONTEXTS:
+            contexts[one.group_key][one.group_context_id] = None
+    ordinals = _ordinals(items) if contexts else {}
+    found = {}
+    for item in unmatched if contexts else ():
+        for context_id in contexts.get(item.group_key, ()) if item.group_context_id else ():
+            previous = work_id(item.meta["mode"], item.group_key, item.context, context_id, ordinals[item.work_id])
+            if previous in by_id:
+                found[item.work_id] = _row_match("sibling_changed", by_id[previous])
+                break
+    return found
+
+
+def _ordinals(items: Sequence[WorkItem]) -> dict[str, int]:
+    """The number of items with the same content before each item."""
+    seen: Counter[tuple[str | None, str | None, str]] = Counter()
+    ordinals = {}
+    for item in items:
+        content = (item.group_key, item.group_context_id, item.context)
+        ordinals[item.work_id] = seen[content]
+        seen[content] += 1
+    return ordinals
+
+
+def _match_by(
+    key_of: Callable[[WorkItem | PreviousItem], str | None],
+    unmatched: Sequence[WorkItem],
+    gone: Sequence[PreviousItem],
+    reason: RerunReason,
+    matches: Collection[str],
+) -> dict[str, RowMatch]:
+    """Match items to the latest previous item with the same key. Items in ``matches`` are done."""
+    latest = {key: one for one in gone if (key := key_of(one)) is not None}
+    keys = {item.work_id: key_of(item) for item in unmatched if item.work_id not in matches}
+    return {item: _row_match(reason, latest[key]) for item, key in keys.items() if key in latest}
+
+
+def _group_of(one: WorkItem | PreviousItem) -> str | None:
+    """The key of an item that is a whole group."""
+    return one.group_key if one.row_index is None else None
+
+
+def label_of(one: WorkItem | PreviousItem) -> str:
+    """The label that the partition key begins with; empty if it is an id alone."""
+    return one.partition_key.rpartition("-")[0]
+
+
+def _match_positions(
+    items: Sequence[WorkItem], waiting: Collection[str], gone: Sequence[PreviousItem], anchors: Sequence[PreviousItem]
+) -> dict[str, RowMatch]:
+    """Items at the row of a previous item. Rows that were inserted or deleted above shift it.
+
+    ``anchors`` are previous items under the work id that they have now; each says by how much its row moved.
+    """
+    if not gone:
+        return {}
+    row_of = {one.work_id: one.row_index for one in anchors}
+    latest = {one.row_index: one for one in sorted([*gone, *anchors], key=_age)}
+    found, shift = {}, 0
+    for item in sorted((item for item in items if item.row_index is not None), key=lambda item: item.row_index or 0):
+        row = item.row_index or 0
+        if (previous_row := row_of.get(item.work_id)) is not None:
+            shift = row - previous_row
+        previous = latest.get(row - shift)
+        if item.work_id in waiting and previous is not None and previous.work_id not in row_of:
+            found[item.work_id] = _row_match("row_changed", latest.pop(row - shift))
+    return found

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json, to_jsonable_python
 
+from llmbatch_assets.domain.answer import PASS_WORDS
 from llmbatch_assets.domain.canonical import canonical_json, readable_json, sha1_named
 from llmbatch_assets.domain.schema.json_schema import JsonSchema, can_be, inline_definitions, requires_all, strict_form
-from llmbatch_assets.domain.verdict import PASS_WORDS
 from llmbatch_assets.errors import AnswerError, SchemaError
 
 OUTPUT_MODEL = "LLMOutput"

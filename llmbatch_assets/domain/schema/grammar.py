@@ -38,9 +38,10 @@ def parse_schema(source: str, path: str) -> SchemaSpec:
         raise SchemaError(f"{path}: {len(source)} characters; a schema may have at most {MAX_SOURCE_CHARS}")
     for number, line in enumerate(source.split("\n", 2)[:2], start=1):
         if _COOKIE.match(line):
-            raise SchemaError(
-                f"{path}:{number}: an encoding declaration (coding:) is not allowed in a schema; remove it and save the file as UTF-8"
+            advice = (
+                "an encoding declaration (coding:) is not allowed in a schema; remove it and save the file as UTF-8"
             )
+            raise SchemaError(f"{path}:{number}: {advice}")
     try:
         tree = ast.parse(source)
         return _ModuleReader(path, tree).module()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.items.context import RowRenderer, limit, shown_columns
+from llmbatch_assets.domain.items.context import RowRenderer, limit_length, shown_columns
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.parameters import Context
 from llmbatch_assets.domain.text import CUT_MARK
@@ -121,20 +121,20 @@ def test_a_long_value_is_cut_marked_and_recorded() -> None:
 
 def test_a_long_context_is_cut_marked_and_recorded() -> None:
     block = settings(truncate_field_chars=3, max_context_chars=5)
-    text, cuts = limit(RowRenderer(["a"], block)({"a": "12345"}), block)
+    text, cuts = limit_length(RowRenderer(["a"], block)({"a": "12345"}), block)
     assert text == f"a: 12{CUT_MARK}"
     assert cuts == {"truncated_fields": ["a"], "context_truncated": True}
     whole = RowRenderer(["a"], block)({"a": "1"})
-    assert limit(whole, block) == whole
+    assert limit_length(whole, block) == whole
 
 
 def test_all_blanks_that_no_column_fills_are_told_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"no column fills \{y\}, \{x\}; .* or one of: \{a\}, \{c_d\}"):
+    with pytest.raises(ConfigError, match=r"no column matches \{y\}, \{x\}; .* or one of: \{a\}, \{c_d\}"):
         RowRenderer(["a", "c d"], settings(row_template="{y} {a} {c_d} {x} {__ROW_KV_BLOCK__} {{z}}"))
     RowRenderer(["a", "c d"], settings(row_template="{a} {c_d} {__ROW_KV_BLOCK__} {{z}}"))
 
 
 def test_a_blank_that_two_columns_fill_is_refused_where_it_is_used() -> None:
-    with pytest.raises(ConfigError, match=r"\{c_d\} can be any of the columns"):
+    with pytest.raises(ConfigError, match=r"\{c_d\} can stand for any of the columns"):
         RowRenderer(["c d", "c-d"], settings(row_template="{c_d}"))
     RowRenderer(["c d", "c-d"], settings())

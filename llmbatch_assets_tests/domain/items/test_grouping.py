@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch_assets.domain.canonical import sha1_text
-from llmbatch_assets.domain.items.grouping import GROUPINGS, plan_work
+from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
+from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan, work_items_of
 from llmbatch_assets.domain.parameters import Input
@@ -67,10 +68,10 @@ def by_content(made: WorkPlan, rows: Rows) -> dict[str, set[str]]:
 
 
 def test_no_mode_is_without_a_promise() -> None:
-    assert set(PROMISED) == set(GROUPINGS) == set(ROW_MODES)
+    assert set(PROMISED) == set(GROUPING_MODES) == set(ROW_MODES)
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=ROWS)
 def test_every_row_lands_exactly_where_its_mode_promises_in_order(mode: str, rows: Rows) -> None:
@@ -81,7 +82,7 @@ def test_every_row_lands_exactly_where_its_mode_promises_in_order(mode: str, row
     assert [item.group_key for item in made.items] == expected
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=ROWS, label=st.sampled_from(["", "id", "text"]))
 def test_keys_of_partitions_are_unique_and_hold_no_comma(mode: str, rows: Rows, label: str) -> None:
@@ -91,7 +92,7 @@ def test_keys_of_partitions_are_unique_and_hold_no_comma(mode: str, rows: Rows, 
     assert not [key for key in keys if set(key) & set(", \n\t/\\")]
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=ROWS, extra=st.tuples(st.just("new"), TEAMS, st.just("row")), place=st.integers(0, 8))
 def test_a_row_of_another_group_changes_no_id(mode: str, rows: Rows, extra: tuple[str, str, str], place: int) -> None:
@@ -106,7 +107,7 @@ def test_a_row_of_another_group_changes_no_id(mode: str, rows: Rows, extra: tupl
     }
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=ROWS)
 def test_groups_that_change_places_keep_their_ids(mode: str, rows: Rows) -> None:
@@ -203,7 +204,7 @@ def test_a_cap_limits_the_rows_that_are_shown_and_says_so() -> None:
     assert len(made.items) == len(TABLE)
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 def test_what_is_cut_is_recorded(mode: str) -> None:
     long = [("1", "red", "x" * 50), ("2", "red", "short")]
     fields = plan(mode, long, context={"truncate_field_chars": 10})
@@ -255,13 +256,13 @@ def test_a_grouping_column_that_is_not_in_use_may_be_missing() -> None:
     assert len(plan("row_wise", TABLE, grouping={"column": "Nothing"}).items) == len(TABLE)
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 def test_a_label_column_that_is_missing_is_told(mode: str) -> None:
     with pytest.raises(GroupingColumnError, match="no column 'name'"):
         plan(mode, TABLE, work_items={"label_column": "name"})
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 def test_a_row_template_that_names_no_column_is_told_whatever_the_mode(mode: str) -> None:
     with pytest.raises(ConfigError, match="row_template"):
         plan(mode, TABLE, context={"row_template": "{nothing}"})
@@ -274,12 +275,12 @@ def test_a_group_template_with_an_unknown_blank_is_told(mode: str, key: str) -> 
         plan(mode, TABLE, context={key: "{group_key} {total}"})
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 def test_an_empty_table_is_no_work(mode: str) -> None:
     assert plan(mode, ()) == WorkPlan(items=[], contexts=[], warnings=[])
 
 
-@pytest.mark.parametrize("mode", GROUPINGS)
+@pytest.mark.parametrize("mode", GROUPING_MODES)
 def test_the_artifact_of_the_items_says_how_they_were_made(mode: str) -> None:
     read = parameters(grouping=ROW_MODES[mode])
     made = plan_work(snapshot(TABLE), read)
@@ -304,9 +305,9 @@ def test_values_of_the_grouping_column_that_need_a_look_are_told_with_examples()
     made = plan("group_output", rows)
     assert [item.group_key for item in made.items] == ["", "caf\u00e9", "Café"]
     empty, composed, alike = made.warnings
-    assert empty == "1 row without a value in 'team', taken as one group; row: 1"
-    assert composed.startswith("1 value of 'team' composed (Unicode NFC)")
-    assert alike.endswith("differ only in case or blanks and stay apart: 'Café' / 'café'")
+    assert empty == "1 row without a value in 'team', put into one group; row: 1"
+    assert composed.startswith("1 value of 'team' normalized (Unicode NFC)")
+    assert alike.endswith("differ only in case or spaces and stay separate: 'Café' / 'café'")
 
 
 def test_a_column_is_found_however_its_accents_are_typed() -> None:

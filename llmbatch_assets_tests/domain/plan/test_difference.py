@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmbatch_assets.domain.plan.difference import (
     MOST_LINES,
     UNKNOWN,
-    Changed,
+    ChangedValue,
     Differences,
     changed_values,
     prompt_lines,
@@ -29,10 +29,10 @@ def test_very_long_prompts_are_shown_whole() -> None:
 def test_values_are_compared_under_dotted_keys() -> None:
     before, now = {"a": {"b": 1, "c": True}, "d": "x"}, {"a": {"b": 2, "c": 1}, "e": {}}
     assert changed_values(before, now) == [
-        Changed("a.b", "1", "2"),
-        Changed("a.c", "true", "1"),
-        Changed("d", "x", None),
-        Changed("e", None, "{}"),
+        ChangedValue("a.b", "1", "2"),
+        ChangedValue("a.c", "true", "1"),
+        ChangedValue("d", "x", None),
+        ChangedValue("e", None, "{}"),
     ]
     assert changed_values(None, None) == []
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, HttpUrl, create_model
 
+from llmbatch_assets.domain.answer import read_verdict
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.domain.schema.offline_answer import offline_answer
-from llmbatch_assets.domain.verdict import read_verdict
 from llmbatch_assets_tests.domain.strategies import quick
 
 SEEDS = [f"seed {number}" for number in range(12)]

@@ -174,7 +174,7 @@ def test_a_task_with_braces_is_taken_as_it_is() -> None:
 
 
 def test_a_blank_that_nothing_fills_is_told() -> None:
-    with pytest.raises(PromptError, match=r"s\.yaml: nothing fills \{row\}.*\{context\}, \{task\}"):
+    with pytest.raises(PromptError, match=r"s\.yaml: unknown placeholder \{row\}.*\{context\}, \{task\}"):
         schema_conversation(SCHEMA_PROMPT.model_copy(update={"user": "{row}"}), GENERATION, "")
 
 

@@ -1,4 +1,4 @@
-"""Mistakes in a configuration: all of them, where they are, and never a secret."""
+"""Mistakes in the user's files: all of them, where they are, and never a secret."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llmbatch_assets.domain.parameter_errors import explain
+from llmbatch_assets.domain.mistakes import MAX_SCHEMA_MISTAKES, parameter_mistakes, prompt_warnings, schema_mistakes
 from llmbatch_assets.domain.parameters import read_parameters
+from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets_tests.domain.strategies import quick
 from llmbatch_assets_tests.domain.test_parameters import BLOCKS, PASTED_KEYS, nested
 
@@ -20,7 +21,7 @@ def mistakes(content: dict[str, Any]) -> list[str]:
     try:
         read_parameters(content)
     except ValidationError as problem:
-        return explain(problem, "configs/x.yaml")
+        return parameter_mistakes(problem, "configs/x.yaml")
     return []
 
 
@@ -122,3 +123,57 @@ def test_a_mistake_says_what_is_allowed_and_what_was_found(path: str, value: Any
 def test_a_long_value_is_shown_by_its_beginning() -> None:
     (told,) = mistakes({"run": {"timezone": "x" * 5000}})
     assert len(told) < 250
+
+
+# Schema modules.
+
+GOOD = """from pydantic import BaseModel, Field
+
+
+class LLMOutput(BaseModel):
+    answer: str = Field(..., description="It.")
+    sure: bool
+"""
+
+
+def lines(source: str) -> list[int]:
+    return [int(told.split(":")[1]) for told in schema_mistakes(source, "s.py")]
+
+
+def test_a_good_module_has_none() -> None:
+    assert schema_mistakes(GOOD, "s.py") == []
+
+
+def test_each_mistake_is_told_with_its_own_line() -> None:
+    bad = GOOD.replace("from pydantic", "import os\nprint(1)\nfrom pydantic", 1)
+    bad = bad.replace("sure: bool", "sure: bool = os.path\n    def run(\n        self,\n    ): ...\n    other: foo()")
+    assert lines(bad) == [1, 2, 8, 9, 12]
+
+
+def test_a_class_of_which_all_is_wrong_is_gone_through() -> None:
+    assert lines(GOOD + "\n\nclass Other(BaseModel):\n    a: f()\n    b: g()\n") == [10, 11]
+
+
+def test_it_ends_where_the_rest_cannot_be_judged() -> None:
+    assert lines("class A(Base):\n    x: f()\n\nimport os\n") in ([1], [4, 1])
+    assert len(schema_mistakes("this is no Python", "s.py")) == 1
+    assert len(schema_mistakes("import os\n" * 500, "s.py")) == MAX_SCHEMA_MISTAKES
+
+
+# Warnings.
+
+
+@pytest.mark.parametrize(
+    ("user", "told"),
+    [
+        ("{context}", None),
+        ("{row}", None),
+        ("{group_context} {row}", None),
+        ("{llm_schema}", "nothing of the item"),
+        ("{{context}}", "nothing of the item"),
+        ("{group_context}", "the group but not the row"),
+    ],
+)
+def test_a_prompt_that_is_the_same_for_all_items_is_told(user: str, told: str | None) -> None:
+    warnings = prompt_warnings(PromptTemplate(path="prompts/g.yaml", user=user))
+    assert [str(told) in warning for warning in warnings] == ([True] if told else [])

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from llmbatch_assets.domain.plan.selection import Selection
+from llmbatch_assets.stages.plan import budget_question
 from llmbatch_assets.stages.project import BatchFile
-from llmbatch_assets.stages.question import question
 from llmbatch_assets_tests.chat_server import ChatServer
 from llmbatch_assets_tests.project import Project, make_project
 
@@ -23,16 +23,16 @@ FREE = {"test-model": {"input": 0, "output": 0}}
 REMOTE = "http://127.0.0.1:9/v1"
 
 
-def asked(project: Project, *, plans: bool = True, force: bool = False, **selection: Any) -> str | None:
+def asked(project: Project, *, makes_items: bool = True, force: bool = False, **selection: Any) -> str | None:
     batch = BatchFile(project.config).load()
-    return question(batch, Selection(**selection), force=force, plans=plans)
+    return budget_question(batch, Selection(**selection), force=force, makes_items=makes_items)
 
 
 @pytest.mark.parametrize(
     ("blocks", "told"),
     [
-        ({}, "The price of test-model is not known"),
-        ({"budget": {"prices": DEAR, "max_cost_usd": 0.5}}, "budget.max_cost_usd is $0.50"),
+        ({}, "The price of test-model is unknown"),
+        ({"budget": {"prices": DEAR, "max_cost_usd": 0.5}}, "The budget is $0.50 (budget.max_cost_usd)"),
         ({"budget": {"prices": DEAR, "max_cost_usd": 500}}, None),
         ({"budget": {"prices": DEAR}}, None),
         ({"budget": {"prices": FREE}}, None),
@@ -43,7 +43,7 @@ def asked(project: Project, *, plans: bool = True, force: bool = False, **select
                 "prompts": {"judge": {"enabled": True}},
                 "judge": {"model_name": "judge-model"},
             },
-            "The price of judge-model is not known",
+            "The price of judge-model is unknown",
         ),
     ],
 )
@@ -72,7 +72,7 @@ def test_nothing_to_run_is_nothing_to_ask(project_with: Callable[..., Project]) 
     assert "2 calls" in str(asked(project, force=True, limit=2))
     # Of the items that there are, where the run makes none anew.
     project.table([])
-    assert "5 calls" in str(asked(project, force=True, plans=False))
+    assert "5 calls" in str(asked(project, force=True, makes_items=False))
 
 
 def at_a_terminal(project: Project, answer: bytes, *arguments: str) -> tuple[int, str]:
@@ -105,11 +105,11 @@ def test_no_ends_the_run_before_a_call_and_yes_or_no_terminal_skips_the_question
     project = make_project(tmp_path, server.base_url)
     code, told = at_a_terminal(project, b"n\n", "run", *STAGES)
     assert code == 1
-    assert "The price of test-model is not known" in told
+    assert "The price of test-model is unknown" in told
     assert told.endswith("llmbatch: nothing was called\n")
     assert server.count() == 0
     assert not project.path("artifacts").exists()
     code, told = at_a_terminal(project, b"", "run", *STAGES, "--limit", "1", "--yes")
-    assert (code, "not known" in told, server.count()) == (0, False, 1)
+    assert (code, "is unknown" in told, server.count()) == (0, False, 1)
     ended = project.llmbatch("run", *STAGES)
-    assert (ended.returncode, "not known" in ended.stderr, server.count()) == (0, False, 5)
+    assert (ended.returncode, "is unknown" in ended.stderr, server.count()) == (0, False, 5)

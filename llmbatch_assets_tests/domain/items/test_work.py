@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import partition_key
-from llmbatch_assets.domain.items.preview import LARGEST_CONTEXTS, PREVIEW_ITEMS, SHOWN_CHARS, facts, preview, savings
-from llmbatch_assets.domain.items.work import WorkPlan
+from llmbatch_assets.domain.items.work import (
+    LARGEST_CONTEXTS,
+    PREVIEW_ITEMS,
+    SHOWN_CHARS,
+    WorkPlan,
+    context_bytes,
+    items_preview,
+    plan_metadata,
+)
 from llmbatch_assets_tests.domain.strategies import CELLS, ROW_MODES, make_item, parameters, quick, snapshot
 
 ROWS = [("1", "red", "x" * 50), ("2", "red", "y" * 30), ("3", "blue", "é"), ("3", "blue", "é"), ("5", "red", "z")]
@@ -40,7 +47,7 @@ def bytes_of(texts: list[str]) -> int:
 @example("", "")
 def test_no_cell_breaks_the_table(context: str, label: str) -> None:
     named = make_item(1, partition_key=partition_key(label, "0" * 40))
-    shown = preview([named, make_item(2, context=context)])
+    shown = items_preview([named, make_item(2, context=context)])
     assert len(shown.splitlines()) == 4
     for line in shown.splitlines()[2:]:
         assert LINE.fullmatch(line), line
@@ -48,7 +55,7 @@ def test_no_cell_breaks_the_table(context: str, label: str) -> None:
 
 def test_the_preview_shows_how_the_first_items_look() -> None:
     items = [make_item(7, context="id: 7\ntext: Why?", partition_key="red-1"), make_item(8, row_index=None, context="")]
-    assert preview(items).splitlines() == [
+    assert items_preview(items).splitlines() == [
         "| row | partition | characters | begins |",
         "| --- | --- | --- | --- |",
         "| 7 | `red-1` | 16 | `id: 7 text: Why?` |",
@@ -57,14 +64,14 @@ def test_the_preview_shows_how_the_first_items_look() -> None:
 
 
 def test_the_preview_is_short_however_much_there_is() -> None:
-    shown = preview([make_item(number, context="word " * 100_000) for number in range(PREVIEW_ITEMS + 5)])
+    shown = items_preview([make_item(number, context="word " * 100_000) for number in range(PREVIEW_ITEMS + 5)])
     lines = shown.splitlines()[2:]
     assert len(lines) == PREVIEW_ITEMS
     assert all("| 500000 | `word " in line and len(line) < 2 * SHOWN_CHARS + 30 for line in lines)
 
 
 def test_a_plan_without_items_is_a_table_without_rows() -> None:
-    assert len(preview([]).splitlines()) == 2
+    assert len(items_preview([]).splitlines()) == 2
 
 
 # What is stored once.
@@ -77,17 +84,17 @@ def test_savings_are_what_lies_on_disk_against_what_the_calls_show(mode: str) ->
     by_id = {context.group_context_id: context.context for context in made.contexts}
     shown = [by_id[item.group_context_id] for item in made.items if item.group_context_id]
 
-    saved = savings(made)
+    saved = context_bytes(made)
 
     assert saved.stored == bytes_of(own) + bytes_of(list(by_id.values()))
     assert saved.repeated == bytes_of(own) + bytes_of(shown)
     assert saved.stored <= saved.repeated
-    assert (saved.percent > 0) == (mode == "row_output_with_group_context")
+    assert (saved.saved_percent > 0) == (mode == "row_output_with_group_context")
 
 
 def test_nothing_saves_nothing() -> None:
-    assert savings(WorkPlan(items=[], contexts=[], warnings=[])) == (0, 0)
-    assert savings(WorkPlan(items=[], contexts=[], warnings=[])).percent == 0.0
+    assert context_bytes(WorkPlan(items=[], contexts=[], warnings=[])) == (0, 0)
+    assert context_bytes(WorkPlan(items=[], contexts=[], warnings=[])).saved_percent == 0.0
 
 
 def test_a_context_of_many_items_saves_nearly_all() -> None:
@@ -96,7 +103,7 @@ def test_a_context_of_many_items_saves_nearly_all() -> None:
         snapshot([(str(number), "red", text if number == 0 else "") for number in range(100)]),
         parameters(grouping=ROW_MODES["row_output_with_group_context"]),
     )
-    assert 95 < savings(one).percent < 100
+    assert 95 < context_bytes(one).saved_percent < 100
 
 
 # Counts.
@@ -127,12 +134,12 @@ def test_a_context_of_many_items_saves_nearly_all() -> None:
     ],
 )
 def test_facts_count_what_a_plan_did(mode: str, blocks: dict[str, Any], expected: dict[str, Any]) -> None:
-    found = facts(plan(mode, **blocks))
+    found = plan_metadata(plan(mode, **blocks))
     assert {name: found[name] for name in expected} == expected
 
 
 def test_the_largest_contexts_are_named_with_their_size() -> None:
-    told = facts(plan("row_output_with_group_context"))["largest_contexts"]
+    told = plan_metadata(plan("row_output_with_group_context"))["largest_contexts"]
     made = plan("row_output_with_group_context")
     sizes = {context.group_key: len(context.context) for context in made.contexts}
     assert told.startswith(f"group 'red': {sizes['red']} characters, ")
@@ -144,6 +151,6 @@ def test_the_largest_contexts_are_named_with_their_size() -> None:
 
 
 def test_facts_of_an_empty_plan_are_zeros() -> None:
-    found = facts(WorkPlan(items=[], contexts=[], warnings=[]))
+    found = plan_metadata(WorkPlan(items=[], contexts=[], warnings=[]))
     assert found.pop("largest_contexts") == ""
     assert set(found.values()) == {0}

@@ -1,0 +1,186 @@
+"""Mistakes and suspicious settings in the user's files, as messages.
+
+Configuration errors come first, then names that the table lacks, schema modules, and warnings.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from llmbatch_assets.domain.items.context import RowRenderer, group_template_mistakes
+from llmbatch_assets.domain.items.grouping import named_columns
+from llmbatch_assets.domain.items.table import nearest_first
+from llmbatch_assets.domain.parameters import Parameters
+from llmbatch_assets.domain.prompt import PromptTemplate
+from llmbatch_assets.domain.schema.grammar import parse_schema
+from llmbatch_assets.domain.text import nearest
+from llmbatch_assets.errors import ConfigError, SchemaError
+
+MAX_SCHEMA_MISTAKES = 50
+_ADVICE = {
+    ("judge", "enabled"): "use prompts.judge.enabled",
+    ("llm", "api_key"): "keys are never kept in a file: put it in an environment variable and name that in "
+    "llm.api_key_env",
+}
+
+
+def parameter_mistakes(problem: ValidationError, file: str) -> list[str]:
+    """Return one line per mistake: file, key, value, what is allowed and, for an unknown key, similar ones."""
+    return [f"{file}: {_sentence(error)}" for error in problem.errors(include_url=False)]
+
+
+def _sentence(error: Any) -> str:
+    path = tuple(str(part) for part in error["loc"])
+    key = ".".join(path) or "the file"
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(path, key)
+    if error["type"] == "missing":
+        return f"{key}: is required"
+    wanted = error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("model_type", "dict_type"):
+        wanted = "must be a mapping of keys to values"
+    return f"{key}: {wanted}{_found_value(path, error['input'])}"
+
+
+def _found_value(path: tuple[str, ...], value: Any) -> str:
+    # An API key in the wrong place must not reach a terminal or a log.
+    in_address = path[-1:] == ("base_url",) and {"@", "?"} & set(str(value))
+    if any("api_key" in part for part in path) or in_address or isinstance(value, dict):
+        return ""
+    return f" (found {str(value)[:80]!r})"
+
+
+def _unknown_key(path: tuple[str, ...], key: str) -> str:
+    if path in _ADVICE:
+        return f"{key}: {_ADVICE[path]}"
+    known = _known_keys(path[:-1])
+    near = nearest(path[-1], known)[:3]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
+    return f"{key}: unknown key; {hint}"
+
+
+def _known_keys(path: tuple[str, ...]) -> list[str]:
+    model: type[BaseModel] = Parameters
+    for part in path:
+        block = model.model_fields[part].annotation
+        assert isinstance(block, type)
+        assert issubclass(block, BaseModel)
+        model = block
+    return list(model.model_fields)
+
+
+def column_mistakes(columns: Sequence[str], parameters: Parameters) -> list[str]:
+    """Return a message for each name that is not a column, and for each template with an unknown placeholder."""
+    missing = [(key, name) for key, name in _column_names(parameters) if name and name not in columns]
+    found = [
+        f"{key}: the table has no column {name!r}; it has: {nearest_first(name, columns)}" for key, name in missing
+    ]
+    if not any(key.startswith("context.columns") for key, _ in missing):
+        try:
+            RowRenderer(columns, parameters.context)
+        except ConfigError as mistake:
+            found.append(str(mistake))
+    return [*found, *group_template_mistakes(parameters.context)]
+
+
+def _column_names(parameters: Parameters) -> Iterator[tuple[str, str]]:
+    selection = parameters.context.columns
+    yield from (("input.required_columns", name) for name in parameters.input.required_columns)
+    yield from named_columns(parameters).items()
+    yield from (("context.columns.include", name) for name in selection.include)
+    yield from (("context.columns.exclude", name) for name in selection.exclude)
+
+
+def schema_mistakes(source: str, path: str) -> list[str]:
+    """Return a message for each statement that a schema module may not hold, up to ``MAX_SCHEMA_MISTAKES``.
+
+    After each mistake its statement is removed and the rest is parsed again, until the rest makes no sense without it:
+    a syntax error, or a class with a wrong base.
+    """
+    found: list[str] = []
+    while len(found) < MAX_SCHEMA_MISTAKES:
+        try:
+            parse_schema(source, path)
+            break
+        except SchemaError as mistake:
+            found.append(str(mistake))
+        place = re.match(rf"{re.escape(path)}:(\d+): ", found[-1])
+        rest = _without_statement(source, int(place.group(1))) if place else None
+        if rest is None:
+            break
+        source = rest
+    return found
+
+
+def _without_statement(source: str, line: int) -> str | None:
+    """Remove the statement on a line. Returns None if there is none, or if it is a class."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+    statement = next(_statements_on(body, line), None)
+    if statement is None or isinstance(statement, ast.ClassDef):
+        return None
+    lines = source.splitlines(keepends=True)
+    first, last = statement.lineno - 1, statement.end_lineno or statement.lineno
+    # Keep the number of lines, so that later line numbers stay right. A class needs at least one statement.
+    nothing = f"{' ' * statement.col_offset}pass\n" if statement.col_offset else "\n"
+    return "".join([*lines[:first], nothing, *["\n"] * (last - first - 1), *lines[last:]])
+
+
+def _statements_on(body: Sequence[ast.stmt], line: int) -> Iterator[ast.stmt]:
+    """Yield the statements that cover a line, innermost first."""
+    for statement in body:
+        if statement.lineno <= line <= (statement.end_lineno or statement.lineno):
+            if isinstance(statement, ast.ClassDef):
+                yield from _statements_on(statement.body, line)
+            yield statement
+
+
+def parameter_warnings(parameters: Parameters) -> Iterator[str]:
+    """Yield settings that have no effect, or cost more than they seem to."""
+    judge, cache = parameters.prompts.judge, parameters.cache
+    if parameters.judge.model_fields_set and not judge.enabled:
+        yield f"judge.{min(parameters.judge.model_fields_set)} has no effect: prompts.judge.enabled is false"
+    if parameters.prompts.schema_auto_json_summarization.path:
+        yield "prompts.schema_auto_json_summarization.path has no effect: the schema text is written without a model"
+    if parameters.artifacts.logs_dir and not parameters.run.log_file:
+        yield "artifacts.logs_dir has no effect: run.log_file is empty, so no log file is written"
+    if cache.force or not cache.enabled:
+        setting = "cache.force is true" if cache.force else "cache.enabled is false"
+        yield f"{setting}: every run generates and pays for all its items again"
+    if not cache.dump_failures:
+        yield "cache.dump_failures is false: failed items leave no file, so every run retries all of them"
+    if parameters.llm.provider == "offline":
+        yield "llm.provider is offline: all answers are made up"
+
+
+def prompt_warnings(generation: PromptTemplate) -> list[str]:
+    """Return a warning if the generation prompt does not show what its items differ in."""
+    used = generation.placeholders
+    if not used & {"context", "row", "group_context"}:
+        return [f"{generation.path} uses neither {{context}} nor {{row}}, so the model sees nothing of the item"]
+    if not used & {"context", "row"}:
+        return [f"{generation.path} uses neither {{context}} nor {{row}}, so the model sees the group but not the row"]
+    return []
+
+
+def placeholder_warnings(prompt: PromptTemplate, parameters: Parameters) -> Iterator[str]:
+    """Yield the placeholders of a prompt that are always empty with these settings."""
+    used, mode = prompt.placeholders, parameters.grouping.active_mode
+    if "group_context" in used and not mode.shares_group_context:
+        yield f"{prompt.path}: {{group_context}} is always empty: grouping is {mode.name}"
+    if "judge_schema" in used and not parameters.prompts.judge.enabled:
+        yield f"{prompt.path}: {{judge_schema}} is always empty: prompts.judge.enabled is false"
+
+
+def schema_warnings(generation: PromptTemplate, parameters: Parameters) -> Iterator[str]:
+    """Yield a warning if the model may never see the schema."""
+    shows = {"llm_schema", "llm_schema_txt"} & generation.placeholders
+    if not shows and parameters.llm.structured_output in ("auto", "json_schema"):
+        yield f"{generation.path} does not use {{llm_schema}}: the model sees the schema only if the server passes it on"
