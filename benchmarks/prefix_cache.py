@@ -23,13 +23,12 @@ from pathlib import Path
 
 import yaml
 
-from llmbatch_assets.adapters.providers.local_model import SERVER_SCRIPT, base_url, wait_until_ready
-from llmbatch_assets.adapters.providers.model_file import model_file
+from llmbatch_assets.adapters.providers.local_model import SERVER_SCRIPT, base_url, model_file, wait_until_ready
 from llmbatch_assets.adapters.providers.registry import PROVIDERS
 from llmbatch_assets.adapters.store.ledger import read_ledger
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems
-from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.stages.artifacts import load_artifact
 from llmbatch_assets.stages.project import Batch, BatchFile

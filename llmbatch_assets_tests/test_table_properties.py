@@ -26,8 +26,7 @@ from llmbatch_assets.adapters.tables.export_file import ExportRow
 from llmbatch_assets.adapters.tables.exporters import EXPORTERS, exporting
 from llmbatch_assets.adapters.tables.readers import READERS, read_table
 from llmbatch_assets.domain.export.columns import OutputField, cells, export_columns
-from llmbatch_assets.domain.export.join import Join
-from llmbatch_assets.domain.export.records import ItemOutcome, NotExported, entries
+from llmbatch_assets.domain.export.records import ItemOutcome, Join, NotExported, entries
 from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot

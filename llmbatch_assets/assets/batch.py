@@ -14,8 +14,7 @@ from llmbatch_assets.assets.llm_outputs import generate_pending_job, llm_outputs
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.prepare import prepare_assets
 from llmbatch_assets.assets.publish import publish_assets
-from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedule
-from llmbatch_assets.assets.sources import source_assets
+from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedule, source_assets
 from llmbatch_assets.resources.io_manager import JsonIOManager
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.runs import ReporterFactory

@@ -7,10 +7,10 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, unresolved
-from llmbatch_assets.domain.quality import OUTPUT_CHECKS, CheckFinding
+from llmbatch_assets.domain.run.quality import OUTPUT_CHECKS, CheckFinding
 from llmbatch_assets.domain.schema.json_schema import open_objects
 from llmbatch_assets.stages.artifacts import load_artifact
-from llmbatch_assets.stages.export_check import not_exported_once, out_of_date
+from llmbatch_assets.stages.export import not_exported_once, out_of_date
 from llmbatch_assets.stages.project import BatchFile
 
 MAX_NAMED = 10

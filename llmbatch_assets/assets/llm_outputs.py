@@ -9,11 +9,11 @@ from pydantic import Field
 
 from llmbatch_assets.assets.checks import check_results, evaluation, output_check_specs
 from llmbatch_assets.assets.names import Names
-from llmbatch_assets.assets.sources import use_sources
+from llmbatch_assets.assets.sensors import use_sources
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
 from llmbatch_assets.domain.plan.selection import Selection
-from llmbatch_assets.domain.progress import format_causes
-from llmbatch_assets.domain.quality import CheckFinding, OutputQuality, assess
+from llmbatch_assets.domain.run.progress import format_causes
+from llmbatch_assets.domain.run.quality import CheckFinding, OutputQuality, assess
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.events.partition_events import PartitionEvents

@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from llmbatch_assets.assets.names import Names
-from llmbatch_assets.assets.sources import use_sources
+from llmbatch_assets.assets.sensors import use_sources
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, items_preview, plan_metadata
 from llmbatch_assets.domain.text import counted

@@ -6,10 +6,10 @@ import dagster as dg
 
 from llmbatch_assets.assets.checks import require_passed_checks
 from llmbatch_assets.assets.names import Names
-from llmbatch_assets.domain.export.join import export_warnings
 from llmbatch_assets.domain.export.manifest import ExportManifest, export_notes
+from llmbatch_assets.domain.export.records import export_warnings
 from llmbatch_assets.domain.items.table import Snapshot
-from llmbatch_assets.domain.quality import OUTPUT_CHECKS
+from llmbatch_assets.domain.run.quality import OUTPUT_CHECKS
 from llmbatch_assets.stages.artifacts import BatchOutputs
 from llmbatch_assets.stages.export import ExportResult, write_exports
 from llmbatch_assets.stages.project import BatchFile

@@ -9,9 +9,9 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.errors import LlmBatchError
-from llmbatch_assets.resources.versions import recorded_version
+from llmbatch_assets.resources.versions import input_tags, observe, recorded_version
 from llmbatch_assets.stages.prepare import SOURCE_VERSIONS
-from llmbatch_assets.stages.project import BatchFile
+from llmbatch_assets.stages.project import Batch, BatchFile
 
 Job: TypeAlias = dg.JobDefinition | UnresolvedAssetJobDefinition
 WATCH_SEC = 30
@@ -91,3 +91,39 @@ def _watching_sensor(batch_file: BatchFile, names: Names, prepare: Job, sources:
         return dg.SensorResult([dg.RunRequest(tags={"llmbatch/changed": ",".join(changed)})], cursor=cursor)
 
     return watch
+
+
+_DESCRIPTIONS = {
+    "input_table": "The input table file.",
+    "prompts": "The prompt files. Only their messages affect outputs; name, version and purpose do not.",
+    "parameters": "The configuration file of the batch.",
+}
+
+
+def source_assets(batch_file: BatchFile, names: Names, *, table: bool) -> list[dg.SourceAsset]:
+    """Prompts, parameters and, if ``table`` is a file, the table. Their fingerprints are their data versions."""
+    return [
+        _source_asset(name, description, batch_file, names)
+        for name, description in _DESCRIPTIONS.items()
+        if table or name != "input_table"
+    ]
+
+
+def _source_asset(name: str, description: str, batch_file: BatchFile, names: Names) -> dg.SourceAsset:
+    @dg.observable_source_asset(key=names.key(name), group_name=names.group, description=description)
+    def source() -> dg.DataVersion:
+        return dg.DataVersion(SOURCE_VERSIONS[name](batch_file.load()))
+
+    return source
+
+
+def use_sources(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, batch: Batch, names: Names, *sources: str
+) -> dict[str, str]:
+    """Record the sources as the run uses them, and return the tags that link its outputs to these versions.
+
+    Users therefore need not observe sources first, and a later observation of the same files makes nothing stale.
+    """
+    versions = {names.key(name): SOURCE_VERSIONS[name](batch) for name in sources}
+    observe(context, versions)
+    return input_tags(context.instance, versions)

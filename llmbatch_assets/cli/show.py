@@ -17,7 +17,7 @@ from llmbatch_assets.cli.session import (
     reporting_errors,
 )
 from llmbatch_assets.domain.canonical import readable_json
-from llmbatch_assets.domain.ledger import CallRecord
+from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage, format_cost
 from llmbatch_assets.stages.show import AcceptedAttempt, ItemDetails, RejectedAttempt, item_details

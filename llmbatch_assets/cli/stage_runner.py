@@ -19,9 +19,8 @@ from llmbatch_assets.cli.terminal import TerminalReporter, report
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import RunInterruptedError
-from llmbatch_assets.resources.instance import open_instance
+from llmbatch_assets.resources.instance import open_instance, translating_storage_errors
 from llmbatch_assets.resources.runs import close_orphans, process_tags
-from llmbatch_assets.resources.storage_faults import translating_storage_errors
 from llmbatch_assets.stages.export import notes_on_export
 from llmbatch_assets.stages.generate.progress import GenerateResult
 from llmbatch_assets.stages.project import Batch, BatchFile

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmbatch_assets.cli.session import LOGGERS, console, set_up_logging
-from llmbatch_assets.domain.progress import Pace, Tally, format_causes, format_duration
+from llmbatch_assets.domain.run.progress import Pace, Tally, format_causes, format_duration
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets.stages.generate.progress import GenerateResult, LogReporter

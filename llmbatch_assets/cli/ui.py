@@ -39,8 +39,7 @@ def ui(config: str | None, host: str, port: int) -> None:
         _check_port(host, port)
         home = use_project_instance(batch_file.root)
         # Open the instance once here: Dagster would bury the reason for a failure at the end of a long traceback.
-        from llmbatch_assets.resources.instance import open_instance
-        from llmbatch_assets.resources.storage_faults import translating_storage_errors
+        from llmbatch_assets.resources.instance import open_instance, translating_storage_errors
 
         with translating_storage_errors():
             open_instance().dispose()

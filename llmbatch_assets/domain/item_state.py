@@ -7,16 +7,16 @@ Failed or permanently failed: failed attempts and no accepted output; the last a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
 from llmbatch_assets.domain.canonical import canonical_json, sha1_text
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
-from llmbatch_assets.domain.plan.selection import State
 from llmbatch_assets.errors import AnswerError
 
-STATES: tuple[State, ...] = ("accepted", "failed", "failed_permanently", "missing")
+ItemState = Literal["accepted", "failed", "failed_permanently", "missing"]
+STATES: tuple[ItemState, ...] = ("accepted", "failed", "failed_permanently", "missing")
 _REQUIRED_META = {"attempt_outer", "model", "generation_id"}
 
 
@@ -38,7 +38,7 @@ class CheckedOutput(NamedTuple):
     defect: str = ""
 
 
-def item_state(output: AcceptedOutput | None, last_failure: FailedAttempt | None) -> State:
+def item_state(output: AcceptedOutput | None, last_failure: FailedAttempt | None) -> ItemState:
     """Return the state of an item with this accepted output or, if it has none, with this last failed attempt."""
     if output is not None:
         return "accepted"
@@ -105,7 +105,7 @@ def unreadable_failure(cache_id: str, attempt: int) -> FailedAttempt:
     )
 
 
-def count_states(states: Iterable[State]) -> dict[str, int]:
+def count_states(states: Iterable[ItemState]) -> dict[str, int]:
     """Count items by state. Every state is included, and ``total`` is their sum."""
     counts: dict[str, int] = dict.fromkeys(STATES, 0)
     for state in states:

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llmbatch_assets.domain.ledger import OK, CallRecord
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.domain.run.ledger import OK, CallRecord
 from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
 from llmbatch_assets.engine.budget import Budget, Reservation, UsageForecast
 from llmbatch_assets.engine.pacing import Pacer, Permit

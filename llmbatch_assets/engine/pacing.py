@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from llmbatch_assets.domain.manifest import PacingStats
+from llmbatch_assets.domain.run.manifest import PacingStats
 from llmbatch_assets.engine.retry import FIRST_WAIT_SEC, MAX_RETRY_AFTER_SEC, MAX_WAIT_SEC
 from llmbatch_assets.errors import FailureCause, RunPermanentError, StopCause, TransientError
 

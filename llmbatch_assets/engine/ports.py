@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.outcome import AcceptedOutput, Completion, FailedAttempt, UnjudgedAnswer
 from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.domain.run.ledger import CallRecord
 
 
 class ChatClient(Protocol):

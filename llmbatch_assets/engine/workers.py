@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from llmbatch_assets.domain.outcome import ItemResult
-from llmbatch_assets.domain.progress import Tally, format_causes
+from llmbatch_assets.domain.run.progress import Tally, format_causes
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.engine.attempt import ItemTask
 from llmbatch_assets.engine.ports import Claims

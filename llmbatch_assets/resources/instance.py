@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import dagster as dg
 from alembic.util.exc import CommandError
@@ -12,7 +14,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from sqlalchemy.exc import DBAPIError
 
-from llmbatch_assets.errors import ConfigError, LlmBatchError
+from llmbatch_assets.errors import ConfigError, LlmBatchError, RunPermanentError, StopCause
 
 # Dagster's default starts two processes per step that copy its output to files, and end with tracebacks on Ctrl-C.
 _CAPTURED = "LocalComputeLogManager"
@@ -52,3 +54,30 @@ def open_instance() -> dg.DagsterInstance:
 def _reason(broken: str) -> str:
     found = ((re.search(pattern, broken), message) for pattern, message in _REASONS.items())
     return next((match.expand(message) for match, message in found if match), broken)
+
+
+@contextmanager
+def translating_storage_errors() -> Iterator[None]:
+    """Raise ``RunPermanentError`` if Dagster's storage cannot be used."""
+    try:
+        yield
+    except LlmBatchError:
+        raise
+    except Exception as error:
+        database_error = _database_error(error)
+        if database_error is None:
+            raise
+        reason = str(database_error.orig).partition("\n")[0]
+        raise RunPermanentError(
+            StopCause.DAGSTER_STORAGE,
+            f"Dagster's storage (dagster.yaml in {os.environ.get('DAGSTER_HOME')}) cannot be used: {reason}. Is the disk full, "
+            "or the database server down? Accepted outputs are kept, and the next run continues from there",
+        ) from error
+
+
+def _database_error(error: BaseException) -> DBAPIError | None:
+    """Return the database's error. Dagster's PostgreSQL storage wraps it in one of its own."""
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, DBAPIError):
+        link = link.__cause__
+    return link

@@ -10,7 +10,7 @@ import dagster as dg
 import psutil
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from llmbatch_assets.resources.storage_faults import translating_storage_errors
+from llmbatch_assets.resources.instance import translating_storage_errors
 from llmbatch_assets.stages.generate.progress import LogReporter, Reporter
 from llmbatch_assets.stages.project import Batch
 

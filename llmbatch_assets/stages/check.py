@@ -16,7 +16,7 @@ from llmbatch_assets.adapters.providers.credentials import missing_keys
 from llmbatch_assets.adapters.providers.prices import require_prices
 from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.adapters.tables.readers import read_table
-from llmbatch_assets.domain.export.join import Join, export_warnings
+from llmbatch_assets.domain.export.records import Join, export_warnings
 from llmbatch_assets.domain.items.context import group_template_mistakes
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot, clean_columns, take_snapshot

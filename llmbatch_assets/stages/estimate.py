@@ -12,7 +12,6 @@ from llmbatch_assets.adapters.store.ledger import read_ledger
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
-from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.plan.estimate import (
     BYTES_PER_TOKEN,
@@ -32,9 +31,10 @@ from llmbatch_assets.domain.plan.estimate import (
 )
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import Purpose
+from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.domain.schema.offline_answer import offline_answer
-from llmbatch_assets.stages.previous_outputs import PreviousOutputs
+from llmbatch_assets.stages.artifacts import PreviousOutputs
 from llmbatch_assets.stages.project import Batch
 
 # Tokens of the longest answer if llm.max_output_tokens is not set.

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from llmbatch_assets.adapters.providers.prices import cost_function
 from llmbatch_assets.adapters.store.index import CacheIndex
+from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems, WorkPlan
 from llmbatch_assets.domain.plan.difference import Differences
@@ -22,13 +23,12 @@ from llmbatch_assets.domain.plan.rerun_reasons import (
     match_rows,
     reasons_from_artifacts,
 )
-from llmbatch_assets.domain.plan.selection import Choice, Selection, State, choose
+from llmbatch_assets.domain.plan.selection import Choice, Selection, choose
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage, format_cost
-from llmbatch_assets.stages.artifacts import cache_index, load_artifact
+from llmbatch_assets.stages.artifacts import PreviousOutputs, cache_index, load_artifact, require_schema
 from llmbatch_assets.stages.compare import differences_since
 from llmbatch_assets.stages.estimate import Estimator
-from llmbatch_assets.stages.previous_outputs import PreviousOutputs, require_schema
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.write_schema import reason_to_write
 
@@ -72,7 +72,7 @@ class Planner:
         return PreviousOutputs(self.batch, self.work.items, self.cache)
 
     @cached_property
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, ItemState]:
         """The state of every item, by partition key."""
         current = self.previous.current
         return {

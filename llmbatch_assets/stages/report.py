@@ -18,13 +18,13 @@ from llmbatch_assets.adapters.store.ledger import read_ledger, read_runs
 from llmbatch_assets.domain.export.manifest import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.ledger import last_runs, usage_by_run, usage_of_all_runs
-from llmbatch_assets.domain.manifest import GenerationManifest
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.report.findings import Findings, gather
 from llmbatch_assets.domain.report.items import Sample, in_schema_order, sample_of
 from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, report_page
 from llmbatch_assets.domain.report.value_counts import CountedColumn, counted_columns
+from llmbatch_assets.domain.run.ledger import last_runs, usage_by_run, usage_of_all_runs
+from llmbatch_assets.domain.run.manifest import GenerationManifest
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.artifacts import BatchOutputs, load_artifact
 from llmbatch_assets.stages.project import Batch

@@ -9,12 +9,12 @@ from pydantic import Field
 
 from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.adapters.store.ledger import read_ledger
+from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailureClass, Stored
-from llmbatch_assets.domain.plan.selection import State
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.text import composed, slug
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.errors import InputError
@@ -64,7 +64,7 @@ class ItemDetails(Stored):
     group_key: str | None
     row_index: int | None
     rows: list[int]
-    state: State
+    state: ItemState
     messages: list[dict[str, str]]
     attempts: list[RejectedAttempt | AcceptedAttempt]
     output: dict[str, Any] | None

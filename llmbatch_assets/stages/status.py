@@ -12,8 +12,8 @@ from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.adapters.store.ledger import read_ledger
 from llmbatch_assets.domain.item_state import count_states
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.ledger import UsageBreakdown
 from llmbatch_assets.domain.outcome import FailedAttempt, FailureClass, Stored
+from llmbatch_assets.domain.run.ledger import UsageBreakdown
 from llmbatch_assets.domain.text import cut, flatten
 from llmbatch_assets.stages.artifacts import cache_index, last_run_meta, planned_items
 from llmbatch_assets.stages.project import Batch

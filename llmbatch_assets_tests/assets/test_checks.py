@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from llmbatch_assets.assets.checks import require_passed_checks
-from llmbatch_assets.domain.quality import OUTPUT_CHECKS
+from llmbatch_assets.domain.run.quality import OUTPUT_CHECKS
 from llmbatch_assets_tests.assets.test_batch import RigMaker, offline_rig
 from llmbatch_assets_tests.chat_server import ChatServer, refuses
 from llmbatch_assets_tests.project import ROWS, Project

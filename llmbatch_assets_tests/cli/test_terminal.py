@@ -15,7 +15,7 @@ from rich.console import Console
 
 from llmbatch_assets.cli.session import _ErrorLines
 from llmbatch_assets.cli.terminal import ProgressView
-from llmbatch_assets.domain.progress import Tally
+from llmbatch_assets.domain.run.progress import Tally
 from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
 from llmbatch_assets_tests.chat_server import ChatServer, status
 from llmbatch_assets_tests.project import Project, make_project

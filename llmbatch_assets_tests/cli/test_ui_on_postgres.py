@@ -10,7 +10,7 @@ import psutil
 import pytest
 import yaml
 
-from llmbatch_assets.domain.quality import BROKEN
+from llmbatch_assets.domain.run.quality import BROKEN
 from llmbatch_assets.resources.events import event_process
 from llmbatch_assets.resources.events.partition_events import MIN_EVENTS_FOR_PROCESS
 from llmbatch_assets_tests.chat_server import ChatServer, says

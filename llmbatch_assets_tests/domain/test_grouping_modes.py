@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from llmbatch_assets.domain.export.join import Join, export_warnings
+from llmbatch_assets.domain.export.records import Join, export_warnings
 from llmbatch_assets.domain.grouping_modes import GROUPING_MODES, UNGROUPED, GroupingMode, selectable_modes
 from llmbatch_assets.domain.items.grouping import GroupedTable, ItemDrafts, plan_work
 from llmbatch_assets.domain.mistakes import column_mistakes, parameter_mistakes, placeholder_warnings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbatch_assets.domain.ledger import CallRecord, RunRecord, last_runs, usage_by_run, usage_of_all_runs
 from llmbatch_assets.domain.report.charts import history_charts
+from llmbatch_assets.domain.run.ledger import CallRecord, RunRecord, last_runs, usage_by_run, usage_of_all_runs
 
 
 def call(run_id: str, cost: float | None = 0.5, **changes: Any) -> CallRecord:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest, Subject
+from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
 from llmbatch_assets.engine.budget import Budget, UsageForecast
 from llmbatch_assets.engine.metering import CallAccounts, MeteredClient

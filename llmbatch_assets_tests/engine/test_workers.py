@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch_assets.domain.outcome import ItemResult
-from llmbatch_assets.domain.progress import Tally
+from llmbatch_assets.domain.run.progress import Tally
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.attempt import ItemTask
 from llmbatch_assets.engine.workers import StopRules, WorkerPool

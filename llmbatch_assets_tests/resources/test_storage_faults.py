@@ -9,7 +9,7 @@ from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import OperationalError
 
 from llmbatch_assets.errors import RunPermanentError
-from llmbatch_assets.resources.storage_faults import translating_storage_errors
+from llmbatch_assets.resources.instance import translating_storage_errors
 
 REFUSED = OperationalError("SELECT 1", {}, sqlite3.OperationalError("connection refused\n\tIs the server running?"))
 

@@ -10,7 +10,7 @@ import orjson
 
 from llmbatch_assets.adapters.files.jsonl import JsonlWriter, read_jsonl
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.ledger import CallRecord, RunRecord
+from llmbatch_assets.domain.run.ledger import CallRecord, RunRecord
 from llmbatch_assets.errors import RunPermanentError, StopCause
 
 # A sync for every call would cost more than the few lines that a power failure can take.

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from llmbatch_assets.domain.canonical import canonical_json
+from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.plan.selection import State
 from llmbatch_assets.domain.prompt import PromptTemplate
 
 # Longer prompts are shown whole, before and after: the time to compare them grows with the square of their lines.
@@ -102,7 +102,7 @@ def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
 class OutputSide(NamedTuple):
     """The output of an item under one identity, or the reason why it has none."""
 
-    state: State
+    state: ItemState
     parsed: dict[str, Any] | None = None
     cause: str | None = None
     message: str | None = None

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import OWN_ROW_HEADING, Purpose
+from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage
 

@@ -9,9 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
+from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.identity import BatchIdentity, work_id
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.plan.selection import State
 
 RerunReason = Literal[
     "new_row",
@@ -47,7 +47,7 @@ _LATEST_CONTEXTS = 8
 
 
 def reasons_from_artifacts(
-    cache_id: str, state: State, ids_by_reason: Mapping[RerunReason, Collection[str]]
+    cache_id: str, state: ItemState, ids_by_reason: Mapping[RerunReason, Collection[str]]
 ) -> RerunReasons:
     """Why an item that was already tried with these settings runs again; empty if it never was."""
     if state == "accepted":

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.errors import InputError
 
-State = Literal["accepted", "failed", "failed_permanently", "missing"]
 Select = Literal["pending", "failed", "missing", "all", "keys"]
 
-_WANTED: dict[str, frozenset[State]] = {
+_WANTED: dict[str, frozenset[ItemState]] = {
     "pending": frozenset({"failed", "missing"}),
     "failed": frozenset({"failed", "failed_permanently"}),
     "missing": frozenset({"missing"}),
@@ -38,7 +38,7 @@ class Choice(NamedTuple):
 
 def choose(
     items: Sequence[WorkItem],
-    states: Mapping[str, State],
+    states: Mapping[str, ItemState],
     selection: Selection,
     is_forced: Callable[[WorkItem], bool],
 ) -> Choice:
@@ -73,7 +73,7 @@ def _named(items: Sequence[WorkItem], selection: Selection) -> Sequence[WorkItem
 
 
 def _wanted(
-    item: WorkItem, states: Mapping[str, State], selection: Selection, is_forced: Callable[[WorkItem], bool]
+    item: WorkItem, states: Mapping[str, ItemState], selection: Selection, is_forced: Callable[[WorkItem], bool]
 ) -> bool:
     state = states[item.partition_key]
     if selection.select == "keys" or state in _WANTED[selection.select]:

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from llmbatch_assets.domain.ledger import PastRun
 from llmbatch_assets.domain.report.findings import Findings
+from llmbatch_assets.domain.run.ledger import PastRun
 
 Tone = Literal["plain", "good", "bad", "open"]
 MOST_ATTEMPTS = 10

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.canonical import readable_json
-from llmbatch_assets.domain.ledger import PastRun
 from llmbatch_assets.domain.report.charts import Chart, charts, history_charts, latency_chart, latency_facts
 from llmbatch_assets.domain.report.findings import CauseSummary, Findings
 from llmbatch_assets.domain.report.items import Sample
 from llmbatch_assets.domain.report.value_counts import ColumnCounter, TextCount, TextCounter, ValueCounts
+from llmbatch_assets.domain.run.ledger import PastRun
 from llmbatch_assets.domain.usage import format_cost
 
 MOST_GROUPS = 60

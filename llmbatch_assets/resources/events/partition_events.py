@@ -18,7 +18,7 @@ from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.events.event_process import EventProcess, store_events
 from llmbatch_assets.resources.events.item_events import EventOrigin, ItemEvent, MaterializedEvent, PlannedEvent
-from llmbatch_assets.resources.storage_faults import translating_storage_errors
+from llmbatch_assets.resources.instance import translating_storage_errors
 from llmbatch_assets.resources.versions import StoredCursor, versions_sha
 from llmbatch_assets.stages.runtime import holding_interrupts
 

@@ -6,10 +6,11 @@ from functools import cached_property
 
 from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.store.provenance import earlier_identities
+from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.domain.plan.selection import Choice, Selection, State, choose
+from llmbatch_assets.domain.plan.selection import Choice, Selection, choose
 from llmbatch_assets.errors import ArtifactError
 from llmbatch_assets.stages.artifacts import output_store
 from llmbatch_assets.stages.project import Batch
@@ -27,7 +28,7 @@ class BatchItems:
         return output_store(self.batch)
 
     @cached_property
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, ItemState]:
         """The state of every item at the start, by partition key."""
         return {item.partition_key: self.store.index.state(self.cache_id(item)) for item in self.items}
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.manifest import GenerationManifest, progress_every_n
-from llmbatch_assets.domain.progress import Pace, Tally, format_causes, format_duration
+from llmbatch_assets.domain.run.manifest import GenerationManifest, progress_every_n
+from llmbatch_assets.domain.run.progress import Pace, Tally, format_causes, format_duration
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError

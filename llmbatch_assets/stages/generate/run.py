@@ -14,11 +14,12 @@ from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.store.claims import claiming
 from llmbatch_assets.adapters.store.ledger import append_run
 from llmbatch_assets.adapters.store.provenance import IdentityUse, keep_provenance, note_use
+from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
-from llmbatch_assets.domain.manifest import GenerationManifest, OutputFiles, RunFacts, generation_manifest
 from llmbatch_assets.domain.outcome import AcceptedOutput, ItemResult
-from llmbatch_assets.domain.plan.selection import Choice, Selection, State, by_group
-from llmbatch_assets.domain.progress import Tally
+from llmbatch_assets.domain.plan.selection import Choice, Selection, by_group
+from llmbatch_assets.domain.run.manifest import GenerationManifest, OutputFiles, RunFacts, generation_manifest
+from llmbatch_assets.domain.run.progress import Tally
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.engine.attempt import AttemptLimits, ItemProcessor, ItemTask
 from llmbatch_assets.engine.ports import ChatClient
@@ -184,7 +185,7 @@ class GenerateRun:
     def _write_manifest(
         self,
         choice: Choice,
-        states: dict[str, State],
+        states: dict[str, ItemState],
         tally: Tally,
         elapsed: float,
         error: LlmBatchError | None,
@@ -210,7 +211,7 @@ class GenerateRun:
         return manifest
 
 
-def _output_files(items: BatchItems, states: dict[str, State]) -> OutputFiles:
+def _output_files(items: BatchItems, states: dict[str, ItemState]) -> OutputFiles:
     store, layout = items.store, items.batch.layout
     accepted = [items.cache_id(item) for item in items.items if states[item.partition_key] == "accepted"]
     failed = [items.cache_id(item) for item in items.items if states[item.partition_key].startswith("failed")]
@@ -233,7 +234,7 @@ def _max_items_error(n_to_run: int, max_items: int) -> RunPermanentError | None:
     )
 
 
-def _state_after(result: ItemResult, before: State) -> State:
+def _state_after(result: ItemResult, before: ItemState) -> ItemState:
     if result.failed is None:
         return "accepted"
     if before == "accepted":

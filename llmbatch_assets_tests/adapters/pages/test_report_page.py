@@ -25,12 +25,12 @@ from llmbatch_assets.adapters.pages.report_page import (
     render_summary,
 )
 from llmbatch_assets.adapters.pages.report_rows import RowSpool
-from llmbatch_assets.domain.ledger import RunUsage, last_runs
 from llmbatch_assets.domain.parameters import Report
 from llmbatch_assets.domain.report.findings import Findings, gather
 from llmbatch_assets.domain.report.items import ItemRow, item_row, sample_of
 from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, report_page
 from llmbatch_assets.domain.report.value_counts import CountedColumn
+from llmbatch_assets.domain.run.ledger import RunUsage, last_runs
 from llmbatch_assets_tests.adapters.values import accepted, failed, work_item
 from llmbatch_assets_tests.domain.test_run_history import record
 

@@ -18,14 +18,18 @@ import pytest
 from openai import OpenAI
 
 from llmbatch_assets.adapters.providers.local_model import (
+    MODEL_MEMBER,
+    MODEL_NAME,
     LocalServer,
     ServerRecord,
     base_url,
     find_server,
+    hold_lock,
     is_alive,
+    model_file,
     process_started,
+    unpack_model,
 )
-from llmbatch_assets.adapters.providers.model_file import MODEL_MEMBER, MODEL_NAME, hold_lock, model_file, unpack_model
 from llmbatch_assets.errors import LocalModelError
 
 ROOT = Path(__file__).parents[3]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch_assets.adapters.store.artifact_files import ArtifactCache
+from llmbatch_assets.adapters.store.index import ArtifactCache
 
 # Long ago, so that a later change shows in the timestamp.
 LONG_AGO = 1_700_000_000

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmbatch_assets.domain.export.columns import ColumnType, OutputSchema
-from llmbatch_assets.domain.export.join import Join, export_warnings
+from llmbatch_assets.domain.export.records import Join, export_warnings
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.domain.strategies import ROW_MODES, parameters, snapshot
 

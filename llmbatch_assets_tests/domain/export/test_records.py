@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch_assets.domain.export.columns import Record
-from llmbatch_assets.domain.export.join import Join
-from llmbatch_assets.domain.export.records import Entry, ItemOutcome, NotExported, OutdatedOutput, entries
+from llmbatch_assets.domain.export.records import Entry, ItemOutcome, Join, NotExported, OutdatedOutput, entries
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.plan.estimate import (
     NO_CALLS,
     CallEstimate,
@@ -30,6 +29,7 @@ from llmbatch_assets.domain.plan.estimate import (
 )
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import item_values
+from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.usage import TokenUsage
 
 

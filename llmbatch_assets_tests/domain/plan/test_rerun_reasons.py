@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity, identity_of
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
@@ -29,7 +30,6 @@ from llmbatch_assets.domain.plan.rerun_reasons import (
     match_rows,
     reasons_from_artifacts,
 )
-from llmbatch_assets.domain.plan.selection import State
 
 JUDGE: dict[str, Any] = {"schema_sha": "j", "model_name": "m", "temperature": 1.0, "min_score": 0}
 PLAIN = BatchIdentity(
@@ -57,7 +57,7 @@ PLAIN = BatchIdentity(
     ],
 )
 def test_artifacts_give_the_first_reason_that_applies(
-    state: State, found: tuple[RerunReason, ...], reasons: RerunReasons
+    state: ItemState, found: tuple[RerunReason, ...], reasons: RerunReasons
 ) -> None:
     assert reasons_from_artifacts("c", state, {one: {"c", "d"} for one in found}) == reasons
     assert reasons_from_artifacts("e", "missing", {one: {"c", "d"} for one in found}) == ()

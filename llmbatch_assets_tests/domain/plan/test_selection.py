@@ -11,19 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.plan.selection import Choice, Selection, State, by_group, choose
+from llmbatch_assets.domain.plan.selection import Choice, Selection, by_group, choose
 from llmbatch_assets.errors import InputError
 from llmbatch_assets_tests.domain.strategies import make_item, quick
 
-STATES: tuple[State, ...] = ("accepted", "failed", "failed_permanently", "missing")
+STATES: tuple[ItemState, ...] = ("accepted", "failed", "failed_permanently", "missing")
 ITEMS = [make_item(number) for number in range(len(STATES))]
 KEYS = {state: item.partition_key for state, item in zip(STATES, ITEMS, strict=True)}
 
 
 def chosen(forced: Sequence[str] = (), **selection: Any) -> tuple[list[str], list[str]]:
     """The states of the items to run and of those that are there already, of one item in each state."""
-    states: dict[str, State] = {item.partition_key: state for state, item in zip(STATES, ITEMS, strict=True)}
+    states: dict[str, ItemState] = {item.partition_key: state for state, item in zip(STATES, ITEMS, strict=True)}
     choice = choose(ITEMS, states, Selection(**selection), lambda item: states[item.partition_key] in forced)
     return [states[item.partition_key] for item in choice.to_run], [states[item.partition_key] for item in choice.hits]
 
@@ -72,7 +73,7 @@ def items_of(groups: Sequence[str]) -> list[WorkItem]:
 
 def sampled(items: Sequence[WorkItem], size: int) -> list[WorkItem]:
     """A sample of items that are all missing."""
-    states: dict[str, State] = dict.fromkeys((item.partition_key for item in items), "missing")
+    states: dict[str, ItemState] = dict.fromkeys((item.partition_key for item in items), "missing")
     choice: Choice = choose(items, states, Selection(sample=size), lambda _: False)
     return choice.to_run
 
@@ -107,7 +108,7 @@ def test_a_larger_sample_holds_the_smaller() -> None:
 
 def test_a_sample_is_drawn_before_it_is_limited() -> None:
     items = items_of(["red", "red", "red", "blue"])
-    states: dict[str, State] = dict.fromkeys((item.partition_key for item in items), "missing")
+    states: dict[str, ItemState] = dict.fromkeys((item.partition_key for item in items), "missing")
     choice = choose(items, states, Selection(sample=2, limit=1), lambda _: False)
     assert choice.to_run == sampled(items, 2)[:1]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbatch_assets.domain.progress import Tally
+from llmbatch_assets.domain.run.progress import Tally
 from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
 from llmbatch_assets.resources.runs import DAGSTER_PAUSE_SEC, DAGSTER_SILENCE_SEC
 from llmbatch_assets.stages.generate.progress import LogReporter

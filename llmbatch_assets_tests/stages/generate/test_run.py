@@ -14,10 +14,10 @@ import pytest
 from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.manifest import GenerationManifest
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Selection
-from llmbatch_assets.domain.progress import Tally
+from llmbatch_assets.domain.run.manifest import GenerationManifest
+from llmbatch_assets.domain.run.progress import Tally
 from llmbatch_assets.errors import ArtifactError, InputError, RunPermanentError
 from llmbatch_assets.stages.generate.choice import BatchItems
 from llmbatch_assets.stages.generate.progress import GenerateResult, LogReporter, end_line

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.manifest import (
+from llmbatch_assets.domain.item_state import ItemState
+from llmbatch_assets.domain.run.manifest import (
     MAX_ITEMS_BETWEEN_LINES,
     OutputFiles,
     PacingStats,
@@ -14,11 +15,10 @@ from llmbatch_assets.domain.manifest import (
     generation_manifest,
     progress_every_n,
 )
-from llmbatch_assets.domain.plan.selection import State
 from llmbatch_assets.domain.usage import UsageSummary
 from llmbatch_assets_tests.domain.strategies import make_source, parameters, quick
 
-STATES: st.SearchStrategy[State] = st.sampled_from(["accepted", "failed", "failed_permanently", "missing"])
+STATES: st.SearchStrategy[ItemState] = st.sampled_from(["accepted", "failed", "failed_permanently", "missing"])
 FACTS = RunFacts(
     generated_at_utc="2026-02-16T00:00:00Z",
     elapsed_sec=64.42,
@@ -36,7 +36,7 @@ FILES = OutputFiles(outputs_dir="o", failures_dir="f", success_files=[], failure
 
 @quick
 @given(st.dictionaries(st.text(), STATES))
-def test_its_counts_add_up_whatever_happened(states: dict[str, State]) -> None:
+def test_its_counts_add_up_whatever_happened(states: dict[str, ItemState]) -> None:
     counts = generation_manifest(parameters(), make_source(), states, FACTS, FILES).counts
     assert counts.n_total == len(states)
     assert counts.n_success + counts.n_fail + counts.n_not_attempted == len(states)
@@ -74,7 +74,7 @@ def test_one_worker_is_sequential(workers: int, mode: str) -> None:
 
 
 def test_it_has_the_shape_that_its_readers_know() -> None:
-    states: dict[str, State] = {"a": "accepted", "b": "failed", "c": "failed_permanently", "d": "missing"}
+    states: dict[str, ItemState] = {"a": "accepted", "b": "failed", "c": "failed_permanently", "d": "missing"}
     read = parameters(llm={"max_workers": 10}, cache={"verbose": 3})
     assert generation_manifest(read, make_source(), states, FACTS, FILES).model_dump() == {
         "meta": {

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.identity import BatchIdentity
-from llmbatch_assets.domain.ledger import RunRecord
 from llmbatch_assets.domain.outcome import Source, Stored
 from llmbatch_assets.domain.parameters import Parameters
-from llmbatch_assets.domain.plan.selection import State
+from llmbatch_assets.domain.run.ledger import RunRecord
 from llmbatch_assets.domain.usage import UsageSummary
 
 MAX_ITEMS_BETWEEN_LINES = 1000
@@ -155,7 +155,7 @@ def progress_every_n(verbose: int, n_to_run: int) -> int:
 
 
 def generation_manifest(
-    parameters: Parameters, source: Source, states: Mapping[str, State], facts: RunFacts, files: OutputFiles
+    parameters: Parameters, source: Source, states: Mapping[str, ItemState], facts: RunFacts, files: OutputFiles
 ) -> GenerationManifest:
     """Build the manifest. ``states`` has the state of every item after the run."""
     identity, max_workers, counted = source.identity, parameters.llm.max_workers, Counter(states.values())

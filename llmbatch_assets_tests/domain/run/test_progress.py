@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbatch_assets.domain.progress import WINDOW_SEC, Pace, format_duration
+from llmbatch_assets.domain.run.progress import WINDOW_SEC, Pace, format_duration
 
 
 def test_nothing_is_told_before_anything_is_known() -> None:

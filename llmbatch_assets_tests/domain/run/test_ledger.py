@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbatch_assets.domain.ledger import CallRecord
+from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
 
 PLAIN: dict[str, Any] = {

@@ -1,0 +1,1 @@
+"""Records of a run: its progress, calls, manifest and quality."""
