@@ -56,7 +56,7 @@ class Reservation:
     cost: float
 
 
-class Budget:
+class RunBudget:
     """Lets a call begin if its maximum cost fits into the budget beside the money spent and reserved.
 
     If only reservations of calls in flight are in the way, the call waits: they may turn out to be cheaper.

@@ -10,7 +10,7 @@ from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.run.ledger import OK, CallRecord
 from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
-from llmbatch_assets.engine.budget import Budget, Reservation, UsageForecast
+from llmbatch_assets.engine.budget import Reservation, RunBudget, UsageForecast
 from llmbatch_assets.engine.pacing import Pacer, Permit
 from llmbatch_assets.engine.ports import ChatClient, Clock, Ledger
 from llmbatch_assets.errors import ProviderError, RunPermanentError, StopCause
@@ -26,7 +26,7 @@ class CallAccounts:
     run_id: str
     ledger: Ledger
     total: UsageTotal
-    budget: Budget
+    budget: RunBudget
     now: Clock
 
     def enter(self, record: CallRecord) -> None:

@@ -21,7 +21,7 @@ from llmbatch_assets.stages.project import Batch
 EXAMPLE_CHARS = 200
 
 
-class FailureExample(Stored):
+class CauseExample(Stored):
     """A failed item and its last error."""
 
     partition_key: str
@@ -36,7 +36,7 @@ class FailuresOfCause(Stored):
     cause: str
     failure_class: FailureClass = Field(serialization_alias="class")
     n_items: int
-    example: FailureExample
+    example: CauseExample
 
 
 class LastRun(Stored):
@@ -109,9 +109,9 @@ def _failures_by_cause(batch: Batch, index: CacheIndex, failed: Mapping[str, Wor
 
 def _example(
     batch: Batch, index: CacheIndex, failed: Mapping[str, WorkItem], cache_id: str, failure: FailedAttempt
-) -> FailureExample:
+) -> CauseExample:
     item = failed[cache_id]
-    return FailureExample(
+    return CauseExample(
         partition_key=item.partition_key,
         row_index=item.row_index,
         message=cut(flatten(failure.error.get("message", "")), EXAMPLE_CHARS)[0],

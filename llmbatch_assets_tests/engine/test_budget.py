@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.usage import TokenUsage
-from llmbatch_assets.engine.budget import UNKNOWN_OUTPUT_TOKENS, Budget, UsageForecast
+from llmbatch_assets.engine.budget import UNKNOWN_OUTPUT_TOKENS, RunBudget, UsageForecast
 from llmbatch_assets.errors import RunPermanentError
 from llmbatch_assets_tests.domain.strategies import quick
 from llmbatch_assets_tests.engine.fakes import run
 
 
-async def buy(budget: Budget, most: float | None, cost: float, seconds: float = 1.0) -> float:
+async def buy(budget: RunBudget, most: float | None, cost: float, seconds: float = 1.0) -> float:
     """A call that may cost this at most and comes to that; gives its cost."""
     async with budget.reserve(most) as bill:
         await asyncio.sleep(seconds)
@@ -29,7 +29,7 @@ def bought(limit: float, *calls: tuple[float, float]) -> list[float | str]:
     """What calls cost that all come at once, or why they were not made."""
 
     async def work() -> list[float | str]:
-        budget = Budget(limit, asyncio.Event())
+        budget = RunBudget(limit, asyncio.Event())
         ends = await asyncio.gather(*(buy(budget, *call) for call in calls), return_exceptions=True)
         return [
             end if isinstance(end, float) else end.cause for end in ends if isinstance(end, float | RunPermanentError)
@@ -56,7 +56,7 @@ def test_a_call_that_alone_is_too_expensive_is_never_made() -> None:
 
 def test_the_message_names_the_key_and_the_amounts() -> None:
     async def work() -> None:
-        budget = Budget(1.0, asyncio.Event())
+        budget = RunBudget(1.0, asyncio.Event())
         await buy(budget, 0.9, 0.9)
         with pytest.raises(RunPermanentError, match=r"\$0\.90 of \$1\.00 spent.*\$0\.20.*budget\.max_cost_usd"):
             await buy(budget, 0.2, 0.2)
@@ -65,13 +65,13 @@ def test_the_message_names_the_key_and_the_amounts() -> None:
 
 
 def test_a_call_that_failed_gives_back_what_was_set_aside() -> None:
-    async def fail(budget: Budget) -> None:
+    async def fail(budget: RunBudget) -> None:
         async with budget.reserve(1.0) as bill:
             bill.cost = 0.0
             raise ZeroDivisionError
 
     async def work() -> None:
-        budget = Budget(1.0, asyncio.Event())
+        budget = RunBudget(1.0, asyncio.Event())
         with pytest.raises(ZeroDivisionError):
             await fail(budget)
         assert await buy(budget, 1.0, 1.0) == 1.0
@@ -82,7 +82,7 @@ def test_a_call_that_failed_gives_back_what_was_set_aside() -> None:
 def test_whoever_waits_is_let_go_when_the_run_is_stopped() -> None:
     async def work() -> None:
         stopped = asyncio.Event()
-        budget = Budget(1.0, stopped)
+        budget = RunBudget(1.0, stopped)
         first = asyncio.ensure_future(buy(budget, 0.9, 0.9, seconds=60))
         waiting = asyncio.ensure_future(buy(budget, 0.9, 0.0, seconds=0))
         await asyncio.sleep(1)
@@ -98,7 +98,7 @@ def test_whoever_waits_is_let_go_when_the_run_is_stopped() -> None:
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1), st.integers(0, 5)), max_size=12), st.integers(1, 120))
 def test_never_more_is_spent_than_allowed(calls: list[tuple[int, float, int]], limit: int) -> None:
     async def work() -> float:
-        budget = Budget(limit, asyncio.Event())
+        budget = RunBudget(limit, asyncio.Event())
         ends = await asyncio.gather(
             *(buy(budget, most, most * share, seconds) for most, share, seconds in calls), return_exceptions=True
         )

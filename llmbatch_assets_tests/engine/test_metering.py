@@ -13,7 +13,7 @@ from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest, Subject
 from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
-from llmbatch_assets.engine.budget import Budget, UsageForecast
+from llmbatch_assets.engine.budget import RunBudget, UsageForecast
 from llmbatch_assets.engine.metering import CallAccounts, MeteredClient
 from llmbatch_assets.engine.pacing import CallLimits, Pacer
 from llmbatch_assets.errors import (
@@ -56,7 +56,7 @@ class Till:
 
     def client(self) -> MeteredClient:
         stopped = asyncio.Event()
-        books = CallAccounts("run-1", self.ledger, self.spending, Budget(self.max_cost, stopped), lambda: NOW)
+        books = CallAccounts("run-1", self.ledger, self.spending, RunBudget(self.max_cost, stopped), lambda: NOW)
         pacer = Pacer(CallLimits(4), stopped)
         return MeteredClient(
             ScriptedClient(self.script), "openai", "m-1", self.cost_of, UsageForecast(10), pacer, books

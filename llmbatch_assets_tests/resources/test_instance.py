@@ -17,9 +17,13 @@ import yaml
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from dagster_postgres.event_log import PostgresEventLogStorage
+from dagster_postgres.utils import DagsterPostgresException
+from sqlalchemy.exc import OperationalError
 
 from llmbatch_assets.assets.batch import build_batch
 from llmbatch_assets.cli.session import use_project_instance
+from llmbatch_assets.errors import RunPermanentError
+from llmbatch_assets.resources.instance import translating_storage_errors
 from llmbatch_assets.resources.sqlite_storage import BatchingEventLogStorage
 from llmbatch_assets_tests.chat_server import ChatServer, says
 from llmbatch_assets_tests.event_history import DEFAULT, OURS, PLANNED, POSTGRES, write_settings
@@ -235,3 +239,24 @@ def test_what_is_wrong_with_the_settings_is_told_in_one_line(
     assert ended.returncode == 2
     assert told in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+REFUSED = OperationalError("SELECT 1", {}, sqlite3.OperationalError("connection refused\n\tIs the server running?"))
+
+
+def test_what_the_database_says_is_told_whatever_dagster_puts_in_front_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "/project/dagster_home")
+    behind = DagsterPostgresException("too many retries for DB connection")
+    behind.__cause__ = REFUSED
+    for fault in (REFUSED, behind):
+        with pytest.raises(RunPermanentError) as told, translating_storage_errors():
+            raise fault
+        assert told.value.cause == "dagster_storage"
+        assert "/project/dagster_home) cannot be used: connection refused. Is" in str(told.value)
+
+
+def test_other_faults_are_no_fault_of_the_storage() -> None:
+    ours = ZeroDivisionError("ours")
+    ours.__context__ = REFUSED
+    with pytest.raises(ZeroDivisionError), translating_storage_errors():
+        raise ours

@@ -1,1 +1,1 @@
-"""What a run would do: selected items, reasons to rerun, estimate, comparison."""
+"""The plan of a run: selected items, reasons to rerun, estimate, comparison."""

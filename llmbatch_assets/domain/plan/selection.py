@@ -1,4 +1,4 @@
-"""Which items a run works on."""
+"""Selection of the items that a run works on."""
 
 from __future__ import annotations
 

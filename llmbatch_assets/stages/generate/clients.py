@@ -11,7 +11,7 @@ from llmbatch_assets.adapters.store.ledger import UsageLedger
 from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.run.manifest import PacingStats
 from llmbatch_assets.domain.usage import UsageTotal
-from llmbatch_assets.engine.budget import Budget, UsageForecast
+from llmbatch_assets.engine.budget import RunBudget, UsageForecast
 from llmbatch_assets.engine.metering import CallAccounts, MeteredClient
 from llmbatch_assets.engine.pacing import CallLimits, Pacer
 from llmbatch_assets.engine.ports import Clock
@@ -72,7 +72,7 @@ class CallMeter:
     async def _accounts(self, stopped: asyncio.Event) -> AsyncIterator[CallAccounts]:
         require_prices(self.batch.parameters)
         with UsageLedger(self.batch.path(self.batch.layout.ledger)) as ledger:
-            budget = Budget(self.batch.parameters.budget.max_cost_usd, stopped)
+            budget = RunBudget(self.batch.parameters.budget.max_cost_usd, stopped)
             yield CallAccounts(self.run_id, ledger, self.total, budget, self.now)
 
     def _pacer(self, llm: Llm, stopped: asyncio.Event) -> Pacer:

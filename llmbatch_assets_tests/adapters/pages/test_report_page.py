@@ -32,7 +32,7 @@ from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, 
 from llmbatch_assets.domain.report.value_counts import CountedColumn
 from llmbatch_assets.domain.run.ledger import RunUsage, last_runs
 from llmbatch_assets_tests.adapters.values import accepted, failed, work_item
-from llmbatch_assets_tests.domain.test_run_history import record
+from llmbatch_assets_tests.domain.run.test_run_history import record
 
 HOSTILE = [
     # HTML.

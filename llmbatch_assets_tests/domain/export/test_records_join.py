@@ -13,7 +13,7 @@ from llmbatch_assets.domain.export.records import Join, export_warnings
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.domain.strategies import ROW_MODES, parameters, snapshot
 
-EXPLODE = {"list": "answers", "item_key": "row", "input_column": "id"}
+JOIN_EXPLODE = {"list": "answers", "item_key": "row", "input_column": "id"}
 
 
 class Answer(BaseModel):
@@ -44,7 +44,7 @@ def named(mode: str, **outputs: Any) -> list[str]:
 
 
 def test_the_columns_of_an_exploded_list_are_those_of_its_elements() -> None:
-    assert named("group_output", explode=EXPLODE) == [
+    assert named("group_output", explode=JOIN_EXPLODE) == [
         *("id=input.id", "team=input.team", "text=input.text"),
         *("summary=parsed.summary", "words=parsed.words", "row=element.row", "parsed_id=element.id"),
     ]
@@ -81,10 +81,10 @@ def test_the_score_is_an_integer_where_the_judges_schema_says_so(said: ColumnTyp
 )
 def test_what_is_not_there_is_named_with_what_is(change: dict[str, str], told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)):
-        named("group_output", explode=EXPLODE | change)
+        named("group_output", explode=JOIN_EXPLODE | change)
 
 
-@pytest.mark.parametrize("outputs", [{"explode": EXPLODE}, {"group_rows": "expand"}])
+@pytest.mark.parametrize("outputs", [{"explode": JOIN_EXPLODE}, {"group_rows": "expand"}])
 def test_what_is_for_groups_is_told_to_have_no_effect_elsewhere(outputs: dict[str, Any]) -> None:
     for mode, grouping in ROW_MODES.items():
         told = export_warnings(parameters(grouping=grouping, outputs=outputs))
@@ -97,7 +97,7 @@ def test_what_is_for_groups_is_told_to_have_no_effect_elsewhere(outputs: dict[st
     ("outputs", "told"),
     [
         ({"explode": {"list": "answers"}}, "needs all three"),
-        ({"explode": EXPLODE, "group_rows": "expand"}, "leave outputs.group_rows at one"),
+        ({"explode": JOIN_EXPLODE, "group_rows": "expand"}, "leave outputs.group_rows at one"),
         ({"csv_path": "a/x", "tsv_path": "a/x"}, "two files cannot both be a/x"),
         ({"csv_path": "a/x", "not_exported_path": "a/x"}, "two files cannot both be a/x"),
         ({"nested": "deep"}, "flatten"),
