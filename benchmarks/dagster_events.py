@@ -29,9 +29,8 @@ from dagster_graphql.test.utils import define_out_of_process_context, execute_da
 from llmbatch_assets import BatchDefinitions, build_batch
 from llmbatch_assets.cli.session import use_project_instance
 from llmbatch_assets.resources.events import partition_events
-from llmbatch_assets.resources.events.event_groups import EventGroups
-from llmbatch_assets.resources.events.partition_events import PartitionEvents
-from llmbatch_assets.stages.generate import Generation
+from llmbatch_assets.resources.events.partition_events import EventGroups, PartitionEvents
+from llmbatch_assets.stages.generate.run import GenerateRun
 from llmbatch_assets_tests.postgres_server import find_server, postgres_server
 from llmbatch_assets_tests.project import Project, make_project
 
@@ -85,16 +84,16 @@ class Rig:
         self.batch: BatchDefinitions = build_batch(project.config)
         self.events, self.begun = Clock(), 0.0
         # What it takes to store them is to be seen, and not what it takes to hand them over.
-        partition_events.WORTH_A_PROCESS = sys.maxsize
+        partition_events.MIN_EVENTS_FOR_PROCESS = sys.maxsize
         for owner, name in ((PartitionEvents, "materialized"), (PartitionEvents, "failed"), (EventGroups, "flush")):
             self.events.watch(owner, name)
-        choose: Callable[..., Any] = Generation.choose
+        choose: Callable[..., Any] = GenerateRun.choose
 
         def begins(*arguments: Any, **named: Any) -> Any:
             self.begun = time.perf_counter()
             return choose(*arguments, **named)
 
-        Generation.choose = begins  # type: ignore[method-assign]
+        GenerateRun.choose = begins  # type: ignore[method-assign]
 
     def run(self, stage: str, tags: Mapping[str, str] | None = None) -> dict[str, float]:
         """One run: seconds in all, until its body begins, and for events."""

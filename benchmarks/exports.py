@@ -27,7 +27,8 @@ from llmbatch_assets.adapters.store.provenance import keep_provenance
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem, work_items_of
-from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
+from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.stages.artifacts import artifact_path, batch_outputs, load_artifact
 from llmbatch_assets.stages.export import write_exports
 from llmbatch_assets.stages.project import Batch, BatchFile

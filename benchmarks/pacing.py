@@ -18,8 +18,9 @@ from typing import NamedTuple
 from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.plan.selection import Selection
-from llmbatch_assets.stages.generate import Generation
-from llmbatch_assets.stages.progress import LogReporter
+from llmbatch_assets.stages.generate.choice import BatchItems
+from llmbatch_assets.stages.generate.progress import LogReporter
+from llmbatch_assets.stages.generate.run import GenerateRun
 from llmbatch_assets.stages.project import BatchFile
 from llmbatch_assets_tests.chat_server import ChatServer, RateLimit
 from llmbatch_assets_tests.project import make_project
@@ -57,9 +58,11 @@ def measure(case: Case) -> dict[str, float]:
         project.table([(f"x{number}", "red", f"Question number {number}?") for number in range(case.items)])
         batch = BatchFile(project.config).load()
         plan = plan_work(batch.read_snapshot(), batch.parameters)
-        generation = Generation(batch, plan.items, plan.contexts, open_client, LogReporter(lambda _: None, 0))
+        generation = GenerateRun(
+            BatchItems(batch, plan.items), plan.contexts, open_client, LogReporter(lambda _: None, 0)
+        )
         started = time.monotonic()
-        outcome = generation.run(generation.choose(Selection(), force=False), lambda *_: None)
+        outcome = generation.generate(generation.choose(Selection(), force=False), lambda *_: None)
         seconds = time.monotonic() - started
         return {
             **case._asdict(),
@@ -68,8 +71,8 @@ def measure(case: Case) -> dict[str, float]:
             "share_of_limit": round(case.items / seconds / (case.calls / case.window), 3),
             "requests": server.count(),
             "share_refused": round(limit.refused / server.count(), 4),
-            "cool_downs": outcome.manifest["meta"]["pacing"]["cool_downs"],
-            "lowest_concurrency": outcome.manifest["meta"]["pacing"]["lowest_concurrency"],
+            "cool_downs": outcome.manifest.meta.pacing.cool_downs,
+            "lowest_concurrency": outcome.manifest.meta.pacing.lowest_concurrency,
         }
 
 

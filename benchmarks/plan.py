@@ -32,7 +32,8 @@ from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.ledger import CallRecord
-from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
+from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.stages.project import Batch, BatchFile
 
 ROWS = 20_000

@@ -28,8 +28,9 @@ from llmbatch_assets.adapters.providers.model_file import model_file
 from llmbatch_assets.adapters.providers.registry import PROVIDERS
 from llmbatch_assets.adapters.store.ledger import read_ledger
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems
-from llmbatch_assets.domain.outcome import TokenUsage
+from llmbatch_assets.domain.ledger import CallRecord
 from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.stages.artifacts import load_artifact
 from llmbatch_assets.stages.project import Batch, BatchFile
 
@@ -77,7 +78,7 @@ def serving(folder: Path, cache_ram_mib: int) -> Iterator[str]:
             process.communicate()
 
 
-def shares(usages: Iterable[TokenUsage]) -> Shares:
+def shares(usages: Iterable[TokenUsage | CallRecord]) -> Shares:
     """What of the input was served from the cache."""
     told = list(usages)
     asked, cached = sum(one.input_tokens for one in told), sum(one.cached_input_tokens for one in told)
@@ -89,7 +90,7 @@ def in_the_products_order(cache_ram_mib: int, *, judge: bool) -> Shares:
     with sample(cache_ram_mib, judge=judge) as batch:
         # Its exit code tells whether all were accepted, which is not what is measured.
         subprocess.run([*CLI, "llm_outputs"], cwd=batch.root, check=False, stdout=subprocess.DEVNULL)
-        return shares(record.usage for record in read_ledger(batch.path(batch.layout.ledger)))
+        return shares(record for record in read_ledger(batch.path(batch.layout.ledger)))
 
 
 def in_random_order(cache_ram_mib: int) -> Shares:

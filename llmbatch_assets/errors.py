@@ -1,23 +1,23 @@
-"""Everything that can go wrong, as one tree.
+"""All errors that the package raises on purpose, and the causes that they carry.
 
     LlmBatchError
-    ├── InputError                the user's files are wrong; nothing was run      (exit code 2)
+    ├── InputError                the user's files are wrong; nothing ran          (exit code 2)
     │   ├── ConfigError           a configs/*.yaml file
     │   ├── PromptError           a prompts/*.yaml file
     │   ├── TableError            the input table
     │   ├── GroupingColumnError   the grouping column is not in the table (also a ValueError)
     │   ├── SchemaError           the schema module or its text
-    │   └── MissingArtifactError  an asset's input has not been made yet
-    ├── ArtifactError             a file that we wrote can no longer be read
-    ├── SchemaGenerationError     no answer of the model was a schema module
-    ├── LocalModelError           the embedded model cannot be had or started
-    ├── BusyError                 a run is at work on what was to be changed
+    │   └── MissingArtifactError  an input of an asset does not exist yet
+    ├── ArtifactError             a file written by this package can no longer be read
+    ├── SchemaGenerationError     no answer of the model was a valid schema module
+    ├── LocalModelError           the embedded model cannot be fetched or started
+    ├── BusyError                 a run is using what was to be changed
     ├── RunInterruptedError       a signal ended the run
-    ├── AnswerError               the model's answer cannot be used; it is told why and asked again
-    └── ProviderError             a call gave no answer
-        ├── TransientError        trying again later can help
-        ├── AskOtherwiseError     trying again at once can help: the client now asks in another way
-        ├── ItemPermanentError    this item will never be answered; the others may be
+    ├── AnswerError               the model's answer is unusable; the model gets feedback and another attempt
+    └── ProviderError             a call returned no answer
+        ├── TransientError        a later retry can help
+        ├── AskOtherwiseError     an immediate retry can help: the client now phrases the request differently
+        ├── ItemPermanentError    this item will never be answered; others may be
         └── RunPermanentError     no call can succeed until the user changes something
 
 Messages are for users: what is wrong, where, and what to do.
@@ -25,13 +25,69 @@ Messages are for users: what is wrong, where, and what to do.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
+
+class FailureCause(StrEnum):
+    """Why an attempt failed. The values are stored in failure files, the call log and reports."""
+
+    # The answer is unusable.
+    EMPTY_ANSWER = "empty_answer"
+    NOT_JSON = "not_json"
+    SCHEMA_MISMATCH = "schema_mismatch"
+    WRAPPED = "wrapped"
+    CUT_OFF = "cut_off"
+    NO_CODE = "no_code"
+    JUDGE_REJECTED = "judge_rejected"
+    JUDGE_UNREADABLE = "judge_unreadable"
+    # The call failed, but a retry can help.
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    BROKEN_BODY = "broken_body"
+    TOO_LARGE = "too_large"
+    STRUCTURED_OUTPUT = "structured_output"
+    # The provider will not answer this item.
+    REFUSED = "refused"
+    CONTENT_FILTER = "content_filter"
+    CONTEXT_TOO_LONG = "context_too_long"
+    BAD_REQUEST = "bad_request"
+    # The failure file cannot be read.
+    UNREADABLE_FAILURE = "unreadable_failure"
+
+
+class StopCause(StrEnum):
+    """Why a run stopped before its end. The values are stored in manifests, the run history and the call log."""
+
+    # The provider answers no call.
+    NO_KEY = "no_key"
+    BAD_KEY = "bad_key"
+    KEY_REFUSED = "key_refused"
+    NO_QUOTA = "no_quota"
+    UNKNOWN_MODEL = "unknown_model"
+    BAD_SETTING = "bad_setting"
+    PROXY_REFUSED = "proxy_refused"
+    REDIRECTED = "redirected"
+    NOTHING_LISTENING = "nothing_listening"
+    # Results cannot be stored.
+    DISK = "disk"
+    DAGSTER_STORAGE = "dagster_storage"
+    # The run reached one of its own limits.
+    BUDGET = "budget"
+    TOO_MANY_FAILURES = "too_many_failures"
+    HOPELESS = "hopeless"
+    # Another call or a signal stopped the run.
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+
 
 class LlmBatchError(Exception):
     """Root of all errors that are raised on purpose."""
 
 
 class InputError(LlmBatchError):
-    """A file of the user's is missing or wrong."""
+    """A file of the user is missing or wrong."""
 
 
 class ConfigError(InputError):
@@ -39,7 +95,7 @@ class ConfigError(InputError):
 
 
 class PromptError(InputError, KeyError):
-    """A prompt file cannot be used. Also a ``KeyError``, which is what unknown placeholders are."""
+    """A prompt file cannot be used. Also a ``KeyError``, as for unknown placeholders."""
 
     # KeyError would show the repr of its argument.
     __str__ = Exception.__str__
@@ -50,23 +106,23 @@ class TableError(InputError):
 
 
 class GroupingColumnError(InputError, ValueError):
-    """The table has no column of the name that the configuration groups by."""
+    """The configured grouping column is not in the table."""
 
 
 class SchemaError(InputError):
-    """The schema module is missing, or holds something that a schema does not need."""
+    """The schema module is missing, or contains something that a schema does not need."""
 
 
 class MissingArtifactError(InputError):
-    """An artifact that this step starts from has not been made yet."""
+    """An input artifact of this step does not exist yet."""
 
 
 class ArtifactError(LlmBatchError):
-    """An artifact on disk is not what was once written there."""
+    """The content of an artifact on disk is not what was written there."""
 
 
 class SchemaGenerationError(LlmBatchError):
-    """The model was asked for a schema module, and none of its answers is one. An existing module stays in place."""
+    """None of the model's answers was a valid schema module. An existing module stays in place."""
 
 
 class LocalModelError(LlmBatchError):
@@ -74,57 +130,53 @@ class LocalModelError(LlmBatchError):
 
 
 class BusyError(LlmBatchError):
-    """A run is working on the batch, and what was asked for would get in its way."""
+    """A run is working on the batch, and the requested change would interfere."""
 
 
 class RunInterruptedError(LlmBatchError):
-    """The process was told to end; ``signal_number`` says how. ``cause`` is a short code, as other ends have one."""
+    """The process received the signal ``signal_number``."""
 
-    cause = "interrupted"
+    cause = StopCause.INTERRUPTED
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__("interrupted; what was accepted is kept, and the next run goes on from there")
+        super().__init__("interrupted; accepted outputs are kept, and the next run continues from there")
         self.signal_number = signal_number
 
 
 class AnswerError(LlmBatchError):
-    """An answer that cannot be used.
+    """An unusable answer. The message is the feedback that the model gets."""
 
-    ``cause`` is a short code (``not_json``, ``schema_mismatch``, ``cut_off``, ``judge_rejected``) for counting; the
-    message is the feedback that the model is shown.
-    """
-
-    def __init__(self, cause: str, message: str) -> None:
+    def __init__(self, cause: FailureCause, message: str) -> None:
         super().__init__(message)
         self.cause = cause
 
 
 class ProviderError(LlmBatchError):
-    """A call that gave no answer; ``cause`` is a short code for counting.
+    """A call that returned no answer.
 
-    ``request_id`` is the provider's own name for the call, where it told one; ``status`` that of its HTTP response,
-    where there was one; ``usage`` the ``TokenUsage`` that it told although it gave no answer.
+    ``request_id`` is the provider's id of the call and ``status`` its HTTP status, where known. ``usage`` is the
+    ``TokenUsage`` that the provider reported although it gave no answer.
     """
 
     request_id: str = ""
     status: int | None = None
     usage: object = None
 
-    def __init__(self, cause: str, message: str) -> None:
+    def __init__(self, cause: FailureCause | StopCause, message: str) -> None:
         super().__init__(message)
         self.cause = cause
 
 
 class TransientError(ProviderError):
-    """Worth trying again, not before ``retry_after`` seconds where the server named a time."""
+    """Worth a retry, after ``retry_after`` seconds if the server named a time."""
 
-    def __init__(self, cause: str, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, cause: FailureCause, message: str, retry_after: float | None = None) -> None:
         super().__init__(cause, message)
         self.retry_after = retry_after
 
 
 class AskOtherwiseError(ProviderError):
-    """Refused for the way in which it was asked; the client has taken note, so ask again at once."""
+    """The server rejected the form of the request. The client has adapted, so retry at once."""
 
 
 class ItemPermanentError(ProviderError):
@@ -133,3 +185,6 @@ class ItemPermanentError(ProviderError):
 
 class RunPermanentError(ProviderError):
     """The provider will answer nothing: wrong key, unknown model, no quota, nothing listening."""
+
+    def __init__(self, cause: StopCause, message: str) -> None:
+        super().__init__(cause, message)

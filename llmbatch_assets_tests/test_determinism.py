@@ -16,7 +16,7 @@ VOLATILE = (
     re.compile(rb'"(?:created_at_utc|generated_at_utc)": ?"[^"]+"'),
     re.compile(rb'"(?:elapsed_sec|latency_sec|seconds_waited)": ?[\d.e-]+'),
     re.compile(rb"(?<=[,|\t])\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00$", re.MULTILINE),  # meta_created_at_utc
-    re.compile(rb"(?:last generation|with work to do)(?: \||</th><td>)[^|<]+"),
+    re.compile(rb"(?:Last generation|with work to do)(?: \||</th><td>)[^|<]+"),
     re.compile(rb"<section [^>]+ data-varies>.*?</section>", re.DOTALL),
     re.compile(rb"^## (?:Latency|Run history)$.*?(?=^## )", re.DOTALL | re.MULTILINE),
 )

@@ -18,7 +18,7 @@ from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedule
 from llmbatch_assets.assets.sources import source_assets
 from llmbatch_assets.resources.io_manager import JsonIOManager
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.resources.reporter import ReporterFactory
+from llmbatch_assets.resources.runs import ReporterFactory
 from llmbatch_assets.stages.project import BatchFile
 
 PREPARE = ("llm_schema_py", "llm_schema_txt", "input_snapshot", "group_contexts", "work_items")

@@ -14,8 +14,7 @@ from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.partitions import sync_partitions
-from llmbatch_assets.resources.reporter import ReporterFactory
-from llmbatch_assets.resources.runs import cancel
+from llmbatch_assets.resources.runs import ReporterFactory, cancel
 from llmbatch_assets.stages.prepare import plan_headline, prepare_work, snapshot_of_asset, snapshot_version
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets.stages.write_schema import ensure_schema_txt, reason_to_write, write_schema

@@ -8,13 +8,13 @@ import click
 from rich.table import Table
 
 from llmbatch_assets.cli.session import config_option, console, open_batch_file, reporting_errors, set_up_logging
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.plan.difference import ChangedValue, Differences
 from llmbatch_assets.domain.plan.estimate import Estimate, Range
 from llmbatch_assets.domain.plan.report import BudgetCheck, PlanReport, format_duration
 from llmbatch_assets.domain.plan.rerun_reasons import LABELS, count_reasons
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.text import counted, visible
+from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.stages.plan import plan_run
 
 MOST_LINES = 40
@@ -98,19 +98,19 @@ def _show_estimate(estimate: Estimate) -> None:
         table.add_column(end, justify="right")
     for name in ("calls", "input_tokens", "output_tokens"):
         table.add_row(name.replace("_", " "), *(f"{round(end):,}" for end in getattr(estimate, name)))
-    table.add_row("cost", *map(shown, estimate.cost_usd) if estimate.cost_usd else ["unknown"] * 3)
+    table.add_row("cost", *map(format_cost, estimate.cost_usd) if estimate.cost_usd else ["unknown"] * 3)
     table.add_row("time", *map(format_duration, estimate.seconds))
     console.print(table)
     if estimate.n_judged_only:
         console.print(f"{counted(estimate.n_judged_only, 'item')} already answered, only the verdict is missing")
     if estimate.savings_usd:
-        console.print(f"the provider's prompt cache could save {shown(estimate.savings_usd)} of it")
+        console.print(f"the provider's prompt cache could save {format_cost(estimate.savings_usd)} of it")
     if estimate.method:
         console.print(estimate.method)
 
 
 def _show_budget(budget: BudgetCheck) -> None:
-    limit = f"budget.max_cost_usd, {shown(budget.max_cost_usd)}"
+    limit = f"budget.max_cost_usd, {format_cost(budget.max_cost_usd)}"
     stops = "the run would stop there; the next one continues"
     lines = {
         "within": f"within {limit}",

@@ -17,10 +17,9 @@ from llmbatch_assets.cli.session import (
     reporting_errors,
 )
 from llmbatch_assets.domain.canonical import readable_json
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.ledger import CallRecord
-from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.usage import TokenUsage, format_cost
 from llmbatch_assets.stages.show import AcceptedAttempt, ItemDetails, RejectedAttempt, item_details
 
 # The words of llmbatch status.
@@ -106,7 +105,7 @@ def _attempt(attempt: AcceptedAttempt | RejectedAttempt) -> Iterator[str]:
 
 def _used(usage: TokenUsage) -> str:
     tokens = f"{usage.input_tokens:,} input and {usage.output_tokens:,} output tokens"
-    return f"{counted(usage.requests, 'call')}, {tokens}, {shown(usage.cost_usd)}"
+    return f"{counted(usage.requests, 'call')}, {tokens}, {format_cost(usage.cost_usd)}"
 
 
 def _calls(calls: list[CallRecord]) -> Iterator[str]:
@@ -116,5 +115,5 @@ def _calls(calls: list[CallRecord]) -> Iterator[str]:
     for call in calls:
         yield (
             f"{call.at_utc}  {call.purpose}  attempt {call.attempt}  {call.provider}/{call.model}  {call.outcome}  "
-            f"{call.input_tokens:,} + {call.output_tokens:,} tokens  {shown(call.cost_usd)}  {call.latency_sec:.2f} s"
+            f"{call.input_tokens:,} + {call.output_tokens:,} tokens  {format_cost(call.cost_usd)}  {call.latency_sec:.2f} s"
         )

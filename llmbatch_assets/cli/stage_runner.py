@@ -16,15 +16,14 @@ from dagster._utils.interrupts import capture_interrupts
 from llmbatch_assets.assets.batch import STAGES, build_batch
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
 from llmbatch_assets.cli.terminal import TerminalReporter, report
-from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.manifest import what_changed
 from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.instance import open_instance
 from llmbatch_assets.resources.runs import close_orphans, process_tags
-from llmbatch_assets.resources.storage_faults import telling_storage_faults
+from llmbatch_assets.resources.storage_faults import translating_storage_errors
 from llmbatch_assets.stages.export import notes_on_export
-from llmbatch_assets.stages.generate import Outcome
+from llmbatch_assets.stages.generate.progress import GenerateResult
 from llmbatch_assets.stages.project import Batch, BatchFile
 
 # Values of an asset's configuration, by the asset's name.
@@ -78,7 +77,7 @@ class StageRunner:
     def run_stages(self, assets: Sequence[str], config: RunConfig) -> int:
         """Run the assets stage by stage and return the exit code."""
         use_project_instance(self._batch.root)
-        with telling_storage_faults(), _disposing_uninterrupted(open_instance()) as instance:
+        with translating_storage_errors(), _disposing_uninterrupted(open_instance()) as instance:
             _report_orphans(close_orphans(instance))
             for stage, members in STAGES.items():
                 chosen = [asset for asset in members if asset in assets]
@@ -128,7 +127,7 @@ class StageRunner:
         """Warn if somebody changed the prompt, schema or settings while outputs were generated."""
         if self._reporter.outcome is None:
             return
-        changed = what_changed(self._reporter.outcome.manifest["meta"], self._batch_file.load().source.identity)
+        changed = self._reporter.outcome.manifest.meta.changes_since(self._batch_file.load().source.identity)
         if changed:
             report(
                 f"{', '.join(changed)} changed during the run: export and report hold only outputs made with the new "
@@ -174,22 +173,22 @@ def _disposing_uninterrupted(instance: dg.DagsterInstance) -> Iterator[dg.Dagste
             instance.dispose()
 
 
-def _item_counts(outcome: Outcome) -> str:
-    counts, found = outcome.manifest["counts"], outcome.tally.found
+def _item_counts(outcome: GenerateResult) -> str:
+    counts, found = outcome.manifest.counts, outcome.tally.found
     others = f", {found:,} by another run" if found else ""
     return (
-        f"{counts['n_success']:,} of {counted(counts['n_total'], 'item')} accepted ({outcome.tally.accepted:,} new, "
-        f"{counts['n_cache_skipped']:,} from cache{others}), {counts['n_fail']:,} failed, "
-        f"{counts['n_not_attempted']:,} not attempted"
+        f"{counts.n_success:,} of {counted(counts.n_total, 'item')} accepted ({outcome.tally.accepted:,} new, "
+        f"{counts.n_cache_skipped:,} from cache{others}), {counts.n_fail:,} failed, "
+        f"{counts.n_not_attempted:,} not attempted"
     )
 
 
-def _usage(outcome: Outcome) -> str:
-    usage, refused = outcome.manifest["usage"], outcome.manifest["meta"]["pacing"]["rate_limited"]
+def _usage(outcome: GenerateResult) -> str:
+    usage, refused = outcome.manifest.usage, outcome.manifest.meta.pacing.rate_limited
     rate_limited = f" ({refused:,} hit a rate limit)" if refused else ""
     return (
-        f"{counted(usage['requests'], 'call')}{rate_limited}, {usage['input_tokens']:,} input and "
-        f"{usage['output_tokens']:,} output tokens, {shown(usage['cost_usd'], usage['n_unknown_cost'])}"
+        f"{counted(usage.requests, 'call')}{rate_limited}, {usage.input_tokens:,} input and "
+        f"{usage.output_tokens:,} output tokens, {format_cost(usage.cost_usd, usage.n_unknown_cost)}"
     )
 
 
@@ -203,12 +202,12 @@ def _signal_behind(ended: BaseException) -> int:
     return 0
 
 
-def _exit_code(outcome: Outcome | None, interrupted: int) -> int:
-    fault = outcome.fault if outcome else None
+def _exit_code(outcome: GenerateResult | None, interrupted: int) -> int:
+    fault = outcome.error if outcome else None
     if interrupted:
         return 128 + (fault.signal_number if isinstance(fault, RunInterruptedError) else interrupted)
     if outcome is None:
         return 0
     if fault is not None:
         return EXIT_STOPPED
-    return EXIT_FAILED_ITEMS if outcome.tally.failed or outcome.manifest["counts"]["n_fail"] else 0
+    return EXIT_FAILED_ITEMS if outcome.tally.failed or outcome.manifest.counts.n_fail else 0

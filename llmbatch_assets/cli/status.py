@@ -15,8 +15,8 @@ from llmbatch_assets.cli.session import (
     print_line,
     reporting_errors,
 )
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.stages.status import BatchStatus, FailuresOfCause, LastRun, batch_status
 
 
@@ -91,7 +91,7 @@ def _spending(spent: dict[str, Any]) -> list[str]:
 def _sums(part: dict[str, Any]) -> str:
     return (
         f"{counted(part['requests'], 'call')}, {part['input_tokens']:,} input and {part['output_tokens']:,} output tokens, "
-        f"{shown(part['cost_usd'], part['n_unknown_cost'])}"
+        f"{format_cost(part['cost_usd'], part['n_unknown_cost'])}"
     )
 
 

@@ -19,11 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from llmbatch_assets.cli.session import LOGGERS, console, set_up_logging
-from llmbatch_assets.domain.cost import shown
-from llmbatch_assets.domain.progress import Pace, duration
+from llmbatch_assets.domain.progress import Pace, Tally, format_causes, format_duration
+from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import ConfigError
-from llmbatch_assets.stages.generate import Outcome
-from llmbatch_assets.stages.progress import LogReporter, Tally, told_causes
+from llmbatch_assets.stages.generate.progress import GenerateResult, LogReporter
 from llmbatch_assets.stages.project import Batch, keys_in_use
 
 BAR_CELLS = 28
@@ -78,13 +77,13 @@ class ProgressView:
             ProgressBar(max(tally.total, 1), tally.done, width=BAR_CELLS),
             f"{tally.done}/{tally.total}",
             f"{self._pace.per_second:.1f} items/s",
-            f"{duration(self._pace.seconds_left(tally.total))} left",
+            f"{format_duration(self._pace.seconds_left(tally.total))} left",
         )
         return Group(bar, self._counts(), self._usage())
 
     def _counts(self) -> Text:
         tally = self._tally
-        causes = f" ({told_causes(tally)})" if tally.causes else ""
+        causes = f" ({format_causes(tally.causes)})" if tally.causes else ""
         return _one_line(
             "  ",
             (f"{tally.accepted} accepted", "green"),
@@ -96,7 +95,7 @@ class ProgressView:
     def _usage(self) -> Text:
         usage = self._tally.usage
         tokens = f"{usage.input_tokens:,} input and {usage.output_tokens:,} output tokens"
-        return _one_line(f"  {tokens}  {shown(usage.cost_usd)}")
+        return _one_line(f"  {tokens}  {format_cost(usage.cost_usd)}")
 
 
 def _one_line(*parts: str | tuple[str, str]) -> Text:
@@ -111,7 +110,7 @@ class TerminalReporter:
         self._plain = LogReporter(self._console.print, verbose, silence=PLAIN_SILENCE_SEC)
         self._log = LogReporter(printed.info, verbose, silence=PLAIN_SILENCE_SEC)
         self._live: Live | None = None
-        self.outcome: Outcome | None = None
+        self.outcome: GenerateResult | None = None
 
     def say(self, line: str) -> None:
         """Print a line, above the live display if there is one."""
@@ -133,7 +132,7 @@ class TerminalReporter:
         if self._live is None:
             self._plain.advanced(tally)
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: GenerateResult) -> None:
         """Remove the live display and keep the outcome for the summary."""
         self.close()
         self._log.ended(outcome)

@@ -40,9 +40,9 @@ def ui(config: str | None, host: str, port: int) -> None:
         home = use_project_instance(batch_file.root)
         # Open the instance once here: Dagster would bury the reason for a failure at the end of a long traceback.
         from llmbatch_assets.resources.instance import open_instance
-        from llmbatch_assets.resources.storage_faults import telling_storage_faults
+        from llmbatch_assets.resources.storage_faults import translating_storage_errors
 
-        with telling_storage_faults():
+        with translating_storage_errors():
             open_instance().dispose()
     os.environ[CONFIG_ENV] = str(batch_file.path)
     console.print(f"Dagster on http://{host}:{port} (instance: {home})")

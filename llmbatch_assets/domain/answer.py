@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
-from llmbatch_assets.errors import AnswerError
+from llmbatch_assets.errors import AnswerError, FailureCause
 
 # Some servers put the opening tag into the prompt, so that an answer has only the closing one. In an answer that begins
 # as JSON or as a fence, the tag is part of a value.
@@ -38,7 +38,7 @@ def read_object(text: str) -> dict[str, Any]:
     Raises ``AnswerError`` for no object, several objects, a list, a repeated key or NaN. Nothing is repaired.
     """
     if not text.strip():
-        raise AnswerError("empty_answer", f"The answer is empty. {ONE_OBJECT}")
+        raise AnswerError(FailureCause.EMPTY_ANSWER, f"The answer is empty. {ONE_OBJECT}")
     spoken = without_thoughts(text)
     if spoken.lstrip().startswith("<think>"):
         raise _not_json("The answer ends inside its <think> block.")
@@ -56,7 +56,7 @@ def without_thoughts(text: str) -> str:
 
 
 def _not_json(problem: str) -> AnswerError:
-    return AnswerError("not_json", f"{problem} {ONE_OBJECT}")
+    return AnswerError(FailureCause.NOT_JSON, f"{problem} {ONE_OBJECT}")
 
 
 def _objects(text: str) -> list[dict[str, Any]]:

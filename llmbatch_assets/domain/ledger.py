@@ -1,24 +1,25 @@
-"""The ledger: one line for every call that was made, whatever came of it."""
+"""The call log (one line per call) and the run history (one line per run)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from llmbatch_assets.domain.outcome import Stored, TokenUsage
+from llmbatch_assets.domain.outcome import Stored
 from llmbatch_assets.domain.request import Purpose
+from llmbatch_assets.domain.usage import UsageTotal
 
-LEDGER_VERSION: Literal[1] = 1
 OK = "ok"
 
 
 class CallRecord(Stored):
-    """One call. ``outcome`` is ``ok`` or the cause of the fault; a fault's tokens are those that the provider told.
+    """One call. ``outcome`` is ``ok`` or the cause of the error; tokens of a failed call are those that the provider reported.
 
-    ``cost_usd`` is None where the price is not known, or where it is not known whether the call is billed.
+    ``cost_usd`` is None if the price is unknown, or if it is unknown whether the call is billed.
     """
 
-    v: Literal[1] = LEDGER_VERSION
+    v: Literal[1] = 1
     at_utc: str
     run_id: str
     purpose: Purpose
@@ -39,41 +40,121 @@ class CallRecord(Stored):
     request_id: str
 
     @property
-    def usage(self) -> TokenUsage:
-        """The call as a part of a sum."""
-        return TokenUsage(
-            requests=1,
-            input_tokens=self.input_tokens,
-            cached_input_tokens=self.cached_input_tokens,
-            output_tokens=self.output_tokens,
-            reasoning_tokens=self.reasoning_tokens,
-            cost_usd=self.cost_usd,
-        )
+    def requests(self) -> int:
+        """1, so that a ``UsageTotal`` can add the record."""
+        return 1
 
 
-class Spending:
-    """Sums over calls. The cost is what is known of it; ``unknown`` counts the calls that it leaves out."""
+class RunRecord(Stored):
+    """One line of ``run_history.jsonl``: the state of the batch after a run of ``llm_outputs`` that had items to run."""
 
-    def __init__(self, records: Iterable[CallRecord] = ()) -> None:
-        self._usage = TokenUsage()
-        self.unknown = 0
-        for record in records:
-            self.count(record)
+    v: Literal[1] = 1
+    run_id: str
+    ended_at_utc: str
+    elapsed_sec: float
+    provider: str
+    model_name: str
+    prompt_sha: str
+    schema_sha: str
+    judge_prompt_sha: str | None
+    n_total: int
+    n_success: int
+    n_fail: int
+    n_not_attempted: int
+    n_to_run: int
+    n_accepted: int
+    n_failed: int
+    stopped_by: str | None
 
-    def count(self, record: CallRecord) -> None:
-        """Take one more call into the sums."""
-        usage = record.usage
-        if usage.cost_usd is None:
-            self.unknown += 1
-            usage = usage.costing(0.0)
-        self._usage += usage
 
-    def take_in(self, other: Spending) -> None:
-        """Take the calls of another sum into this one."""
-        self.unknown += other.unknown
-        self._usage += other._usage
+@dataclass
+class RunUsage:
+    """The calls of one run."""
+
+    started_at_utc: str = ""
+    total: UsageTotal = field(default_factory=UsageTotal)
+    purposes: set[str] = field(default_factory=set)
+
+    def add(self, call: CallRecord) -> None:
+        self.started_at_utc = min(self.started_at_utc or call.at_utc, call.at_utc)
+        self.total.add(call)
+        self.purposes.add(call.purpose)
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run, from the call log and the run history. A run without a ``record`` did not reach its end."""
+
+    run_id: str
+    at_utc: str
+    total: UsageTotal
+    record: RunRecord | None
 
     @property
-    def usage(self) -> TokenUsage:
-        """All calls together; the cost is None where nothing is known of it."""
-        return self._usage if self._usage.cost_usd or not self.unknown else self._usage.costing(None)
+    def acceptance(self) -> float | None:
+        """The share of all items that had an output at the end of the run."""
+        if self.record is None or not self.record.n_total:
+            return None
+        return self.record.n_success / self.record.n_total
+
+
+def usage_by_run(calls: Iterable[CallRecord]) -> dict[str, RunUsage]:
+    """Sum the calls of each run, by run id."""
+    runs: dict[str, RunUsage] = {}
+    for call in calls:
+        runs.setdefault(call.run_id, RunUsage()).add(call)
+    return runs
+
+
+def usage_of_all_runs(runs: Iterable[RunUsage]) -> UsageTotal:
+    total = UsageTotal()
+    for run in runs:
+        total.add_total(run.total)
+    return total
+
+
+def last_runs(records: Iterable[RunRecord], usages: Mapping[str, RunUsage], limit: int) -> list[PastRun]:
+    """Return the last runs that generated or judged outputs, the oldest first."""
+    # A run that Dagster retries keeps its id; its last record counts.
+    known = {record.run_id: record for record in records}
+    ids = [*known, *(run_id for run_id, run in usages.items() if run_id not in known and run.purposes - {"schema"})]
+    runs = [_past_run(run_id, usages.get(run_id, RunUsage()), known.get(run_id)) for run_id in ids]
+    return sorted(runs, key=lambda run: run.at_utc)[-limit:]
+
+
+def _past_run(run_id: str, usage: RunUsage, record: RunRecord | None) -> PastRun:
+    return PastRun(run_id, record.ended_at_utc if record else usage.started_at_utc, usage.total, record)
+
+
+class UsageBreakdown:
+    """The usage in the ledger: in total, and by model, purpose and attempt."""
+
+    def __init__(self, records: Iterable[CallRecord]) -> None:
+        self.total = UsageTotal()
+        self.by_model: dict[str, UsageTotal] = {}
+        self.by_attempt: dict[int, UsageTotal] = {}
+        self.by_purpose: dict[str, UsageTotal] = {}
+        # Sum each of the million calls once; combine the few kinds of calls afterwards.
+        kinds: dict[tuple[str, str, int | None], UsageTotal] = {}
+        for record in records:
+            kind = (f"{record.provider}/{record.model}", record.purpose, record.attempt)
+            kinds.setdefault(kind, UsageTotal()).add(record)
+        for (model, purpose, attempt), part in kinds.items():
+            self.total.add_total(part)
+            self.by_model.setdefault(model, UsageTotal()).add_total(part)
+            self.by_purpose.setdefault(purpose, UsageTotal()).add_total(part)
+            # Calls that write a schema belong to no attempt of an item.
+            if attempt is not None:
+                self.by_attempt.setdefault(attempt, UsageTotal()).add_total(part)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "total": _summary(self.total),
+            "by_model": [{"model": name, **_summary(part)} for name, part in sorted(self.by_model.items())],
+            "by_purpose": [{"purpose": name, **_summary(part)} for name, part in sorted(self.by_purpose.items())],
+            "by_attempt": [{"attempt": number, **_summary(part)} for number, part in sorted(self.by_attempt.items())],
+        }
+
+
+def _summary(total: UsageTotal) -> dict[str, Any]:
+    return total.summary().model_dump()

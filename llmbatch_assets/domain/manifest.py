@@ -1,119 +1,192 @@
-"""The summary of a generation run: ``pipeline4_manifest.json``."""
+"""The manifest of a generation run: ``pipeline4_manifest.json``."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from pydantic import BaseModel
+from pydantic import Field
 
 from llmbatch_assets.domain.items.identity import BatchIdentity
-from llmbatch_assets.domain.outcome import Source, TokenUsage
-from llmbatch_assets.domain.pacing import PacingFacts
+from llmbatch_assets.domain.ledger import RunRecord
+from llmbatch_assets.domain.outcome import Source, Stored
 from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.plan.selection import State
+from llmbatch_assets.domain.usage import UsageSummary
 
-LONGEST_SILENCE_ITEMS = 1000
+MAX_ITEMS_BETWEEN_LINES = 1000
 
 
-class GenerationMeta(BaseModel):
-    """What later steps read of the manifest's ``meta``."""
+@dataclass
+class PacingStats:
+    """Calls that were let through, and the effect of rate-limit refusals on them."""
 
+    calls: int = 0
+    rate_limited: int = 0
+    cool_downs: int = 0
+    lowest_concurrency: int = 0
+    seconds_waited: float = 0.0
+
+    @classmethod
+    def combined(cls, parts: Sequence[PacingStats]) -> PacingStats:
+        """Return the statistics of several servers as one."""
+        return cls(
+            calls=sum(part.calls for part in parts),
+            rate_limited=sum(part.rate_limited for part in parts),
+            cool_downs=sum(part.cool_downs for part in parts),
+            lowest_concurrency=min((part.lowest_concurrency for part in parts), default=0),
+            seconds_waited=round(sum(part.seconds_waited for part in parts), 2),
+        )
+
+
+class GenerationMeta(Stored):
+    """Settings and circumstances of the run. Fields with a default may be missing in manifests of earlier versions."""
+
+    pipeline: int = 4
     generated_at_utc: str
+    model_name: str = ""
+    temperature: float = 0.0
+    provider: str = ""
+    judge_enabled: bool = False
+    prompt_sha: str = ""
+    schema_sha: str = ""
+    judge_prompt_sha: str | None = None
     elapsed_sec: float
+    verbose: int = 0
+    progress_every_n: int = 0
+    cache_skips_pre_scan: int = 0
+    cache_skips_observed: int = 0
+    max_workers: int = 1
+    execution_mode: str = ""
+    stopped_by: str | None = None
+    structured_output: str | None = None
+    pacing: PacingStats = PacingStats()
+
+    def changes_since(self, identity: BatchIdentity) -> list[str]:
+        """List the settings that differ in ``identity`` and therefore require new outputs."""
+        settings = {
+            "the schema": "schema_sha",
+            "the generation prompt": "prompt_sha",
+            "the model": "model_name",
+            "the temperature": "temperature",
+            "the judge": "judge_enabled",
+            "the judge prompt": "judge_prompt_sha",
+        }
+        return [
+            name
+            for name, key in settings.items()
+            if key in self.model_fields_set and getattr(self, key) != getattr(identity, key)
+        ]
 
 
-class GenerationCounts(BaseModel):
-    """What later steps read of the manifest's ``counts``."""
+class GenerationCounts(Stored):
+    """Items by their state after the run, which add up to ``n_total``; and what the run had to do."""
 
     n_total: int
+    n_success: int = 0
+    n_fail: int = 0
+    n_not_attempted: int = 0
     n_cache_skipped: int
+    n_to_run: int = 0
 
 
-class GenerationManifest(BaseModel):
-    """What later steps read of the manifest."""
+class OutputFiles(Stored):
+    """Names of the files of all items."""
+
+    outputs_dir: str
+    failures_dir: str
+    success_files: list[str]
+    failure_files: list[str]
+
+
+class GenerationManifest(Stored):
+    """The manifest."""
 
     meta: GenerationMeta
     counts: GenerationCounts
+    failures_by_cause: dict[str, int] = Field(default_factory=dict)
+    usage: UsageSummary = UsageSummary()
+    outputs: OutputFiles | None = None
+
+    def run_record(self, run_id: str, *, n_accepted: int, n_failed: int) -> RunRecord:
+        """Return the run's line in the run history. The counts are of the items that the run itself finished."""
+        meta, counts = self.meta, self.counts
+        return RunRecord(
+            run_id=run_id,
+            ended_at_utc=meta.generated_at_utc,
+            elapsed_sec=meta.elapsed_sec,
+            provider=meta.provider,
+            model_name=meta.model_name,
+            prompt_sha=meta.prompt_sha,
+            schema_sha=meta.schema_sha,
+            judge_prompt_sha=meta.judge_prompt_sha,
+            stopped_by=meta.stopped_by,
+            n_total=counts.n_total,
+            n_success=counts.n_success,
+            n_fail=counts.n_fail,
+            n_not_attempted=counts.n_not_attempted,
+            n_to_run=counts.n_to_run,
+            n_accepted=n_accepted,
+            n_failed=n_failed,
+        )
 
 
 class RunFacts(NamedTuple):
-    """What happened in a run, apart from how its items stand."""
+    """What happened in a run, apart from the state of its items."""
 
     generated_at_utc: str
     elapsed_sec: float
     n_cache_skipped: int
     n_to_run: int
-    usage: TokenUsage
-    n_unknown_cost: int
-    pacing: PacingFacts
+    usage: UsageSummary
+    pacing: PacingStats
     structured_output: str | None
     causes: Mapping[str, int]
     stopped_by: str | None
 
 
-def what_changed(meta: Mapping[str, Any], identity: BatchIdentity) -> list[str]:
-    """What has changed since the run whose manifest has this ``meta``, of that which makes outputs new questions."""
-    now = {
-        "the schema": ("schema_sha", identity.schema_sha),
-        "the generation prompt": ("prompt_sha", identity.prompt_sha),
-        "the model": ("model_name", identity.model_name),
-        "the temperature": ("temperature", identity.temperature),
-        "the judge": ("judge_enabled", identity.judge_enabled),
-        "the judge's prompt": ("judge_prompt_sha", identity.judge_prompt_sha),
-    }
-    return [name for name, (key, value) in now.items() if key in meta and meta[key] != value]
-
-
 def progress_every_n(verbose: int, n_to_run: int) -> int:
-    """After how many items a line is logged: about ``verbose`` lines a run, each item at 10; 0 means never."""
+    """Return after how many items to log a line: about ``verbose`` lines a run, every item at 10, never (0) at 0."""
     if verbose <= 0:
         return 0
-    return 1 if verbose >= 10 else max(1, min(n_to_run // verbose, LONGEST_SILENCE_ITEMS))
-
-
-def execution_mode(max_workers: int) -> str:
-    """``parallel`` or ``sequential``."""
-    return "parallel" if max_workers > 1 else "sequential"
+    return 1 if verbose >= 10 else max(1, min(n_to_run // verbose, MAX_ITEMS_BETWEEN_LINES))
 
 
 def generation_manifest(
-    parameters: Parameters, source: Source, states: Mapping[str, State], facts: RunFacts, files: dict[str, Any]
-) -> dict[str, Any]:
-    """The manifest. ``states`` is keyed by work id, after the run; its counts always add up."""
-    identity, llm, counted = source.identity, parameters.llm, Counter(states.values())
-    return {
-        "meta": {
-            "pipeline": 4,
-            "generated_at_utc": facts.generated_at_utc,
-            "model_name": identity.model_name,
-            "temperature": identity.temperature,
-            "provider": source.provider,
-            "judge_enabled": identity.judge_enabled,
-            "prompt_sha": identity.prompt_sha,
-            "schema_sha": identity.schema_sha,
-            "judge_prompt_sha": identity.judge_prompt_sha,
-            "elapsed_sec": facts.elapsed_sec,
-            "verbose": parameters.cache.verbose,
-            "progress_every_n": progress_every_n(parameters.cache.verbose, facts.n_to_run),
-            "cache_skips_pre_scan": facts.n_cache_skipped,
-            "cache_skips_observed": facts.n_cache_skipped,
-            "max_workers": llm.max_workers,
-            "execution_mode": execution_mode(llm.max_workers),
-            "stopped_by": facts.stopped_by,
-            "structured_output": facts.structured_output,
-            "pacing": facts.pacing._asdict(),
-        },
-        "counts": {
-            "n_total": len(states),
-            "n_success": counted["accepted"],
-            "n_fail": counted["failed"] + counted["failed_permanently"],
-            "n_not_attempted": counted["missing"],
-            "n_cache_skipped": facts.n_cache_skipped,
-            "n_to_run": facts.n_to_run,
-        },
-        "failures_by_cause": dict(facts.causes),
-        "usage": {**facts.usage.model_dump(), "n_unknown_cost": facts.n_unknown_cost},
-        "outputs": files,
-    }
+    parameters: Parameters, source: Source, states: Mapping[str, State], facts: RunFacts, files: OutputFiles
+) -> GenerationManifest:
+    """Build the manifest. ``states`` has the state of every item after the run."""
+    identity, max_workers, counted = source.identity, parameters.llm.max_workers, Counter(states.values())
+    meta = GenerationMeta(
+        generated_at_utc=facts.generated_at_utc,
+        model_name=identity.model_name,
+        temperature=identity.temperature,
+        provider=source.provider,
+        judge_enabled=identity.judge_enabled,
+        prompt_sha=identity.prompt_sha,
+        schema_sha=identity.schema_sha,
+        judge_prompt_sha=identity.judge_prompt_sha,
+        elapsed_sec=facts.elapsed_sec,
+        verbose=parameters.cache.verbose,
+        progress_every_n=progress_every_n(parameters.cache.verbose, facts.n_to_run),
+        cache_skips_pre_scan=facts.n_cache_skipped,
+        cache_skips_observed=facts.n_cache_skipped,
+        max_workers=max_workers,
+        execution_mode="parallel" if max_workers > 1 else "sequential",
+        stopped_by=facts.stopped_by,
+        structured_output=facts.structured_output,
+        pacing=facts.pacing,
+    )
+    counts = GenerationCounts(
+        n_total=len(states),
+        n_success=counted["accepted"],
+        n_fail=counted["failed"] + counted["failed_permanently"],
+        n_not_attempted=counted["missing"],
+        n_cache_skipped=facts.n_cache_skipped,
+        n_to_run=facts.n_to_run,
+    )
+    return GenerationManifest(
+        meta=meta, counts=counts, failures_by_cause=dict(facts.causes), usage=facts.usage, outputs=files
+    )

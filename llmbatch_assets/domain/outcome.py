@@ -1,57 +1,27 @@
-"""How the work on an item ended, in the shapes that are kept on disk."""
+"""Outcomes of work items: what is stored of an answer, an accepted output and a failed attempt."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch_assets.domain.answer import Verdict
-from llmbatch_assets.domain.cost import added
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.usage import TokenUsage
 
 FailureClass = Literal["answer", "transient", "item_permanent"]
 
 
 class Stored(BaseModel):
-    """A value that is kept on disk."""
+    """A frozen model of something stored on disk."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
 
-class TokenUsage(Stored):
-    """Tokens, requests and cost of one or several calls.
-
-    ``output_tokens`` include the ``reasoning_tokens``. ``cost_usd`` is None where the price of any of the calls is not
-    known; what was not asked costs nothing.
-    """
-
-    requests: int = 0
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_usd: float | None = Field(default_factory=lambda told: None if told["requests"] else 0.0)
-
-    @property
-    def total_tokens(self) -> int:
-        return self.input_tokens + self.output_tokens
-
-    def __add__(self, other: TokenUsage) -> TokenUsage:
-        counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
-        return TokenUsage(**counts, cost_usd=added(self.cost_usd, other.cost_usd))
-
-    def costing(self, dollars: float | None) -> TokenUsage:
-        """The same calls at a price."""
-        return self.model_copy(update={"cost_usd": dollars})
-
-
-_COUNTS = [name for name in TokenUsage.model_fields if name != "cost_usd"]
-
-
 class Completion(Stored):
-    """What a provider answered to one call."""
+    """A provider's answer to one call."""
 
     text: str
     finish_reason: str = "stop"
@@ -61,7 +31,7 @@ class Completion(Stored):
 
 
 class Source(Stored):
-    """Where the outputs of a batch come from, as every artifact of it says."""
+    """The origin of a batch's outputs, as recorded in each of its artifacts."""
 
     identity: BatchIdentity
     provider: str
@@ -69,7 +39,7 @@ class Source(Stored):
     judge_prompt_path: str | None
 
     def meta(self, item: WorkItem, attempt: int, now: str) -> dict[str, Any]:
-        """The ``meta`` of an item's artifact."""
+        """Return the ``meta`` of an item's artifact."""
         return {
             "cache_id": self.identity.cache_id(item.work_id),
             "work_id": item.work_id,
@@ -91,7 +61,7 @@ class Source(Stored):
 
 
 class AcceptedOutput(Stored):
-    """A validated and, where a judge is enabled, approved output: ``llm_outputs/{cache_id}.json``."""
+    """A validated and, if a judge is enabled, approved output: ``llm_outputs/{cache_id}.json``."""
 
     meta: dict[str, Any]
     parsed: dict[str, Any]
@@ -100,10 +70,10 @@ class AcceptedOutput(Stored):
     latency_sec: float
 
 
-class KeptAnswer(Stored):
-    """A valid output that waits for its verdict: paid for, and not to be bought again.
+class UnjudgedAnswer(Stored):
+    """A valid output that waits for its verdict. It is stored so that a later run does not pay for it again.
 
-    ``usage`` and ``latency_sec`` are those of the calls that made it.
+    ``usage`` and ``latency_sec`` cover the calls that produced it.
     """
 
     cache_id: str
@@ -115,9 +85,10 @@ class KeptAnswer(Stored):
 
 
 class FailedAttempt(Stored):
-    """An attempt that gave nothing to keep: ``llm_failures/{cache_id}__a{attempt}.json``.
+    """An attempt without an accepted output: ``llm_failures/{cache_id}__a{attempt}.json``.
 
-    ``request_id`` is the provider's own name for the attempt's last call, which its support asks for.
+    ``cause`` is a ``FailureCause``, or one that another version wrote. ``request_id`` is the provider's id of the
+    attempt's last call, which its support asks for.
     """
 
     meta: dict[str, Any]
@@ -133,21 +104,20 @@ class FailedAttempt(Stored):
 
     @property
     def item_permanent(self) -> bool:
-        """Whether asking again is pointless until something is changed."""
+        """True if a retry is pointless until something changes."""
         return self.failure_class == "item_permanent"
 
 
-class Attempt(Stored):
-    """What an attempt has gathered so far, whichever way it ends."""
+@dataclass(frozen=True)
+class ItemResult:
+    """The end of the work on one item: exactly one of ``accepted`` and ``failed`` is set.
 
-    request_id: str = ""
-    raw_text: str | None = None
-    verdict: Verdict | None = None
-    usage: TokenUsage = TokenUsage()
-    latency_sec: float = 0.0
+    ``usage`` counts the calls of this run. ``found`` is true if another run produced the accepted output.
+    """
 
-    def plus(self, completion: Completion) -> Attempt:
-        """The attempt with the cost of one more call."""
-        usage = self.usage + completion.usage
-        latency = self.latency_sec + completion.latency_sec
-        return self.model_copy(update={"usage": usage, "latency_sec": latency, "request_id": completion.request_id})
+    item: WorkItem
+    attempts: int
+    usage: TokenUsage
+    accepted: AcceptedOutput | None = None
+    failed: FailedAttempt | None = None
+    found: bool = False

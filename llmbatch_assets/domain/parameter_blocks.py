@@ -79,7 +79,7 @@ class Input(Block):
 
 
 class Grouping(Block):
-    """Which rows belong together, and whether each row or each group gets an output."""
+    """Grouping of rows. Each row or each group gets an output."""
 
     enabled: bool = Field(False, description="false: every row is a separate item.")
     column: ColumnName = Field("", description="Rows with the same value in this column form a group.")
@@ -126,7 +126,7 @@ class Columns(Block):
 
 
 class Context(Block):
-    """How rows and groups are shown to the model."""
+    """The text of rows and groups that the model sees."""
 
     columns: Columns = block_field(Columns)
     row_template: str = Field(

@@ -10,9 +10,16 @@ from typing import NamedTuple
 
 from llmbatch_assets.domain.parameters import Checks
 from llmbatch_assets.domain.text import counted
+from llmbatch_assets.errors import FailureCause
 
 # Failure causes in which the answer broke the schema.
-SCHEMA_FAILURES = {"not_json", "schema_mismatch", "wrapped", "empty_answer", "cut_off"}
+SCHEMA_FAILURES = {
+    FailureCause.NOT_JSON,
+    FailureCause.SCHEMA_MISMATCH,
+    FailureCause.WRAPPED,
+    FailureCause.EMPTY_ANSWER,
+    FailureCause.CUT_OFF,
+}
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Asynchronous policy over ports: how one item and how a batch of items is worked through."""
+"""Asynchronous processing of items over ports: attempts, retries, pacing, budget and workers. No files, no provider."""

@@ -1,4 +1,4 @@
-"""One item: generate, validate, judge; and again with what was wrong, until it is accepted or given up."""
+"""Work on one item: generate, validate, judge, and retry with feedback until it is accepted or attempts run out."""
 
 from __future__ import annotations
 
@@ -11,120 +11,106 @@ from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import (
     AcceptedOutput,
-    Attempt,
     Completion,
     FailedAttempt,
     FailureClass,
-    KeptAnswer,
+    ItemResult,
     Source,
-    TokenUsage,
+    UnjudgedAnswer,
 )
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest, Conversations, Subject
-from llmbatch_assets.engine.calls import Calls
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.ports import ChatClient, Clock, OutputStore
-from llmbatch_assets.errors import (
-    AnswerError,
-    ItemPermanentError,
-    ProviderError,
-    TransientError,
-)
+from llmbatch_assets.engine.retry import RetryingCalls
+from llmbatch_assets.errors import AnswerError, FailureCause, ItemPermanentError, ProviderError, TransientError
+
+CUT_OFF_FEEDBACK = "The answer hit the length limit. Give a shorter one."
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How often things are tried."""
+class AttemptLimits:
+    """Limits per item. ``judge_tries`` are the calls to get one readable verdict."""
 
     generations: int
     judge_tries: int
     min_score: int
 
 
-@dataclass(frozen=True)
-class Job:
-    """One item to work on, with what its group shares.
+def _no_output() -> AcceptedOutput | None:
+    return None
 
-    ``settled`` looks whether another run has made the item's output in the meantime; ``earlier`` for an output that was
-    accepted under another judge.
+
+@dataclass(frozen=True)
+class ItemTask:
+    """One item to process.
+
+    ``find_existing`` returns the item's output if another run has produced it in the meantime.
+    ``find_differently_judged`` returns an output that was accepted by another judge and only needs a new verdict.
     """
 
     item: WorkItem
     group_context: str | None
     cache_id: str
-    settled: Callable[[], AcceptedOutput | None] = lambda: None
-    earlier: Callable[[], AcceptedOutput | None] = lambda: None
-
-
-@dataclass(frozen=True)
-class ItemResult:
-    """How one item ended: exactly one of ``accepted`` and ``failed`` is set. ``usage`` counts the calls of this run.
-
-    ``found`` says that the accepted output is another run's.
-    """
-
-    item: WorkItem
-    attempts: int
-    usage: TokenUsage
-    accepted: AcceptedOutput | None = None
-    failed: FailedAttempt | None = None
-    found: bool = False
+    find_existing: Callable[[], AcceptedOutput | None] = _no_output
+    find_differently_judged: Callable[[], AcceptedOutput | None] = _no_output
 
 
 class RejectedError(AnswerError):
-    """A valid output that the judge does not let pass."""
+    """The judge rejected a valid output."""
 
     def __init__(self, verdict: Verdict) -> None:
-        super().__init__("judge_rejected", feedback(verdict))
+        super().__init__(FailureCause.JUDGE_REJECTED, feedback(verdict))
 
 
 @dataclass(frozen=True)
-class Workbench:
-    """Everything that work on an item needs; the same for all items of a run."""
+class ItemProcessor:
+    """Processes items, one at a time per call. The same for all items of a run."""
 
     generator: ChatClient
     judge: ChatClient | None
     store: OutputStore
     conversations: Conversations
     source: Source
-    limits: Limits
+    limits: AttemptLimits
     now: Clock
-    calls: Calls
+    calls: RetryingCalls
 
-    async def work_on(self, job: Job) -> ItemResult:
+    async def process(self, task: ItemTask) -> ItemResult:
         """Try until the item is accepted or its generations are used up. Raises ``RunPermanentError``."""
-        settled = job.settled()
-        if settled is not None:
-            return ItemResult(job.item, 0, TokenUsage(), accepted=settled, found=True)
-        first = self.store.next_attempt(job.cache_id)
-        kept = self._kept(job)
-        opening = self.conversations.generate(job.item, job.group_context)
-        # What the model is to go on from stays last, after any corrections.
+        existing = task.find_existing()
+        if existing is not None:
+            return ItemResult(task.item, 0, TokenUsage(), accepted=existing, found=True)
+        first = self.store.next_attempt(task.cache_id)
+        unjudged = self._unjudged_answer(task)
+        opening = self.conversations.generate(task.item, task.group_context)
+        # Keep the assistant prefix last; the model continues from it.
         prefix = opening[-1:] if opening[-1].role == "assistant" else ()
         opening = opening[: len(opening) - len(prefix)]
         turns: tuple[Message, ...] = ()
         spent = TokenUsage()
-        # Judging what was generated before is no generation.
-        tries = self.limits.generations + (kept is not None)
-        for tried in range(1, tries + 1):
-            attempt = _Attempt(self, job, opening + turns + prefix, first + tried - 1, kept)
-            kept = None
-            result = await attempt.run()
-            spent += attempt.so_far.usage
+        # Judging an earlier answer does not count as a generation.
+        n_tries = self.limits.generations + (unjudged is not None)
+        for tried in range(1, n_tries + 1):
+            attempt = _Attempt(self, task, opening + turns + prefix, first + tried - 1, unjudged)
+            unjudged = None
+            result = await attempt.complete()
+            spent += attempt.usage
             if isinstance(result, AcceptedOutput):
-                return ItemResult(job.item, tried, spent, accepted=result)
-            if tried == tries or not attempt.worth_repeating(result):
-                return ItemResult(job.item, tried, spent, failed=result)
-            turns += attempt.correction(result)
+                return ItemResult(task.item, tried, spent, accepted=result)
+            if tried == n_tries or not attempt.is_worth_retrying(result):
+                return ItemResult(task.item, tried, spent, failed=result)
+            turns += _correction(result)
         raise AssertionError("there is at least one generation")
 
-    def _kept(self, job: Job) -> KeptAnswer | None:
-        """An answer that only lacks a verdict: of a run that was cut short, or judged by another judge."""
-        awaiting = self.store.awaiting(job.cache_id)
-        earlier = job.earlier() if awaiting is None else None
+    def _unjudged_answer(self, task: ItemTask) -> UnjudgedAnswer | None:
+        """Return an answer that only needs a verdict: from an interrupted run, or accepted by another judge."""
+        awaiting = self.store.awaiting(task.cache_id)
+        earlier = task.find_differently_judged() if awaiting is None else None
         if earlier is None:
             return awaiting
-        return KeptAnswer(
-            cache_id=job.cache_id,
+        return UnjudgedAnswer(
+            cache_id=task.cache_id,
             attempt=1,
             parsed=earlier.parsed,
             raw_text=readable_json(earlier.parsed),
@@ -134,44 +120,47 @@ class Workbench:
 
 
 class _Attempt:
-    """One generation and what became of it."""
+    """One generation and its verdict. ``usage`` counts the attempt's calls in this run."""
 
     def __init__(
-        self, bench: Workbench, job: Job, messages: tuple[Message, ...], number: int, kept: KeptAnswer | None
+        self,
+        processor: ItemProcessor,
+        task: ItemTask,
+        messages: tuple[Message, ...],
+        number: int,
+        unjudged: UnjudgedAnswer | None,
     ) -> None:
-        self.bench = bench
-        self.kept = kept
-        self.job = job
+        self.processor = processor
+        self.task = task
         self.messages = messages
         self.number = number
-        self.so_far = Attempt()
+        self.unjudged = unjudged
         self.judging = False
+        self.request_id = ""
+        self.raw_text = unjudged.raw_text if unjudged else None
+        self.verdict: Verdict | None = None
+        self.usage = TokenUsage()
+        self.latency_sec = 0.0
 
-    async def run(self) -> AcceptedOutput | FailedAttempt:
-        """The saved outcome. Raises ``RunPermanentError``: that is no failure of this item, and leaves no file."""
+    async def complete(self) -> AcceptedOutput | FailedAttempt:
+        """Return the saved outcome. A ``RunPermanentError`` passes through: it is no failure of this item."""
         try:
-            output = await self._generate()
-        except (AnswerError, TransientError, ItemPermanentError) as fault:
-            self._charge(fault)
-            failure = self._failure(fault)
-            await self.bench.store.save_failure(failure)
+            output = await self._generate_and_judge()
+        except (AnswerError, TransientError, ItemPermanentError) as error:
+            self._charge(error)
+            failure = self._failure(error)
+            await self.processor.store.save_failure(failure)
             return failure
-        await self.bench.store.save_accepted(output)
+        await self.processor.store.save_accepted(output)
         return output
 
-    def _charge(self, fault: AnswerError | ProviderError) -> None:
-        """Count what the call that ended the attempt has cost."""
-        if not isinstance(fault, ProviderError):
-            return
-        spent = fault.usage if isinstance(fault.usage, TokenUsage) else TokenUsage()
-        told = {"usage": self.so_far.usage + spent, "request_id": fault.request_id or self.so_far.request_id}
-        self.so_far = self.so_far.model_copy(update=told)
-
-    async def _generate(self) -> AcceptedOutput:
-        parsed = await self._answered() if self.kept is None else self._take_up(self.kept)
-        self.judging = self.bench.judge is not None
-        if self.judging and self.kept is None:
-            await self.bench.store.save_awaiting(self._to_keep(parsed))
+    async def _generate_and_judge(self) -> AcceptedOutput:
+        contract = self.processor.conversations.output_contract
+        # Validation also puts the fields of an earlier answer into the order of the schema, as the judge sees new ones.
+        parsed = contract.validate(self.unjudged.parsed) if self.unjudged else await self._generate()
+        self.judging = self.processor.judge is not None
+        if self.judging and self.unjudged is None:
+            await self.processor.store.save_awaiting(self._to_judge(parsed))
         verdict = await self._judge(parsed) if self.judging else None
         if verdict is not None and not verdict.accepted:
             raise RejectedError(verdict)
@@ -179,127 +168,137 @@ class _Attempt:
             meta=self._meta(),
             parsed=parsed,
             judge=verdict.answer if verdict else None,
-            usage=self._usage(),
-            latency_sec=self._latency(),
+            usage=self._total_usage(),
+            latency_sec=self._total_latency(),
         )
 
-    async def _answered(self) -> dict[str, Any]:
-        contract = self.bench.conversations.output_contract
+    async def _generate(self) -> dict[str, Any]:
+        contract = self.processor.conversations.output_contract
         request = ChatRequest("generate", self.messages, contract, self._subject())
-        completion = await self.bench.calls.ask(self.bench.generator, request)
-        text = _with_prefix(self.messages, completion.text)
-        self.so_far = self.so_far.plus(completion).model_copy(update={"raw_text": text})
-        return contract.validate(read_object(_whole(completion.model_copy(update={"text": text}))))
-
-    def _take_up(self, kept: KeptAnswer) -> dict[str, Any]:
-        self.so_far = self.so_far.model_copy(update={"raw_text": kept.raw_text})
-        # In the order of the schema, in which the judge is shown an answer that has just come.
-        return self.bench.conversations.output_contract.validate(kept.parsed)
-
-    def _to_keep(self, parsed: dict[str, Any]) -> KeptAnswer:
-        return KeptAnswer(
-            cache_id=self.job.cache_id,
-            attempt=self.number,
-            parsed=parsed,
-            raw_text=self.so_far.raw_text,
-            usage=self.so_far.usage,
-            latency_sec=self.so_far.latency_sec,
-        )
-
-    def _usage(self) -> TokenUsage:
-        """What this attempt's output has cost in all, an earlier run's share included."""
-        return self.so_far.usage + self.kept.usage if self.kept else self.so_far.usage
-
-    def _latency(self) -> float:
-        return self.so_far.latency_sec + self.kept.latency_sec if self.kept else self.so_far.latency_sec
+        completion = await self.processor.calls.ask(self.processor.generator, request)
+        self._count(completion)
+        self.raw_text = _with_prefix(self.messages, completion.text)
+        _raise_if_cut_off(completion)
+        return contract.validate(read_object(self.raw_text))
 
     async def _judge(self, parsed: dict[str, Any]) -> Verdict:
-        conversations = self.bench.conversations
+        conversations = self.processor.conversations
         contract = conversations.judge_contract
         assert contract is not None
-        messages = conversations.judge_output(self.job.item, self.job.group_context, parsed)
-        for remaining in reversed(range(self.bench.limits.judge_tries)):
-            said = ""
+        messages = conversations.judge_output(self.task.item, self.task.group_context, parsed)
+        for remaining in reversed(range(self.processor.limits.judge_tries)):
+            text = ""
             try:
-                completion = await self._asked_judge(ChatRequest("judge", messages, contract, self._subject()))
-                said = completion.text
-                answer = contract.validate(read_object(_whole(completion)))
+                completion = await self._ask_judge(ChatRequest("judge", messages, contract, self._subject()))
+                text = completion.text
+                _raise_if_cut_off(completion)
+                answer = contract.validate(read_object(text))
                 break
-            except AnswerError as unreadable:
+            except AnswerError as error:
                 if not remaining:
-                    raise TransientError("judge_unreadable", f"the judge gave no verdict: {unreadable}") from unreadable
-                # Servers refuse a turn that says nothing.
-                messages += _turns(said, str(unreadable)) if said.strip() else ()
-        verdict = read_verdict(answer, self.bench.limits.min_score)
-        self.so_far = self.so_far.model_copy(update={"verdict": verdict})
-        return verdict
+                    raise TransientError(
+                        FailureCause.JUDGE_UNREADABLE, f"the judge gave no verdict: {error}"
+                    ) from error
+                # Servers reject a turn without content.
+                messages += _feedback_turns(text, str(error)) if text.strip() else ()
+        self.verdict = read_verdict(answer, self.processor.limits.min_score)
+        return self.verdict
 
-    async def _asked_judge(self, request: ChatRequest) -> Completion:
-        """What the judge says. One that declines may not do so again, so that is an answer that cannot be used."""
-        assert self.bench.judge is not None
+    async def _ask_judge(self, request: ChatRequest) -> Completion:
+        """Ask the judge. A refusal counts as an unusable answer, since the judge may answer the next time."""
+        assert self.processor.judge is not None
         try:
-            completion = await self.bench.calls.ask(self.bench.judge, request)
+            completion = await self.processor.calls.ask(self.processor.judge, request)
         except ItemPermanentError as refusal:
-            if refusal.cause != "refused":
+            if refusal.cause != FailureCause.REFUSED:
                 raise
             self._charge(refusal)
-            raise AnswerError("judge_unreadable", str(refusal)) from refusal
-        self.so_far = self.so_far.plus(completion)
+            raise AnswerError(FailureCause.JUDGE_UNREADABLE, str(refusal)) from refusal
+        self._count(completion)
         return completion
 
-    def worth_repeating(self, failure: FailedAttempt) -> bool:
-        """Whether another generation can help: not where the judge, or the item itself, is what failed."""
+    def _count(self, completion: Completion) -> None:
+        self.usage += completion.usage
+        self.latency_sec += completion.latency_sec
+        self.request_id = completion.request_id
+
+    def _charge(self, error: AnswerError | ProviderError) -> None:
+        """Count the usage of a call that gave no answer."""
+        if not isinstance(error, ProviderError):
+            return
+        if isinstance(error.usage, TokenUsage):
+            self.usage += error.usage
+        self.request_id = error.request_id or self.request_id
+
+    def is_worth_retrying(self, failure: FailedAttempt) -> bool:
+        """Return whether another generation can help: not if the judge, or the item itself, is the problem."""
         return failure.failure_class == "answer" or (failure.failure_class == "transient" and not self.judging)
 
-    def correction(self, failure: FailedAttempt) -> tuple[Message, ...]:
-        """The two turns that show the model its answer and what was wrong with it."""
-        answer, wrong = failure.raw_text, failure.feedback
-        return _turns(answer, wrong) if answer and answer.strip() and wrong else ()
+    def _total_usage(self) -> TokenUsage:
+        """The usage of this attempt's output, including calls of an earlier run."""
+        return self.usage + self.unjudged.usage if self.unjudged else self.usage
+
+    def _total_latency(self) -> float:
+        return self.latency_sec + self.unjudged.latency_sec if self.unjudged else self.latency_sec
 
     def _subject(self) -> Subject:
-        return Subject(self.job.item.work_id, self.job.cache_id, self.job.item.partition_key, self.number)
+        return Subject(self.task.item.work_id, self.task.cache_id, self.task.item.partition_key, self.number)
 
     def _meta(self) -> dict[str, object]:
-        return self.bench.source.meta(self.job.item, self.number, self.bench.now())
+        return self.processor.source.meta(self.task.item, self.number, self.processor.now())
 
-    def _failure(self, fault: AnswerError | ProviderError) -> FailedAttempt:
-        verdict = self.so_far.verdict
+    def _to_judge(self, parsed: dict[str, Any]) -> UnjudgedAnswer:
+        return UnjudgedAnswer(
+            cache_id=self.task.cache_id,
+            attempt=self.number,
+            parsed=parsed,
+            raw_text=self.raw_text,
+            usage=self.usage,
+            latency_sec=self.latency_sec,
+        )
+
+    def _failure(self, error: AnswerError | ProviderError) -> FailedAttempt:
         return FailedAttempt.model_validate(
             {
                 "meta": self._meta(),
-                "error": {"type": type(fault).__name__, "message": str(fault)},
-                "class": failure_class(fault),
-                "cause": fault.cause,
-                "raw_text": self.so_far.raw_text,
-                "feedback": str(fault) if isinstance(fault, AnswerError) else None,
-                "judge": verdict.answer if verdict else None,
-                "usage": self._usage(),
-                "latency_sec": self._latency(),
-                "request_id": self.so_far.request_id,
+                "error": {"type": type(error).__name__, "message": str(error)},
+                "class": failure_class(error),
+                "cause": error.cause,
+                "raw_text": self.raw_text,
+                "feedback": str(error) if isinstance(error, AnswerError) else None,
+                "judge": self.verdict.answer if self.verdict else None,
+                "usage": self._total_usage(),
+                "latency_sec": self._total_latency(),
+                "request_id": self.request_id,
             }
         )
 
 
-def failure_class(fault: AnswerError | ProviderError) -> FailureClass:
-    """Who has to do something about a fault: the model, the item's author, or time."""
-    if isinstance(fault, AnswerError):
+def failure_class(error: AnswerError | ProviderError) -> FailureClass:
+    """Return who can resolve the failure: the model (answer), the item's author (item_permanent), or time (transient)."""
+    if isinstance(error, AnswerError):
         return "answer"
-    return "item_permanent" if isinstance(fault, ItemPermanentError) else "transient"
+    return "item_permanent" if isinstance(error, ItemPermanentError) else "transient"
 
 
-def _whole(completion: Completion) -> str:
+def _raise_if_cut_off(completion: Completion) -> None:
     if completion.finish_reason == "length":
-        raise AnswerError("cut_off", "The answer was cut off at the length limit. Give a shorter one.")
-    return completion.text
+        raise AnswerError(FailureCause.CUT_OFF, CUT_OFF_FEEDBACK)
 
 
 def _with_prefix(messages: tuple[Message, ...], answer: str) -> str:
-    """The whole answer: some servers repeat the prefix that they were given, others only go on from it."""
+    """Return the whole answer. Some servers repeat the prefix that the answer starts with, others only continue it."""
     prefix = messages[-1].content if messages[-1].role == "assistant" else ""
     return answer if answer.startswith(prefix) else prefix + answer
 
 
-def _turns(answer: str, problem: str) -> tuple[Message, ...]:
+def _correction(failure: FailedAttempt) -> tuple[Message, ...]:
+    answer, problem = failure.raw_text, failure.feedback
+    return _feedback_turns(answer, problem) if answer and answer.strip() and problem else ()
+
+
+def _feedback_turns(answer: str, problem: str) -> tuple[Message, ...]:
+    """Return the two turns that show the model its answer and what is wrong with it."""
     return (
         Message("assistant", answer),
         Message("user", f"{problem}\n\nGive the corrected answer as one JSON object and nothing else."),

@@ -1,4 +1,4 @@
-"""Money that a run may spend: set aside before a call, and settled after it."""
+"""The budget of a run: the cost of a call is reserved before it and settled after it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,58 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from llmbatch_assets.domain.cost import added, shown
-from llmbatch_assets.errors import RunPermanentError
+from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.domain.usage import TokenUsage, format_cost, round_cost
+from llmbatch_assets.errors import RunPermanentError, StopCause
+
+CHARS_PER_TOKEN = 4
+UNKNOWN_OUTPUT_TOKENS = 500
+
+
+class UsageForecast:
+    """Predicts the tokens of a call from its length and from earlier calls."""
+
+    def __init__(self, max_output_tokens: int | None) -> None:
+        self._first_output = max_output_tokens or UNKNOWN_OUTPUT_TOKENS
+        self._calls = self._chars = self._input = self._output = 0
+        self._max_input_per_char = 0.0
+        self._max_output = 0
+
+    def learn(self, request: ChatRequest, usage: TokenUsage) -> None:
+        """Learn from an answered call, unless its server does not count tokens."""
+        if not usage.total_tokens:
+            return
+        self._calls += 1
+        self._chars += request.chars
+        self._input += usage.input_tokens
+        self._output += usage.output_tokens
+        self._max_input_per_char = max(self._max_input_per_char, usage.input_tokens / max(request.chars, 1))
+        self._max_output = max(self._max_output, usage.output_tokens)
+
+    def expected_tokens(self, request: ChatRequest) -> float:
+        """Return the input and output tokens of an average call, for pacing."""
+        if not self._calls:
+            return request.chars / CHARS_PER_TOKEN + self._first_output
+        return request.chars * self._input / max(self._chars, 1) + self._output / self._calls
+
+    def max_usage(self, request: ChatRequest) -> TokenUsage:
+        """Return the usage if the call is as expensive as the most expensive one so far and nothing is cached."""
+        per_char = self._max_input_per_char if self._calls else 1 / CHARS_PER_TOKEN
+        output = self._max_output if self._calls else self._first_output
+        return TokenUsage(requests=1, input_tokens=round(request.chars * per_char), output_tokens=output)
 
 
 @dataclass
-class Bill:
-    """A call's cost: at first what it may cost at most, at its end what it did."""
+class Reservation:
+    """The cost of a call: its maximum before the call, its actual cost after it."""
 
     cost: float
 
 
 class Budget:
-    """Lets a call begin where the sum of what was spent, of what calls in flight may cost and of its own cost is within.
+    """Lets a call begin if its maximum cost fits into the budget beside the money spent and reserved.
 
-    Where only the calls in flight stand in the way it waits for them: they may turn out to be cheaper.
+    If only reservations of calls in flight are in the way, the call waits: they may turn out to be cheaper.
     """
 
     def __init__(self, max_cost_usd: float, stopped: asyncio.Event) -> None:
@@ -30,48 +67,47 @@ class Budget:
         self._stopped = stopped
         self._settled = asyncio.Event()
         self._spent = 0.0
-        self._set_aside = 0.0
+        self._reserved = 0.0
 
     @property
     def limited(self) -> bool:
-        """Whether there is a limit to keep."""
         return self._max > 0
 
     @asynccontextmanager
-    async def bill(self, most: float | None) -> AsyncIterator[Bill]:
-        """Set aside what a call may cost; what its bill says at the end is spent.
+    async def reserve(self, max_cost: float | None) -> AsyncIterator[Reservation]:
+        """Reserve the maximum cost of a call. The reservation's cost at the end of the block is spent.
 
-        Raises ``RunPermanentError`` where that is more than is left.
+        Raises ``RunPermanentError`` if the maximum exceeds what is left.
         """
-        bill = Bill(most or 0.0)
+        reservation = Reservation(max_cost or 0.0)
         if self._max:
-            await self._fit(bill.cost)
-        aside = bill.cost
-        self._set_aside += aside
+            await self._wait_for_room(reservation.cost)
+        reserved = reservation.cost
+        self._reserved += reserved
         try:
-            yield bill
+            yield reservation
         finally:
-            self._set_aside -= aside
-            self._spent = added(self._spent, bill.cost) or 0.0
+            self._reserved -= reserved
+            self._spent = round_cost(self._spent + reservation.cost)
             self._settled.set()
             self._settled = asyncio.Event()
 
-    async def _fit(self, cost: float) -> None:
-        while not self._stopped.is_set() and self._exceeded_by(self._set_aside + cost):
-            if self._exceeded_by(cost):
+    async def _wait_for_room(self, cost: float) -> None:
+        while not self._stopped.is_set() and self._is_exceeded_by(self._reserved + cost):
+            if self._is_exceeded_by(cost):
                 raise RunPermanentError(
-                    "budget",
-                    f"{shown(self._spent)} were spent, and the next call may cost {shown(cost)}: more than "
-                    f"budget.max_cost_usd ({shown(self._max)}) allows for a run; raise it, or run again to go on",
+                    StopCause.BUDGET,
+                    f"budget reached: {format_cost(self._spent)} of {format_cost(self._max)} spent, and the next call may "
+                    f"cost {format_cost(cost)}. Raise budget.max_cost_usd or run again to continue.",
                 )
             await self._next_settlement()
 
-    def _exceeded_by(self, cost: float) -> bool:
-        return (added(self._spent, cost) or 0.0) > self._max
+    def _is_exceeded_by(self, cost: float) -> bool:
+        return round_cost(self._spent + cost) > self._max
 
     async def _next_settlement(self) -> None:
-        ends = [asyncio.ensure_future(event.wait()) for event in (self._settled, self._stopped)]
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._settled, self._stopped)]
         with contextlib.ExitStack() as stack:
-            for end in ends:
-                stack.callback(end.cancel)
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                stack.callback(wait.cancel)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""A provider whose calls are paced, paid for and written down."""
+"""A provider client whose calls are paced, priced and logged."""
 
 from __future__ import annotations
 
@@ -6,90 +6,91 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llmbatch_assets.domain.ledger import OK, CallRecord, Spending
-from llmbatch_assets.domain.outcome import Completion, TokenUsage
+from llmbatch_assets.domain.ledger import OK, CallRecord
+from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest
-from llmbatch_assets.engine.budget import Bill, Budget
-from llmbatch_assets.engine.forecast import Forecast
-from llmbatch_assets.engine.pacing import Pacer, Passage
+from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
+from llmbatch_assets.engine.budget import Budget, Reservation, UsageForecast
+from llmbatch_assets.engine.pacing import Pacer, Permit
 from llmbatch_assets.engine.ports import ChatClient, Clock, Ledger
-from llmbatch_assets.errors import ProviderError, RunPermanentError
+from llmbatch_assets.errors import ProviderError, RunPermanentError, StopCause
 
-INTERRUPTED = "interrupted"
 _HTTP_OK = 200
 _FIRST_ERROR_STATUS = 400
 
 
 @dataclass(frozen=True)
-class Books:
-    """What all calls of a run have in common."""
+class CallAccounts:
+    """Accounting shared by all calls of a run."""
 
     run_id: str
     ledger: Ledger
-    spending: Spending
+    total: UsageTotal
     budget: Budget
     now: Clock
 
     def enter(self, record: CallRecord) -> None:
-        """Write a call down and count it."""
-        self.spending.count(record)
+        """Log a call and add it to the total."""
+        self.total.add(record)
         self.ledger.write(record)
 
 
 @dataclass(frozen=True)
 class MeteredClient:
-    """One model of one server. Each call waits for its turn, is priced, and leaves a line, whatever comes of it."""
+    """A client for one model of one server. Each call waits for its permit, is priced, and leaves a line in the log."""
 
     client: ChatClient
     provider: str
     model: str
     cost_of: Callable[[TokenUsage], float | None]
-    forecast: Forecast
+    forecast: UsageForecast
     pacer: Pacer
-    books: Books
+    accounts: CallAccounts
 
     async def complete(self, request: ChatRequest) -> Completion:
-        """The provider's answer, with what it cost. Raises as the provider does, and once a budget is used up."""
-        # Pricing a call costs as much as making it: only where it decides something.
-        most = self.cost_of(self.forecast.most(request)) if self.books.budget.limited else None
+        """Return the provider's answer with its cost. Raises as the provider does, and once the budget is used up."""
+        # Pricing takes as long as making the request: only if there is a limit.
+        max_cost = self.cost_of(self.forecast.max_usage(request)) if self.accounts.budget.limited else None
         async with (
-            self.books.budget.bill(most) as bill,
-            self.pacer.passage(self.forecast.likely(request)) as passage,
+            self.accounts.budget.reserve(max_cost) as reservation,
+            self.pacer.permit(self.forecast.expected_tokens(request)) as permit,
         ):
-            completion = await self._call(request, most, bill, passage)
+            completion = await self._call(request, max_cost, reservation, permit)
         self.forecast.learn(request, completion.usage)
         return completion
 
-    async def _call(self, request: ChatRequest, most: float | None, bill: Bill, passage: Passage) -> Completion:
+    async def _call(
+        self, request: ChatRequest, max_cost: float | None, reservation: Reservation, permit: Permit
+    ) -> Completion:
         clock = asyncio.get_running_loop().time
         started = clock()
-        bill.cost = most or 0.0
+        reservation.cost = max_cost or 0.0
         try:
             completion = await self.client.complete(request)
-        except ProviderError as fault:
-            usage = self._usage_of(request, fault)
-            fault.usage = None if fault.usage is None else usage
-            passage.tokens = usage.total_tokens
-            bill.cost = bill.cost if usage.cost_usd is None else usage.cost_usd
-            self._enter(request, usage, clock() - started, fault.cause, fault.status, fault.request_id)
+        except ProviderError as error:
+            usage = self._usage_of(request, error)
+            error.usage = None if error.usage is None else usage
+            permit.tokens = usage.total_tokens
+            reservation.cost = reservation.cost if usage.cost_usd is None else usage.cost_usd
+            self._log(request, usage, clock() - started, error.cause, error.status, error.request_id)
             raise
         except asyncio.CancelledError:
-            self._enter(request, TokenUsage(requests=1), clock() - started, INTERRUPTED, None, "")
+            self._log(request, TokenUsage(requests=1), clock() - started, StopCause.INTERRUPTED, None, "")
             raise
-        usage = completion.usage.costing(self.cost_of(completion.usage))
-        passage.tokens, bill.cost = usage.total_tokens, usage.cost_usd or 0.0
-        self._enter(request, usage, completion.latency_sec, OK, _HTTP_OK, completion.request_id)
+        usage = completion.usage.with_cost(self.cost_of(completion.usage))
+        permit.tokens, reservation.cost = usage.total_tokens, usage.cost_usd or 0.0
+        self._log(request, usage, completion.latency_sec, OK, _HTTP_OK, completion.request_id)
         return completion.model_copy(update={"usage": usage})
 
-    def _usage_of(self, request: ChatRequest, fault: ProviderError) -> TokenUsage:
-        """What a call that gave no answer took. What ended without a status may or may not be billed."""
-        if isinstance(fault.usage, TokenUsage):
-            return fault.usage.costing(self.cost_of(fault.usage))
-        refused = isinstance(fault, RunPermanentError) or (fault.status or 0) >= _FIRST_ERROR_STATUS
-        free = refused or self.cost_of(self.forecast.most(request)) == 0
+    def _usage_of(self, request: ChatRequest, error: ProviderError) -> TokenUsage:
+        """Return the usage of a call without an answer. A call that ended without a status may or may not be billed."""
+        if isinstance(error.usage, TokenUsage):
+            return error.usage.with_cost(self.cost_of(error.usage))
+        refused = isinstance(error, RunPermanentError) or (error.status or 0) >= _FIRST_ERROR_STATUS
+        free = refused or self.cost_of(self.forecast.max_usage(request)) == 0
         return TokenUsage(requests=1, cost_usd=0.0 if free else None)
 
-    def _enter(
+    def _log(
         self,
         request: ChatRequest,
         usage: TokenUsage,
@@ -98,16 +99,16 @@ class MeteredClient:
         status: int | None,
         request_id: str,
     ) -> None:
-        about = request.subject
-        self.books.enter(
+        subject = request.subject
+        self.accounts.enter(
             CallRecord(
-                at_utc=self.books.now(),
-                run_id=self.books.run_id,
+                at_utc=self.accounts.now(),
+                run_id=self.accounts.run_id,
                 purpose=request.purpose,
-                work_id=about.work_id if about else None,
-                cache_id=about.cache_id if about else None,
-                partition_key=about.partition_key if about else None,
-                attempt=about.attempt if about else None,
+                work_id=subject.work_id if subject else None,
+                cache_id=subject.cache_id if subject else None,
+                partition_key=subject.partition_key if subject else None,
+                attempt=subject.attempt if subject else None,
                 provider=self.provider,
                 model=self.model,
                 input_tokens=usage.input_tokens,
@@ -116,7 +117,7 @@ class MeteredClient:
                 reasoning_tokens=usage.reasoning_tokens,
                 cost_usd=usage.cost_usd,
                 latency_sec=round(latency, 4),
-                outcome=outcome,
+                outcome=str(outcome),
                 status=status,
                 request_id=request_id,
             )

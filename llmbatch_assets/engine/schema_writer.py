@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llmbatch_assets.domain.outcome import Completion, TokenUsage
+from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.schema.writing import python_of
-from llmbatch_assets.engine.calls import Calls
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.ports import ChatClient
-from llmbatch_assets.errors import AnswerError, SchemaError, SchemaGenerationError
+from llmbatch_assets.engine.retry import RetryingCalls
+from llmbatch_assets.errors import AnswerError, FailureCause, SchemaError, SchemaGenerationError
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class SchemaWriter:
     check: Callable[[str], str]
     on_refused: Callable[[int, Completion, str], None]
     generations: int
-    calls: Calls
+    calls: RetryingCalls
 
     async def write(self, opening: tuple[Message, ...]) -> WrittenSchema:
         """Return an accepted module. Raises ``SchemaGenerationError`` after the last attempt, or a ``ProviderError``."""
@@ -59,5 +60,7 @@ class SchemaWriter:
 
     def _checked(self, completion: Completion) -> str:
         if completion.finish_reason == "length":
-            raise AnswerError("cut_off", "The answer was cut off at the length limit. Write a shorter module.")
+            raise AnswerError(
+                FailureCause.CUT_OFF, "The answer was cut off at the length limit. Write a shorter module."
+            )
         return self.check(python_of(completion.text))

@@ -1,4 +1,4 @@
-"""All items: a fixed number of workers over one stream of jobs."""
+"""The worker pool: a fixed number of workers over one stream of items."""
 
 from __future__ import annotations
 
@@ -7,101 +7,144 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from llmbatch_assets.engine.attempt import ItemResult, Job
+from llmbatch_assets.domain.outcome import ItemResult
+from llmbatch_assets.domain.progress import Tally, format_causes
+from llmbatch_assets.domain.text import counted
+from llmbatch_assets.engine.attempt import ItemTask
 from llmbatch_assets.engine.ports import Claims
-from llmbatch_assets.engine.stop_rules import StopRules
-from llmbatch_assets.engine.tally import Tally
-from llmbatch_assets.errors import LlmBatchError, RunPermanentError
+from llmbatch_assets.errors import LlmBatchError, RunPermanentError, StopCause
 
-# How long to wait before looking again at items that another run works on.
-LOOK_AGAIN_SEC = 0.5
-# So long a call in flight may still take once the provider has ended the run: it hardly gets an answer.
-LAST_CALLS_SEC = 20.0
-# With these a run ends itself, and what is in flight will be good.
-_OUR_OWN = {"budget", "too_many_failures", "dagster_storage"}
+# Seconds between looks at items that another run has claimed.
+CLAIM_POLL_SEC = 0.5
+# Grace period for in-flight calls after a run-permanent error; they rarely succeed.
+GRACE_PERIOD_SEC = 20.0
+# Causes raised by us, not the provider: let in-flight calls finish.
+_OWN_CAUSES = {StopCause.BUDGET, StopCause.TOO_MANY_FAILURES, StopCause.DAGSTER_STORAGE}
+
+# The failure rate is not checked before this many items are done.
+MIN_ITEMS_FOR_RATE = 20
+HOPELESS_AFTER = 10
+
+
+@dataclass(frozen=True)
+class StopRules:
+    """Limits on the failures of a run; 0 is no limit.
+
+    A run also stops if its first ``HOPELESS_AFTER`` items all failed permanently with the same cause.
+    """
+
+    max_failures: int = 0
+    max_failure_rate: float = 0.0
+
+    def error_for(self, tally: Tally) -> RunPermanentError | None:
+        """Return the error that stops the run, if a limit is reached."""
+        causes = format_causes(tally.causes)
+        if tally.accepted == 0 and tally.failed_permanently >= HOPELESS_AFTER and len(tally.causes) == 1:
+            return RunPermanentError(
+                StopCause.HOPELESS,
+                f"the first {tally.failed} items all failed permanently with the same cause ({causes}). "
+                "Look at a failure file, fix the prompt or the settings, and run again with --retry-failed.",
+            )
+        rate = tally.failed / tally.done if tally.done else 0.0
+        if self.max_failures and tally.failed >= self.max_failures:
+            return self._too_many(
+                f"{counted(tally.failed, 'item')} failed ({causes}); llm.max_failures is {self.max_failures}"
+            )
+        if self.max_failure_rate and tally.done >= MIN_ITEMS_FOR_RATE and rate > self.max_failure_rate:
+            return self._too_many(
+                f"{tally.failed} of {counted(tally.done, 'item')} failed ({causes}); "
+                f"llm.max_failure_rate is {self.max_failure_rate:g}"
+            )
+        return None
+
+    def _too_many(self, message: str) -> RunPermanentError:
+        return RunPermanentError(StopCause.TOO_MANY_FAILURES, message)
 
 
 @dataclass
-class BatchRun:
-    """One run over a stream of jobs.
+class WorkerPool:
+    """The workers of one run.
 
-    ``on_result`` is called for each ended item, in the order in which they end, after its artifact is on disk. An
-    ``LlmBatchError`` of it stops the run, and it is still called for what was in flight.
-    Memory does not grow with the number of jobs: a job is made when a worker is free for it.
+    ``on_result`` is called for each finished item, in the order in which items finish, after its artifact is on disk.
+    If it raises an ``LlmBatchError``, the run stops, and it is still called for items in flight.
+    Tasks are created when a worker is free, so memory does not grow with their number.
     """
 
-    work_on: Callable[[Job], Awaitable[ItemResult]]
+    process: Callable[[ItemTask], Awaitable[ItemResult]]
     max_workers: int
     tally: Tally
     stopped: asyncio.Event
     on_result: Callable[[ItemResult], None]
     claims: Claims
     rules: StopRules
-    last_calls_sec: float = LAST_CALLS_SEC
-    fault: LlmBatchError | None = None
+    grace_period_sec: float = GRACE_PERIOD_SEC
+    error: LlmBatchError | None = None
 
-    async def run(self, jobs: Iterable[Job]) -> LlmBatchError | None:
-        """Work through the jobs. Returns what stopped the run before its end, if anything did."""
-        queue, taken = iter(jobs), deque[Job]()
+    async def process_all(self, tasks: Iterable[ItemTask]) -> LlmBatchError | None:
+        """Process the tasks. Returns the error that stopped the run before its end, if any."""
+        queue, claimed_elsewhere = iter(tasks), deque[ItemTask]()
         async with asyncio.TaskGroup() as group:
             n_workers = min(self.max_workers, self.tally.total)
-            workers = [group.create_task(self._worker(queue, taken)) for _ in range(n_workers)]
-            watch = asyncio.create_task(self._end_last_calls(workers))
+            workers = [group.create_task(self._worker(queue, claimed_elsewhere)) for _ in range(n_workers)]
+            watch = asyncio.create_task(self._cancel_after_grace_period(workers))
         watch.cancel()
-        return self.fault
+        return self.error
 
-    async def _end_last_calls(self, workers: Iterable[asyncio.Task[None]]) -> None:
+    async def _cancel_after_grace_period(self, workers: Iterable[asyncio.Task[None]]) -> None:
         await self.stopped.wait()
-        if isinstance(self.fault, RunPermanentError) and self.fault.cause not in _OUR_OWN:
-            await asyncio.sleep(self.last_calls_sec)
+        if isinstance(self.error, RunPermanentError) and self.error.cause not in _OWN_CAUSES:
+            await asyncio.sleep(self.grace_period_sec)
             for worker in workers:
                 worker.cancel()
 
-    async def _worker(self, queue: Iterable[Job], taken: deque[Job]) -> None:
-        for job in queue:
+    async def _worker(self, queue: Iterable[ItemTask], claimed_elsewhere: deque[ItemTask]) -> None:
+        for task in queue:
             if self.stopped.is_set():
                 return
-            if not await self._claimed(job):
-                taken.append(job)
-        # What another run was working on: by now it is done, or that run is over and it is ours.
-        while taken and not self.stopped.is_set():
-            job = taken.popleft()
-            if not await self._claimed(job):
-                taken.append(job)
-                await asyncio.sleep(LOOK_AGAIN_SEC)
+            if not await self._process_if_free(task):
+                claimed_elsewhere.append(task)
+        # Wait until the other run has finished these items or is gone.
+        while claimed_elsewhere and not self.stopped.is_set():
+            task = claimed_elsewhere.popleft()
+            if not await self._process_if_free(task):
+                claimed_elsewhere.append(task)
+                await asyncio.sleep(CLAIM_POLL_SEC)
 
-    async def _claimed(self, job: Job) -> bool:
-        """Work on the job, unless another run does."""
-        if not self.claims.claim(job.cache_id):
+    async def _process_if_free(self, task: ItemTask) -> bool:
+        """Process the task unless another run has claimed its item. Returns whether it was processed."""
+        if not self.claims.claim(task.cache_id):
             return False
         try:
-            await self._one(job)
+            await self._process(task)
         finally:
-            self.claims.release(job.cache_id)
+            self.claims.release(task.cache_id)
         return True
 
-    async def _one(self, job: Job) -> None:
+    async def _process(self, task: ItemTask) -> None:
         self.tally.in_flight += 1
         try:
-            result = await self.work_on(job)
-        except LlmBatchError as fault:
-            self._stop(fault)
+            result = await self.process(task)
+        except LlmBatchError as error:
+            self._stop(error)
             return
-        except OSError as fault:
-            self._stop(RunPermanentError("disk", f"an artifact cannot be written: {fault}"))
+        except OSError as error:
+            self._stop(RunPermanentError(StopCause.DISK, f"an artifact cannot be written: {error}"))
             return
         finally:
             self.tally.in_flight -= 1
+        self._record(result)
+
+    def _record(self, result: ItemResult) -> None:
         self.tally.count(result)
         try:
             self.on_result(result)
-        except LlmBatchError as fault:
-            self._stop(fault)
+        except LlmBatchError as error:
+            self._stop(error)
             return
-        broken = self.rules.broken_by(self.tally)
-        if broken is not None:
-            self._stop(broken)
+        error_of_rules = self.rules.error_for(self.tally)
+        if error_of_rules is not None:
+            self._stop(error_of_rules)
 
-    def _stop(self, fault: LlmBatchError) -> None:
-        self.fault = self.fault or fault
+    def _stop(self, error: LlmBatchError) -> None:
+        self.error = self.error or error
         self.stopped.set()

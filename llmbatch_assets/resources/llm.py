@@ -10,8 +10,8 @@ from llmbatch_assets.domain.parameters import Llm
 
 
 class LlmResource(dg.ConfigurableResource[None]):
-    """Opens providers by name. Keys are read when a call is made and are no part of any configuration."""
+    """Opens providers by name. API keys are read when a call is made and are not part of any configuration."""
 
     def client(self, llm: Llm, root: Path) -> AbstractAsyncContextManager[Client]:
-        """One client with these settings; ``root`` is the project's folder."""
+        """Open a client with these settings; ``root`` is the project's folder."""
         return open_client(llm, root)

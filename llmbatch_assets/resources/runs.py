@@ -1,56 +1,74 @@
-"""Runs whose process is gone. Dagster shows them as running for ever, and their partitions with them."""
+"""Dagster runs: their log, their process, and runs whose process is gone, which Dagster shows as running forever."""
 
 import multiprocessing
 import os
 import socket
+from collections.abc import Callable
 from typing import NoReturn
 
 import dagster as dg
 import psutil
 from dagster._core.errors import DagsterExecutionInterruptedError
 
+from llmbatch_assets.resources.storage_faults import translating_storage_errors
+from llmbatch_assets.stages.generate.progress import LogReporter, Reporter
+from llmbatch_assets.stages.project import Batch
+
 _HOST, _PROCESS = "llmbatch/host", "llmbatch/process"
 _OPEN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
+# A line of Dagster's log is a row of its database: at most one per second, and at least one in five minutes.
+DAGSTER_PAUSE_SEC = 1.0
+DAGSTER_SILENCE_SEC = 300.0
+
+# Makes the observer of a run from the run's context and batch.
+ReporterFactory = Callable[[dg.AssetExecutionContext, Batch], Reporter]
+
+
+def dagster_reporter(context: dg.OpExecutionContext | dg.AssetExecutionContext, batch: Batch) -> LogReporter:
+    """Return a reporter that writes to Dagster's log, at a rate that the log can take."""
+    log = translating_storage_errors()(context.log.info)
+    return LogReporter(log, batch.parameters.cache.verbose, pause=DAGSTER_PAUSE_SEC, silence=DAGSTER_SILENCE_SEC)
+
 
 def sign_run(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> None:
-    """Write down which process a run is, so that a later one can tell whether it is still there."""
+    """Tag a run with its process, so that a later run can see whether it is still alive."""
     context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
 
 
 def process_tags(run_id: str) -> dict[str, str]:
-    """The signature of the process that this run stands and falls with."""
+    """Return the tags that identify the process of this run."""
     return {_HOST: socket.gethostname(), _PROCESS: f"{_own_process()}-{run_id}"}
 
 
 def close_orphans(instance: dg.DagsterInstance) -> list[str]:
-    """Close the runs that were signed by a process of this machine that is no more; gives their ids.
+    """Close the runs whose process on this machine is gone. Returns their ids.
 
     They end as CANCELED: as FAILURE, they would show every partition that they did not reach as failed.
     """
     mine = dg.RunsFilter(statuses=_OPEN, tags={_HOST: socket.gethostname()})
     dead = [run for run in instance.get_runs(filters=mine) if _is_gone(run)]
     for run in dead:
-        instance.report_run_canceled(run, message="The process of this run is gone; what it accepted is kept.")
+        instance.report_run_canceled(run, message="The process of this run is gone; accepted outputs are kept.")
     return [run.run_id for run in dead]
 
 
 def cancel(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> NoReturn:
-    """End the run as CANCELED. Ended as FAILURE, it would show every partition that it did not reach as failed."""
+    """End the run as CANCELED. As FAILURE, it would show every partition that it did not reach as failed."""
     context.instance.report_run_canceling(context.run)
     raise DagsterExecutionInterruptedError
 
 
 def _own_process() -> str:
-    # A step may have a process of its own, which ends before its run does: the one that started it counts.
+    # A step may run in a child process that ends before the run: its parent counts.
     parent = multiprocessing.parent_process()
     pid = os.getpid() if parent is None or parent.pid is None else parent.pid
-    # The time tells it from a later process with the same number.
+    # The start time distinguishes it from a later process with the same id.
     return f"{pid}-{psutil.Process(pid).create_time():.2f}"
 
 
 def _is_gone(run: dg.DagsterRun) -> bool:
-    # Dagster copies tags when a run is launched again: the signature of another run says nothing about this one.
+    # Dagster copies tags when a run is launched again: the tags of another run say nothing about this one.
     process, signed, _ = run.tags.get(_PROCESS, "").partition(f"-{run.run_id}")
     return bool(signed) and not _is_alive(process)
 

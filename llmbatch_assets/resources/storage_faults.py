@@ -1,4 +1,4 @@
-"""Faults of Dagster's storage, whichever it is, as an error of ours."""
+"""Errors of Dagster's storage, whichever database it uses, translated into ours."""
 
 import os
 from collections.abc import Iterator
@@ -6,31 +6,31 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError
 
-from llmbatch_assets.errors import LlmBatchError, RunPermanentError
+from llmbatch_assets.errors import LlmBatchError, RunPermanentError, StopCause
 
 
 @contextmanager
-def telling_storage_faults() -> Iterator[None]:
-    """Raise ``RunPermanentError`` where Dagster's storage cannot be used."""
+def translating_storage_errors() -> Iterator[None]:
+    """Raise ``RunPermanentError`` if Dagster's storage cannot be used."""
     try:
         yield
     except LlmBatchError:
         raise
-    except Exception as trouble:
-        fault = _database_fault(trouble)
-        if fault is None:
+    except Exception as error:
+        database_error = _database_error(error)
+        if database_error is None:
             raise
-        reason = str(fault.orig).partition("\n")[0]
+        reason = str(database_error.orig).partition("\n")[0]
         raise RunPermanentError(
-            "dagster_storage",
+            StopCause.DAGSTER_STORAGE,
             f"Dagster's storage (dagster.yaml in {os.environ.get('DAGSTER_HOME')}) cannot be used: {reason}. Is the disk full, "
-            "or the database's server down? What was accepted is kept, and the next run goes on from there",
-        ) from trouble
+            "or the database server down? Accepted outputs are kept, and the next run continues from there",
+        ) from error
 
 
-def _database_fault(trouble: BaseException) -> DBAPIError | None:
-    """What the database said. Dagster's PostgreSQL storage has an error of its own in front of it."""
-    link: BaseException | None = trouble
+def _database_error(error: BaseException) -> DBAPIError | None:
+    """Return the database's error. Dagster's PostgreSQL storage wraps it in one of its own."""
+    link: BaseException | None = error
     while link is not None and not isinstance(link, DBAPIError):
         link = link.__cause__
     return link

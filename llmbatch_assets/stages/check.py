@@ -16,7 +16,6 @@ from llmbatch_assets.adapters.providers.credentials import missing_keys
 from llmbatch_assets.adapters.providers.prices import require_prices
 from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.adapters.tables.readers import read_table
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.export.join import Join, export_warnings
 from llmbatch_assets.domain.items.context import group_template_mistakes
 from llmbatch_assets.domain.items.grouping import plan_work
@@ -35,6 +34,7 @@ from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.prompt import GENERATION_NAMES, SCHEMA_NAMES, Message
 from llmbatch_assets.domain.request import ChatRequest, checked_judge_prompt, checked_prompts
+from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import (
     AnswerError,
     ArtifactError,
@@ -45,12 +45,12 @@ from llmbatch_assets.errors import (
     SchemaError,
 )
 from llmbatch_assets.stages.artifacts import artifact_path
-from llmbatch_assets.stages.clients import Meter
 from llmbatch_assets.stages.export import columns_of_export
-from llmbatch_assets.stages.generate import new_run_id, utc_now
+from llmbatch_assets.stages.generate.clients import CallMeter
 from llmbatch_assets.stages.plan import plan_run_quickly
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets.stages.report import columns_to_count
+from llmbatch_assets.stages.runtime import new_run_id, utc_now
 from llmbatch_assets.stages.write_schema import reason_to_write, schema_txt_mismatch
 
 log = logging.getLogger(__name__)
@@ -270,7 +270,7 @@ def ping(batch: Batch) -> Iterator[PingResult]:
 
 def _ping_model(batch: Batch, llm: Llm) -> PingResult:
     where = f" at {llm.endpoint}" if llm.provider == "openai" else f" ({llm.provider})"
-    meter = Meter(open_client, batch, new_run_id(), utc_now)
+    meter = CallMeter(open_client, batch, new_run_id(), utc_now)
     try:
         asyncio.run(_call(meter, llm.model_copy(update={"max_output_tokens": PING_TOKENS})))
     except AnswerError:
@@ -278,12 +278,12 @@ def _ping_model(batch: Batch, llm: Llm) -> PingResult:
         pass
     except LlmBatchError as error:
         return PingResult(False, f"ping: {llm.model_name}{where} does not answer: {error}")
-    usage = meter.spending.usage
+    usage = meter.total
     tokens = f"{usage.input_tokens} input and {usage.output_tokens} output tokens"
-    cost = shown(usage.cost_usd, meter.spending.unknown)
+    cost = format_cost(usage.known_cost_usd, usage.n_unknown_cost)
     return PingResult(True, f"ping: {llm.model_name}{where} answers ({tokens}, {cost})")
 
 
-async def _call(meter: Meter, llm: Llm) -> None:
+async def _call(meter: CallMeter, llm: Llm) -> None:
     async with meter.client(llm, asyncio.Event()) as client:
         await client.complete(ChatRequest("generate", PING, None))

@@ -31,8 +31,8 @@ from llmbatch_assets.domain.export.records import (
 )
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, load_artifact
-from llmbatch_assets.stages.generate import utc_now
 from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.runtime import utc_now
 
 # Entries per write.
 CHUNK = 500

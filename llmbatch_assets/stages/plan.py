@@ -9,10 +9,8 @@ from functools import cached_property
 
 from llmbatch_assets.adapters.providers.prices import cost_function
 from llmbatch_assets.adapters.store.index import CacheIndex
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems, WorkPlan
-from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.plan.difference import Differences
 from llmbatch_assets.domain.plan.report import Counts, PlanReport, check_budget, format_cost_range
 from llmbatch_assets.domain.plan.rerun_reasons import (
@@ -26,6 +24,7 @@ from llmbatch_assets.domain.plan.rerun_reasons import (
 )
 from llmbatch_assets.domain.plan.selection import Choice, Selection, State, choose
 from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.usage import TokenUsage, format_cost
 from llmbatch_assets.stages.artifacts import cache_index, load_artifact
 from llmbatch_assets.stages.compare import differences_since
 from llmbatch_assets.stages.estimate import Estimator
@@ -215,7 +214,7 @@ def budget_question(batch: Batch, selection: Selection, *, force: bool, makes_it
     stops = "will" if budget.verdict == "exceeds" else "may"
     return (
         f"Estimated cost of {counted(estimate.n_items, 'item')}: {format_cost_range(estimate.cost_usd)}. The budget is "
-        f"{shown(budget.max_cost_usd)} (budget.max_cost_usd), so the run {stops} stop early. Start anyway?"
+        f"{format_cost(budget.max_cost_usd)} (budget.max_cost_usd), so the run {stops} stop early. Start anyway?"
     )
 
 

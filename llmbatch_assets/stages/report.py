@@ -18,17 +18,17 @@ from llmbatch_assets.adapters.store.ledger import read_ledger, read_runs
 from llmbatch_assets.domain.export.manifest import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.ledger import last_runs, usage_by_run, usage_of_all_runs
 from llmbatch_assets.domain.manifest import GenerationManifest
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.report.findings import Findings, gather
 from llmbatch_assets.domain.report.items import Sample, in_schema_order, sample_of
 from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, report_page
 from llmbatch_assets.domain.report.value_counts import CountedColumn, counted_columns
-from llmbatch_assets.domain.run_history import all_runs, costs_by_run, last_runs
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.artifacts import BatchOutputs, load_artifact
-from llmbatch_assets.stages.generate import utc_now
 from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.runtime import utc_now
 
 MOST_RUNS = 12
 
@@ -105,15 +105,15 @@ def _samples(output_of: Callable[[WorkItem], AcceptedOutput | None], findings: F
 
 
 def _about(batch: Batch, outputs: BatchOutputs, findings: Findings, snapshot: Snapshot) -> About:
-    costs = costs_by_run(read_ledger(batch.path(batch.layout.ledger)))
+    costs = usage_by_run(read_ledger(batch.path(batch.layout.ledger)))
     # All calls in the ledger, including failed ones and those with earlier settings.
-    total = all_runs(costs.values())
+    total = usage_of_all_runs(costs.values())
     records = list(read_runs(batch.path(batch.layout.run_history)))
     return About(
         title=batch.title,
         facts=_facts(batch, records[-1].run_id if records else None),
-        calls=f"{counted(total.calls, 'call')}, {total.tokens:,} tokens, {total.shown}",
-        spent=total.shown,
+        calls=f"{counted(total.requests, 'call')}, {total.total_tokens:,} tokens, {total}",
+        spent=str(total),
         config=batch.parameters.model_dump(mode="json"),
         quality=data_quality(snapshot.meta, outputs.plan_warnings, findings),
         runs=last_runs(records, costs, MOST_RUNS),

@@ -11,11 +11,12 @@ from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.adapters.store.ledger import read_ledger
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.ledger import CallRecord
-from llmbatch_assets.domain.outcome import AcceptedOutput, FailureClass, Stored, TokenUsage
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailureClass, Stored
 from llmbatch_assets.domain.plan.selection import State
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.text import composed, slug
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.errors import InputError
 from llmbatch_assets.stages.artifacts import cache_index, last_run_meta, planned_items
 from llmbatch_assets.stages.project import Batch

@@ -12,8 +12,8 @@ from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.adapters.store.ledger import read_ledger
 from llmbatch_assets.domain.item_state import count_states
 from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.ledger import UsageBreakdown
 from llmbatch_assets.domain.outcome import FailedAttempt, FailureClass, Stored
-from llmbatch_assets.domain.status import Spent
 from llmbatch_assets.domain.text import cut, flatten
 from llmbatch_assets.stages.artifacts import cache_index, last_run_meta, planned_items
 from llmbatch_assets.stages.project import Batch
@@ -82,7 +82,7 @@ def batch_status(batch: Batch) -> BatchStatus:
         to_be_made_again=len(ids.keys() & index.forced),
         outputs_of_other_settings=len(index.accepted - ids.keys()),
         failures=_failures_by_cause(batch, index, failed),
-        spent=Spent(read_ledger(batch.path(batch.layout.ledger))).shown(),
+        spent=UsageBreakdown(read_ledger(batch.path(batch.layout.ledger))).as_json(),
         last_run=LastRun.model_validate(meta) if (meta := last_run_meta(batch)) else None,
     )
 

@@ -16,13 +16,12 @@ from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.domain.schema.spec import render_schema
 from llmbatch_assets.domain.schema.writing import generated_from, schema_conversation
-from llmbatch_assets.engine.calls import Calls
+from llmbatch_assets.engine.retry import RetryingCalls
 from llmbatch_assets.engine.schema_writer import SchemaWriter, WrittenSchema
 from llmbatch_assets.errors import ArtifactError, SchemaError, SchemaGenerationError
-from llmbatch_assets.stages.clients import Meter
-from llmbatch_assets.stages.generate import new_run_id, utc_now
-from llmbatch_assets.stages.interruption import interruptible
+from llmbatch_assets.stages.generate.clients import CallMeter
 from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.runtime import interruptible, new_run_id, utc_now
 
 # The manifest number of this stage: pipeline0_manifest.json.
 MANIFEST = 0
@@ -95,7 +94,7 @@ def write_schema(batch: Batch, open_client: Opener, say: Callable[[str], None], 
     Raises ``SchemaGenerationError``, a ``ProviderError`` or ``RunInterruptedError``; the previous module then stays.
     """
     try:
-        written = asyncio.run(_ask_for(batch, Meter(open_client, batch, run_id or new_run_id(), utc_now), say))
+        written = asyncio.run(_ask_for(batch, CallMeter(open_client, batch, run_id or new_run_id(), utc_now), say))
     except SchemaGenerationError as failed:
         raise SchemaGenerationError(
             f"{str(failed).rstrip('.')}. The answers are in {batch.layout.schema_failures}/; no file was replaced. Write "
@@ -135,7 +134,7 @@ def _manifest(batch: Batch, done: SchemaDone, schema_sha: str) -> dict[str, obje
     }
 
 
-async def _ask_for(batch: Batch, meter: Meter, say: Callable[[str], None]) -> WrittenSchema:
+async def _ask_for(batch: Batch, meter: CallMeter, say: Callable[[str], None]) -> WrittenSchema:
     settings = batch.parameters.llm
     max_tokens = settings.max_output_tokens and max(settings.max_output_tokens, MIN_SCHEMA_TOKENS)
     settings = settings.model_copy(update={"max_output_tokens": max_tokens})
@@ -147,7 +146,7 @@ async def _ask_for(batch: Batch, meter: Meter, say: Callable[[str], None]) -> Wr
 
     with interruptible() as stopped:
         async with meter.client(settings, stopped) as client:
-            calls = Calls(settings.transport_retries, stopped)
+            calls = RetryingCalls(settings.transport_retries, stopped)
             writer = SchemaWriter(client, lambda source: _check(batch, source), on_refused, settings.max_retries, calls)
             return await writer.write(opening)
 

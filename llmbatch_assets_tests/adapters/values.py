@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict
 
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, Source, TokenUsage
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, Source
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.schema.contract import Contract
+from llmbatch_assets.domain.usage import TokenUsage
 
 NOW = "2026-01-15T12:00:00.000+00:00"
 IDENTITY = BatchIdentity(

@@ -117,7 +117,7 @@ def test_a_range_run_marks_hits_and_fresh_outputs_and_only_what_failed(rig: Rig,
     }
     assert server.count() == 2 + 3 + 1
     sources = {key: [made.metadata["source"].value for made in rig.materializations(key)] for key in (tower, river)}
-    assert sources == {tower: ["cache", "fresh"], river: ["fresh"]}
+    assert sources == {tower: ["cache", "generated"], river: ["generated"]}
 
 
 def test_a_range_that_is_planned_in_one_event_marks_what_failed(
@@ -239,7 +239,7 @@ def test_a_partition_tells_what_was_made_and_what_it_cost(rig: Rig, server: Chat
     facts: dict[str, Any] = {name: value.value for name, value in made.metadata.items()}
     assert facts["path"] == f"artifacts/cache/llm_outputs/{artifact.name}"
     assert facts["cache_id"] == artifact.stem
-    assert (facts["row_index"], facts["attempt"], facts["model"], facts["source"]) == (0, 2, "test-model", "fresh")
+    assert (facts["row_index"], facts["attempt"], facts["model"], facts["source"]) == (0, 2, "test-model", "generated")
     assert facts["input_tokens"] > 0
     assert facts["output_tokens"] > 0
     assert facts["latency_sec"] > 0

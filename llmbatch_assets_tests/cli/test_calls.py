@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from llmbatch_assets.adapters.store.ledger import read_ledger
-from llmbatch_assets.domain.ledger import CallRecord, Spending
+from llmbatch_assets.domain.ledger import CallRecord
+from llmbatch_assets.domain.usage import UsageTotal
 from llmbatch_assets_tests.chat_server import ChatCall, ChatServer, RateLimit, hangs, refuses, says, status
 from llmbatch_assets_tests.project import ROWS, Project, make_project
 
@@ -79,7 +80,7 @@ def test_every_call_is_a_line_and_the_sums_are_the_servers(
 
     records, calls = ledger(project), server.calls
     assert len(records) == len(calls) == server.count()
-    assert sum(record.usage.total_tokens for record in records) == sum(map(told_tokens, calls))
+    assert sum(record.input_tokens + record.output_tokens for record in records) == sum(map(told_tokens, calls))
     assert sorted(record.request_id for record in records) == sorted(f"req-{call.number}" for call in calls)
     outcomes = {record.outcome: record for record in records}
     assert outcomes.keys() == {"ok", "server_error", "refused"}
@@ -90,7 +91,7 @@ def test_every_call_is_a_line_and_the_sums_are_the_servers(
     # Each line names its item, and the manifest and the failures tell the same sums.
     items = {item["work_id"]: item["partition_key"] for item in project.work_items()}
     assert {(one.work_id, one.partition_key) for one in records} == set(items.items())
-    assert manifest(project)["usage"]["input_tokens"] == Spending(records).usage.input_tokens
+    assert manifest(project)["usage"]["input_tokens"] == UsageTotal(records).usage.input_tokens
     (refused,) = (one for one in project.failures().values() if one["cause"] == "refused")
     assert refused["usage"]["output_tokens"] == outcomes["refused"].output_tokens
     assert refused["meta"]["cache_id"] == outcomes["refused"].cache_id
@@ -208,8 +209,8 @@ def test_a_budget_stops_the_run_before_it_is_exceeded_and_the_next_run_goes_on(
     assert ended.returncode == 1
     assert server.count() == 2
     assert "2 of 5 items accepted (2 new, 0 from cache), 0 failed, 3 not attempted" in ended.stdout
-    assert ended.stdout.count("budget.max_cost_usd ($0.25)") == 1
-    assert "$0.20 were spent" in ended.stdout
+    assert ended.stdout.count("budget.max_cost_usd") == 1
+    assert "$0.20 of $0.25 spent" in ended.stdout
     assert manifest(project)["meta"]["stopped_by"] == "budget"
     assert len(project.path("artifacts/outputs/output.csv").read_text().splitlines()) == 1 + 2
 
@@ -256,7 +257,7 @@ def test_so_many_items_a_run_and_not_one_more(project_with: Callable[..., Projec
 
     assert ended.returncode == 1
     assert server.count() == 2
-    assert "2 items done, as many as budget.max_items allows for a run, and 3 left" in ended.stdout
+    assert "budget reached: 2 items done, 3 left. Raise budget.max_items" in ended.stdout
     assert manifest(project)["meta"]["stopped_by"] == "budget"
 
     assert project.llmbatch_here("run").returncode == 1

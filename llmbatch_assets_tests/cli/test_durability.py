@@ -176,7 +176,9 @@ def test_a_batch_that_is_refused_from_the_start_stops_after_ten_items(
     ended = project.llmbatch_here("run")
     assert ended.returncode == 1
     assert server.count() == 10
-    assert "the first 10 items all failed for good in the same way (10 bad_request)" in ended.stdout + ended.stderr
+    assert (
+        "the first 10 items all failed permanently with the same cause (10 bad_request)" in ended.stdout + ended.stderr
+    )
     counts = project.json("artifacts/cache/pipeline4_manifest.json")["counts"]
     assert (counts["n_fail"], counts["n_not_attempted"]) == (10, 20)
 

@@ -220,8 +220,8 @@ def test_a_changed_schema_makes_the_items_pending_says_so_and_loses_nothing(
     ended = project.llmbatch_here("run", "--limit", "1")
 
     assert ended.returncode == 0, ended.stderr
-    assert "Changed since the last run: " in ended.stdout
-    assert "schema" in ended.stdout.split("Changed since the last run: ")[1].splitlines()[0]
+    assert " changed since the last run: " in ended.stdout
+    assert "schema" in ended.stdout.split(" changed since the last run: ")[0].splitlines()[-1]
     assert server.count() == calls + 1
     assert project.llmbatch_here("run").returncode == 0
     assert server.count() == calls + len(ROWS)

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from llmbatch_assets.cli.session import _ErrorLines
 from llmbatch_assets.cli.terminal import ProgressView
-from llmbatch_assets.domain.outcome import TokenUsage
-from llmbatch_assets.engine.tally import Tally
+from llmbatch_assets.domain.progress import Tally
+from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
 from llmbatch_assets_tests.chat_server import ChatServer, status
 from llmbatch_assets_tests.project import Project, make_project
 
@@ -38,7 +38,7 @@ def test_a_log_file_holds_what_was_told_and_written_but_no_key(
         "Wrote artifacts/cache/pipeline3_work_items.json (",
         "Wrote artifacts/outputs/output.csv (4 rows, ",
         "Wrote artifacts/outputs/output_not_exported.csv (1 row, ",
-        "Pre-scan: cache_skips=0 will_run=5/5",
+        "0 already done, 5 to run",
         "5/5 done, 4 accepted, 1 failed (1 bad_request)",
         "4 of 5 items accepted",
     ):
@@ -89,7 +89,7 @@ def test_the_display_has_every_number_and_follows_the_tally() -> None:
     view = ProgressView(tally, clock=lambda: now[0])
     tally.accepted, tally.failed, tally.in_flight, now[0] = 18, 2, 8, 10.0
     tally.causes = {"timeout": 2}
-    tally.usage = TokenUsage(requests=20, input_tokens=12_000, output_tokens=3_000, cost_usd=1.25)
+    tally.usage = UsageTotal([TokenUsage(requests=20, input_tokens=12_000, output_tokens=3_000, cost_usd=1.25)])
     console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115  # closed with it
     console.print(view)
     shown = console.export_text()

@@ -12,7 +12,7 @@ import yaml
 
 from llmbatch_assets.domain.quality import BROKEN
 from llmbatch_assets.resources.events import event_process
-from llmbatch_assets.resources.events.partition_events import WORTH_A_PROCESS
+from llmbatch_assets.resources.events.partition_events import MIN_EVENTS_FOR_PROCESS
 from llmbatch_assets_tests.chat_server import ChatServer, says
 from llmbatch_assets_tests.cli.test_statuses import STATUSES, Shown, questions, statuses_of
 from llmbatch_assets_tests.dagster_api import DagsterApi, RunningUi, running_ui
@@ -21,7 +21,7 @@ from llmbatch_assets_tests.own_processes import running
 from llmbatch_assets_tests.postgres_server import new_database
 from llmbatch_assets_tests.project import make_project
 
-COUNT = WORTH_A_PROCESS + 600
+COUNT = MIN_EVENTS_FOR_PROCESS + 600
 FAILING = (3, COUNT // 2, COUNT - 1)
 CHAIN = ("generate_after_prepare", "publish_after_failed_items")
 SELECTOR = '{repositoryName: "__repository__", repositoryLocationName: "llmbatch_assets.definitions", sensorName: "%s"}'

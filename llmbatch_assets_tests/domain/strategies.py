@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from llmbatch_assets.domain.items.identity import BatchIdentity, partition_key, work_id
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, Source, TokenUsage
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, Source
 from llmbatch_assets.domain.parameters import Parameters, read_parameters
+from llmbatch_assets.domain.usage import TokenUsage
 
 COLUMNS = ("id", "team", "text")
 ROW_MODES = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbatch_assets.domain.ledger import CallRecord, Spending
-from llmbatch_assets.domain.outcome import TokenUsage
+from llmbatch_assets.domain.ledger import CallRecord
+from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
 
 PLAIN: dict[str, Any] = {
     "at_utc": "2026-02-16T00:00:00.000+00:00",
@@ -35,7 +35,7 @@ def record(**changes: Any) -> CallRecord:
 
 
 def test_all_calls_are_added() -> None:
-    spending = Spending([record(), record(outcome="timeout", status=None, input_tokens=0, cost_usd=0.0)])
+    spending = UsageTotal([record(), record(outcome="timeout", status=None, input_tokens=0, cost_usd=0.0)])
     assert spending.usage == TokenUsage(
         requests=2,
         input_tokens=10,
@@ -44,14 +44,14 @@ def test_all_calls_are_added() -> None:
         reasoning_tokens=4,
         cost_usd=0.25,
     )
-    assert spending.unknown == 0
+    assert spending.n_unknown_cost == 0
 
 
 def test_a_cost_that_is_partly_known_says_what_it_leaves_out() -> None:
-    spending = Spending([record(), record(cost_usd=None)])
-    assert (spending.usage.cost_usd, spending.unknown) == (0.25, 1)
+    spending = UsageTotal([record(), record(cost_usd=None)])
+    assert (spending.known_cost_usd, spending.n_unknown_cost) == (0.25, 1)
 
 
 def test_a_cost_of_which_nothing_is_known_is_unknown_and_not_nothing() -> None:
-    assert Spending([record(cost_usd=None), record(cost_usd=0.0)]).usage.cost_usd is None
-    assert Spending().usage.cost_usd == 0.0
+    assert UsageTotal([record(cost_usd=None), record(cost_usd=0.0)]).known_cost_usd is None
+    assert UsageTotal().known_cost_usd == 0.0

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch_assets.domain.manifest import (
-    LONGEST_SILENCE_ITEMS,
+    MAX_ITEMS_BETWEEN_LINES,
+    OutputFiles,
+    PacingStats,
     RunFacts,
-    execution_mode,
     generation_manifest,
     progress_every_n,
 )
-from llmbatch_assets.domain.outcome import TokenUsage
-from llmbatch_assets.domain.pacing import PacingFacts
 from llmbatch_assets.domain.plan.selection import State
+from llmbatch_assets.domain.usage import UsageSummary
 from llmbatch_assets_tests.domain.strategies import make_source, parameters, quick
 
 STATES: st.SearchStrategy[State] = st.sampled_from(["accepted", "failed", "failed_permanently", "missing"])
@@ -24,23 +24,24 @@ FACTS = RunFacts(
     elapsed_sec=64.42,
     n_cache_skipped=40,
     n_to_run=10,
-    usage=TokenUsage(requests=12),
-    n_unknown_cost=12,
-    pacing=PacingFacts(calls=12, lowest_concurrency=10),
+    usage=UsageSummary(requests=12, n_unknown_cost=12),
+    pacing=PacingStats(calls=12, lowest_concurrency=10),
     structured_output="json_schema",
     causes={"not_json": 1},
     stopped_by=None,
 )
 
+FILES = OutputFiles(outputs_dir="o", failures_dir="f", success_files=[], failure_files=[])
+
 
 @quick
 @given(st.dictionaries(st.text(), STATES))
 def test_its_counts_add_up_whatever_happened(states: dict[str, State]) -> None:
-    counts = generation_manifest(parameters(), make_source(), states, FACTS, {})["counts"]
-    assert counts["n_total"] == len(states)
-    assert counts["n_success"] + counts["n_fail"] + counts["n_not_attempted"] == len(states)
-    assert counts["n_success"] == list(states.values()).count("accepted")
-    assert counts["n_not_attempted"] == list(states.values()).count("missing")
+    counts = generation_manifest(parameters(), make_source(), states, FACTS, FILES).counts
+    assert counts.n_total == len(states)
+    assert counts.n_success + counts.n_fail + counts.n_not_attempted == len(states)
+    assert counts.n_success == list(states.values()).count("accepted")
+    assert counts.n_not_attempted == list(states.values()).count("missing")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_its_counts_add_up_whatever_happened(states: dict[str, State]) -> None:
         (9, 3, 1),
         (3, 0, 1),
         # No run is silent for very long.
-        (1, 1_000_000, LONGEST_SILENCE_ITEMS),
+        (1, 1_000_000, MAX_ITEMS_BETWEEN_LINES),
     ],
 )
 def test_progress_is_told_as_often_as_asked(verbose: int, n_to_run: int, every: int) -> None:
@@ -64,14 +65,18 @@ def test_progress_is_told_as_often_as_asked(verbose: int, n_to_run: int, every: 
 
 @pytest.mark.parametrize(("workers", "mode"), [(1, "sequential"), (2, "parallel")])
 def test_one_worker_is_sequential(workers: int, mode: str) -> None:
-    assert execution_mode(workers) == mode
+    assert (
+        generation_manifest(
+            parameters(llm={"max_workers": workers}), make_source(), {}, FACTS, FILES
+        ).meta.execution_mode
+        == mode
+    )
 
 
 def test_it_has_the_shape_that_its_readers_know() -> None:
-    files = {"outputs_dir": "o", "failures_dir": "f", "success_files": [], "failure_files": []}
     states: dict[str, State] = {"a": "accepted", "b": "failed", "c": "failed_permanently", "d": "missing"}
     read = parameters(llm={"max_workers": 10}, cache={"verbose": 3})
-    assert generation_manifest(read, make_source(), states, FACTS, files) == {
+    assert generation_manifest(read, make_source(), states, FACTS, FILES).model_dump() == {
         "meta": {
             "pipeline": 4,
             "generated_at_utc": "2026-02-16T00:00:00Z",
@@ -117,5 +122,14 @@ def test_it_has_the_shape_that_its_readers_know() -> None:
             "cost_usd": None,
             "n_unknown_cost": 12,
         },
-        "outputs": files,
+        "outputs": FILES.model_dump(),
     }
+
+
+def test_counts_are_added_and_the_lowest_concurrency_is_the_lowest() -> None:
+    both = PacingStats.combined([PacingStats(5, 2, 1, 4, 1.25), PacingStats(3, 0, 0, 8, 0.5)])
+    assert both == PacingStats(8, 2, 1, 4, 1.75)
+
+
+def test_where_nothing_was_asked_nothing_happened() -> None:
+    assert PacingStats.combined([]) == PacingStats()

@@ -8,15 +8,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from llmbatch_assets.domain.answer import read_verdict
-from llmbatch_assets.domain.outcome import (
-    AcceptedOutput,
-    Attempt,
-    Completion,
-    FailedAttempt,
-    FailureClass,
-    TokenUsage,
-)
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, FailureClass
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets_tests.domain.strategies import make_failure, make_identity, make_item, make_output, make_source
 
 
@@ -79,14 +72,6 @@ def test_a_sum_of_which_a_part_is_not_known_is_not_known() -> None:
 def test_what_was_written_before_there_were_costs_is_of_unknown_cost() -> None:
     assert TokenUsage.model_validate({"requests": 2, "input_tokens": 9}).cost_usd is None
     assert TokenUsage.model_validate({}).cost_usd == 0.0
-
-
-def test_an_attempt_gathers_the_cost_of_its_calls_and_keeps_what_it_knows() -> None:
-    verdict = read_verdict({"verdict": "PASS"}, 0)
-    known = Attempt(raw_text="x", verdict=verdict)
-    more = known.plus(Completion(text="y", latency_sec=1.5)).plus(Completion(text="z", latency_sec=0.25))
-    assert more == Attempt(raw_text="x", verdict=verdict, usage=TokenUsage(requests=2), latency_sec=1.75)
-    assert known.usage == TokenUsage()
 
 
 def test_what_was_kept_is_not_changed_afterwards() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbatch_assets.domain.progress import WINDOW_SEC, Pace, duration
+from llmbatch_assets.domain.progress import WINDOW_SEC, Pace, format_duration
 
 
 def test_nothing_is_told_before_anything_is_known() -> None:
@@ -23,11 +23,11 @@ def test_the_pace_is_that_of_late_and_not_of_the_whole_run() -> None:
     assert pace.seconds_left(1_160) == pytest.approx(60, rel=0.2)
 
 
-def test_marks_do_not_pile_up() -> None:
+def test_samples_do_not_pile_up() -> None:
     pace = Pace(0.0)
     for tick in range(100_000):
         pace.mark(tick / 1_000, tick)
-    assert len(pace._marks) <= 2 * WINDOW_SEC + 2
+    assert len(pace._samples) <= 2 * WINDOW_SEC + 2
     assert pace.per_second == pytest.approx(1_000, rel=0.01)
 
 
@@ -35,4 +35,4 @@ def test_marks_do_not_pile_up() -> None:
     ("seconds", "told"), [(None, "-:--:--"), (0.4, "0:00:00"), (65, "0:01:05"), (3_600 * 30 + 59.6, "30:01:00")]
 )
 def test_a_duration_is_told_in_hours_minutes_and_seconds(seconds: float | None, told: str) -> None:
-    assert duration(seconds) == told
+    assert format_duration(seconds) == told

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.outcome import FailedAttempt, TokenUsage
+from llmbatch_assets.domain.outcome import FailedAttempt
 from llmbatch_assets.domain.parameters import Report
 from llmbatch_assets.domain.report.charts import charts, histogram, history_charts, latency_chart, quantile
 from llmbatch_assets.domain.report.findings import Findings, gather
@@ -25,6 +25,7 @@ from llmbatch_assets.domain.report.value_counts import (
     ValueCounter,
     counted_columns,
 )
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.domain.strategies import make_failure, make_item, make_output, quick
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbatch_assets.domain.ledger import CallRecord
+from llmbatch_assets.domain.ledger import CallRecord, RunRecord, last_runs, usage_by_run, usage_of_all_runs
 from llmbatch_assets.domain.report.charts import history_charts
-from llmbatch_assets.domain.run_history import RunRecord, all_runs, costs_by_run, last_runs
 
 
 def call(run_id: str, cost: float | None = 0.5, **changes: Any) -> CallRecord:
@@ -54,11 +53,12 @@ def record(run_id: str, ended: str, **changes: Any) -> RunRecord:
 
 
 def test_a_cost_is_what_is_known_of_it_and_unknown_where_nothing_is() -> None:
-    costs = costs_by_run([call("a"), call("a", None), call("b", None), call("c", 0.0)])
-    assert (costs["a"].known_cost, costs["a"].unknown, costs["a"].calls, costs["a"].tokens) == (0.5, 1, 2, 30)
-    assert (costs["b"].known_cost, costs["c"].known_cost) == (None, 0.0)
-    total = all_runs(costs.values())
-    assert (total.calls, total.tokens, total.unknown, total.known_cost) == (4, 60, 2, 0.5)
+    costs = usage_by_run([call("a"), call("a", None), call("b", None), call("c", 0.0)])
+    first = costs["a"].total
+    assert (first.known_cost_usd, first.n_unknown_cost, first.requests, first.total_tokens) == (0.5, 1, 2, 30)
+    assert (costs["b"].total.known_cost_usd, costs["c"].total.known_cost_usd) == (None, 0.0)
+    total = usage_of_all_runs(costs.values())
+    assert (total.requests, total.total_tokens, total.n_unknown_cost, total.known_cost_usd) == (4, 60, 2, 0.5)
 
 
 def test_runs_come_in_the_order_of_time_and_only_the_last() -> None:
@@ -67,14 +67,14 @@ def test_runs_come_in_the_order_of_time_and_only_the_last() -> None:
 
 
 def test_a_run_that_was_killed_is_known_by_its_calls_and_one_for_a_schema_is_none() -> None:
-    costs = costs_by_run([call("killed"), call("schema", purpose="schema")])
+    costs = usage_by_run([call("killed"), call("schema", purpose="schema")])
     (run,) = last_runs([], costs, 5)
-    assert (run.run_id, run.record, run.acceptance, run.costs.calls) == ("killed", None, None, 1)
+    assert (run.run_id, run.record, run.acceptance, run.total.requests) == ("killed", None, None, 1)
     assert run.at_utc == "2026-01-01T00:00:00.000+00:00"
 
 
 def test_history_is_drawn_as_acceptance_and_cost() -> None:
     records = [record("a", "2026-01-01T00:00:00Z"), record("b", "2026-01-02T00:00:00Z", n_success=4)]
-    share, cost = history_charts(last_runs(records, costs_by_run([call("a"), call("b", 0.25)]), 5))
+    share, cost = history_charts(last_runs(records, usage_by_run([call("a"), call("b", 0.25)]), 5))
     assert [bar.value for bar in share.bars] == [75.0, 100.0]
     assert [bar.value for bar in cost.bars] == [0.5, 0.25]

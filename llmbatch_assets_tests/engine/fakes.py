@@ -10,12 +10,13 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from llmbatch_assets.domain.outcome import AcceptedOutput, Completion, FailedAttempt, KeptAnswer, TokenUsage
+from llmbatch_assets.domain.outcome import AcceptedOutput, Completion, FailedAttempt, UnjudgedAnswer
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import ChatRequest, Conversations, checked_prompts
 from llmbatch_assets.domain.schema.contract import Contract
-from llmbatch_assets.engine.attempt import Job, Limits, Workbench
-from llmbatch_assets.engine.calls import Calls
+from llmbatch_assets.domain.usage import TokenUsage
+from llmbatch_assets.engine.attempt import AttemptLimits, ItemProcessor, ItemTask
+from llmbatch_assets.engine.retry import RetryingCalls
 from llmbatch_assets_tests.domain.strategies import make_item, make_source
 
 NOW = "2026-02-16T00:00:00Z"
@@ -67,7 +68,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.accepted: dict[str, AcceptedOutput] = {}
         self.failures: list[FailedAttempt] = []
-        self.waiting: dict[str, KeptAnswer] = {}
+        self.waiting: dict[str, UnjudgedAnswer] = {}
         self.log: list[str] = []
 
     async def save_accepted(self, output: AcceptedOutput) -> None:
@@ -81,10 +82,10 @@ class MemoryStore:
             self.waiting.pop(failure.meta["cache_id"], None)
         self.log.append(failure.cause)
 
-    async def save_awaiting(self, answer: KeptAnswer) -> None:
+    async def save_awaiting(self, answer: UnjudgedAnswer) -> None:
         self.waiting[answer.cache_id] = answer
 
-    def awaiting(self, cache_id: str) -> KeptAnswer | None:
+    def awaiting(self, cache_id: str) -> UnjudgedAnswer | None:
         return self.waiting.get(cache_id)
 
     def next_attempt(self, cache_id: str) -> int:
@@ -119,10 +120,10 @@ def run(work: Callable[[], Awaitable[Returned]]) -> Returned:
         return runner.run(main())
 
 
-def job(number: int = 1, group_context: str | None = None, **changes: Any) -> Job:
+def job(number: int = 1, group_context: str | None = None, **changes: Any) -> ItemTask:
     """A job on one item of a batch without a judge."""
     item = make_item(number, **changes)
-    return Job(item, group_context, make_source(judge_enabled=False).identity.cache_id(item.work_id))
+    return ItemTask(item, group_context, make_source(judge_enabled=False).identity.cache_id(item.work_id))
 
 
 class AllClaims:
@@ -149,7 +150,7 @@ def bench(
     stopped: asyncio.Event | None = None,
     transport_retries: int = 1,
     **limits: int,
-) -> Workbench:
+) -> ItemProcessor:
     """A workbench of a batch with or without a judge."""
     chosen: Mapping[str, int] = {"generations": 3, "judge_tries": 2, "min_score": 0} | limits
     prompts = (
@@ -157,15 +158,15 @@ def bench(
         PromptTemplate(path="j.yaml", user="Judge {context}: {output_json}") if judge else None,
     )
     contracts = (Contract.of(LLMOutput), Contract.of(JudgeResult) if judge else None)
-    return Workbench(
+    return ItemProcessor(
         generator=generator,
         judge=judge,
         store=MemoryStore() if store is None else store,
         conversations=Conversations(prompts[0], checked_prompts(*prompts), *contracts, "schema"),
         source=make_source(judge_enabled=judge is not None),
-        limits=Limits(**chosen),
+        limits=AttemptLimits(**chosen),
         now=lambda: NOW,
-        calls=Calls(transport_retries, stopped or asyncio.Event()),
+        calls=RetryingCalls(transport_retries, stopped or asyncio.Event()),
     )
 
 

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.outcome import AcceptedOutput, Completion, FailedAttempt, TokenUsage
-from llmbatch_assets.engine.attempt import ItemResult, Job, Workbench, failure_class
+from llmbatch_assets.domain.outcome import AcceptedOutput, Completion, FailedAttempt, ItemResult
+from llmbatch_assets.domain.usage import TokenUsage
+from llmbatch_assets.engine.attempt import ItemProcessor, ItemTask, failure_class
 from llmbatch_assets.errors import (
     AnswerError,
+    FailureCause,
     ItemPermanentError,
     ProviderError,
     RunPermanentError,
+    StopCause,
     TransientError,
 )
 from llmbatch_assets_tests.domain.strategies import quick
@@ -33,12 +36,12 @@ from llmbatch_assets_tests.engine.fakes import (
     run,
 )
 
-BUSY = TransientError("http_503", "busy", retry_after=0)
+BUSY = TransientError(FailureCause.SERVER_ERROR, "busy", retry_after=0)
 
 
-def worked(workbench: Workbench, on: Job | None = None) -> ItemResult:
+def worked(workbench: ItemProcessor, on: ItemTask | None = None) -> ItemResult:
     """What becomes of an item."""
-    return run(lambda: workbench.work_on(on or job()))
+    return run(lambda: workbench.process(on or job()))
 
 
 def kept(result: ItemResult) -> AcceptedOutput:
@@ -145,7 +148,7 @@ def test_a_blank_verdict_is_asked_for_again_in_the_same_words() -> None:
 
 def test_a_failure_names_the_providers_last_call() -> None:
     store = MemoryStore()
-    refused = ItemPermanentError("refused", "no")
+    refused = ItemPermanentError(FailureCause.REFUSED, "no")
     refused.request_id = "req-2"
     worked(bench(ScriptedClient(Completion(text="no", request_id="req-1"), refused), store=store))
     assert [failure.request_id for failure in store.failures] == ["req-1", "req-2"]
@@ -232,7 +235,7 @@ def test_a_judge_that_cannot_be_read_is_asked_again() -> None:
 
 
 def test_a_judge_that_declines_is_asked_again_in_the_same_words() -> None:
-    declined = ItemPermanentError("refused", "the model refused: I do not judge")
+    declined = ItemPermanentError(FailureCause.REFUSED, "the model refused: I do not judge")
     declined.usage = COST
     client, judge = ScriptedClient(GOOD), ScriptedClient(declined, APPROVAL)
     output = kept(worked(bench(client, judge)))
@@ -242,7 +245,11 @@ def test_a_judge_that_declines_is_asked_again_in_the_same_words() -> None:
 
 
 def test_a_judge_that_always_declines_costs_no_other_answer_and_is_asked_again_by_the_next_run() -> None:
-    client, judge, store = ScriptedClient(GOOD), ScriptedClient(ItemPermanentError("refused", "never")), MemoryStore()
+    client, judge, store = (
+        ScriptedClient(GOOD),
+        ScriptedClient(ItemPermanentError(FailureCause.REFUSED, "never")),
+        MemoryStore(),
+    )
     failure = lost(worked(bench(client, judge, store)))
     assert (failure.cause, failure.failure_class, failure.error["message"]) == (
         "judge_unreadable",
@@ -253,7 +260,7 @@ def test_a_judge_that_always_declines_costs_no_other_answer_and_is_asked_again_b
 
 
 def test_what_a_filter_keeps_from_the_judge_is_asked_once() -> None:
-    judge = ScriptedClient(ItemPermanentError("content_filter", "no"))
+    judge = ScriptedClient(ItemPermanentError(FailureCause.CONTENT_FILTER, "no"))
     assert lost(worked(bench(ScriptedClient(GOOD), judge))).failure_class == "item_permanent"
     assert len(judge.asked) == 1
 
@@ -284,7 +291,7 @@ def test_an_attempt_that_died_in_transit_is_kept_and_the_next_begins_as_the_firs
 
 
 def test_an_item_that_will_never_be_answered_is_asked_once() -> None:
-    store, client = MemoryStore(), ScriptedClient(ItemPermanentError("refused", "the model refuses"))
+    store, client = MemoryStore(), ScriptedClient(ItemPermanentError(FailureCause.REFUSED, "the model refuses"))
     failure = lost(worked(bench(client, store=store)))
     assert len(client.asked) == 1
     assert failure.item_permanent
@@ -292,14 +299,14 @@ def test_an_item_that_will_never_be_answered_is_asked_once() -> None:
 
 
 def test_a_fault_of_the_whole_run_is_raised_and_no_item_is_blamed() -> None:
-    store, client = MemoryStore(), ScriptedClient(RunPermanentError("no_key", "no key"))
+    store, client = MemoryStore(), ScriptedClient(RunPermanentError(StopCause.NO_KEY, "no key"))
     with pytest.raises(RunPermanentError, match="no key"):
         worked(bench(client, store=store))
     assert (len(client.asked), store.log) == (1, [])
 
 
 def test_a_fault_of_the_whole_run_at_the_judge_blames_no_item_either() -> None:
-    store, judge = MemoryStore(), ScriptedClient(RunPermanentError("no_key", "no key"))
+    store, judge = MemoryStore(), ScriptedClient(RunPermanentError(StopCause.NO_KEY, "no key"))
     with pytest.raises(RunPermanentError, match="no key"):
         worked(bench(ScriptedClient(GOOD), judge, store))
     assert store.log == []
@@ -343,9 +350,9 @@ def test_a_failure_is_on_disk_before_the_next_call_is_paid_for() -> None:
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        (AnswerError("not_json", "x"), "answer"),
-        (TransientError("http_500", "x"), "transient"),
-        (ItemPermanentError("refused", "x"), "item_permanent"),
+        (AnswerError(FailureCause.NOT_JSON, "x"), "answer"),
+        (TransientError(FailureCause.SERVER_ERROR, "x"), "transient"),
+        (ItemPermanentError(FailureCause.REFUSED, "x"), "item_permanent"),
     ],
 )
 def test_every_fault_has_the_class_of_whoever_must_act(fault: AnswerError | ProviderError, kind: str) -> None:

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.engine.budget import Budget
+from llmbatch_assets.domain.prompt import Message
+from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.domain.usage import TokenUsage
+from llmbatch_assets.engine.budget import UNKNOWN_OUTPUT_TOKENS, Budget, UsageForecast
 from llmbatch_assets.errors import RunPermanentError
 from llmbatch_assets_tests.domain.strategies import quick
 from llmbatch_assets_tests.engine.fakes import run
@@ -16,7 +19,7 @@ from llmbatch_assets_tests.engine.fakes import run
 
 async def buy(budget: Budget, most: float | None, cost: float, seconds: float = 1.0) -> float:
     """A call that may cost this at most and comes to that; gives its cost."""
-    async with budget.bill(most) as bill:
+    async with budget.reserve(most) as bill:
         await asyncio.sleep(seconds)
         bill.cost = cost
     return cost
@@ -55,7 +58,7 @@ def test_the_message_names_the_key_and_the_amounts() -> None:
     async def work() -> None:
         budget = Budget(1.0, asyncio.Event())
         await buy(budget, 0.9, 0.9)
-        with pytest.raises(RunPermanentError, match=r"\$0\.90 were spent.*\$0\.20.*budget\.max_cost_usd \(\$1\.00\)"):
+        with pytest.raises(RunPermanentError, match=r"\$0\.90 of \$1\.00 spent.*\$0\.20.*budget\.max_cost_usd"):
             await buy(budget, 0.2, 0.2)
 
     run(work)
@@ -63,7 +66,7 @@ def test_the_message_names_the_key_and_the_amounts() -> None:
 
 def test_a_call_that_failed_gives_back_what_was_set_aside() -> None:
     async def fail(budget: Budget) -> None:
-        async with budget.bill(1.0) as bill:
+        async with budget.reserve(1.0) as bill:
             bill.cost = 0.0
             raise ZeroDivisionError
 
@@ -102,3 +105,29 @@ def test_never_more_is_spent_than_allowed(calls: list[tuple[int, float, int]], l
         return sum(end for end in ends if isinstance(end, float))
 
     assert run(work) <= limit + 1e-6
+
+
+def asking(chars: int) -> ChatRequest:
+    return ChatRequest("generate", (Message("system", "x" * 10), Message("user", "x" * (chars - 10))), None)
+
+
+@pytest.mark.parametrize(("longest", "output"), [(None, UNKNOWN_OUTPUT_TOKENS), (200, 200)])
+def test_the_first_call_is_guessed_by_its_length_and_the_longest_answer(longest: int | None, output: int) -> None:
+    forecast = UsageForecast(longest)
+    assert forecast.expected_tokens(asking(400)) == 100 + output
+    assert forecast.max_usage(asking(400)) == TokenUsage(requests=1, input_tokens=100, output_tokens=output)
+
+
+def test_later_ones_are_likely_as_the_mean_and_at_most_as_the_largest() -> None:
+    forecast = UsageForecast(1000)
+    # Japanese has about a token for each character, and a schema beside the messages counts, too.
+    forecast.learn(asking(100), TokenUsage(requests=1, input_tokens=100, output_tokens=10))
+    forecast.learn(asking(300), TokenUsage(requests=1, input_tokens=200, output_tokens=30))
+    assert forecast.expected_tokens(asking(400)) == pytest.approx(400 * 300 / 400 + 20)
+    assert forecast.max_usage(asking(400)) == TokenUsage(requests=1, input_tokens=400, output_tokens=30)
+
+
+def test_a_server_that_counts_nothing_teaches_nothing() -> None:
+    forecast = UsageForecast(200)
+    forecast.learn(asking(400), TokenUsage(requests=1))
+    assert forecast.expected_tokens(asking(400)) == 300

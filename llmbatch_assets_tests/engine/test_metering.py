@@ -8,15 +8,22 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from llmbatch_assets.domain.ledger import CallRecord, Spending
-from llmbatch_assets.domain.outcome import Completion, TokenUsage
+from llmbatch_assets.domain.ledger import CallRecord
+from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest, Subject
-from llmbatch_assets.engine.budget import Budget
-from llmbatch_assets.engine.forecast import Forecast
-from llmbatch_assets.engine.metering import Books, MeteredClient
+from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
+from llmbatch_assets.engine.budget import Budget, UsageForecast
+from llmbatch_assets.engine.metering import CallAccounts, MeteredClient
 from llmbatch_assets.engine.pacing import CallLimits, Pacer
-from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
+from llmbatch_assets.errors import (
+    FailureCause,
+    ItemPermanentError,
+    ProviderError,
+    RunPermanentError,
+    StopCause,
+    TransientError,
+)
 from llmbatch_assets_tests.engine.fakes import COST, GOOD, NOW, ScriptedClient, run
 
 SUBJECT = Subject(work_id="w" * 40, cache_id="c" * 40, partition_key="q1-abc", attempt=2)
@@ -45,13 +52,15 @@ class Till:
     cost_of: Callable[[TokenUsage], float | None] = a_dollar_a_token
     max_cost: float = 0
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
-    spending: Spending = field(default_factory=Spending)
+    spending: UsageTotal = field(default_factory=UsageTotal)
 
     def client(self) -> MeteredClient:
         stopped = asyncio.Event()
-        books = Books("run-1", self.ledger, self.spending, Budget(self.max_cost, stopped), lambda: NOW)
+        books = CallAccounts("run-1", self.ledger, self.spending, Budget(self.max_cost, stopped), lambda: NOW)
         pacer = Pacer(CallLimits(4), stopped)
-        return MeteredClient(ScriptedClient(self.script), "openai", "m-1", self.cost_of, Forecast(10), pacer, books)
+        return MeteredClient(
+            ScriptedClient(self.script), "openai", "m-1", self.cost_of, UsageForecast(10), pacer, books
+        )
 
     def ask(self) -> Completion:
         async def work() -> Completion:
@@ -67,7 +76,7 @@ def fault(error: ProviderError, status: int | None = None, usage: TokenUsage | N
 
 def test_an_answer_has_its_cost_and_leaves_a_line() -> None:
     till = Till(Completion(text=GOOD, usage=COST, latency_sec=0.25, request_id="req-1"))
-    assert till.ask().usage == COST.costing(9.0)
+    assert till.ask().usage == COST.with_cost(9.0)
     [record] = till.ledger.records
     assert record.model_dump() == {
         "v": 1,
@@ -87,22 +96,22 @@ def test_an_answer_has_its_cost_and_leaves_a_line() -> None:
         "status": 200,
         "request_id": "req-1",
     }
-    assert till.spending.usage == COST.costing(9.0)
+    assert till.spending.usage == COST.with_cost(9.0)
 
 
 @pytest.mark.parametrize(
     ("error", "cost", "tokens"),
     [
         # What a server has refused with a status is not billed ...
-        (fault(TransientError("rate_limited", "busy"), 429), 0.0, 0),
-        (fault(ItemPermanentError("bad_request", "no"), 400), 0.0, 0),
+        (fault(TransientError(FailureCause.RATE_LIMITED, "busy"), 429), 0.0, 0),
+        (fault(ItemPermanentError(FailureCause.BAD_REQUEST, "no"), 400), 0.0, 0),
         # ... nor what has not left this machine.
-        (fault(RunPermanentError("no_key", "no key")), 0.0, 0),
+        (fault(RunPermanentError(StopCause.NO_KEY, "no key")), 0.0, 0),
         # A refusal that the model has written is.
-        (fault(ItemPermanentError("refused", "no"), 200, COST), 9.0, 9),
+        (fault(ItemPermanentError(FailureCause.REFUSED, "no"), 200, COST), 9.0, 9),
         # Of these nobody knows.
-        (fault(TransientError("timeout", "late")), None, 0),
-        (fault(TransientError("broken_body", "cut"), 200), None, 0),
+        (fault(TransientError(FailureCause.TIMEOUT, "late")), None, 0),
+        (fault(TransientError(FailureCause.BROKEN_BODY, "cut"), 200), None, 0),
     ],
     ids=lambda value: value.cause if isinstance(value, ProviderError) else "",
 )
@@ -115,12 +124,12 @@ def test_a_fault_leaves_a_line_with_what_is_known_of_its_cost(
     assert raised.value is error
     [record] = till.ledger.records
     assert (record.outcome, record.status, record.request_id) == (error.cause, error.status, "req-9")
-    assert (record.cost_usd, record.usage.total_tokens) == (cost, tokens)
-    assert till.spending.unknown == (cost is None)
+    assert (record.cost_usd, record.input_tokens + record.output_tokens) == (cost, tokens)
+    assert till.spending.n_unknown_cost == (cost is None)
 
 
 def test_what_costs_nothing_costs_nothing_whatever_happens() -> None:
-    till = Till(TransientError("timeout", "late"), cost_of=lambda _: 0.0)
+    till = Till(TransientError(FailureCause.TIMEOUT, "late"), cost_of=lambda _: 0.0)
     with pytest.raises(TransientError):
         till.ask()
     assert till.ledger.records[0].cost_usd == 0.0
@@ -165,10 +174,10 @@ def test_a_budget_that_is_used_up_lets_no_call_out() -> None:
 
 def test_a_call_that_may_have_been_billed_counts_as_billed_in_the_budget() -> None:
     # The first guess is 1 token in and 10 out.
-    till = Till(TransientError("timeout", "late"), max_cost=20)
+    till = Till(TransientError(FailureCause.TIMEOUT, "late"), max_cost=20)
 
     async def work() -> list[str]:
-        client, causes = till.client(), []
+        client, causes = till.client(), list[str]()
         for _ in range(2):
             with pytest.raises(ProviderError) as raised:
                 await client.complete(ASKED)

@@ -11,10 +11,13 @@ from itertools import count
 from typing import Protocol
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from llmbatch_assets.engine.pacing import CallLimits, Pacer
-from llmbatch_assets.engine.patience import FIRST_WAIT_SEC, LONGEST_RETRY_AFTER_SEC
-from llmbatch_assets.errors import RunPermanentError, TransientError
+from llmbatch_assets.engine.pacing import CATCH_UP_SEC, UNDERCUT, Allowance, CallLimits, LearnedRate, Pacer
+from llmbatch_assets.engine.retry import FIRST_WAIT_SEC, MAX_RETRY_AFTER_SEC
+from llmbatch_assets.errors import FailureCause, RunPermanentError, StopCause, TransientError
+from llmbatch_assets_tests.domain.strategies import quick
 from llmbatch_assets_tests.engine.fakes import run
 
 
@@ -23,7 +26,7 @@ def now() -> float:
 
 
 def too_many(retry_after: float | None = None) -> TransientError:
-    return TransientError("rate_limited", "too many requests", retry_after)
+    return TransientError(FailureCause.RATE_LIMITED, "too many requests", retry_after)
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Gate:
     async def call(
         self, seconds: float = 1.0, fault: Exception | None = None, tokens: float = 1, took: float | None = None
     ) -> None:
-        async with self.pacer.passage(tokens) as passage:
+        async with self.pacer.permit(tokens) as permit:
             self.begun.append(round(now() - self.made, 3))
             self.in_flight += 1
             self.most_at_once = max(self.most_at_once, self.in_flight)
@@ -51,7 +54,7 @@ class Gate:
                 await asyncio.sleep(seconds)
             finally:
                 self.in_flight -= 1
-            passage.tokens = tokens if took is None else took
+            permit.tokens = tokens if took is None else took
             if fault is not None:
                 raise fault
 
@@ -65,8 +68,8 @@ def test_without_limits_only_the_workers_are_counted() -> None:
         gate = Gate(CallLimits(3))
         await gate.calls(*[{}] * 7)
         assert gate.begun == [0, 0, 0, 1, 1, 1, 2]
-        assert gate.pacer.facts.calls == 7
-        assert gate.pacer.facts.lowest_concurrency == 3
+        assert gate.pacer.stats.calls == 7
+        assert gate.pacer.stats.lowest_concurrency == 3
 
     run(work)
 
@@ -76,7 +79,7 @@ def test_requests_a_minute_are_spread_evenly() -> None:
         gate = Gate(CallLimits(8, requests_per_minute=120))
         await gate.calls(*[{}] * 5)
         assert gate.begun == pytest.approx([0, 0.5, 1, 1.5, 2], abs=0.002)
-        assert gate.pacer.facts.seconds_waited == pytest.approx(5, abs=0.01)
+        assert gate.pacer.stats.seconds_waited == pytest.approx(5, abs=0.01)
 
     run(work)
 
@@ -98,7 +101,7 @@ def test_calls_are_let_through_in_the_order_in_which_they_came() -> None:
         gate = Gate(CallLimits(2, tokens_per_minute=6000))
 
         async def call(number: int) -> None:
-            async with gate.pacer.passage(number % 3 * 100):
+            async with gate.pacer.permit(number % 3 * 100):
                 order.append(number)
                 await asyncio.sleep(0.1)
 
@@ -119,7 +122,7 @@ def test_one_refusal_shuts_the_gate_for_all_and_no_call_begins_meanwhile() -> No
         # Four were in flight; then none before the 20 s are over.
         assert gate.begun[:4] == [0, 0, 0, 0]
         assert min(gate.begun[4:]) >= 20.1
-        facts = gate.pacer.facts
+        facts = gate.pacer.stats
         assert (facts.rate_limited, facts.cool_downs, facts.lowest_concurrency) == (4, 1, 2)
 
     run(work)
@@ -131,8 +134,8 @@ def test_what_was_in_flight_when_the_gate_was_shut_halves_nothing_again_but_may_
         await gate.calls({"seconds": 1, "fault": too_many(5)}, {"seconds": 2, "fault": too_many(10)}, {"seconds": 3})
         await gate.call()
         assert gate.begun[-1] == pytest.approx(12, abs=0.01)
-        assert gate.pacer.facts.cool_downs == 1
-        assert gate.pacer.facts.lowest_concurrency == 4
+        assert gate.pacer.stats.cool_downs == 1
+        assert gate.pacer.stats.lowest_concurrency == 4
 
     run(work)
 
@@ -156,7 +159,7 @@ def test_it_is_never_less_than_one() -> None:
         gate = Gate(CallLimits(2))
         for _ in range(5):
             await gate.calls({"fault": too_many(1)})
-        assert gate.pacer.facts.lowest_concurrency == 1
+        assert gate.pacer.stats.lowest_concurrency == 1
         await gate.call()
 
     run(work)
@@ -168,7 +171,7 @@ def test_it_is_never_less_than_one() -> None:
         # As the server says, but not for a day; and longer where that has not helped.
         (7.0, [7, 7, 7]),
         (0.0, [0, 2 * FIRST_WAIT_SEC, 4 * FIRST_WAIT_SEC]),
-        (86_400.0, [LONGEST_RETRY_AFTER_SEC] * 3),
+        (86_400.0, [MAX_RETRY_AFTER_SEC] * 3),
         (None, [FIRST_WAIT_SEC, 2 * FIRST_WAIT_SEC, 4 * FIRST_WAIT_SEC]),
     ],
 )
@@ -183,13 +186,15 @@ def test_the_gate_stays_shut_for_as_long_as_the_server_asks(asked: float | None,
     run(work)
 
 
-@pytest.mark.parametrize("fault", [TransientError("timeout", "late"), RunPermanentError("no_key", "no")])
+@pytest.mark.parametrize(
+    "fault", [TransientError(FailureCause.TIMEOUT, "late"), RunPermanentError(StopCause.NO_KEY, "no")]
+)
 def test_other_faults_shut_nothing(fault: Exception) -> None:
     async def work() -> None:
         gate = Gate(CallLimits(1))
         assert await gate.calls({"fault": fault}, {}) == [fault, None]
         assert gate.begun == [0, 1]
-        assert gate.pacer.facts.cool_downs == 0
+        assert gate.pacer.stats.cool_downs == 0
 
     run(work)
 
@@ -318,7 +323,7 @@ def test_a_limited_server_is_used_well_and_rarely_annoyed(kind: str, told: int, 
         gate, begun = Gate(CallLimits(16, told)), now()
 
         async def answer() -> None:
-            async with gate.pacer.passage(1):
+            async with gate.pacer.permit(1):
                 if wait := limiter(now() - begun):
                     raise too_many(math.ceil(wait) if whole_seconds else wait)
                 await asyncio.sleep(0.3)
@@ -330,3 +335,121 @@ def test_a_limited_server_is_used_well_and_rarely_annoyed(kind: str, told: int, 
     assert max(crowd.tries) <= 5
     assert len(crowd.tries) / seconds / 10 >= 0.85
     assert 1 - len(crowd.tries) / sum(crowd.tries) < 0.05
+
+
+def starts(allowance: Allowance, amounts: list[float], late: float = 0.0) -> list[float]:
+    """When calls begin that are all there from the start, each woken up a little late."""
+    now, begun = 0.0, []
+    for amount in amounts:
+        if delay := allowance.delay(now):
+            now += delay + late
+        allowance.take(amount, now)
+        begun.append(now)
+    return begun
+
+
+def test_calls_are_spread_evenly_from_the_first_one_on() -> None:
+    assert starts(Allowance(600), [1] * 5) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_without_a_limit_nobody_waits() -> None:
+    assert starts(Allowance(0), [1, 10_000, 1]) == [0, 0, 0]
+
+
+def test_waking_up_late_costs_nothing() -> None:
+    begun = starts(Allowance(600), [1] * 101, late=CATCH_UP_SEC / 2)
+    assert begun[-1] == pytest.approx(10, abs=0.1)
+
+
+def test_a_pause_is_not_made_up_for() -> None:
+    allowance = Allowance(600)
+    allowance.take(1, 0)
+    allowance.take(1, 60)
+    assert allowance.delay(60) == pytest.approx(0.1)
+
+
+def test_what_is_larger_than_the_limit_goes_alone_and_is_paid_for_after() -> None:
+    assert starts(Allowance(60), [300, 1, 1]) == pytest.approx([0, 300, 301])
+
+
+@pytest.mark.parametrize(("more", "delay"), [(-60, 40), (0, 100), (60, 160)])
+def test_what_was_thought_wrong_is_put_right(more: float, delay: float) -> None:
+    allowance = Allowance(60)
+    allowance.take(100, 0)
+    allowance.correct(more)
+    assert allowance.delay(0) == pytest.approx(delay)
+
+
+@quick
+@given(st.integers(1, 200), st.floats(1, 60), st.integers(2, 80))
+def test_no_minute_has_more_than_is_allowed(per_minute: int, window: float, calls: int) -> None:
+    begun = starts(Allowance(per_minute), [1] * calls)
+    for first in begun:
+        assert len([one for one in begun if first <= one < first + window - 0.01]) <= per_minute * window / 60 + 1
+
+
+# What a server has refused.
+
+
+def test_the_first_refusal_tells_the_rate() -> None:
+    found = LearnedRate()
+    found.record_refusal(600, 60)
+    assert found.per_second == pytest.approx(10 * UNDERCUT)
+
+
+def test_a_server_that_goes_on_refusing_is_still_measured_by_the_calls_before() -> None:
+    # Without a Retry-After the gate is opened too early; a pause of a minute is what 600 calls have cost.
+    found = LearnedRate()
+    found.record_refusal(600, 10)
+    found.record_refusal(0, 20)
+    found.record_refusal(0, 30)
+    assert found.per_second == pytest.approx(10 * UNDERCUT)
+
+
+def test_after_a_spell_of_refusals_a_fast_server_is_soon_called_fast_again() -> None:
+    found = LearnedRate()
+    found.record_refusal(150, 3.5)
+    for pause in (1, 2, 4, 8, 16):
+        found.record_refusal(0, pause)
+    assert found.per_second < 5
+    seconds = 0.0
+    while found.per_second < 20:
+        seconds += 1 / found.per_second
+        found.record_answer()
+    assert seconds < 6
+
+
+def test_one_refusal_hardly_counts_and_several_in_a_row_halve() -> None:
+    # At the edge of a limit refusals come in pairs.
+    found, rates = LearnedRate(10.0), []
+    for _ in range(4):
+        found.record_refusal(1, 30)
+        rates.append(found.per_second)
+    assert rates == pytest.approx([10 / UNDERCUT * 0.9, 10 / UNDERCUT * 0.81, rates[1] / 2, rates[1] / 4])
+
+
+def test_what_was_told_is_not_exceeded_for_long_and_believed_until_it_is_refused_again_and_again() -> None:
+    found = LearnedRate(10.0)
+    for _ in range(10_000):
+        found.record_answer()
+    for _ in range(6):
+        found.record_refusal(1, 10)
+    assert found.per_second < 1
+
+
+def test_a_refusal_without_anything_known_sets_no_limit() -> None:
+    found = LearnedRate()
+    found.record_refusal(0, 5)
+    assert found.per_second == float("inf")
+
+
+def test_answers_raise_the_rate_ever_faster() -> None:
+    found = LearnedRate()
+    found.record_refusal(600, 60)
+    rates = [found.per_second]
+    for _ in range(600):
+        found.record_answer()
+        rates.append(found.per_second)
+    assert rates == sorted(rates)
+    assert 10 < rates[100] < 11
+    assert rates[600] > 20

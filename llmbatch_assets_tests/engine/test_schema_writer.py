@@ -9,13 +9,15 @@ import pytest
 
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.prompt import Message
-from llmbatch_assets.engine.calls import Calls
+from llmbatch_assets.engine.retry import RetryingCalls
 from llmbatch_assets.engine.schema_writer import SchemaWriter, WrittenSchema
 from llmbatch_assets.errors import (
+    FailureCause,
     ItemPermanentError,
     RunPermanentError,
     SchemaError,
     SchemaGenerationError,
+    StopCause,
     TransientError,
 )
 from llmbatch_assets_tests.engine.fakes import COST, ScriptedClient, run
@@ -29,7 +31,7 @@ CUT = Completion(text=GOOD, finish_reason="length", usage=COST)
 
 def vet(source: str) -> str:
     if "bytes" in source:
-        raise SchemaError("the module:2: the type bytes is not allowed in a schema; use str")
+        raise SchemaError("the module:2: the type bytes is not part of a schema; use str")
     return f"rendering of {source}"
 
 
@@ -46,7 +48,7 @@ def write(
         told.append((number, completion.text, problem))
 
     async def work() -> WrittenSchema:
-        writer = SchemaWriter(client, vet, on_refused, generations, Calls(transport_retries, stopped()))
+        writer = SchemaWriter(client, vet, on_refused, generations, RetryingCalls(transport_retries, stopped()))
         return await writer.write(OPENING)
 
     return run(work)
@@ -76,7 +78,7 @@ def test_what_was_wrong_is_told_after_the_unchanged_messages() -> None:
     first, second = client.conversation(2)[2:4], client.conversation(2)[4:]
     assert first[0] == ("assistant", BAD)
     assert first[1][0] == "user"
-    assert first[1][1].startswith("the module:2: the type bytes is not allowed in a schema; use str\n")
+    assert first[1][1].startswith("the module:2: the type bytes is not part of a schema; use str\n")
     assert "Python code block" in first[1][1]
     assert second[0] == ("assistant", NO_CODE)
     assert "no Python module" in second[1][1]
@@ -100,13 +102,13 @@ def test_an_answer_that_was_cut_off_is_refused_although_what_came_would_pass() -
 
 
 def test_a_fault_in_transit_is_no_attempt() -> None:
-    client = ScriptedClient(TransientError("server_error", "HTTP 503"), GOOD)
+    client = ScriptedClient(TransientError(FailureCause.SERVER_ERROR, "HTTP 503"), GOOD)
     assert write(client, generations=1).attempts == 1
     assert len(client.asked) == 2
 
 
 def test_a_server_that_stays_away_ends_it_after_its_retries() -> None:
-    client = ScriptedClient(TransientError("server_error", "HTTP 503"))
+    client = ScriptedClient(TransientError(FailureCause.SERVER_ERROR, "HTTP 503"))
     with pytest.raises(TransientError, match="503"):
         write(client, transport_retries=2)
     assert len(client.asked) == 3
@@ -114,7 +116,10 @@ def test_a_server_that_stays_away_ends_it_after_its_retries() -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [RunPermanentError("key_refused", "HTTP 401"), ItemPermanentError("refused", "the model refused")],
+    [
+        RunPermanentError(StopCause.KEY_REFUSED, "HTTP 401"),
+        ItemPermanentError(FailureCause.REFUSED, "the model refused"),
+    ],
     ids=lambda fault: fault.cause,
 )
 def test_what_trying_again_cannot_help_ends_it_at_once(fault: Exception) -> None:
@@ -142,7 +147,7 @@ def test_a_fault_of_ours_is_not_fed_to_the_model() -> None:
         raise ZeroDivisionError
 
     async def work() -> WrittenSchema:
-        writer = SchemaWriter(client, broken, lambda *_: None, 3, Calls(0, asyncio.Event()))
+        writer = SchemaWriter(client, broken, lambda *_: None, 3, RetryingCalls(0, asyncio.Event()))
         return await writer.write(OPENING)
 
     client = ScriptedClient(GOOD)

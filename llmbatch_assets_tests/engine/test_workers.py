@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.outcome import TokenUsage
-from llmbatch_assets.engine.attempt import ItemResult, Job
-from llmbatch_assets.engine.stop_rules import StopRules
-from llmbatch_assets.engine.tally import Tally
-from llmbatch_assets.engine.workers import BatchRun
-from llmbatch_assets.errors import LlmBatchError, RunPermanentError
+from llmbatch_assets.domain.outcome import ItemResult
+from llmbatch_assets.domain.progress import Tally
+from llmbatch_assets.domain.usage import TokenUsage
+from llmbatch_assets.engine.attempt import ItemTask
+from llmbatch_assets.engine.workers import StopRules, WorkerPool
+from llmbatch_assets.errors import LlmBatchError, RunPermanentError, StopCause
 from llmbatch_assets_tests.domain.strategies import make_failure, make_item, make_output, quick
 from llmbatch_assets_tests.engine.fakes import COST, GOOD, AllClaims, MemoryStore, ScriptedClient, bench, job, run
 
@@ -32,16 +32,16 @@ class Workshop:
         self.most_at_once = 0
         self.tally = Tally(total)
         self.results: list[ItemResult] = []
-        self.batch = BatchRun(
+        self.batch = WorkerPool(
             self.work_on, workers, self.tally, asyncio.Event(), self.results.append, AllClaims(), StopRules()
         )
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[ItemTask]:
         for number in range(self.tally.total):
             self.made.append(number)
             yield job(number)
 
-    async def work_on(self, one: Job) -> ItemResult:
+    async def work_on(self, one: ItemTask) -> ItemResult:
         number = one.item.row_index or 0
         self.begun.append(number)
         self.most_at_once = max(self.most_at_once, self.tally.in_flight)
@@ -57,7 +57,7 @@ class Workshop:
         return ItemResult(one.item, 1, COST, accepted=make_output(one.item))
 
     def run(self) -> LlmBatchError | None:
-        return run(lambda: self.batch.run(self.jobs()))
+        return run(lambda: self.batch.process_all(self.jobs()))
 
 
 async def timed(work: Awaitable[object]) -> float:
@@ -77,7 +77,7 @@ def test_every_job_is_done_once_by_no_more_workers_than_allowed(total: int, work
     assert sorted(shop.ended) == shop.begun
     assert shop.most_at_once == min(total, workers)
     assert (shop.tally.done, shop.tally.accepted, shop.tally.in_flight) == (total, total, 0)
-    assert shop.tally.usage == TokenUsage(requests=total, input_tokens=7 * total, output_tokens=2 * total)
+    assert shop.tally.usage.usage == TokenUsage(requests=total, input_tokens=7 * total, output_tokens=2 * total)
 
 
 def test_items_that_fail_are_counted_by_cause_and_stop_nobody() -> None:
@@ -92,12 +92,12 @@ def test_each_result_is_told_as_soon_as_it_is_there() -> None:
     told: list[tuple[int | None, int]] = []
     pauses = {0: 3.0, 1: 1.0, 2: 2.0}
 
-    async def work_on(one: Job) -> ItemResult:
+    async def work_on(one: ItemTask) -> ItemResult:
         await asyncio.sleep(pauses[one.item.row_index or 0])
         return ItemResult(one.item, 1, COST, accepted=make_output(one.item))
 
     tally = Tally(3)
-    batch = BatchRun(
+    batch = WorkerPool(
         work_on,
         3,
         tally,
@@ -106,12 +106,12 @@ def test_each_result_is_told_as_soon_as_it_is_there() -> None:
         AllClaims(),
         StopRules(),
     )
-    run(lambda: batch.run(job(number) for number in range(3)))
+    run(lambda: batch.process_all(job(number) for number in range(3)))
     assert told == [(1, 1), (2, 2), (0, 3)]
 
 
 def test_a_fault_of_the_whole_run_lets_nothing_begin_and_what_was_begun_end() -> None:
-    fault = RunPermanentError("no_key", "no key")
+    fault = RunPermanentError(StopCause.NO_KEY, "no key")
     shop = Workshop(20, 3, item_1=fault)
     assert shop.run() is fault
     assert shop.batch.stopped.is_set()
@@ -121,32 +121,32 @@ def test_a_fault_of_the_whole_run_lets_nothing_begin_and_what_was_begun_end() ->
 
 
 def test_a_call_that_gets_no_answer_holds_up_the_end_for_so_long_and_no_longer() -> None:
-    fault = RunPermanentError("no_quota", "no quota")
+    fault = RunPermanentError(StopCause.NO_QUOTA, "no quota")
     shop = Workshop(20, 3, seconds=1000.0, item_1=fault)
     begun = time.monotonic()
-    assert run(lambda: timed(shop.batch.run(shop.jobs()))) == pytest.approx(20.0)
+    assert run(lambda: timed(shop.batch.process_all(shop.jobs()))) == pytest.approx(20.0)
     assert time.monotonic() - begun < 5
-    assert shop.batch.fault is fault
+    assert shop.batch.error is fault
     assert shop.ended == []
     assert (shop.tally.done, shop.tally.in_flight) == (0, 0)
 
 
-@pytest.mark.parametrize("cause", ["budget", "too_many_failures"])
-def test_when_a_run_ends_itself_every_answer_in_flight_is_waited_for(cause: str) -> None:
+@pytest.mark.parametrize("cause", [StopCause.BUDGET, StopCause.TOO_MANY_FAILURES])
+def test_when_a_run_ends_itself_every_answer_in_flight_is_waited_for(cause: StopCause) -> None:
     shop = Workshop(20, 3, seconds=1000.0, item_1=RunPermanentError(cause, "enough"))
     shop.run()
     assert shop.ended == [0]
 
 
 def test_the_first_fault_is_the_one_that_is_told() -> None:
-    first, second = RunPermanentError("no_key", "first"), RunPermanentError("stopped", "second")
+    first, second = RunPermanentError(StopCause.NO_KEY, "first"), RunPermanentError(StopCause.STOPPED, "second")
 
-    async def work_on(one: Job) -> ItemResult:
+    async def work_on(one: ItemTask) -> ItemResult:
         await asyncio.sleep(one.item.row_index or 0)
         raise second if one.item.row_index else first
 
-    batch = BatchRun(work_on, 2, Tally(2), asyncio.Event(), lambda _: None, AllClaims(), StopRules())
-    assert run(lambda: batch.run(job(number) for number in range(2))) is first
+    batch = WorkerPool(work_on, 2, Tally(2), asyncio.Event(), lambda _: None, AllClaims(), StopRules())
+    assert run(lambda: batch.process_all(job(number) for number in range(2))) is first
 
 
 def test_a_disk_that_is_full_ends_the_run_with_what_is_done() -> None:
@@ -158,7 +158,7 @@ def test_a_disk_that_is_full_ends_the_run_with_what_is_done() -> None:
 
 
 def test_a_fault_of_whoever_is_told_lets_nothing_begin_and_is_told_what_was_begun() -> None:
-    fault = RunPermanentError("dagster_storage", "away")
+    fault = RunPermanentError(StopCause.DAGSTER_STORAGE, "away")
     shop = Workshop(20, 3)
 
     def told(result: ItemResult) -> None:
@@ -185,7 +185,7 @@ def test_a_run_that_is_stopped_from_outside_begins_nothing_more() -> None:
     shop = Workshop(9, 2)
 
     async def stopped_after_a_while() -> LlmBatchError | None:
-        running = asyncio.ensure_future(shop.batch.run(shop.jobs()))
+        running = asyncio.ensure_future(shop.batch.process_all(shop.jobs()))
         await asyncio.sleep(1.5)
         shop.batch.stopped.set()
         return await running
@@ -204,7 +204,7 @@ def test_many_workers_take_no_longer_than_the_work_divided() -> None:
     async def seconds(shop: Workshop) -> float:
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        await shop.batch.run(shop.jobs())
+        await shop.batch.process_all(shop.jobs())
         return loop.time() - begun
 
     assert run(lambda: seconds(Workshop(20, 5))) == pytest.approx(4, abs=0.01)
@@ -215,9 +215,42 @@ def test_a_batch_of_real_items_ends_with_all_of_them_on_disk() -> None:
     store, client = MemoryStore(), ScriptedClient("no", GOOD)
     workbench = bench(client, store=store)
     tally, results = Tally(10), list[ItemResult]()
-    batch = BatchRun(workbench.work_on, 4, tally, workbench.calls.stopped, results.append, AllClaims(), StopRules())
-    assert run(lambda: batch.run(job(number) for number in range(10))) is None
+    batch = WorkerPool(workbench.process, 4, tally, workbench.calls.stopped, results.append, AllClaims(), StopRules())
+    assert run(lambda: batch.process_all(job(number) for number in range(10))) is None
     expected = {workbench.source.identity.cache_id(make_item(number).work_id) for number in range(10)}
     assert set(store.accepted) == expected
     assert (tally.accepted, len(results), len(store.failures)) == (10, 10, 1)
     assert tally.usage.requests == len(client.asked) == 11
+
+
+def tally(accepted: int = 0, for_good: int = 0, **causes: int) -> Tally:
+    failed = sum(causes.values())
+    return Tally(1000, accepted=accepted, failed=failed, failed_permanently=for_good, causes=causes)
+
+
+@pytest.mark.parametrize(
+    ("rules", "stands", "cause"),
+    [
+        # Hopeless: the first ten alike, for good, and nothing accepted.
+        (StopRules(), tally(for_good=9, bad_request=9), None),
+        (StopRules(), tally(for_good=10, bad_request=10), "hopeless"),
+        (StopRules(), tally(1, for_good=10, bad_request=10), None),
+        (StopRules(), tally(for_good=10, bad_request=5, refused=5), None),
+        (StopRules(), tally(for_good=0, not_json=50), None),
+        # A number of failures.
+        (StopRules(max_failures=3), tally(5, not_json=2), None),
+        (StopRules(max_failures=3), tally(5, not_json=2, cut_off=1), "too_many_failures"),
+        # A share of them, once there are enough to tell.
+        (StopRules(max_failure_rate=0.5), tally(0, not_json=19), None),
+        (StopRules(max_failure_rate=0.5), tally(10, not_json=10), None),
+        (StopRules(max_failure_rate=0.5), tally(9, not_json=11), "too_many_failures"),
+    ],
+)
+def test_a_run_stops_where_its_rules_say(rules: StopRules, stands: Tally, cause: str | None) -> None:
+    broken = rules.error_for(stands)
+    assert (broken and broken.cause) == cause
+
+
+def test_a_stop_tells_counts_and_causes() -> None:
+    broken = StopRules(max_failures=3).error_for(tally(5, not_json=2, cut_off=1))
+    assert str(broken) == "3 items failed (2 not_json, 1 cut_off); llm.max_failures is 3"

@@ -11,7 +11,8 @@ from llmbatch_assets.adapters.files.atomic import json_bytes
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, work_items_of
-from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
+from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, MissingArtifactError
 from llmbatch_assets.resources.io_manager import JsonIOManager
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact, output_store

@@ -17,8 +17,9 @@ from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.errors import MissingArtifactError
 from llmbatch_assets.stages.artifacts import artifact_path, batch_outputs
 from llmbatch_assets.stages.export import write_exports
-from llmbatch_assets.stages.generate import Generation
-from llmbatch_assets.stages.progress import LogReporter
+from llmbatch_assets.stages.generate.choice import BatchItems
+from llmbatch_assets.stages.generate.progress import LogReporter
+from llmbatch_assets.stages.generate.run import GenerateRun
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets.stages.report import write_report
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
@@ -47,8 +48,10 @@ def generate(project: Project, **selection: Any) -> None:
     plan = plan_work(batch.read_snapshot(), batch.parameters)
     items = work_items_of(plan, batch.parameters, "pipeline3_group_contexts.json")
     project.write(str(batch.layout.work_items), json_bytes(items).decode())
-    generation = Generation(batch, plan.items, plan.contexts, open_client, LogReporter(lambda line: None, 0))
-    generation.run(generation.choose(Selection(**selection), False), lambda item, output, found: None)
+    generation = GenerateRun(
+        BatchItems(batch, plan.items), plan.contexts, open_client, LogReporter(lambda line: None, 0)
+    )
+    generation.generate(generation.choose(Selection(**selection), force=False), lambda item, output, found: None)
 
 
 def deliver(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -75,7 +75,7 @@ def test_a_run_that_did_something_is_in_the_history_and_one_that_did_not_is_not(
     generate(project)
     runs = deliver(project).page.about.runs
     assert [(run.record.n_to_run, run.record.n_success) for run in runs if run.record] == [(2, 2), (3, 5)]
-    assert [run.costs.calls for run in runs] == [2, 3]
+    assert [run.total.requests for run in runs] == [2, 3]
 
 
 def test_a_rejection_on_the_way_is_counted_though_the_item_was_accepted(

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from llmbatch_assets.domain.parameters import Parameters
-from llmbatch_assets.errors import RunPermanentError
+from llmbatch_assets.errors import RunPermanentError, StopCause
 
 NO_KEY = "none"
 
@@ -21,7 +21,7 @@ def read_key(name: str, root: Path) -> str:
     key = os.environ.get(name) or _from_file(root / "credentials.yaml", name)
     if not key:
         raise RunPermanentError(
-            "no_key", f"{name} is not set: set this environment variable or add it to credentials.yaml"
+            StopCause.NO_KEY, f"{name} is not set: set this environment variable or add it to credentials.yaml"
         )
     return key
 

@@ -23,7 +23,14 @@ from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.parameters import OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
-from llmbatch_assets.errors import AskOtherwiseError, ProviderError, RunPermanentError, TransientError
+from llmbatch_assets.errors import (
+    AskOtherwiseError,
+    FailureCause,
+    ProviderError,
+    RunPermanentError,
+    StopCause,
+    TransientError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +95,7 @@ class OpenAIClient:
             raise self._connection_error(error) from None
 
     def _timeout(self) -> TransientError:
-        return TransientError("timeout", f"no answer within {self._llm.timeout_sec:g} s")
+        return TransientError(FailureCause.TIMEOUT, f"no answer within {self._llm.timeout_sec:g} s")
 
     def _connection_error(self, error: Exception) -> TransientError | RunPermanentError:
         # Only the chain of causes has the reason: the SDK calls a refused connection a timeout.
@@ -97,12 +104,12 @@ class OpenAIClient:
         unconnected = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
         if not self._was_reached and any(isinstance(one, unconnected) for one in causes):
             return RunPermanentError(
-                "nothing_listening",
+                StopCause.NOTHING_LISTENING,
                 f"no connection to {self._base_url} ({reason}); start the server or correct llm.base_url",
             )
         if any(isinstance(one, TimeoutError) for one in causes):
             return self._timeout()
-        return TransientError("connection", f"connection to {self._base_url} failed: {reason}")
+        return TransientError(FailureCause.CONNECTION, f"connection to {self._base_url} failed: {reason}")
 
     def _relax_format(self, refused: str) -> bool:
         """Change to the next way of asking for JSON. Returns True if there is another one than the refused."""
@@ -113,7 +120,7 @@ class OpenAIClient:
 
 
 def _ask_otherwise(error: ProviderError) -> AskOtherwiseError:
-    ask_otherwise = AskOtherwiseError("structured_output", str(error))
+    ask_otherwise = AskOtherwiseError(FailureCause.STRUCTURED_OUTPUT, str(error))
     ask_otherwise.request_id, ask_otherwise.status = error.request_id, error.status
     return ask_otherwise
 
@@ -137,7 +144,7 @@ def _open_sdk(llm: Llm, base_url: str, get_key: Callable[[], str]) -> openai.Asy
         key = get_key()
         if not (key.isascii() and key.isprintable()):
             raise RunPermanentError(
-                "bad_key", "the key holds a line break or another character that no key has; copy it again"
+                StopCause.BAD_KEY, "the key holds a line break or another character that no key has; copy it again"
             )
         return key
 
@@ -169,9 +176,11 @@ async def _receive(response: httpx2.Response) -> None:
             async for chunk in chunks:
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
-                    raise TransientError("too_large", f"the answer is larger than {MAX_BODY_BYTES // 1_000_000} MB")
+                    raise TransientError(
+                        FailureCause.TOO_LARGE, f"the answer is larger than {MAX_BODY_BYTES // 1_000_000} MB"
+                    )
     except httpx2.DecodingError:
-        raise TransientError("broken_body", "the answer cannot be decompressed") from None
+        raise TransientError(FailureCause.BROKEN_BODY, "the answer cannot be decompressed") from None
     key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
     headers = [(name, _without_key(key, value)) for name, value in response.headers.raw]
     if is_compressed or headers != response.headers.raw:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from llmbatch_assets.domain.cost import cost_at, dollars
-from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.parameters import Llm, ModelPrice, Parameters
+from llmbatch_assets.domain.usage import TokenUsage, cost_at, round_cost
 from llmbatch_assets.errors import ConfigError
 
 CostOf = Callable[[TokenUsage], float | None]
@@ -54,7 +53,7 @@ def _listed(llm: Llm) -> CostOf:
             )
         except (LookupError, ValueError):
             return None
-        return dollars(float(price.total_price))
+        return round_cost(float(price.total_price))
 
     return cost_of
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 from llmbatch_assets.adapters.providers.credentials import NO_KEY, read_key
 from llmbatch_assets.adapters.providers.local_model import LocalServer
 from llmbatch_assets.domain.canonical import canonical_json, sha1_named
-from llmbatch_assets.domain.outcome import Completion, TokenUsage
+from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.schema.offline_answer import offline_answer
+from llmbatch_assets.domain.usage import TokenUsage
 
 if TYPE_CHECKING:
     from llmbatch_assets.adapters.providers.openai_client import OpenAIClient

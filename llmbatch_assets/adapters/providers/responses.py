@@ -12,8 +12,16 @@ from typing import Any
 
 import openai
 
-from llmbatch_assets.domain.outcome import Completion, TokenUsage
-from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
+from llmbatch_assets.domain.outcome import Completion
+from llmbatch_assets.domain.usage import TokenUsage
+from llmbatch_assets.errors import (
+    FailureCause,
+    ItemPermanentError,
+    ProviderError,
+    RunPermanentError,
+    StopCause,
+    TransientError,
+)
 
 _TRANSIENT_STATUSES = {408, 409, 425, 429}
 _TOO_LARGE = 413
@@ -22,35 +30,35 @@ _QUOTED_CHARS = 500
 _MAX_TOKENS = 10**9
 
 STOPPING_STATUSES = {
-    401: "key_refused",
-    402: "no_quota",
-    403: "key_refused",
-    404: "unknown_model",
-    405: "unknown_model",
-    407: "proxy_refused",
-    410: "unknown_model",
+    401: StopCause.KEY_REFUSED,
+    402: StopCause.NO_QUOTA,
+    403: StopCause.KEY_REFUSED,
+    404: StopCause.UNKNOWN_MODEL,
+    405: StopCause.UNKNOWN_MODEL,
+    407: StopCause.PROXY_REFUSED,
+    410: StopCause.UNKNOWN_MODEL,
 }
 # Exact codes and types only: messages that mention a quota often belong to a plain rate limit.
 STOPPING_CODES = {
-    "insufficient_quota": "no_quota",
-    "billing_not_active": "no_quota",
-    "billing_hard_limit_reached": "no_quota",
-    "invalid_api_key": "key_refused",
-    "API_KEY_INVALID": "key_refused",
-    "model_not_found": "unknown_model",
-    "unsupported_parameter": "bad_setting",
-    "unsupported_value": "bad_setting",
-    "unknown_parameter": "bad_setting",
+    "insufficient_quota": StopCause.NO_QUOTA,
+    "billing_not_active": StopCause.NO_QUOTA,
+    "billing_hard_limit_reached": StopCause.NO_QUOTA,
+    "invalid_api_key": StopCause.KEY_REFUSED,
+    "API_KEY_INVALID": StopCause.KEY_REFUSED,
+    "model_not_found": StopCause.UNKNOWN_MODEL,
+    "unsupported_parameter": StopCause.BAD_SETTING,
+    "unsupported_value": StopCause.BAD_SETTING,
+    "unknown_parameter": StopCause.BAD_SETTING,
 }
 # Parameters that are the same in every call of a run.
 _SETTINGS = {"temperature", "top_p", "seed", "response_format", "model"}
 _ADVICE = {
-    "no_quota": "the provider reports that the quota is used up; raise it or use another key, then run again",
-    "key_refused": "the provider refused the key; correct the variable that holds it, then run again",
-    "unknown_model": "no such model or path; correct llm.model_name or llm.base_url",
-    "proxy_refused": "the proxy requires a login; correct the proxy's environment variables",
-    "bad_setting": "the provider does not accept a setting of every call; correct it in the configuration's llm block",
-    "redirected": "the server redirects calls; correct llm.base_url",
+    StopCause.NO_QUOTA: "the provider reports that the quota is used up; raise it or use another key, then run again",
+    StopCause.KEY_REFUSED: "the provider refused the key; correct the variable that holds it, then run again",
+    StopCause.UNKNOWN_MODEL: "no such model or path; correct llm.model_name or llm.base_url",
+    StopCause.PROXY_REFUSED: "the proxy requires a login; correct the proxy's environment variables",
+    StopCause.BAD_SETTING: "the provider does not accept a setting of every call; correct it in the configuration's llm block",
+    StopCause.REDIRECTED: "the server redirects calls; correct llm.base_url",
 }
 
 # Other servers' names for the two reasons that matter.
@@ -105,18 +113,18 @@ def _error_object(body: Any) -> dict[str, Any]:
 def _error(status: int, details: Mapping[str, Any], message: str) -> ProviderError:
     codes = _codes(details)
     if _is_flagged(details):
-        return ItemPermanentError("content_filter", message)
+        return ItemPermanentError(FailureCause.CONTENT_FILTER, message)
     cause = next((cause for code, cause in STOPPING_CODES.items() if code in codes), STOPPING_STATUSES.get(status))
     if cause:
         return _run_error(cause, message)
     if status in _TRANSIENT_STATUSES or not 300 <= status < 500:
-        return TransientError("rate_limited" if status == 429 else "server_error", message)
+        return TransientError(FailureCause.RATE_LIMITED if status == 429 else FailureCause.SERVER_ERROR, message)
     if status < 400:
-        return _run_error("redirected", message)
+        return _run_error(StopCause.REDIRECTED, message)
     return _bad_request(status, details, codes, message)
 
 
-def _run_error(cause: str, message: str) -> RunPermanentError:
+def _run_error(cause: StopCause, message: str) -> RunPermanentError:
     return RunPermanentError(cause, f"{_ADVICE[cause]} ({message})")
 
 
@@ -134,16 +142,16 @@ def _is_flagged(details: Mapping[str, Any]) -> bool:
 
 def _bad_request(status: int, details: Mapping[str, Any], codes: set[str], message: str) -> ProviderError:
     if status == _TOO_LARGE or any("context" in code for code in codes):
-        return ItemPermanentError("context_too_long", message)
+        return ItemPermanentError(FailureCause.CONTEXT_TOO_LONG, message)
     if _NOT_JSON_CODE in codes:
-        return TransientError("not_json", message)
+        return TransientError(FailureCause.NOT_JSON, message)
     if any("content" in code for code in codes):
-        return ItemPermanentError("content_filter", message)
+        return ItemPermanentError(FailureCause.CONTENT_FILTER, message)
     if any(words in message.lower() for words in _TOO_LONG_WORDS):
-        return ItemPermanentError("context_too_long", message)
+        return ItemPermanentError(FailureCause.CONTEXT_TOO_LONG, message)
     if str(details.get("param")) in _SETTINGS:
-        return _run_error("bad_setting", message)
-    return ItemPermanentError("bad_request", message)
+        return _run_error(StopCause.BAD_SETTING, message)
+    return ItemPermanentError(FailureCause.BAD_REQUEST, message)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -193,11 +201,11 @@ def _completion(content: bytes, latency: float, request_id: str) -> Completion:
     choice, message = _first_choice(body, content)
     refusal = message.get("refusal")
     if refusal:
-        raise ItemPermanentError("refused", f"the model refused: {_quoted(str(refusal))}")
+        raise ItemPermanentError(FailureCause.REFUSED, f"the model refused: {_quoted(str(refusal))}")
     reason = str(choice.get("finish_reason") or "stop")
     finish_reason = _FINISH_REASONS.get(reason.lower(), reason)
     if finish_reason == "content_filter":
-        raise ItemPermanentError("content_filter", "the provider's content filter stopped the answer")
+        raise ItemPermanentError(FailureCause.CONTENT_FILTER, "the provider's content filter stopped the answer")
     return Completion(
         text=_text(message.get("content")),
         finish_reason=finish_reason,
@@ -208,7 +216,7 @@ def _completion(content: bytes, latency: float, request_id: str) -> Completion:
 
 
 def _invalid_body(content: bytes) -> TransientError:
-    return TransientError("broken_body", f"not a chat completion: {content[:200]!r}")
+    return TransientError(FailureCause.BROKEN_BODY, f"not a chat completion: {content[:200]!r}")
 
 
 def _first_choice(body: Any, content: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -240,7 +248,7 @@ def _text(content: Any) -> str:
         texts = [part.get("text") for part in content]
         if all(isinstance(text, str) for text in texts):
             return "".join(texts)
-    raise TransientError("broken_body", f"the content of the answer is not text: {_quoted(str(content))}")
+    raise TransientError(FailureCause.BROKEN_BODY, f"the content of the answer is not text: {_quoted(str(content))}")
 
 
 def _usage(value: Any) -> TokenUsage:

@@ -10,9 +10,8 @@ import orjson
 
 from llmbatch_assets.adapters.files.jsonl import JsonlWriter, read_jsonl
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.ledger import CallRecord
-from llmbatch_assets.domain.run_history import RunRecord
-from llmbatch_assets.errors import RunPermanentError
+from llmbatch_assets.domain.ledger import CallRecord, RunRecord
+from llmbatch_assets.errors import RunPermanentError, StopCause
 
 # A sync for every call would cost more than the few lines that a power failure can take.
 SYNC_LINES = 100
@@ -31,7 +30,7 @@ class UsageLedger:
             self._file.__enter__()
         except OSError as refused:
             raise RunPermanentError(
-                "disk", f"{self._path} cannot be written to ({refused.strerror}); no call was made"
+                StopCause.DISK, f"{self._path} cannot be written to ({refused.strerror}); no call was made"
             ) from None
         return self
 

@@ -15,8 +15,8 @@ from llmbatch_assets.adapters.files.durable import FileWrite
 from llmbatch_assets.adapters.files.group_commit import GroupCommit
 from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.domain.item_state import parsed_sha
-from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, KeptAnswer
-from llmbatch_assets.errors import RunPermanentError
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, UnjudgedAnswer
+from llmbatch_assets.errors import RunPermanentError, StopCause
 
 # Outputs are rarely larger than this.
 PROBE_BYTES = 64 * 1024
@@ -65,16 +65,16 @@ class FileStore:
         """Return the number that follows the last failed attempt, from 1."""
         return self.index.failed.get(cache_id, 0) + 1
 
-    async def save_awaiting(self, answer: KeptAnswer) -> None:
+    async def save_awaiting(self, answer: UnjudgedAnswer) -> None:
         """Write an answer that awaits its judge."""
         await self.commit.write(FileWrite(str(self._awaiting_path(answer.cache_id)), json_bytes(answer)))
 
-    def awaiting(self, cache_id: str) -> KeptAnswer | None:
+    def awaiting(self, cache_id: str) -> UnjudgedAnswer | None:
         """Return the answer that awaits its judge. An unreadable one is set aside and will be generated again."""
         try:
             # A string: this is done for every item, and a Path takes long to make.
             with open(f"{self.index.folders.awaiting_judge}/{cache_id}.json", "rb") as file:
-                answer = KeptAnswer.model_validate(json.loads(file.read()))
+                answer = UnjudgedAnswer.model_validate(json.loads(file.read()))
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError):
@@ -98,7 +98,7 @@ class FileStore:
                 probe.unlink()
             except OSError as refused:
                 raise RunPermanentError(
-                    "disk", f"{folder} cannot be written to ({refused.strerror}); no call was made"
+                    StopCause.DISK, f"{folder} cannot be written to ({refused.strerror}); no call was made"
                 ) from None
 
     def force(self, cache_ids: Iterable[str]) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.ledger import CallRecord
-from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import OWN_ROW_HEADING, Purpose
 from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.usage import TokenUsage
 
 # Assumptions (low, likely, high) for what was not measured; docs/plan.md explains them.
 BYTES_PER_TOKEN = (5.0, 4.0, 3.0)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from llmbatch_assets.domain.cost import shown
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.parameters import Budget
 from llmbatch_assets.domain.plan.difference import Differences
 from llmbatch_assets.domain.plan.estimate import Estimate, Range
 from llmbatch_assets.domain.plan.rerun_reasons import RerunReasons, count_reasons
 from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.usage import format_cost
 
 BudgetVerdict = Literal["no_limit", "within", "may_exceed", "exceeds", "price_unknown"]
 
@@ -104,9 +104,9 @@ def format_cost_range(cost: Range | None) -> str:
     if cost is None:
         return "cost unknown"
     if not cost.high:
-        return shown(0.0)
+        return format_cost(0.0)
     # An end below a cent has as few digits as the others.
-    low, likely, high = (shown(round(end, 2) or end if cost.likely >= _CENT else end) for end in cost)
+    low, likely, high = (format_cost(round(end, 2) or end if cost.likely >= _CENT else end) for end in cost)
     return f"{likely} ({low} to {high})"
 
 

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from llmbatch_assets.domain.ledger import PastRun
 from llmbatch_assets.domain.report.findings import Findings
-from llmbatch_assets.domain.run_history import PastRun
 
 Tone = Literal["plain", "good", "bad", "open"]
 MOST_ATTEMPTS = 10
@@ -89,7 +89,7 @@ def history_charts(runs: Sequence[PastRun]) -> list[Chart]:
     share = tuple(
         Bar(name, round(100 * (run.acceptance or 0), 1), "good") for name, run in zip(names, runs, strict=True)
     )
-    cost = tuple(Bar(name, run.costs.known_cost or 0) for name, run in zip(names, runs, strict=True))
+    cost = tuple(Bar(name, run.total.known_cost_usd or 0) for name, run in zip(names, runs, strict=True))
     drawn = [
         Chart("acceptance", "Accepted items after each run", "run", "percent", share),
         Chart("run_cost", "Cost of each run", "run", "US dollars", cost),

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple
 
-from llmbatch_assets.domain.cost import added
 from llmbatch_assets.domain.items.table import Row
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, TokenUsage
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
 from llmbatch_assets.domain.parameters import Report
 from llmbatch_assets.domain.report.items import (
     ItemRow,
@@ -30,9 +29,10 @@ from llmbatch_assets.domain.report.value_counts import (
     row_indices,
 )
 from llmbatch_assets.domain.text import cut
+from llmbatch_assets.domain.usage import UsageTotal
+from llmbatch_assets.errors import FailureCause
 
 MESSAGE_CHARS = 1_000
-REJECTED = "judge_rejected"
 
 
 class FailureExample(NamedTuple):
@@ -54,27 +54,6 @@ class CauseSummary(NamedTuple):
 
 
 @dataclass
-class Usage:
-    """The sum of many usages. Plain numbers: there are 100,000 of them."""
-
-    requests: int = 0
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_usd: float | None = 0.0
-
-    def add(self, usage: TokenUsage) -> None:
-        """Take one more into the sum, whose cost is not known where a part's is not."""
-        self.requests += usage.requests
-        self.input_tokens += usage.input_tokens
-        self.cached_input_tokens += usage.cached_input_tokens
-        self.output_tokens += usage.output_tokens
-        self.reasoning_tokens += usage.reasoning_tokens
-        self.cost_usd = added(self.cost_usd, usage.cost_usd)
-
-
-@dataclass
 class Findings:
     """The statistics. ``columns`` are counted; ``rows`` is the input table."""
 
@@ -83,7 +62,7 @@ class Findings:
     rows: Sequence[Row] = ()
     groups: ValueCounter = field(default_factory=ValueCounter)
     attempts: Counter[int] = field(default_factory=Counter)
-    usage: Usage = field(default_factory=Usage)
+    usage: UsageTotal = field(default_factory=UsageTotal)
     scores: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -132,7 +111,7 @@ class Findings:
 
     def _add_attempt(self, item: WorkItem, failure: FailedAttempt) -> None:
         self.failed_attempts[failure.cause] += 1
-        if failure.cause == REJECTED:
+        if failure.cause == FailureCause.JUDGE_REJECTED:
             self.rejections.add(reasons_of(failure.judge), item.partition_key)
 
     def _add_failed(self, item: WorkItem, last: FailedAttempt) -> None:

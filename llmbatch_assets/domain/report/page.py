@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.canonical import readable_json
-from llmbatch_assets.domain.cost import shown
+from llmbatch_assets.domain.ledger import PastRun
 from llmbatch_assets.domain.report.charts import Chart, charts, history_charts, latency_chart, latency_facts
 from llmbatch_assets.domain.report.findings import CauseSummary, Findings
 from llmbatch_assets.domain.report.items import Sample
 from llmbatch_assets.domain.report.value_counts import ColumnCounter, TextCount, TextCounter, ValueCounts
-from llmbatch_assets.domain.run_history import PastRun
+from llmbatch_assets.domain.usage import format_cost
 
 MOST_GROUPS = 60
 MOST_VALUES = 25
@@ -167,7 +167,7 @@ def _headline(findings: Findings, spent: str) -> dict[str, str]:
         "Accepted": f"{counts['accepted']:,}",
         "Failed": f"{counts['failed']:,}",
         "Not attempted": f"{counts['missing']:,}",
-        "Cost of accepted outputs": shown(usage.cost_usd).removeprefix("cost "),
+        "Cost of accepted outputs": format_cost(usage.cost_usd).removeprefix("cost "),
         "Total spent": spent.removeprefix("cost "),
         "Tokens": f"{usage.input_tokens + usage.output_tokens:,}",
     }
@@ -180,7 +180,7 @@ def _usage_facts(findings: Findings) -> dict[str, str]:
         "Requests": f"{usage.requests:,}",
         "Input tokens (cached)": f"{usage.input_tokens:,} ({usage.cached_input_tokens:,})",
         "Output tokens (reasoning)": f"{usage.output_tokens:,} ({usage.reasoning_tokens:,})",
-        "Cost of accepted outputs": shown(usage.cost_usd),
+        "Cost of accepted outputs": format_cost(usage.cost_usd),
     }
 
 

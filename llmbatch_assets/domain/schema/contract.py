@@ -13,7 +13,7 @@ from pydantic_core import to_json, to_jsonable_python
 from llmbatch_assets.domain.answer import PASS_WORDS
 from llmbatch_assets.domain.canonical import canonical_json, readable_json, sha1_named
 from llmbatch_assets.domain.schema.json_schema import JsonSchema, can_be, inline_definitions, requires_all, strict_form
-from llmbatch_assets.errors import AnswerError, SchemaError
+from llmbatch_assets.errors import AnswerError, FailureCause, SchemaError
 
 OUTPUT_MODEL = "LLMOutput"
 JUDGE_MODEL = "JudgeResult"
@@ -71,16 +71,16 @@ class Contract:
             raise self._mismatch(answer, problem) from None
         except ValueError:
             # 1e999, or an integer too large for a float.
-            raise AnswerError("schema_mismatch", "A number in the answer is too large.") from None
+            raise AnswerError(FailureCause.SCHEMA_MISMATCH, "A number in the answer is too large.") from None
         except RecursionError:
-            raise AnswerError("schema_mismatch", "The answer is nested too deeply.") from None
+            raise AnswerError(FailureCause.SCHEMA_MISMATCH, "The answer is nested too deeply.") from None
         return dict(kept)
 
     def _mismatch(self, answer: dict[str, Any], problem: ValidationError) -> AnswerError:
         if set(answer) == {self.name} and isinstance(answer[self.name], dict):
             message = f"The answer is wrapped in {{{json.dumps(self.name)}: ...}}. Return only the inner object."
-            return AnswerError("wrapped", message)
-        return AnswerError("schema_mismatch", self._feedback(problem))
+            return AnswerError(FailureCause.WRAPPED, message)
+        return AnswerError(FailureCause.SCHEMA_MISMATCH, self._feedback(problem))
 
     def _feedback(self, problem: ValidationError) -> str:
         errors = problem.errors(include_url=False, include_context=False)

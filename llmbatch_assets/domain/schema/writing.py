@@ -12,7 +12,7 @@ from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.prompt import SCHEMA_NAMES, Message, PromptTemplate
 from llmbatch_assets.domain.schema.spec import MODULES
 from llmbatch_assets.domain.text import harden
-from llmbatch_assets.errors import AnswerError
+from llmbatch_assets.errors import AnswerError, FailureCause
 
 CONTEXT_HEADING = "The prompt whose answers the schema describes; words in braces are filled in for each item:"
 MAX_ANSWER_CHARS = 200_000
@@ -52,14 +52,16 @@ def python_of(answer: str) -> str:
     """
     if len(answer) > MAX_ANSWER_CHARS:
         message = f"The answer is longer than {MAX_ANSWER_CHARS} characters. Write a shorter module."
-        raise AnswerError("no_code", message)
+        raise AnswerError(FailureCause.NO_CODE, message)
     text = without_thoughts(re.sub(r"\r\n?", "\n", harden(answer)))
     if text.lstrip().startswith("<think>"):
-        raise AnswerError("no_code", "The answer ends inside its thinking block. Answer with one Python code block.")
+        raise AnswerError(
+            FailureCause.NO_CODE, "The answer ends inside its thinking block. Answer with one Python code block."
+        )
     for code in map(textwrap.dedent, _found(text)):
         if re.search(r"^class \w", code, re.MULTILINE):
             return code.strip("\n") + "\n"
-    raise AnswerError("no_code", "The answer contains no Python module with a class.")
+    raise AnswerError(FailureCause.NO_CODE, "The answer contains no Python module with a class.")
 
 
 def _found(text: str) -> Iterator[str]:

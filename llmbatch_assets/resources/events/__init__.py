@@ -1,1 +1,1 @@
-"""Item events in Dagster."""
+"""Dagster events about work items."""

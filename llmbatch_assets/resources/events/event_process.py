@@ -1,4 +1,4 @@
-"""A process that stores events for another one, whose event loop is then not held up by it.
+"""A child process that stores events, so that storing does not block the event loop of the calls.
 
 It reads groups of events from its input and answers each.
 """
@@ -20,15 +20,15 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import deserialize_value, serialize_value
 
 from llmbatch_assets.adapters.files.pipe import PipeEndedError, child_command, pack_frame, read_frame
-from llmbatch_assets.resources.events.item_events import ItemEvent, Teller
+from llmbatch_assets.resources.events.item_events import EventOrigin, ItemEvent
 
-# A storage that is slower than the calls holds them up from here on: whoever ends the run waits for what is left, which
-# may be some seconds with Dagster's own SQLite storage.
+# With more groups waiting than this, a slow storage slows down the calls. The end of the run waits for the rest, which
+# may take some seconds with Dagster's own SQLite storage.
 GROUPS_BEHIND = 12
 
 
 class NotStoredError(Exception):
-    """The process could not store a group."""
+    """The child process could not store a group, or has ended."""
 
 
 class _Sent(NamedTuple):
@@ -37,13 +37,13 @@ class _Sent(NamedTuple):
 
 
 class EventProcess:
-    """Stores groups of events in the order in which they come.
+    """Stores groups of events in their order.
 
-    What it cannot store is stored by ``store_here``, which says what is wrong by raising.
+    Groups that the child process cannot store are stored by ``store_here``, which raises the error.
     """
 
     def __init__(
-        self, instance: InstanceRef, teller: Teller, store_here: Callable[[Sequence[ItemEvent]], None]
+        self, instance: InstanceRef, origin: EventOrigin, store_here: Callable[[Sequence[ItemEvent]], None]
     ) -> None:
         self._store_here = store_here
         self._sent = deque[_Sent]()
@@ -51,29 +51,29 @@ class EventProcess:
             child_command(__name__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # A signal from the terminal is not for it.
+            # Signals from the terminal must not reach it.
             start_new_session=True,
         )
-        # It waits for the process, so that nobody else does.
+        # One thread waits for the child's answers, so that the event loop need not.
         self._thread = ThreadPoolExecutor(1, "events")
-        self._thread.submit(self._write, (serialize_value(instance), teller))
+        self._thread.submit(self._write, (serialize_value(instance), origin))
 
     def close(self) -> None:
-        """Wait until everything is stored, and end the process."""
+        """Wait until everything is stored, and end the child process."""
         try:
-            self._settle(0)
+            self._await_answers(0)
         finally:
             self._thread.shutdown()
             with contextlib.suppress(BrokenPipeError):
                 self._process.communicate()
 
     def store(self, group: Sequence[ItemEvent]) -> None:
-        """Have a group stored. What raises is about groups of before; this one was then not taken."""
-        self._settle(GROUPS_BEHIND)
+        """Pass on a group. Raises errors of earlier groups; this one was then not taken."""
+        self._await_answers(GROUPS_BEHIND)
         self._sent.append(_Sent(group, self._thread.submit(self._exchange, group)))
 
-    def _settle(self, most: int) -> None:
-        while self._sent and (len(self._sent) > most or self._sent[0].answer.done()):
+    def _await_answers(self, max_open: int) -> None:
+        while self._sent and (len(self._sent) > max_open or self._sent[0].answer.done()):
             group, answer = self._sent[0]
             if answer.exception() is not None:
                 self._store_here(group)
@@ -87,34 +87,34 @@ class EventProcess:
     def _exchange(self, group: Sequence[ItemEvent]) -> None:
         self._write(group)
         assert self._process.stdout is not None
-        fault = read_frame(self._process.stdout)
-        if fault is not None:
-            raise NotStoredError(fault)
+        error = read_frame(self._process.stdout)
+        if error is not None:
+            raise NotStoredError(error)
 
 
 def main() -> None:
-    """Store groups until the input ends, as it does when the other process does."""
+    """Store groups until the input ends, as it does when the parent process ends."""
     pipe_in, pipe_out = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
-    # What a storage prints is not an answer.
+    # Output that a storage prints must not be taken for an answer.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with contextlib.suppress(PipeEndedError, BrokenPipeError):
-        instance_ref, teller = read_frame(pipe_in)
+        instance_ref, origin = read_frame(pipe_in)
         with dg.DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)) as instance:
             while True:
-                pipe_out.write(pack_frame(_fault_of_storing(instance, teller, read_frame(pipe_in))))
-    # Python would look for garbage once more before it ends, and the other process waits for that.
+                pipe_out.write(pack_frame(_error_of_storing(instance, origin, read_frame(pipe_in))))
+    # Skip the garbage collection at exit; the parent process waits for this one.
     gc.freeze()
 
 
-def _fault_of_storing(instance: dg.DagsterInstance, teller: Teller, group: Sequence[ItemEvent]) -> str | None:
+def _error_of_storing(instance: dg.DagsterInstance, origin: EventOrigin, group: Sequence[ItemEvent]) -> str | None:
     try:
-        store_events(instance, teller, group)
-    except Exception as fault:  # noqa: BLE001  # of any storage
-        # Whatever it is, the other process meets it, too, and tells.
-        return str(fault)
+        store_events(instance, origin, group)
+    except Exception as error:  # noqa: BLE001  # of any storage
+        # The parent process tries again, meets the same error and raises it.
+        return str(error)
     return None
 
 
-def store_events(instance: dg.DagsterInstance, teller: Teller, group: Sequence[ItemEvent]) -> None:
-    """Store events, in this process."""
-    instance.event_log_storage.store_event_batch([event.entry(teller) for event in group])
+def store_events(instance: dg.DagsterInstance, origin: EventOrigin, group: Sequence[ItemEvent]) -> None:
+    """Store events from this process."""
+    instance.event_log_storage.store_event_batch([event.entry(origin) for event in group])

@@ -1,4 +1,4 @@
-"""What Dagster is told about single work items, as plain facts, and the events that they become."""
+"""Events about single work items: plain values, and the Dagster events made from them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PREVIEW_CHARS = 2000
 
 
 @dataclass(frozen=True)
-class Teller:
-    """In whose name events are told: the step of a run, and the asset that it makes.
+class EventOrigin:
+    """The step of a run that events come from, and the asset that they are about.
 
-    ``folder`` is where the outputs lie; ``versions`` are the tags that all outputs of the run have in common.
+    ``folder`` holds the outputs; ``versions`` are the tags that all outputs of the run share.
     """
 
     run_id: str
@@ -46,7 +46,7 @@ class Teller:
     def of(
         cls, context: dg.OpExecutionContext, asset_key: dg.AssetKey, folder: PurePosixPath, versions: Mapping[str, str]
     ) -> Self:
-        """The step that the context is of, in this process."""
+        """Return the step of this context, in this process."""
         step_context = context.get_step_execution_context()
         step = step_context.step
         assert isinstance(step.handle, StepHandle)
@@ -65,7 +65,7 @@ class Teller:
         )
 
     def entry(self, event: DagsterEvent, message: str, at: float) -> EventLogEntry:
-        """An event as it is stored."""
+        """Return an event as Dagster stores it."""
         return EventLogEntry(  # type: ignore[no-untyped-call]
             error_info=None,
             level=logging.DEBUG,
@@ -79,14 +79,14 @@ class Teller:
 
 
 class ItemEvent(Protocol):
-    """Something that has happened to an item; cheap to make and to hand to another process."""
+    """An event about an item; cheap to create and to pass to another process."""
 
-    def entry(self, teller: Teller) -> EventLogEntry:
-        """What Dagster stores of it."""
+    def entry(self, origin: EventOrigin) -> EventLogEntry:
+        """Return the event as Dagster stores it."""
 
 
-class Materialized(NamedTuple):
-    """The item has an accepted output, made now or found (a ``hit``). ``at`` is in seconds of the epoch."""
+class MaterializedEvent(NamedTuple):
+    """The item has an accepted output, generated now or found in the cache (a ``hit``). ``at`` is a Unix timestamp."""
 
     partition_key: str
     row_index: int | None
@@ -95,27 +95,27 @@ class Materialized(NamedTuple):
     hit: bool
     at: float
 
-    def entry(self, teller: Teller) -> EventLogEntry:
-        """A materialization, to the letter as Dagster logs one."""
+    def entry(self, origin: EventOrigin) -> EventLogEntry:
+        """Return a materialization, exactly as Dagster logs one."""
         made = dg.AssetMaterialization(
-            asset_key=teller.asset_key,
+            asset_key=origin.asset_key,
             partition=self.partition_key,
-            metadata=self._metadata(teller.folder),
-            tags={**teller.versions, DATA_VERSION_TAG: output_version(self.output)},
+            metadata=self._metadata(origin.folder),
+            tags={**origin.versions, DATA_VERSION_TAG: output_version(self.output)},
         )
         message = f"Materialized value {made.label}."
         event = DagsterEvent(
             event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
-            job_name=teller.job_name,
-            step_handle=teller.step_handle,
-            node_handle=teller.node_handle,
-            step_kind_value=teller.step_kind,
-            logging_tags=teller.step_tags,
+            job_name=origin.job_name,
+            step_handle=origin.step_handle,
+            node_handle=origin.node_handle,
+            step_kind_value=origin.step_kind,
+            logging_tags=origin.step_tags,
             event_specific_data=StepMaterializationData(made),
             message=message,
-            pid=teller.pid,
+            pid=origin.pid,
         )
-        return teller.entry(event, message, self.at)
+        return origin.entry(event, message, self.at)
 
     def _metadata(self, folder: PurePosixPath) -> dict[str, Any]:
         output, judge = self.output, self.output.judge or {}
@@ -132,30 +132,30 @@ class Materialized(NamedTuple):
             "cached_input_tokens": output.usage.cached_input_tokens,
             "output_tokens": output.usage.output_tokens,
             "cost_usd": output.usage.cost_usd,
-            "latency_sec": output.latency_sec,
-            "source": "cache" if self.hit else "fresh",
+            "latency_sec": round(output.latency_sec, 3),
+            "source": "cache" if self.hit else "generated",
             "preview": dg.MetadataValue.md(_preview(output.parsed)),
         }
         return {name: value for name, value in facts.items() if value is not None}
 
 
-class Planned(NamedTuple):
-    """The item was to be made by the run: Dagster paints it FAILED once the run has failed without doing so."""
+class PlannedEvent(NamedTuple):
+    """The run had planned the item: Dagster shows it as FAILED once the run has failed without materializing it."""
 
     partition_key: str
     at: float
 
-    def entry(self, teller: Teller) -> EventLogEntry:
-        """A planned materialization, to the letter as Dagster logs one."""
+    def entry(self, origin: EventOrigin) -> EventLogEntry:
+        """Return a planned materialization, exactly as Dagster logs one."""
         planned = AssetMaterializationPlannedData(
-            teller.asset_key, partition=self.partition_key, partitions_subset=None
+            origin.asset_key, partition=self.partition_key, partitions_subset=None
         )
-        event = DagsterEvent.build_asset_materialization_planned_event(teller.job_name, teller.step_key, planned)
-        return teller.entry(event, "", self.at)
+        event = DagsterEvent.build_asset_materialization_planned_event(origin.job_name, origin.step_key, planned)
+        return origin.entry(event, "", self.at)
 
 
 def _preview(parsed: dict[str, Any]) -> str:
-    # A text with a fence in it must not close ours.
+    # A code fence in the text must not close ours.
     text = readable_json(parsed)[:PREVIEW_CHARS]
     fence = "`" * 12 if "```" in text else "```"
     return f"{fence}json\n{text}\n{fence}"

@@ -1,12 +1,13 @@
-"""What Dagster is told about the work items of a run: one partition each."""
+"""Dagster events about the work items of a run, one partition each, stored in groups."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import PurePosixPath
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
@@ -14,22 +15,84 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.resources.events.event_groups import EventGroups
+from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.events.event_process import EventProcess, store_events
-from llmbatch_assets.resources.events.item_events import ItemEvent, Materialized, Planned, Teller
-from llmbatch_assets.resources.storage_faults import telling_storage_faults
+from llmbatch_assets.resources.events.item_events import EventOrigin, ItemEvent, MaterializedEvent, PlannedEvent
+from llmbatch_assets.resources.storage_faults import translating_storage_errors
 from llmbatch_assets.resources.versions import StoredCursor, versions_sha
-from llmbatch_assets.stages.interruption import holding_interrupts
+from llmbatch_assets.stages.runtime import holding_interrupts
 
-# A process that stores events is worth its start, about a second of a processor, from so many events on.
-WORTH_A_PROCESS = 1_000
+# Larger groups are hardly cheaper and block the event loop for longer.
+EVENTS_PER_GROUP = 50
+# Maximum delay of an event, as long as the event loop runs.
+MAX_DELAY_SEC = 0.5
+# An event process costs about a second of processor time to start; it pays off from this many events.
+MIN_EVENTS_FOR_PROCESS = 1_000
+
+Event = TypeVar("Event")
+
+
+class EventGroups(Generic[Event]):
+    """Collects events and stores them in groups: Dagster stores many for little more than the price of one.
+
+    Events that could not be stored are kept, and ``flush`` tries again.
+    """
+
+    def __init__(self, store: Callable[[Sequence[Event]], None]) -> None:
+        self._store_group = store
+        self._waiting: list[Event] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._error: LlmBatchError | None = None
+
+    def add(self, event: Event) -> None:
+        """Store an event with the next group. Raises an error of the storage; the event is kept even then."""
+        self._waiting.append(event)
+        # An unreachable storage is slow to say so, and calls are in flight: try only once.
+        if self._error is None and len(self._waiting) >= EVENTS_PER_GROUP:
+            self._try_flush()
+        elif self._error is None and self._timer is None and (loop := _running_loop()) is not None:
+            self._timer = loop.call_later(MAX_DELAY_SEC, self._try_flush)
+        if self._error is not None:
+            raise self._error
+
+    def _try_flush(self) -> None:
+        try:
+            self.flush()
+        except LlmBatchError as error:
+            self._error = error
+
+    def flush(self) -> None:
+        """Store the waiting events. Signals are handled afterwards."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._error = None
+        if not self._waiting:
+            return
+        if _running_loop() is not None:
+            # The loop handles signals between its steps, and this is within one.
+            self._store()
+        else:
+            with holding_interrupts():
+                self._store()
+
+    def _store(self) -> None:
+        self._store_group(self._waiting)
+        self._waiting = []
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class PartitionEvents:
-    """Events of one run of ``llm_outputs``, stored in groups. An event follows its file and never goes ahead of it.
+    """Events of one run of ``llm_outputs``, stored in groups. Each event is added after its file is on disk.
 
-    Leaving the ``with`` block stores the last group. Past ``context.log_event`` since that stores, prints and keeps in
-    memory each event by itself.
+    Leaving the ``with`` block stores the last group. This bypasses ``context.log_event``, which stores and prints each
+    event separately and keeps all of them in memory.
     """
 
     def __init__(
@@ -40,16 +103,16 @@ class PartitionEvents:
         folder: PurePosixPath,
         versions: Mapping[str, str],
     ) -> None:
-        """``versions`` are the tags that all outputs of the run have in common."""
+        """``versions`` are the tags that all outputs of the run share."""
         self._asset_key = asset_key
         self._instance = context.instance
         self._partitions = partitions
-        self._wanted = versions_sha(versions)
+        self._versions_sha = versions_sha(versions)
         self._mark = StoredCursor(self._instance, f"llmbatch/versions/{asset_key.to_user_string()}")
-        self._teller = Teller.of(context, asset_key, folder, versions)
-        self._store_here = partial(store_events, self._instance, self._teller)
+        self._origin = EventOrigin.of(context, asset_key, folder, versions)
+        self._store_here = partial(store_events, self._instance, self._origin)
         self._store: Callable[[Sequence[ItemEvent]], None] = self._store_here
-        self._groups = EventGroups[ItemEvent](telling_storage_faults()(lambda group: self._store(group)))
+        self._groups = EventGroups[ItemEvent](translating_storage_errors()(lambda group: self._store(group)))
 
     def __enter__(self) -> Self:
         return self
@@ -58,19 +121,19 @@ class PartitionEvents:
         self.flush()
 
     def flush(self) -> None:
-        """Store the events that wait for their group to be full."""
+        """Store the events that wait for their group to fill up."""
         self._groups.flush()
 
     @contextmanager
-    def apart(self, expected: int) -> Iterator[None]:
-        """Have the events of this block, about so many, stored by a process of their own, where it is worth it.
+    def in_child_process(self, expected: int) -> Iterator[None]:
+        """Let a child process store the events of this block, if the ``expected`` number is worth one.
 
         All of them are stored at the end of the block.
         """
-        if expected < WORTH_A_PROCESS or not self._instance.is_persistent:
+        if expected < MIN_EVENTS_FOR_PROCESS or not self._instance.is_persistent:
             yield
             return
-        process = EventProcess(self._instance.get_ref(), self._teller, self._store_here)
+        process = EventProcess(self._instance.get_ref(), self._origin, self._store_here)
         self._store = process.store
         try:
             yield
@@ -79,52 +142,53 @@ class PartitionEvents:
                 self.flush()
             finally:
                 self._store = self._store_here
-                with holding_interrupts(), telling_storage_faults():
+                with holding_interrupts(), translating_storage_errors():
                     process.close()
 
-    def materialized(self, item: WorkItem, output: AcceptedOutput, *, hit: bool) -> None:
-        """The item has an accepted output, made now or found."""
-        self._groups.add(Materialized(item.partition_key, item.row_index, item.group_key, output, hit, at=time.time()))
+    def add_materialized(self, item: WorkItem, output: AcceptedOutput, *, hit: bool) -> None:
+        """Record that the item has an accepted output, generated now or found in the cache (a ``hit``)."""
+        event = MaterializedEvent(item.partition_key, item.row_index, item.group_key, output, hit, at=time.time())
+        self._groups.add(event)
 
-    def lagging(self, items: Sequence[WorkItem]) -> list[WorkItem]:
-        """Those of the items with an output of which Dagster shows something else.
+    def not_shown(self, items: Sequence[WorkItem]) -> list[WorkItem]:
+        """Return those of the accepted items that Dagster does not show with this run's versions.
 
-        After a crash or a deleted run it shows none, after a change of versions it shows the former ones.
+        After a crash or a deleted run it shows no output, after a change of versions the previous ones.
         """
-        if self._mark.value() != self._wanted:
+        if self._mark.value() != self._versions_sha:
             return list(items)
         keys = [item.partition_key for item in items]
         status = self._instance.get_status_by_partition(self._asset_key, keys, self._partitions) or {}
-        # A status outlives the events of a run that was deleted.
+        # A status outlives the events of a deleted run.
         with_event = self._instance.get_materialized_partitions(self._asset_key)
         shown = {key for key in keys if status.get(key) is AssetPartitionStatus.MATERIALIZED} & with_event
         return [item for item in items if item.partition_key not in shown]
 
-    def told(self, *, all_items: bool) -> None:
-        """Store what is waiting; ``all_items`` says that every item with an output now shows this run's versions."""
+    def record_versions(self, *, all_items: bool) -> None:
+        """Store the waiting events. ``all_items``: every item with an output now shows this run's versions."""
         self.flush()
         if all_items:
-            self._mark.set(self._wanted)
-        elif self._mark.value() != self._wanted:
-            # Some have these versions and some others: the next run that looks at all of them puts it right.
+            self._mark.set(self._versions_sha)
+        elif self._mark.value() != self._versions_sha:
+            # Some items show these versions and some others: the next run that checks all items repairs it.
             self._mark.set("")
 
     def output_versions(self) -> Mapping[str, str]:
-        """The data version of each partition's latest output, by key."""
+        """Return the data version of each partition's latest output, by key."""
         self.flush()
         tags = self._instance.event_log_storage.get_latest_tags_by_partition(
             self._asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
         )
         return {key: one[DATA_VERSION_TAG] for key, one in tags.items()}
 
-    def failed(self, keys: Iterable[str]) -> None:
-        """Show the keys as failed once the run has ended in failure.
+    def add_failed(self, keys: Iterable[str]) -> None:
+        """Make Dagster show the keys as failed once the run has ended in failure.
 
-        Dagster paints a partition FAILED that was planned by a failed run and not materialized since. A run that
-        chose its items itself has planned none, and one of a range perhaps the range alone.
+        Dagster shows a partition as FAILED if a failed run had planned it and it was not materialized since. A run that
+        chose its own items has planned none, and a run of a range perhaps only the range as a whole.
         """
-        # Events of one kind are written faster than mixed ones.
+        # Groups of one kind of event are stored faster than mixed ones.
         self.flush()
         for key in keys:
-            self._groups.add(Planned(key, at=time.time()))
+            self._groups.add(PlannedEvent(key, at=time.time()))
         self.flush()

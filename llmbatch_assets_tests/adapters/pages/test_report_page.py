@@ -25,12 +25,12 @@ from llmbatch_assets.adapters.pages.report_page import (
     render_summary,
 )
 from llmbatch_assets.adapters.pages.report_rows import RowSpool
+from llmbatch_assets.domain.ledger import RunUsage, last_runs
 from llmbatch_assets.domain.parameters import Report
 from llmbatch_assets.domain.report.findings import Findings, gather
 from llmbatch_assets.domain.report.items import ItemRow, item_row, sample_of
 from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, report_page
 from llmbatch_assets.domain.report.value_counts import CountedColumn
-from llmbatch_assets.domain.run_history import RunCosts, last_runs
 from llmbatch_assets_tests.adapters.values import accepted, failed, work_item
 from llmbatch_assets_tests.domain.test_run_history import record
 
@@ -130,7 +130,7 @@ def page(text: str, **changes: Any) -> ReportPage:
     )
     meta = {"input_path": text, "warnings": [text], "cells_changed": {text: {text: 1}}}
     runs = last_runs(
-        [record(text, "2026-01-01T00:00:00Z", model_name=text, stopped_by=text)] * 2, {text: RunCosts()}, 3
+        [record(text, "2026-01-01T00:00:00Z", model_name=text, stopped_by=text)] * 2, {text: RunUsage()}, 3
     )
     about = About(
         title=text,

@@ -24,8 +24,8 @@ from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.domain.schema.json_schema import strict_form
-from llmbatch_assets.engine.calls import Calls
-from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
+from llmbatch_assets.engine.retry import RetryingCalls
+from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, StopCause, TransientError
 from llmbatch_assets_tests.adapters.values import LLMOutput, chat_request
 from llmbatch_assets_tests.chat_server import (
     Answer,
@@ -66,7 +66,7 @@ def ask(
 
     async def ask_all() -> list[Completion | BaseException]:
         client = OpenAIClient(llm(**settings), base_url, key)
-        once = Calls(transport_retries=0, stopped=asyncio.Event())
+        once = RetryingCalls(transport_retries=0, stopped=asyncio.Event())
         try:
             if together:
                 calls = (once.ask(client, request) for request in requests)
@@ -296,7 +296,7 @@ def test_the_key_is_read_at_each_call(server: ChatServer) -> None:
 
 def test_a_key_that_has_gone_stops_the_run_before_the_call(server: ChatServer) -> None:
     def gone() -> str:
-        raise RunPermanentError("no_key", "the environment variable TEST_KEY is not set")
+        raise RunPermanentError(StopCause.NO_KEY, "the environment variable TEST_KEY is not set")
 
     [got] = ask(server.base_url, chat_request(), key=gone)
     assert isinstance(got, RunPermanentError)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from llmbatch_assets.adapters.providers.prices import cost_function, require_prices
-from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.parameters import Llm, ModelPrice, Parameters
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.errors import ConfigError
 
 MILLION = TokenUsage(requests=1, input_tokens=1_000_000, cached_input_tokens=400_000, output_tokens=1_000_000)

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from llmbatch_assets.adapters.providers.responses import error_of_status, read_completion
-from llmbatch_assets.domain.outcome import TokenUsage
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -29,6 +30,15 @@ def test_a_file_is_parsed_once(tmp_path: Path) -> None:
     assert cache.read(path) is cache.read(path)
     cache.clear()
     assert content(cache, path) == {"a": 1}
+
+
+@pytest.mark.parametrize("value", [2**80, -(2**80), [1, 2**64], 0.1, 1e300, 2**63, "\ud83d", "7" * 40, True])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_values_come_back_as_they_were_written(tmp_path: Path, value: object, indent: int | None) -> None:
+    path = write(tmp_path / "one.json", json.dumps({"a": value}, indent=indent, separators=(",", ":")))
+    found = content(ArtifactCache(), path)
+    assert found == {"a": value}
+    assert repr(found) == repr({"a": value})
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])

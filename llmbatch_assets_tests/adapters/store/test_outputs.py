@@ -13,8 +13,9 @@ from llmbatch_assets.adapters.files.atomic import write_json
 from llmbatch_assets.adapters.store.index import CacheFolders, CacheIndex
 from llmbatch_assets.adapters.store.outputs import FileStore, quarantine
 from llmbatch_assets.domain.item_state import OutputContract
-from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, KeptAnswer, TokenUsage
-from llmbatch_assets.errors import AnswerError, RunPermanentError
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, UnjudgedAnswer
+from llmbatch_assets.domain.usage import TokenUsage
+from llmbatch_assets.errors import AnswerError, FailureCause, RunPermanentError
 from llmbatch_assets_tests.adapters.values import IDENTITY, accepted, cache_id, failed
 
 ID = cache_id()
@@ -133,7 +134,7 @@ class NoList:
 
     def validate(self, answer: dict[str, Any]) -> None:
         if isinstance(answer.get("answer"), list):
-            raise AnswerError("schema_mismatch", "a list")
+            raise AnswerError(FailureCause.SCHEMA_MISMATCH, "a list")
 
 
 def test_an_output_that_was_edited_into_something_else_is_set_aside_and_one_that_was_corrected_is_not(
@@ -161,7 +162,7 @@ def test_an_answer_that_waits_for_its_judge_must_be_the_items_and_whole(
     tmp_path: Path, change: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = store_in(tmp_path)
-    answer = KeptAnswer(cache_id=ID, attempt=1, parsed={}, raw_text="{}", usage=TokenUsage(), latency_sec=0.0)
+    answer = UnjudgedAnswer(cache_id=ID, attempt=1, parsed={}, raw_text="{}", usage=TokenUsage(), latency_sec=0.0)
     asyncio.run(store.save_awaiting(answer))
     assert store.awaiting(ID) == answer
     damage(tmp_path / f"awaiting_judge/{ID}.json", lambda content: content.update(change))

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.ledger import CallRecord
-from llmbatch_assets.domain.outcome import TokenUsage
 from llmbatch_assets.domain.plan.estimate import (
     NO_CALLS,
     CallEstimate,
@@ -31,6 +30,7 @@ from llmbatch_assets.domain.plan.estimate import (
 )
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import item_values
+from llmbatch_assets.domain.usage import TokenUsage
 
 
 def record(**fields: Any) -> CallRecord:

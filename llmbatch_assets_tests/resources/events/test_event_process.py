@@ -19,12 +19,12 @@ from dagster._serdes import serialize_value
 
 from llmbatch_assets.adapters.files.pipe import child_command, pack_frame
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.outcome import AcceptedOutput, TokenUsage
+from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.resources.events import event_process, partition_events
-from llmbatch_assets.resources.events.event_groups import EVENTS_AT_ONCE
 from llmbatch_assets.resources.events.event_process import GROUPS_BEHIND, EventProcess, store_events
-from llmbatch_assets.resources.events.item_events import ItemEvent, Materialized
-from llmbatch_assets.resources.events.partition_events import PartitionEvents
+from llmbatch_assets.resources.events.item_events import ItemEvent, MaterializedEvent
+from llmbatch_assets.resources.events.partition_events import EVENTS_PER_GROUP, PartitionEvents
 from llmbatch_assets_tests.event_history import DEFAULT, OURS, write_settings
 from llmbatch_assets_tests.own_processes import running
 
@@ -38,7 +38,7 @@ OUTPUT = AcceptedOutput(
 )
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 FOLDER = PurePosixPath("artifacts/cache/llm_outputs")
-MANY = 3 * EVENTS_AT_ONCE + 7
+MANY = 3 * EVENTS_PER_GROUP + 7
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def instance(
     """An instance on disk, which another process can open."""
     write_settings(tmp_path, getattr(request, "param", OURS))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.setattr(partition_events, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(partition_events, "MIN_EVENTS_FOR_PROCESS", 1)
     with dg.DagsterInstance.from_config(str(tmp_path)) as opened:
         yield opened
 
@@ -87,9 +87,9 @@ def children() -> list[psutil.Process]:
 @pytest.mark.parametrize("instance", [OURS, DEFAULT], ids=["ours", "default"], indirect=True)
 def test_another_process_stores_to_the_letter_the_same(instance: dg.DagsterInstance) -> None:
     def work(events: PartitionEvents) -> None:
-        events.materialized(item(0), OUTPUT, hit=False)
-        with events.apart(MANY):
-            events.materialized(item(1), OUTPUT, hit=False)
+        events.add_materialized(item(0), OUTPUT, hit=False)
+        with events.in_child_process(MANY):
+            events.add_materialized(item(1), OUTPUT, hit=False)
             (process,) = children()
         assert not process.is_running()
         # All of them are there when the block ends.
@@ -110,11 +110,11 @@ def test_another_process_stores_to_the_letter_the_same(instance: dg.DagsterInsta
 
 def test_they_are_stored_while_others_are_still_told_of(instance: dg.DagsterInstance) -> None:
     def work(events: PartitionEvents) -> None:
-        with events.apart(MANY):
+        with events.in_child_process(MANY):
             for number in range(MANY):
-                events.materialized(item(number), OUTPUT, hit=False)
+                events.add_materialized(item(number), OUTPUT, hit=False)
             deadline = time.monotonic() + 60
-            while len(made_in(instance)) < MANY - MANY % EVENTS_AT_ONCE:
+            while len(made_in(instance)) < MANY - MANY % EVENTS_PER_GROUP:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             assert len(made_in(instance)) < MANY
@@ -123,15 +123,15 @@ def test_they_are_stored_while_others_are_still_told_of(instance: dg.DagsterInst
     assert run(instance, work).success
 
 
-@pytest.mark.parametrize("at", [0, EVENTS_AT_ONCE, MANY - 1])
+@pytest.mark.parametrize("at", [0, EVENTS_PER_GROUP, MANY - 1])
 def test_a_process_that_is_killed_takes_no_event_along(instance: dg.DagsterInstance, at: int) -> None:
     def work(events: PartitionEvents) -> None:
-        with events.apart(MANY):
+        with events.in_child_process(MANY):
             for number in range(MANY):
                 if number == at:
                     (process,) = children()
                     process.kill()
-                events.materialized(item(number), OUTPUT, hit=False)
+                events.add_materialized(item(number), OUTPUT, hit=False)
 
     assert run(instance, work).success
     assert made_in(instance) == keys(MANY)
@@ -139,8 +139,8 @@ def test_a_process_that_is_killed_takes_no_event_along(instance: dg.DagsterInsta
 
 def test_a_run_that_breaks_off_leaves_the_events_of_what_was_accepted(instance: dg.DagsterInstance) -> None:
     def work(events: PartitionEvents) -> None:
-        with events.apart(MANY):
-            events.materialized(item(0), OUTPUT, hit=False)
+        with events.in_child_process(MANY):
+            events.add_materialized(item(0), OUTPUT, hit=False)
             raise dg.Failure("on purpose", allow_retries=False)
 
     assert not run(instance, work).success
@@ -150,9 +150,9 @@ def test_a_run_that_breaks_off_leaves_the_events_of_what_was_accepted(instance: 
 
 def test_a_signal_at_the_end_waits_until_everything_is_stored(instance: dg.DagsterInstance) -> None:
     def work(events: PartitionEvents) -> None:
-        with events.apart(MANY):
+        with events.in_child_process(MANY):
             for number in range(MANY):
-                events.materialized(item(number), OUTPUT, hit=False)
+                events.add_materialized(item(number), OUTPUT, hit=False)
             (process,) = children()
             process.suspend()
             # To this process alone, as a terminal sends it: the other one is in a session of its own.
@@ -170,11 +170,11 @@ def test_a_signal_at_the_end_waits_until_everything_is_stored(instance: dg.Dagst
 
 
 def test_few_events_or_an_instance_in_memory_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition_events, "WORTH_A_PROCESS", 2)
+    monkeypatch.setattr(partition_events, "MIN_EVENTS_FOR_PROCESS", 2)
 
     def work(events: PartitionEvents) -> None:
-        with events.apart(count):
-            events.materialized(item(0), OUTPUT, hit=False)
+        with events.in_child_process(count):
+            events.add_materialized(item(0), OUTPUT, hit=False)
             assert children() == []
 
     with dg.DagsterInstance.ephemeral() as in_memory:
@@ -221,7 +221,7 @@ class Rig:
         self.instance, self.here, self.full = instance, list[str](), False
 
         def work(events: PartitionEvents) -> None:
-            self.teller = events._teller
+            self.teller = events._origin
 
         assert run(instance, work).success
         self.process = EventProcess(instance.get_ref(), self.teller, self.store_here)
@@ -229,11 +229,11 @@ class Rig:
     def store_here(self, group: Sequence[ItemEvent]) -> None:
         if self.full:
             raise OSError("no space left")
-        self.here += [event.partition_key for event in group if isinstance(event, Materialized)]
+        self.here += [event.partition_key for event in group if isinstance(event, MaterializedEvent)]
         store_events(self.instance, self.teller, group)
 
-    def event(self, number: int) -> Materialized:
-        return Materialized(item(number).partition_key, number, "red", OUTPUT, hit=False, at=time.time())
+    def event(self, number: int) -> MaterializedEvent:
+        return MaterializedEvent(item(number).partition_key, number, "red", OUTPUT, hit=False, at=time.time())
 
 
 def test_what_it_cannot_store_comes_back_in_its_order_and_is_not_forgotten(instance: dg.DagsterInstance) -> None:

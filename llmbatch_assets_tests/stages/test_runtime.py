@@ -3,7 +3,7 @@
 import contextlib
 import gc
 
-from llmbatch_assets.stages.garbage import YOUNG_OBJECTS, rare_collections
+from llmbatch_assets.stages.runtime import YOUNG_OBJECTS, rare_collections
 
 
 def test_what_was_there_is_not_gone_through_and_all_is_as_before_afterwards() -> None:

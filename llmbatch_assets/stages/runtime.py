@@ -1,23 +1,57 @@
-"""Signals that end a run, taken between two steps of the event loop and not in the middle of one."""
+"""The process of a run: its clock, its signals and its garbage collector."""
 
 import asyncio
+import gc
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from llmbatch_assets.errors import RunInterruptedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+# An item leaves a few hundred objects in reference cycles; Python's default of 700 would collect every few items.
+YOUNG_OBJECTS = 20_000
+
+
+def new_run_id() -> str:
+    """Return an id for a run outside Dagster."""
+    return str(uuid.uuid4())
+
+
+def utc_now() -> str:
+    """Return the time of day as artifacts record it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Collect garbage rarely in this block, and never among objects from before it.
+
+    Dagster and its libraries hold half a million permanent objects; scanning them again and again took a fifth of the
+    processor time of a fast batch.
+    """
+    thresholds, frozen_before = gc.get_threshold(), gc.get_freeze_count()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        if not frozen_before:
+            gc.unfreeze()
+
 
 @contextmanager
 def interruptible() -> Iterator[asyncio.Event]:
     """Cancel the current task on SIGINT or SIGTERM and raise ``RunInterruptedError`` from here.
 
-    Gives an event that is set as soon as a signal has come. Whatever handled the signals before does so again
-    afterwards: Dagster has its own handlers, which raise wherever the program happens to be.
+    Signals are handled between two steps of the event loop. Yields an event that is set when a signal arrives. The
+    previous handlers are restored afterwards; Dagster's raise wherever the program happens to be.
     """
     stopped, received = asyncio.Event(), list[int]()
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -50,14 +84,14 @@ def _replace_handlers(loop: asyncio.AbstractEventLoop, end: Callable[[int], None
         for number in SIGNALS:
             loop.add_signal_handler(number, end, number)
     except NotImplementedError:
-        # Event loops on Windows have no signal handlers; Dagster's own stay in place there.
+        # Event loops on Windows have no signal handlers; Dagster's stay in place there.
         return {}
     return before
 
 
 @contextmanager
 def holding_interrupts() -> Iterator[None]:
-    """Defer a signal that arrives in the block until the block has ended; then its own handler receives it."""
+    """Defer signals that arrive in the block to its end, then pass the first one to its handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.cost import added, cost_at, dollars, shown
+from llmbatch_assets.domain.usage import add_costs, cost_at, format_cost, round_cost
 from llmbatch_assets_tests.domain.strategies import quick
 
 
 @quick
 @given(st.lists(st.integers(0, 10**9), max_size=40), st.randoms())
 def test_sums_are_the_same_in_any_order(amounts: list[int], shuffle: random.Random) -> None:
-    costs: list[float | None] = [0.0, *(dollars(amount / 10**10) for amount in amounts)]
-    forwards = reduce(added, costs)
+    costs: list[float | None] = [0.0, *(round_cost(amount / 10**10) for amount in amounts)]
+    forwards = reduce(add_costs, costs)
     shuffle.shuffle(costs)
-    assert reduce(added, costs) == forwards == dollars(sum(amounts) / 10**10)
+    assert reduce(add_costs, costs) == forwards == round_cost(sum(amounts) / 10**10)
 
 
 def test_what_is_unknown_makes_a_sum_unknown() -> None:
-    assert added(1.0, None) is None
-    assert added(None, 0.0) is None
+    assert add_costs(1.0, None) is None
+    assert add_costs(None, 0.0) is None
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_cached_input_is_priced_as_such(cached: int, cached_price: float | None,
     ],
 )
 def test_amounts_for_people(cost: float | None, unknown: int, text: str) -> None:
-    assert shown(cost, unknown) == text
+    assert format_cost(cost, unknown) == text

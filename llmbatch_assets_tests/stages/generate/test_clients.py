@@ -13,7 +13,7 @@ from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Parameters
 from llmbatch_assets.errors import RunPermanentError
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.stages.clients import Meter
+from llmbatch_assets.stages.generate.clients import CallMeter
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets_tests.adapters.values import chat_request
 from llmbatch_assets_tests.chat_server import ChatServer
@@ -25,8 +25,10 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", "key-of-judge")
 
 
-def _meter(parameters: Parameters, root: Path, opener: Opener = open_client) -> Meter:
-    return Meter(opener, Batch(root, Layout(DEFAULT_BATCH, parameters)), "run", lambda: "2026-01-02T00:00:00.000+00:00")
+def _meter(parameters: Parameters, root: Path, opener: Opener = open_client) -> CallMeter:
+    return CallMeter(
+        opener, Batch(root, Layout(DEFAULT_BATCH, parameters)), "run", lambda: "2026-01-02T00:00:00.000+00:00"
+    )
 
 
 def ask(root: Path, **blocks: dict[str, Any]) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from llmbatch_assets.domain.outcome import TokenUsage
-from llmbatch_assets.engine.tally import Tally
-from llmbatch_assets.resources.reporter import DAGSTER_PAUSE_SEC, DAGSTER_SILENCE_SEC
-from llmbatch_assets.stages.progress import LogReporter
+from llmbatch_assets.domain.progress import Tally
+from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
+from llmbatch_assets.resources.runs import DAGSTER_PAUSE_SEC, DAGSTER_SILENCE_SEC
+from llmbatch_assets.stages.generate.progress import LogReporter
 
 
 class Log:
@@ -34,7 +34,7 @@ def test_a_line_has_every_number() -> None:
     reporter.began(tally)
     tally.accepted, tally.failed, tally.in_flight = 2, 3, 4
     tally.causes = {"timeout": 1, "not_json": 2}
-    tally.usage = TokenUsage(requests=5, input_tokens=1_000, output_tokens=234, cost_usd=0.5)
+    tally.usage = UsageTotal([TokenUsage(requests=5, input_tokens=1_000, output_tokens=234, cost_usd=0.5)])
     log.now = 10.0
     reporter.advanced(tally)
     (line,) = log.lines

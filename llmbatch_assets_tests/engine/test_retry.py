@@ -8,22 +8,22 @@ from itertools import pairwise
 import pytest
 
 from llmbatch_assets.domain.outcome import Completion
-from llmbatch_assets.engine.patience import (
-    FIRST_WAIT_SEC,
-    LONGEST_RETRY_AFTER_SEC,
-    LONGEST_WAIT_SEC,
-    patiently,
-)
+from llmbatch_assets.domain.prompt import Message
+from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.engine.retry import FIRST_WAIT_SEC, MAX_RETRY_AFTER_SEC, MAX_WAIT_SEC, RetryingCalls
 from llmbatch_assets.errors import (
+    FailureCause,
     ItemPermanentError,
     LlmBatchError,
     ProviderError,
     RunPermanentError,
+    StopCause,
     TransientError,
 )
 from llmbatch_assets_tests.engine.fakes import run
 
 DONE = Completion(text="done")
+REQUEST = ChatRequest("generate", (Message("user", "Is it?"),), None)
 
 
 class Call:
@@ -33,7 +33,7 @@ class Call:
         self.faults = list(faults)
         self.tries: list[float] = []
 
-    async def __call__(self) -> Completion:
+    async def complete(self, request: ChatRequest) -> Completion:
         self.tries.append(asyncio.get_running_loop().time())
         if self.faults:
             raise self.faults.pop(0)
@@ -46,15 +46,15 @@ class Call:
 
 def busy(retry_after: float | None = None) -> TransientError:
     """A fault that passes."""
-    return TransientError("http_429", "busy", retry_after)
+    return TransientError(FailureCause.RATE_LIMITED, "busy", retry_after)
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        RunPermanentError("no_key", "no"),
-        ItemPermanentError("refused", "no"),
-        ProviderError("odd", "no"),
+        RunPermanentError(StopCause.NO_KEY, "no"),
+        ItemPermanentError(FailureCause.REFUSED, "no"),
+        ProviderError(FailureCause.BAD_REQUEST, "no"),
         LlmBatchError("no"),
         ValueError("no"),
     ],
@@ -63,7 +63,7 @@ def busy(retry_after: float | None = None) -> TransientError:
 def test_a_fault_that_time_does_not_heal_is_raised_at_once(fault: Exception) -> None:
     call = Call(fault)
     with pytest.raises(type(fault)) as raised:
-        run(lambda: patiently(call, 5, asyncio.Event()))
+        run(lambda: RetryingCalls(5, asyncio.Event()).ask(call, REQUEST))
     assert raised.value is fault
     assert len(call.tries) == 1
 
@@ -71,16 +71,16 @@ def test_a_fault_that_time_does_not_heal_is_raised_at_once(fault: Exception) -> 
 @pytest.mark.parametrize(("faults", "retries"), [(0, 0), (1, 1), (3, 3), (3, 9)])
 def test_a_call_that_recovers_in_time_is_answered(faults: int, retries: int) -> None:
     call = Call(*(busy() for _ in range(faults)))
-    assert run(lambda: patiently(call, retries, asyncio.Event())) is DONE
+    assert run(lambda: RetryingCalls(retries, asyncio.Event()).ask(call, REQUEST)) is DONE
     assert len(call.tries) == faults + 1
 
 
 @pytest.mark.parametrize("retries", [0, 1, 4])
 def test_the_last_fault_is_raised_when_the_tries_are_used_up(retries: int) -> None:
-    faults = [TransientError("http_500", f"number {number}") for number in range(9)]
+    faults = [TransientError(FailureCause.SERVER_ERROR, f"number {number}") for number in range(9)]
     call = Call(*faults)
     with pytest.raises(TransientError) as raised:
-        run(lambda: patiently(call, retries, asyncio.Event()))
+        run(lambda: RetryingCalls(retries, asyncio.Event()).ask(call, REQUEST))
     assert raised.value is faults[retries]
     assert len(call.tries) == retries + 1
 
@@ -88,13 +88,13 @@ def test_the_last_fault_is_raised_when_the_tries_are_used_up(retries: int) -> No
 def test_pauses_grow_to_a_longest_one_and_no_two_callers_keep_step() -> None:
     calls = [Call(*(busy() for _ in range(10))) for _ in range(20)]
     for call in calls:
-        run(lambda call=call: patiently(call, 10, asyncio.Event()))  # type: ignore[misc]  # the call is bound as it is
+        run(lambda call=call: RetryingCalls(10, asyncio.Event()).ask(call, REQUEST))  # type: ignore[misc]  # the call is bound as it is
     for number in range(10):
         pauses = [call.pauses[number] for call in calls]
-        earliest = min(FIRST_WAIT_SEC * 2**number, LONGEST_WAIT_SEC)
+        earliest = min(FIRST_WAIT_SEC * 2**number, MAX_WAIT_SEC)
         assert earliest - 0.001 <= min(pauses)
         assert max(pauses) <= earliest + FIRST_WAIT_SEC + 0.001
-        assert earliest == LONGEST_WAIT_SEC or len(set(pauses)) > 1
+        assert earliest == MAX_WAIT_SEC or len(set(pauses)) > 1
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def test_pauses_grow_to_a_longest_one_and_no_two_callers_keep_step() -> None:
         (0.1, 0.1),
         (45.0, 45.0),
         # ... but not for a day.
-        (86_400.0, LONGEST_RETRY_AFTER_SEC),
+        (86_400.0, MAX_RETRY_AFTER_SEC),
     ],
 )
 def test_a_server_that_names_a_time_is_obeyed_up_to_a_limit(asked: float, waited: float) -> None:
     call = Call(busy(asked), busy(asked))
-    run(lambda: patiently(call, 2, asyncio.Event()))
+    run(lambda: RetryingCalls(2, asyncio.Event()).ask(call, REQUEST))
     assert call.pauses == pytest.approx([waited, waited], abs=0.01)
 
 
@@ -118,7 +118,7 @@ def test_a_wait_can_be_interrupted() -> None:
     call = Call(busy(60))
 
     async def interrupted() -> None:
-        waiting = asyncio.ensure_future(patiently(call, 1, asyncio.Event()))
+        waiting = asyncio.ensure_future(RetryingCalls(1, asyncio.Event()).ask(call, REQUEST))
         await asyncio.sleep(1)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -136,7 +136,7 @@ def test_a_pause_ends_when_the_run_is_stopped() -> None:
         stopped, started = asyncio.Event(), asyncio.get_running_loop().time()
         asyncio.get_running_loop().call_later(0.01, stopped.set)
         with pytest.raises(TransientError):
-            await patiently(call, 1, stopped)
+            await RetryingCalls(1, stopped).ask(call, REQUEST)
         return asyncio.get_running_loop().time() - started
 
     assert run(stop_soon) < FIRST_WAIT_SEC

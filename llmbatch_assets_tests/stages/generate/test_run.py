@@ -14,12 +14,14 @@ import pytest
 from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.manifest import GenerationManifest
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Selection
-from llmbatch_assets.engine.tally import Tally
+from llmbatch_assets.domain.progress import Tally
 from llmbatch_assets.errors import ArtifactError, InputError, RunPermanentError
-from llmbatch_assets.stages.generate import Generation, Outcome
-from llmbatch_assets.stages.progress import LogReporter
+from llmbatch_assets.stages.generate.choice import BatchItems
+from llmbatch_assets.stages.generate.progress import GenerateResult, LogReporter, end_line
+from llmbatch_assets.stages.generate.run import GenerateRun
 from llmbatch_assets.stages.project import BatchFile
 from llmbatch_assets_tests.chat_server import Answer, ChatServer, cut_off, error_body, refuses, says, status
 from llmbatch_assets_tests.project import Project, make_project, settings
@@ -47,7 +49,7 @@ class Watcher:
 
     lines: list[str] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[GenerateResult] = field(default_factory=list)
 
     def say(self, line: str) -> None:
         self.lines.append(line)
@@ -58,7 +60,7 @@ class Watcher:
     def advanced(self, tally: Tally) -> None:
         self.done.append(tally.done)
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: GenerateResult) -> None:
         self.outcomes.append(outcome)
 
 
@@ -72,11 +74,11 @@ def offline(tmp_path: Path) -> Project:
     return make_project(tmp_path / "offline")
 
 
-def prepare(project: Project) -> Generation:
+def prepare(project: Project) -> GenerateRun:
     """A run over all items of the project as it is configured now."""
     batch = BatchFile(project.config).load()
     plan = plan_work(batch.read_snapshot(), batch.parameters)
-    return Generation(batch, plan.items, plan.contexts, open_client, Watcher())
+    return GenerateRun(BatchItems(batch, plan.items), plan.contexts, open_client, Watcher())
 
 
 def generate(
@@ -84,21 +86,21 @@ def generate(
     force: bool = False,
     on_accepted: Callable[[WorkItem, AcceptedOutput, bool], None] = lambda item, output, found: None,
     **selection: Any,
-) -> Outcome:
+) -> GenerateResult:
     generation = prepare(project)
-    outcome = generation.run(generation.choose(Selection(**selection), force), on_accepted)
+    outcome = generation.generate(generation.choose(Selection(**selection), force=force), on_accepted)
     assert_counts_add_up(project, outcome)
     return outcome
 
 
-def assert_counts_add_up(project: Project, outcome: Outcome) -> None:
+def assert_counts_add_up(project: Project, outcome: GenerateResult) -> None:
     """What is told of the items is what a fresh look at the files says of them."""
-    counts = outcome.manifest["counts"]
-    assert counts["n_success"] + counts["n_fail"] + counts["n_not_attempted"] == counts["n_total"]
-    states = Counter(prepare(project).states.values())
-    told = {"accepted": counts["n_success"], "missing": counts["n_not_attempted"]}
+    counts = outcome.manifest.counts
+    assert counts.n_success + counts.n_fail + counts.n_not_attempted == counts.n_total
+    states = Counter(prepare(project).items.states.values())
+    told = {"accepted": counts.n_success, "missing": counts.n_not_attempted}
     assert told == {state: states[state] for state in ("accepted", "missing")}
-    assert outcome.manifest == project.json("artifacts/cache/pipeline4_manifest.json")
+    assert outcome.manifest.model_dump() == project.json("artifacts/cache/pipeline4_manifest.json")
 
 
 def configure(project: Project, server: ChatServer | None = None, **blocks: dict[str, Any]) -> None:
@@ -117,7 +119,7 @@ def texts(project: Project) -> dict[int, dict[str, Any]]:
 def test_an_unusable_answer_is_told_to_the_model_and_mended(project: Project, server: ChatServer, kind: str) -> None:
     server.script("the tower", UNUSABLE[kind], says(GOOD))
     outcome = generate(project)
-    assert (outcome.fault, outcome.tally.accepted, outcome.failed) == (None, 5, [])
+    assert (outcome.error, outcome.tally.accepted, outcome.failed) == (None, 5, [])
     assert texts(project)[0] == GOOD
     [failure] = project.failures().values()
     assert failure["class"] == "answer"
@@ -130,9 +132,9 @@ def test_an_unusable_answer_is_told_to_the_model_and_mended(project: Project, se
 def test_an_item_that_is_never_answered_well_leaves_the_others_alone(project: Project, server: ChatServer) -> None:
     server.script("the tower", says("no"), repeat_last=True)
     outcome = generate(project)
-    assert (outcome.fault, outcome.tally.accepted, outcome.tally.failed) == (None, 4, 1)
+    assert (outcome.error, outcome.tally.accepted, outcome.tally.failed) == (None, 4, 1)
     assert [item.row_index for item in outcome.failed] == [0]
-    assert outcome.manifest["failures_by_cause"] == {"not_json": 1}
+    assert outcome.manifest.failures_by_cause == {"not_json": 1}
     assert len(project.failures()) == 3
 
 
@@ -152,7 +154,7 @@ def test_what_is_accepted_is_not_asked_again(project: Project, server: ChatServe
     before = {path: path.read_bytes() for path in project.path("artifacts/cache/llm_outputs").iterdir()}
     again = generate(project)
     assert server.count() == 5
-    assert (again.tally.total, again.manifest["counts"]["n_cache_skipped"]) == (0, 5)
+    assert (again.tally.total, again.manifest.counts.n_cache_skipped) == (0, 5)
     assert {path: path.read_bytes() for path in project.path("artifacts/cache/llm_outputs").iterdir()} == before
 
 
@@ -183,7 +185,7 @@ def test_a_failed_item_is_tried_again_and_its_attempts_are_numbered_on(project: 
 def test_an_item_that_the_provider_refuses_waits_to_be_asked_for(project: Project, server: ChatServer) -> None:
     server.script("the tower", refuses())
     refused = generate(project)
-    assert (refused.tally.failed, refused.manifest["failures_by_cause"]) == (1, {"refused": 1})
+    assert (refused.tally.failed, refused.manifest.failures_by_cause) == (1, {"refused": 1})
     assert len(project.failures()) == 1
     assert generate(project).tally.total == 0
     assert generate(project, retry_failed=True).tally.accepted == 1
@@ -201,10 +203,10 @@ def test_a_broken_output_is_made_again_and_kept_aside(offline: Project) -> None:
 def test_an_output_that_goes_while_it_is_looked_at_is_named(offline: Project) -> None:
     generate(offline)
     generation = prepare(offline)
-    [item] = generation.choose(Selection(limit=1, select="all"), False).hits
-    generation.store.index.output_path(generation.cache_id(item)).unlink()
-    with pytest.raises(ArtifactError, match=generation.cache_id(item)):
-        generation.output(item)
+    [item] = generation.choose(Selection(limit=1, select="all"), force=False).hits
+    generation.items.store.index.output_path(generation.items.cache_id(item)).unlink()
+    with pytest.raises(ArtifactError, match=generation.items.cache_id(item)):
+        generation.items.output(item)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_a_forced_run_goes_on_where_it_was_stopped(project: Project, server: Cha
     generate(project)
     server.script(lambda call: call.number == 8, status(401), repeat_last=True)
     stopped = generate(project, force=True)
-    assert (stopped.tally.accepted, isinstance(stopped.fault, RunPermanentError)) == (2, True)
+    assert (stopped.tally.accepted, isinstance(stopped.error, RunPermanentError)) == (2, True)
     assert len(project.outputs()) == 5
     assert len(list(project.path("artifacts/cache/forced").iterdir())) == 3
     rest = generate(project)
@@ -265,7 +267,7 @@ def test_an_old_output_stands_until_a_new_one_is_accepted(project: Project, serv
     outcome = generate(project, force=True)
     assert (outcome.tally.accepted, outcome.tally.failed, outcome.failed) == (4, 1, [])
     assert texts(project)[0] == before[0]
-    assert outcome.manifest["counts"]["n_success"] == 5
+    assert outcome.manifest.counts.n_success == 5
 
 
 @pytest.mark.parametrize("cache", [{"force": True}, {"enabled": False}])
@@ -277,8 +279,8 @@ def test_a_cache_that_is_not_to_be_used_is_not(offline: Project, cache: dict[str
 
 def test_what_runs_again_is_not_counted_as_skipped(offline: Project) -> None:
     generate(offline)
-    counts = generate(offline, force=True).manifest["counts"]
-    assert (counts["n_to_run"], counts["n_cache_skipped"]) == (5, 0)
+    counts = generate(offline, force=True).manifest.counts
+    assert (counts.n_to_run, counts.n_cache_skipped) == (5, 0)
 
 
 # Faults that end a run.
@@ -299,8 +301,8 @@ def test_a_hopeless_run_stops_and_keeps_what_is_done(
     configure(project, server, llm={"max_workers": 1})
     server.script(lambda call: call.number == 3, answer)
     outcome = generate(project)
-    assert isinstance(outcome.fault, RunPermanentError)
-    assert (outcome.fault.cause, outcome.manifest["meta"]["stopped_by"]) == (cause, cause)
+    assert isinstance(outcome.error, RunPermanentError)
+    assert (outcome.error.cause, outcome.manifest.meta.stopped_by) == (cause, cause)
     assert (server.count(), outcome.tally.accepted, len(project.outputs()), project.failures()) == (3, 2, 2, {})
     assert generate(project).tally.accepted == 3
 
@@ -310,8 +312,8 @@ def test_without_a_key_nothing_is_attempted(
 ) -> None:
     monkeypatch.delenv("TEST_KEY")
     outcome = generate(project)
-    assert "TEST_KEY" in str(outcome.fault)
-    assert outcome.manifest["counts"]["n_not_attempted"] == 5
+    assert "TEST_KEY" in str(outcome.error)
+    assert outcome.manifest.counts.n_not_attempted == 5
     assert (server.count(), project.failures()) == (0, {})
 
 
@@ -349,7 +351,7 @@ def test_what_the_judge_rejects_is_mended_and_not_kept(project: Project, server:
 def test_a_score_below_the_least_one_is_a_rejection(project: Project, server: ChatServer) -> None:
     configure(project, server, prompts={"judge": {"enabled": True}}, judge={"min_score": 95}, llm={"max_retries": 1})
     outcome = generate(project)
-    assert outcome.manifest["failures_by_cause"] == {"judge_rejected": 5}
+    assert outcome.manifest.failures_by_cause == {"judge_rejected": 5}
 
 
 # Without a server.
@@ -412,7 +414,7 @@ def test_a_sample_takes_from_every_group(offline: Project) -> None:
 
 
 def test_items_can_be_named_and_unknown_names_are_refused(offline: Project) -> None:
-    item = prepare(offline).items[3]
+    item = prepare(offline).items.items[3]
     generate(offline, select="keys", keys=[item.partition_key])
     assert sorted(texts(offline)) == [3]
     with pytest.raises(InputError, match="nobody"):
@@ -436,13 +438,14 @@ def test_the_run_is_told_as_it_goes(offline: Project) -> None:
     generation = prepare(offline)
     watcher = generation.reporter
     assert isinstance(watcher, Watcher)
-    outcome = generation.run(generation.choose(Selection(limit=3), False), lambda item, output, found: None)
-    start, scan, completion = watcher.lines
-    assert start.startswith("Start: n_items=5 ")
-    # The model is the configured one: it answers nothing where answers are made up.
-    assert start.endswith(" provider=offline")
-    assert scan == "Pre-scan: cache_skips=0 will_run=3/5 (mode=parallel)"
-    assert completion.startswith("Completion: ok=3 fresh_ok=3 fail=0 cache_skips=0 elapsed=")
+    outcome = generation.generate(generation.choose(Selection(limit=3), force=False), lambda item, output, found: None)
+    start, scan = watcher.lines
+    # The model is the configured one, which is not called.
+    assert start.startswith("Generating 3 items with offline answers instead of ")
+    assert start.endswith(" workers)")
+    assert scan == "0 already done, 3 to run"
+    assert end_line(outcome).startswith("Finished after ")
+    assert end_line(outcome).endswith(" s: 3 of 3 items accepted.")
     assert watcher.done == [1, 2, 3]
     assert watcher.outcomes == [outcome]
 
@@ -452,7 +455,7 @@ def test_the_log_has_as_many_lines_as_was_asked_for(offline: Project, verbose: i
     said: list[str] = []
     generation = prepare(offline)
     generation.reporter = LogReporter(said.append, verbose)
-    generation.run(generation.choose(Selection(), False), lambda item, output, found: None)
+    generation.generate(generation.choose(Selection(), force=False), lambda item, output, found: None)
     assert len([line for line in said if "/5 done" in line]) == lines
     assert bool(said) == bool(verbose)
 
@@ -469,7 +472,7 @@ def test_tokens_of_all_attempts_are_counted(project: Project, server: ChatServer
     server.script("the tower", says("no", usage=usage), says(GOOD, usage=usage))
     server.script(lambda call: True, says(GOOD, usage=usage), repeat_last=True)
     outcome = generate(project)
-    assert outcome.manifest["usage"] == {
+    assert outcome.manifest.usage.model_dump() == {
         "requests": 6,
         "input_tokens": 600,
         "cached_input_tokens": 0,
@@ -484,13 +487,13 @@ def test_a_signal_while_the_end_is_told_lets_it_be_told(offline: Project, monkey
     generation = prepare(offline)
     write = generation._write_manifest
 
-    def impatient(*facts: Any) -> dict[str, Any]:
+    def impatient(*facts: Any) -> GenerationManifest:
         os.kill(os.getpid(), signal.SIGINT)
         return write(*facts)
 
     monkeypatch.setattr(generation, "_write_manifest", impatient)
     with pytest.raises(KeyboardInterrupt):
-        generation.run(generation.choose(Selection(), False), lambda item, output, found: None)
+        generation.generate(generation.choose(Selection(), force=False), lambda item, output, found: None)
     assert offline.json("artifacts/cache/pipeline4_manifest.json")["counts"]["n_success"] == 5
     assert isinstance(generation.reporter, Watcher)
     assert len(generation.reporter.outcomes) == 1

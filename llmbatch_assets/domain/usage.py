@@ -1,0 +1,167 @@
+"""Token usage and its cost: of one call, and in sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmbatch_assets.domain.text import counted
+
+# Sums rounded to this many places do not depend on the order in which calls end.
+_PLACES = 10
+_CENT = 0.01
+
+
+def round_cost(amount: float) -> float:
+    """Round an amount in dollars to the precision in which it is stored."""
+    return round(amount, _PLACES)
+
+
+def add_costs(one: float | None, other: float | None) -> float | None:
+    """Return the sum, or None (unknown) if either part is unknown."""
+    return None if one is None or other is None else round_cost(one + other)
+
+
+def cost_at(
+    *,
+    input_tokens: int,
+    cached_input_tokens: int,
+    output_tokens: int,
+    input_price: float,
+    cached_input_price: float | None,
+    output_price: float,
+) -> float:
+    """Return the cost in dollars at prices per million tokens. Cached input without a price costs as much as other input."""
+    cached = min(cached_input_tokens, input_tokens)
+    fresh = input_tokens - cached
+    reused = cached * (input_price if cached_input_price is None else cached_input_price)
+    return round_cost((fresh * input_price + reused + output_tokens * output_price) / 1_000_000)
+
+
+def format_cost(cost: float | None, unknown_calls: int = 0) -> str:
+    """Format an amount, with the number of calls that it does not include."""
+    if cost is None:
+        return "cost unknown"
+    amount = f"${cost:.2f}" if cost >= _CENT or not cost else f"${cost:.6f}"
+    return f"{amount} and {counted(unknown_calls, 'call')} of unknown cost" if unknown_calls else amount
+
+
+class TokenUsage(BaseModel):
+    """Requests, tokens and cost of one or several calls.
+
+    ``output_tokens`` include the ``reasoning_tokens``. ``cost_usd`` is None if the cost of any call is unknown; no
+    requests cost nothing.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    requests: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = Field(default_factory=lambda fields: None if fields["requests"] else 0.0)
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return UsageTotal((self, other)).usage
+
+    def with_cost(self, cost_usd: float | None) -> TokenUsage:
+        """Return the same usage at another cost."""
+        return self.model_copy(update={"cost_usd": cost_usd})
+
+
+class UsageSummary(TokenUsage):
+    """A sum for manifests and ``--json``. ``cost_usd`` is the known part; ``n_unknown_cost`` calls are not in it."""
+
+    n_unknown_cost: int = 0
+
+
+class Usage(Protocol):
+    """Anything that a ``UsageTotal`` can add: a ``TokenUsage``, or a line of the call log."""
+
+    @property
+    def requests(self) -> int: ...
+    @property
+    def input_tokens(self) -> int: ...
+    @property
+    def cached_input_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+    @property
+    def reasoning_tokens(self) -> int: ...
+    @property
+    def cost_usd(self) -> float | None: ...
+
+
+class UsageTotal:
+    """A running sum of usages: tokens, the known cost, and the number of parts whose cost is unknown.
+
+    Plain numbers, since there may be a million calls.
+    """
+
+    def __init__(self, parts: Iterable[Usage] = ()) -> None:
+        self.requests = self.input_tokens = self.cached_input_tokens = self.output_tokens = self.reasoning_tokens = 0
+        self.n_unknown_cost = 0
+        self._known_cost = 0.0
+        for part in parts:
+            self.add(part)
+
+    def add(self, part: Usage) -> None:
+        self._add_counts(part)
+        if part.cost_usd is None:
+            self.n_unknown_cost += 1
+        else:
+            self._known_cost = round_cost(self._known_cost + part.cost_usd)
+
+    def add_total(self, other: UsageTotal) -> None:
+        self._add_counts(other)
+        self.n_unknown_cost += other.n_unknown_cost
+        self._known_cost = round_cost(self._known_cost + other._known_cost)
+
+    def _add_counts(self, part: Usage) -> None:
+        self.requests += part.requests
+        self.input_tokens += part.input_tokens
+        self.cached_input_tokens += part.cached_input_tokens
+        self.output_tokens += part.output_tokens
+        self.reasoning_tokens += part.reasoning_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost, None if any part is unknown."""
+        return None if self.n_unknown_cost else self._known_cost
+
+    @property
+    def known_cost_usd(self) -> float | None:
+        """The known part of the cost, None if no part is known."""
+        return self._known_cost if self._known_cost or not self.n_unknown_cost else None
+
+    @property
+    def usage(self) -> TokenUsage:
+        """The sum as one usage."""
+        return TokenUsage(**self._counts(), cost_usd=self.cost_usd)
+
+    def summary(self) -> UsageSummary:
+        """The sum with its known cost."""
+        return UsageSummary(**self._counts(), cost_usd=self.known_cost_usd, n_unknown_cost=self.n_unknown_cost)
+
+    def _counts(self) -> dict[str, int]:
+        return {
+            "requests": self.requests,
+            "input_tokens": self.input_tokens,
+            "cached_input_tokens": self.cached_input_tokens,
+            "output_tokens": self.output_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+        }
+
+    def __str__(self) -> str:
+        return format_cost(self.known_cost_usd, self.n_unknown_cost)

@@ -1,0 +1,1 @@
+"""The generate stage: choose items, run them, and write the manifest."""

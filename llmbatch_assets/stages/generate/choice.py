@@ -1,0 +1,95 @@
+"""The items of a batch, their states before a run, and the choice of those that the run works on."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from llmbatch_assets.adapters.store.outputs import FileStore
+from llmbatch_assets.adapters.store.provenance import earlier_identities
+from llmbatch_assets.domain.items.identity import BatchIdentity
+from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.domain.plan.selection import Choice, Selection, State, choose
+from llmbatch_assets.errors import ArtifactError
+from llmbatch_assets.stages.artifacts import output_store
+from llmbatch_assets.stages.project import Batch
+
+
+@dataclass
+class BatchItems:
+    """All items of a batch and their outputs."""
+
+    batch: Batch
+    items: Sequence[WorkItem]
+
+    @cached_property
+    def store(self) -> FileStore:
+        return output_store(self.batch)
+
+    @cached_property
+    def states(self) -> dict[str, State]:
+        """The state of every item at the start, by partition key."""
+        return {item.partition_key: self.store.index.state(self.cache_id(item)) for item in self.items}
+
+    @cached_property
+    def accepted(self) -> list[WorkItem]:
+        """The items that had an accepted output at the start."""
+        return [item for item in self.items if self.states[item.partition_key] == "accepted"]
+
+    def cache_id(self, item: WorkItem) -> str:
+        return self.batch.source.identity.cache_id(item.work_id)
+
+    def choose(self, selection: Selection, force: bool) -> Choice:
+        """Choose the items to run. ``force`` marks the selected ones for regeneration, also for later runs."""
+        if force or self.batch.parameters.cache.force:
+            everything = selection._replace(select="all") if selection.select == "pending" else selection
+            choice = choose(self.items, self.states, everything, lambda item: True)
+            self.store.force(self.cache_id(item) for item in choice.to_run)
+            return choice
+        return choose(self.items, self.states, selection, self.is_forced)
+
+    def n_skipped(self, choice: Choice) -> int:
+        """Count the items with an output that do not run."""
+        running = {item.partition_key for item in choice.to_run}
+        return sum(item.partition_key not in running for item in self.accepted)
+
+    def is_forced(self, item: WorkItem) -> bool:
+        return not self.batch.parameters.cache.enabled or self.store.is_forced(self.cache_id(item))
+
+    def output(self, item: WorkItem) -> AcceptedOutput:
+        """Return the output of an accepted item. Raises ``ArtifactError`` if its file has disappeared."""
+        output = self.store.index.output(self.cache_id(item))
+        if output is None:
+            raise ArtifactError(f"{self.store.index.output_path(self.cache_id(item))} has disappeared during the run")
+        return output
+
+    def has_output(self, item: WorkItem) -> bool:
+        """Return whether the item has an accepted output now."""
+        return self.store.index.output(self.cache_id(item)) is not None
+
+    def find_existing(self, item: WorkItem, *, forced: bool) -> AcceptedOutput | None:
+        """Return the output if another run has produced it since the start."""
+        if forced and self.is_forced(item):
+            return None
+        return self.store.index.output(self.cache_id(item))
+
+    def find_differently_judged(self, item: WorkItem) -> AcceptedOutput | None:
+        """Return an output that differs from the wanted one only in its judge; none if a new one was asked for."""
+        if self.is_forced(item):
+            return None
+        found = (
+            self.store.index.output(identity.cache_id(item.work_id)) for identity in self._identities_of_other_judges
+        )
+        return next((output for output in found if output is not None), None)
+
+    @cached_property
+    def _identities_of_other_judges(self) -> list[BatchIdentity]:
+        return earlier_identities(self.batch.path(self.batch.layout.provenance), self.batch.source.identity)
+
+    def judge_scores(self, keys: Collection[str]) -> list[float]:
+        """Return the scores of the accepted outputs of these partition keys; none without a judge."""
+        if not self.batch.source.identity.judge_enabled:
+            return []
+        wanted = set(keys)
+        judged = (self.output(item).judge or {} for item in self.items if item.partition_key in wanted)
+        return [float(judge["score"]) for judge in judged if isinstance(judge.get("score"), int | float)]

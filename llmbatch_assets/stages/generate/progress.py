@@ -1,0 +1,128 @@
+"""Results and progress of a run, and progress as lines of a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.manifest import GenerationManifest, progress_every_n
+from llmbatch_assets.domain.progress import Pace, Tally, format_causes, format_duration
+from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.usage import format_cost
+from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
+
+
+class GenerateResult(NamedTuple):
+    """The end of a run of the generate stage.
+
+    ``accepted`` are the partition keys of all items of the batch with an output. ``failed`` are the items of this run
+    without an output. ``kept`` are those whose regeneration failed and whose earlier output is kept.
+    """
+
+    tally: Tally
+    accepted: list[str]
+    failed: list[WorkItem]
+    kept: list[WorkItem]
+    error: LlmBatchError | None
+    manifest: GenerationManifest
+
+    def metrics(self) -> dict[str, int | float]:
+        """Return counts, speed, usage and cost. Unknown values are left out."""
+        meta, counts, usage = self.manifest.meta, self.manifest.counts, self.manifest.usage
+        numbers = {
+            "accepted": self.tally.accepted,
+            "failed": self.tally.failed,
+            "cache_hits": counts.n_cache_skipped + self.tally.found,
+            "items_per_second": round(self.tally.done / meta.elapsed_sec, 3) if meta.elapsed_sec else None,
+            **usage.model_dump(),
+        }
+        return {name: value for name, value in numbers.items() if value is not None}
+
+
+class Reporter(Protocol):
+    """An observer of a run."""
+
+    def say(self, line: str) -> None:
+        """Show a line to people."""
+
+    def began(self, tally: Tally) -> None:
+        """Work on items begins. The tally is the run's own and changes with it."""
+
+    def advanced(self, tally: Tally) -> None:
+        """The counts have changed."""
+
+    def ended(self, result: GenerateResult) -> None:
+        """The run is over."""
+
+
+class LogReporter:
+    """Logs a run at the rate of ``cache.verbose``.
+
+    Lines are at least ``pause`` seconds apart (except the last) and at most about ``silence`` while items finish.
+    """
+
+    def __init__(
+        self,
+        log: Callable[[str], None],
+        verbose: int,
+        *,
+        pause: float = 0.0,
+        silence: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._log = log
+        self._verbose = verbose
+        self._pause, self._silence, self._clock = pause, silence, clock
+        self._logged_at = clock()
+        self._pace = Pace(self._logged_at)
+
+    def say(self, line: str) -> None:
+        if self._verbose:
+            self._log(line)
+
+    def began(self, tally: Tally) -> None:
+        self._logged_at = self._clock()
+        self._pace = Pace(self._logged_at)
+
+    def advanced(self, tally: Tally) -> None:
+        """Log the counts if a line is due."""
+        now = self._clock()
+        self._pace.mark(now, tally.done)
+        if self._is_due(now - self._logged_at, tally):
+            self._logged_at = now
+            self._log(progress_line(tally, self._pace))
+
+    def _is_due(self, waited: float, tally: Tally) -> bool:
+        every = progress_every_n(self._verbose, tally.total)
+        if not every:
+            return False
+        if tally.done == tally.total:
+            return True
+        return waited >= self._silence or (tally.done % every == 0 and waited >= self._pause)
+
+    def ended(self, result: GenerateResult) -> None:
+        """Log how the run ended."""
+        if self._verbose or result.tally.failed:
+            self._log(end_line(result))
+
+
+def progress_line(tally: Tally, pace: Pace) -> str:
+    causes = f" ({format_causes(tally.causes)})" if tally.causes else ""
+    return (
+        f"{tally.done}/{tally.total} done, {tally.accepted} accepted, {tally.failed} failed{causes}, "
+        f"{tally.usage.total_tokens} tokens, {format_cost(tally.usage.cost_usd)}, {tally.cached + tally.found} from cache, "
+        f"{tally.in_flight} in flight, {pace.per_second:.1f} items/s, {format_duration(pace.seconds_left(tally.total))} left"
+    )
+
+
+def end_line(result: GenerateResult) -> str:
+    """Summarize the run's own items: ``Interrupted after 6.0 s: 4 of 49 items accepted. ...``"""
+    tally, error = result.tally, result.error
+    interrupted = isinstance(error, RunInterruptedError)
+    end = "Interrupted" if interrupted else "Stopped" if error else "Finished"
+    accepted = f"{tally.accepted + tally.found:,} of {counted(tally.total, 'item')} accepted"
+    failed = f", {tally.failed:,} failed ({format_causes(tally.causes)})" if tally.failed else ""
+    hint = " The next run continues from here." if interrupted else ""
+    return f"{end} after {result.manifest.meta.elapsed_sec:.1f} s: {accepted}{failed}.{hint}"

@@ -1,0 +1,242 @@
+"""One run of the generate stage: connects the engine to files and providers, and writes the manifest."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import islice
+
+from pydantic import ValidationError
+
+from llmbatch_assets.adapters.files.atomic import log_written, read_json, remove_leftovers, write_json
+from llmbatch_assets.adapters.providers.registry import Opener
+from llmbatch_assets.adapters.store.claims import claiming
+from llmbatch_assets.adapters.store.ledger import append_run
+from llmbatch_assets.adapters.store.provenance import Use, keep_provenance, note_use
+from llmbatch_assets.domain.items.work import GroupContext, WorkItem
+from llmbatch_assets.domain.manifest import GenerationManifest, OutputFiles, RunFacts, generation_manifest
+from llmbatch_assets.domain.outcome import AcceptedOutput, ItemResult
+from llmbatch_assets.domain.plan.selection import Choice, Selection, State, by_group
+from llmbatch_assets.domain.progress import Tally
+from llmbatch_assets.domain.text import counted
+from llmbatch_assets.engine.attempt import AttemptLimits, ItemProcessor, ItemTask
+from llmbatch_assets.engine.ports import ChatClient
+from llmbatch_assets.engine.retry import RetryingCalls
+from llmbatch_assets.engine.workers import StopRules, WorkerPool
+from llmbatch_assets.errors import (
+    ArtifactError,
+    LlmBatchError,
+    LocalModelError,
+    RunInterruptedError,
+    RunPermanentError,
+    StopCause,
+)
+from llmbatch_assets.stages.artifacts import artifact_path
+from llmbatch_assets.stages.generate.choice import BatchItems
+from llmbatch_assets.stages.generate.clients import CallMeter
+from llmbatch_assets.stages.generate.progress import GenerateResult, Reporter
+from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.runtime import holding_interrupts, interruptible, new_run_id, rare_collections, utc_now
+
+OnAccepted = Callable[[WorkItem, AcceptedOutput, bool], None]
+
+
+@dataclass
+class GenerateRun:
+    """One run over chosen items of a batch."""
+
+    items: BatchItems
+    contexts: Sequence[GroupContext]
+    open_client: Opener
+    reporter: Reporter
+    run_id: str = field(default_factory=new_run_id)
+
+    @property
+    def batch(self) -> Batch:
+        return self.items.batch
+
+    @cached_property
+    def meter(self) -> CallMeter:
+        return CallMeter(self.open_client, self.batch, self.run_id, utc_now)
+
+    def choose(self, selection: Selection, *, force: bool) -> Choice:
+        """Choose the items to run, and report what the run will do."""
+        choice = self.items.choose(selection, force)
+        # A run of selected keys counts only those.
+        n_done = len(choice.hits) if selection.select == "keys" else self.items.n_skipped(choice)
+        self._announce(choice, n_done)
+        return choice
+
+    def generate(self, choice: Choice, on_accepted: OnAccepted) -> GenerateResult:
+        """Generate outputs for the chosen items.
+
+        ``on_accepted`` is called for each accepted item after its file is on disk. Its last argument is true if another
+        run produced the output.
+        """
+        remove_leftovers(self.batch.path(folder) for folder in self.batch.layout.folders())
+        self._keep_provenance()
+        tally = Tally(len(choice.to_run), cached=self.items.n_skipped(choice))
+        before, states, failed, started = self.items.states, dict(self.items.states), list[WorkItem](), time.monotonic()
+        self.reporter.began(tally)
+
+        def on_result(result: ItemResult) -> None:
+            key = result.item.partition_key
+            states[key] = _state_after(result, before[key])
+            if result.failed is not None:
+                failed.append(result.item)
+            if result.accepted is not None:
+                on_accepted(result.item, result.accepted, result.found)
+            self.reporter.advanced(tally)
+
+        with rare_collections():
+            error = asyncio.run(self._process(choice, tally, on_result)) if choice.to_run else None
+        elapsed = round(time.monotonic() - started, 2)
+        # An impatient user sends a second signal: finish the manifest and the summary first.
+        with holding_interrupts():
+            manifest = self._write_manifest(choice, states, tally, elapsed, error)
+            result = GenerateResult(
+                tally=tally,
+                accepted=[key for key, state in states.items() if state == "accepted"],
+                failed=[item for item in failed if before[item.partition_key] != "accepted"],
+                kept=[item for item in failed if before[item.partition_key] == "accepted"],
+                error=error,
+                manifest=manifest,
+            )
+            self.reporter.ended(result)
+        return result
+
+    def _announce(self, choice: Choice, n_done: int) -> None:
+        llm, judge_enabled = self.batch.parameters.llm, self.batch.parameters.prompts.judge.enabled
+        model = f"offline answers instead of {llm.model_name}" if llm.provider == "offline" else llm.model_name
+        self.reporter.say(
+            f"Generating {counted(n_done + len(choice.to_run), 'item')} with {model} "
+            f"(judge {'on' if judge_enabled else 'off'}, {counted(llm.max_workers, 'worker')})"
+        )
+        self.reporter.say(f"{n_done:,} already done, {len(choice.to_run):,} to run")
+        self._report_changes(choice)
+
+    def _report_changes(self, choice: Choice) -> None:
+        last = self._last_manifest()
+        changed = last.meta.changes_since(self.batch.source.identity) if last else []
+        if choice.to_run and changed:
+            pending = sum(state != "accepted" for state in self.items.states.values())
+            what = ", ".join(changed)
+            self.reporter.say(
+                f"{what[0].upper()}{what[1:]} changed since the last run: {counted(pending, 'item')} pending, "
+                f"{len(choice.to_run):,} of them in this run. Previous outputs stay on disk."
+            )
+
+    def _last_manifest(self) -> GenerationManifest | None:
+        path = artifact_path(self.batch, "llm_outputs")
+        try:
+            return GenerationManifest.model_validate(read_json(path)) if path.is_file() else None
+        except (ArtifactError, ValidationError):
+            # It only serves a message, and this run replaces it.
+            return None
+
+    def _keep_provenance(self) -> None:
+        folder = self.batch.path(self.batch.layout.provenance)
+        keep_provenance(folder, self.batch.provenance())
+        note_use(folder, Use(utc_now(), self.batch.source.identity.sha, self.batch.item_settings_sha()))
+
+    async def _process(
+        self, choice: Choice, tally: Tally, on_result: Callable[[ItemResult], None]
+    ) -> LlmBatchError | None:
+        llm, max_items = self.batch.parameters.llm, self.batch.parameters.budget.max_items
+        rules, store = StopRules(llm.max_failures, llm.max_failure_rate), self.items.store
+        try:
+            store.check_room()
+            with interruptible() as stopped:
+                async with store.commit.in_process(), self.meter.clients(stopped) as (generator, judge):
+                    processor = self._processor(generator, judge, stopped)
+                    with claiming(self.batch.path(self.batch.layout.claims)) as claims:
+                        pool = WorkerPool(processor.process, llm.max_workers, tally, stopped, on_result, claims, rules)
+                        error = await pool.process_all(islice(self._tasks(choice.to_run), max_items or None))
+                        return error or _max_items_error(len(choice.to_run), max_items)
+        except (RunPermanentError, LocalModelError, RunInterruptedError) as error:
+            return error
+
+    def _processor(self, generator: ChatClient, judge: ChatClient | None, stopped: asyncio.Event) -> ItemProcessor:
+        parameters, llm = self.batch.parameters, self.batch.parameters.llm
+        return ItemProcessor(
+            generator=generator,
+            judge=judge,
+            store=self.items.store,
+            conversations=self.batch.conversations,
+            source=self.batch.source,
+            limits=AttemptLimits(llm.max_retries, llm.runner_max_retries, parameters.judge.min_score),
+            now=utc_now,
+            calls=RetryingCalls(llm.transport_retries, stopped),
+        )
+
+    def _tasks(self, items: Sequence[WorkItem]) -> Iterator[ItemTask]:
+        texts = {context.group_context_id: context.context for context in self.contexts}
+        for item in by_group(items):
+            yield ItemTask(
+                item,
+                None if item.group_context_id is None else texts[item.group_context_id],
+                self.items.cache_id(item),
+                find_existing=partial(self.items.find_existing, item, forced=self.items.is_forced(item)),
+                find_differently_judged=partial(self.items.find_differently_judged, item),
+            )
+
+    def _write_manifest(
+        self,
+        choice: Choice,
+        states: dict[str, State],
+        tally: Tally,
+        elapsed: float,
+        error: LlmBatchError | None,
+    ) -> GenerationManifest:
+        facts = RunFacts(
+            generated_at_utc=utc_now(),
+            elapsed_sec=elapsed,
+            n_cache_skipped=self.items.n_skipped(choice),
+            n_to_run=len(choice.to_run),
+            usage=self.meter.total.summary(),
+            pacing=self.meter.pacing,
+            structured_output=self.meter.structured_output,
+            causes=tally.causes,
+            stopped_by=getattr(error, "cause", None),
+        )
+        files = _output_files(self.items, states)
+        manifest = generation_manifest(self.batch.parameters, self.batch.source, states, facts, files)
+        path = artifact_path(self.batch, "llm_outputs")
+        log_written(self.batch.shown(path), write_json(path, manifest))
+        if choice.to_run:
+            record = manifest.run_record(self.run_id, n_accepted=tally.accepted, n_failed=tally.failed)
+            append_run(self.batch.path(self.batch.layout.run_history), record)
+        return manifest
+
+
+def _output_files(items: BatchItems, states: dict[str, State]) -> OutputFiles:
+    store, layout = items.store, items.batch.layout
+    accepted = [items.cache_id(item) for item in items.items if states[item.partition_key] == "accepted"]
+    failed = [items.cache_id(item) for item in items.items if states[item.partition_key].startswith("failed")]
+    last_failures = [store.index.failure_path(cache_id, store.next_attempt(cache_id) - 1).name for cache_id in failed]
+    return OutputFiles(
+        outputs_dir=str(layout.llm_outputs),
+        failures_dir=str(layout.llm_failures),
+        success_files=[f"{cache_id}.json" for cache_id in accepted],
+        failure_files=last_failures if store.keep_failures else [],
+    )
+
+
+def _max_items_error(n_to_run: int, max_items: int) -> RunPermanentError | None:
+    if not max_items or n_to_run <= max_items:
+        return None
+    return RunPermanentError(
+        StopCause.BUDGET,
+        f"budget reached: {counted(max_items, 'item')} done, {n_to_run - max_items:,} left. "
+        "Raise budget.max_items or run again to continue.",
+    )
+
+
+def _state_after(result: ItemResult, before: State) -> State:
+    if result.failed is None:
+        return "accepted"
+    if before == "accepted":
+        # A forced regeneration failed: the earlier output is kept.
+        return before
+    return "failed_permanently" if result.failed.item_permanent else "failed"
