@@ -26,7 +26,7 @@ import yaml
 from click.testing import CliRunner
 
 from llmbatch_assets.adapters.files.atomic import json_bytes
-from llmbatch_assets.adapters.store.provenance import Use, keep_provenance, note_use
+from llmbatch_assets.adapters.store.provenance import IdentityUse, keep_provenance, note_use
 from llmbatch_assets.cli import main as llmbatch
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.grouping import plan_work
@@ -93,7 +93,7 @@ def fill_cache(batch: Batch, items: Iterable[WorkItem], bill: Bill, chance: rand
     """Write artifacts, provenance and ledger as a run of these items leaves them."""
     folder = batch.path(batch.layout.provenance)
     keep_provenance(folder, batch.provenance())
-    note_use(folder, Use(AT, batch.source.identity.sha, batch.item_settings_sha()))
+    note_use(folder, IdentityUse(AT, batch.source.identity.sha, batch.item_settings_sha()))
     outputs = batch.path(batch.layout.llm_outputs)
     outputs.mkdir(parents=True, exist_ok=True)
     with batch.path(batch.layout.ledger).open("wb") as ledger:

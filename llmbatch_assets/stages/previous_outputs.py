@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from llmbatch_assets.adapters.store.index import CacheIndex
-from llmbatch_assets.adapters.store.provenance import Use, kept_identities, kept_text, read_uses
+from llmbatch_assets.adapters.store.provenance import IdentityUse, kept_identities, kept_text, read_uses
 from llmbatch_assets.domain.items.identity import BatchIdentity, identity_of
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.plan.rerun_reasons import PreviousItem
@@ -52,10 +52,10 @@ class PreviousOutputs:
         return {item.work_id: identity.cache_id(item.work_id) for item in self.items}
 
     @cached_property
-    def uses(self) -> list[Use]:
+    def uses(self) -> list[IdentityUse]:
         return read_uses(self.batch.path(self.batch.layout.provenance))
 
-    def last_use(self, identity: BatchIdentity) -> Use | None:
+    def last_use(self, identity: BatchIdentity) -> IdentityUse | None:
         return next((use for use in reversed(self.uses) if use.identity == identity.sha), None)
 
     @cached_property
@@ -118,7 +118,7 @@ class PreviousOutputs:
         then = self.item_settings(self.uses[place - 1]) if place else None
         return then is not None and then != self.item_settings(None)
 
-    def item_settings(self, use: Use | None) -> dict[str, Any] | None:
+    def item_settings(self, use: IdentityUse | None) -> dict[str, Any] | None:
         """The settings that turn rows into items, at the time of ``use`` or now; None if they are not known."""
         sha = use.items if use else ""
         if sha not in self._settings_by_sha:

@@ -1,7 +1,7 @@
-"""Which items a process is working on, so that two runs at once pay for none of them twice.
+"""Claims on items, so that two runs at once pay for none of them twice.
 
-A claim is a lock on one byte of one file, at a place that the item's id gives. The system takes the locks of a process
-away when it ends, however it ends: what a dead process had claimed is free.
+A claim is a lock on one byte of one file, at an offset derived from the item's id. The operating system releases a
+process's locks when it ends, however it ends.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from llmbatch_assets.errors import BusyError
 if sys.platform != "win32":
     import fcntl
 
-# The largest place that a file can have on systems with 64 bits has 63; ids are far apart in 60.
+# File offsets have 63 bits; 60 bits keep ids apart.
 _DIGITS = 15
 
 
-class Claims:
-    """The claims of this process, kept in one file. Systems without such locks grant every claim."""
+class FileClaims:
+    """The claims of this process, as locks in one file. Windows has no such locks; there every claim succeeds."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
     def claim(self, cache_id: str) -> bool:
-        """Whether the item is ours now; not where another process has it. A process has no rival in itself."""
+        """Return whether this process now holds the item; false if another one does."""
         if sys.platform == "win32":
             return True
         try:
@@ -39,7 +39,7 @@ class Claims:
         return True
 
     def claim_all(self) -> bool:
-        """Whether all items are ours now; not where another process has any."""
+        """Return whether this process now holds all items; false if another one holds any."""
         if sys.platform == "win32":
             return True
         try:
@@ -49,19 +49,19 @@ class Claims:
         return True
 
     def release(self, cache_id: str) -> None:
-        """Let others have the item."""
+        """Give up the item."""
         if sys.platform != "win32":
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(cache_id))
 
     def close(self) -> None:
-        """Let others have all items."""
+        """Give up all items."""
         os.close(self._file)
 
 
 @contextmanager
-def claiming(path: Path) -> Iterator[Claims]:
-    """The claims of a run, given up at its end."""
-    claims = Claims(path)
+def claiming(path: Path) -> Iterator[FileClaims]:
+    """Hold the claims of a run until the block ends."""
+    claims = FileClaims(path)
     try:
         yield claims
     finally:
@@ -70,8 +70,8 @@ def claiming(path: Path) -> Iterator[Claims]:
 
 @contextmanager
 def claiming_all(path: Path) -> Iterator[None]:
-    """Let no run claim anything meanwhile. Raises ``BusyError`` while one has claimed something."""
-    claims = Claims(path)
+    """Keep runs from claiming anything during the block. Raises ``BusyError`` if one holds a claim."""
+    claims = FileClaims(path)
     try:
         if not claims.claim_all():
             raise BusyError("a run is working on this batch; wait until it has ended, or end it")

@@ -1,4 +1,4 @@
-"""What was asked, kept for good: each prompt and schema that outputs were made with, under its sha."""
+"""Keeps each prompt, schema and identity that outputs were made with, under its sha."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 USES = "uses.jsonl"
 
 
-class Use(NamedTuple):
-    """From ``at_utc`` on, runs asked what ``identity`` names, of rows made into items as ``items`` names."""
+class IdentityUse(NamedTuple):
+    """From ``at_utc`` on, runs used this identity and these item settings, both named by their shas."""
 
     at_utc: str
     identity: str
@@ -26,7 +26,7 @@ class Use(NamedTuple):
 
 
 def keep_provenance(folder: Path, texts: dict[str, Any]) -> None:
-    """Keep every text under its sha, once."""
+    """Write each text to a file named by its sha, unless it exists."""
     for sha, text in texts.items():
         path = folder / f"{sha}.json"
         if not path.exists():
@@ -34,41 +34,41 @@ def keep_provenance(folder: Path, texts: dict[str, Any]) -> None:
 
 
 def kept_text(folder: Path, sha: str) -> Any:
-    """What is kept under a sha, None where nothing is, or nothing that can be read."""
+    """Return the text kept under a sha; None if there is none that can be read."""
     try:
         return json.loads((folder / f"{sha}.json").read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError):
-        log.warning("%s cannot be read; what it said is not known", folder / f"{sha}.json")
+        log.warning("%s cannot be read and is ignored", folder / f"{sha}.json")
         return None
 
 
-def note_use(folder: Path, use: Use) -> None:
+def note_use(folder: Path, use: IdentityUse) -> None:
     """Append the use, unless the last one differs only in its time."""
-    last = (read_uses(folder) or [Use("", "", "")])[-1]
+    last = (read_uses(folder) or [IdentityUse("", "", "")])[-1]
     if last[1:] == use[1:]:
         return
     with JsonlWriter(folder / USES) as file:
         file.append(canonical_json(use._asdict()).encode())
 
 
-def read_uses(folder: Path) -> list[Use]:
+def read_uses(folder: Path) -> list[IdentityUse]:
     """Return the uses, the latest last."""
-    return list(read_jsonl(folder / USES, Use))
+    return list(read_jsonl(folder / USES, IdentityUse))
 
 
 def kept_identities(folder: Path) -> list[BatchIdentity]:
-    """Everything that runs have asked, in no order that means anything."""
+    """Return the identities of all runs, in no particular order."""
     known: list[BatchIdentity] = []
     for path in sorted(folder.glob("identity_*.json")):
         try:
             known.append(BatchIdentity.model_validate(json.loads(path.read_bytes())))
         except (ValueError, RecursionError):
-            log.warning("%s cannot be read; outputs of that run are not looked for", path)
+            log.warning("%s cannot be read; outputs of that run are ignored", path)
     return known
 
 
 def earlier_identities(folder: Path, identity: BatchIdentity) -> list[BatchIdentity]:
-    """What was asked by runs whose outputs differ from those of ``identity`` only in who judged them."""
+    """Return the identities that differ from ``identity`` only in the judge."""
     return [other for other in kept_identities(folder) if other.differs_only_in_judge(identity)]

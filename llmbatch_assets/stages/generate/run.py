@@ -13,7 +13,7 @@ from llmbatch_assets.adapters.files.atomic import log_written, read_json, remove
 from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.store.claims import claiming
 from llmbatch_assets.adapters.store.ledger import append_run
-from llmbatch_assets.adapters.store.provenance import Use, keep_provenance, note_use
+from llmbatch_assets.adapters.store.provenance import IdentityUse, keep_provenance, note_use
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
 from llmbatch_assets.domain.manifest import GenerationManifest, OutputFiles, RunFacts, generation_manifest
 from llmbatch_assets.domain.outcome import AcceptedOutput, ItemResult
@@ -138,7 +138,7 @@ class GenerateRun:
     def _keep_provenance(self) -> None:
         folder = self.batch.path(self.batch.layout.provenance)
         keep_provenance(folder, self.batch.provenance())
-        note_use(folder, Use(utc_now(), self.batch.source.identity.sha, self.batch.item_settings_sha()))
+        note_use(folder, IdentityUse(utc_now(), self.batch.source.identity.sha, self.batch.item_settings_sha()))
 
     async def _process(
         self, choice: Choice, tally: Tally, on_result: Callable[[ItemResult], None]

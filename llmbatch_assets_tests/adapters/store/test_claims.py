@@ -17,9 +17,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no su
 HOLDS = """
 import sys
 from pathlib import Path
-from llmbatch_assets.adapters.store.claims import Claims
+from llmbatch_assets.adapters.store.claims import FileClaims
 
-claims = Claims(Path(sys.argv[1]))
+claims = FileClaims(Path(sys.argv[1]))
 print([claims.claim(name) for name in sys.argv[2:]], flush=True)
 sys.stdin.read()
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch_assets.adapters.store.provenance import (
-    Use,
+    IdentityUse,
     earlier_identities,
     keep_provenance,
     kept_identities,
@@ -31,10 +31,10 @@ def test_texts_are_kept_once_under_their_sha(tmp_path: Path) -> None:
 
 
 def test_a_use_is_noted_where_it_differs_from_the_last(tmp_path: Path) -> None:
-    one, other = Use("1", "i", "c"), Use("2", "i", "d")
+    one, other = IdentityUse("1", "i", "c"), IdentityUse("2", "i", "d")
     for use in (one, one._replace(at_utc="9"), other, one._replace(at_utc="3")):
         note_use(tmp_path / "provenance", use)
-    assert read_uses(tmp_path / "provenance") == [one, other, Use("3", "i", "c")]
+    assert read_uses(tmp_path / "provenance") == [one, other, IdentityUse("3", "i", "c")]
 
 
 def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -42,7 +42,7 @@ def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, caplog: pytest
     (tmp_path / "identity_x.json").write_text("{")
     (tmp_path / "abc.json").write_text("{")
     with caplog.at_level(logging.WARNING):
-        assert read_uses(tmp_path) == [Use("1", "i", "c")]
+        assert read_uses(tmp_path) == [IdentityUse("1", "i", "c")]
         assert kept_identities(tmp_path) == []
         assert kept_text(tmp_path, "abc") is None
     assert len(caplog.records) == 3
