@@ -48,7 +48,7 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
     assert vague == set()
 
 
-def test_every_module_has_a_test_module_or_is_listed_as_listed_modules() -> None:
+def test_every_module_has_a_test_module_or_is_listed_as_tested_by_behaviour() -> None:
     untested = {
         name
         for name, path in MODULES.items()

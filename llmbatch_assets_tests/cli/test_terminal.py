@@ -36,8 +36,8 @@ def test_a_log_file_holds_what_was_told_and_written_but_no_key(
     log = project.path("logs/run.log").read_text(encoding="utf-8")
     for told in (
         "Wrote artifacts/cache/pipeline3_work_items.json (",
-        "Wrote artifacts/outputs/output.csv (",
-        "Wrote artifacts/outputs/output_not_exported.csv (",
+        "Wrote artifacts/outputs/output.csv (4 rows, ",
+        "Wrote artifacts/outputs/output_not_exported.csv (1 row, ",
         "0 already done, 5 to run",
         "5/5 done, 4 accepted, 1 failed (1 bad_request)",
         "4 of 5 items accepted",

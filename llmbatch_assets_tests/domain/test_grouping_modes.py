@@ -102,8 +102,10 @@ def test_an_unknown_mode_is_answered_with_the_known_ones_and_the_nearest() -> No
     with pytest.raises(ValidationError) as refused:
         read_parameters({"grouping": {"mode": "group_outputs"}})
     assert parameter_mistakes(refused.value, "c.yaml") == [
-        "c.yaml: grouping.mode: must be group_output or row_output_with_group_context; "
-        "did you mean group_output? (found 'group_outputs')"
+        (
+            "c.yaml: grouping.mode: must be group_output or row_output_with_group_context; did you mean group_output? "
+            "(found 'group_outputs')"
+        )
     ]
 
 
