@@ -23,7 +23,9 @@ RESULTS = Path(__file__).parent / "results/structure.json"
 # The files that a newcomer reads to follow one row from the asset to the model, the file and the event.
 MAIN_PATH = (
     "assets/llm_outputs.py",
-    "stages/generate/*.py",
+    "stages/generate/choice.py",
+    "stages/generate/run.py",
+    "stages/generate/clients.py",
     "engine/workers.py",
     "engine/attempt.py",
     "engine/retry.py",
