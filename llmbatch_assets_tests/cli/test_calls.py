@@ -171,13 +171,13 @@ def test_costs_are_told_wherever_there_is_something_to_tell(
     assert "usage     6 calls, 600 input and 60 output tokens, $0.01" in ended.stdout
     assert "5/5 done, 5 accepted, 0 failed, 660 tokens, $0.01" in ended.stdout
     report = project.path("artifacts/reports/report.md").read_text()
-    assert "| cost of the accepted outputs | $0.009000 |" in report
-    assert "| all calls so far | 6, 660 tokens, $0.01 |" in report
+    assert "| Cost of accepted outputs | $0.009000 |" in report
+    assert "| All calls | 6 calls, 660 tokens, $0.01 |" in report
 
     # What is there costs nothing, and its cost is not forgotten.
     ended = project.llmbatch_here("run")
     assert "usage     0 calls, 0 input and 0 output tokens, $0.00" in ended.stdout
-    assert "| all calls so far | 6, 660 tokens, $0.01 |" in project.path("artifacts/reports/report.md").read_text()
+    assert "| All calls | 6 calls, 660 tokens, $0.01 |" in project.path("artifacts/reports/report.md").read_text()
 
 
 def test_an_unknown_price_is_never_nothing(project: Project, server: ChatServer) -> None:
@@ -186,7 +186,7 @@ def test_an_unknown_price_is_never_nothing(project: Project, server: ChatServer)
     assert "$" not in ended.stdout
     assert manifest(project)["usage"]["cost_usd"] is None
     assert {output["usage"]["cost_usd"] for output in project.outputs().values()} == {None}
-    assert "| cost of the accepted outputs | cost unknown |" in project.path("artifacts/reports/report.md").read_text()
+    assert "| Cost of accepted outputs | cost unknown |" in project.path("artifacts/reports/report.md").read_text()
 
 
 def test_made_up_answers_cost_nothing(project: Project) -> None:
