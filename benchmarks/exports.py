@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch_assets.adapters.files.atomic import json_bytes, write_json_if_changed
-from llmbatch_assets.adapters.store.provenance import keep_provenance
+from llmbatch_assets.adapters.store.run_records import keep_provenance
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem, work_items_of

@@ -26,7 +26,7 @@ import yaml
 from click.testing import CliRunner
 
 from llmbatch_assets.adapters.files.atomic import json_bytes
-from llmbatch_assets.adapters.store.provenance import IdentityUse, keep_provenance, note_use
+from llmbatch_assets.adapters.store.run_records import IdentityUse, keep_provenance, note_use
 from llmbatch_assets.cli import main as llmbatch
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.grouping import plan_work

@@ -25,7 +25,7 @@ import yaml
 
 from llmbatch_assets.adapters.providers.local_model import SERVER_SCRIPT, base_url, model_file, wait_until_ready
 from llmbatch_assets.adapters.providers.registry import PROVIDERS
-from llmbatch_assets.adapters.store.ledger import read_ledger
+from llmbatch_assets.adapters.store.run_records import read_ledger
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.run.ledger import CallRecord

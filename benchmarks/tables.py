@@ -25,7 +25,7 @@ import openpyxl
 import python_calamine as calamine
 
 from llmbatch_assets.adapters.files.atomic import json_bytes, write_json_if_changed
-from llmbatch_assets.adapters.tables.readers import read_table
+from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.items.work import work_items_of

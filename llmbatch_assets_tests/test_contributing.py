@@ -15,8 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from llmbatch_assets.adapters.providers.registry import PROVIDERS, open_client
-from llmbatch_assets.adapters.tables.exporters import EXPORTERS, exporting
-from llmbatch_assets.adapters.tables.readers import READERS, read_table
+from llmbatch_assets.adapters.tables.formats import EXPORTERS, READERS, exporting, read_table
 from llmbatch_assets.cli import COMMANDS, main
 from llmbatch_assets.domain.export.columns import Column
 from llmbatch_assets.domain.grouping_modes import GROUPING_MODES

@@ -23,8 +23,7 @@ from pydantic import TypeAdapter
 
 from llmbatch_assets.adapters.files.atomic import json_bytes
 from llmbatch_assets.adapters.tables.export_file import ExportRow
-from llmbatch_assets.adapters.tables.exporters import EXPORTERS, exporting
-from llmbatch_assets.adapters.tables.readers import READERS, read_table
+from llmbatch_assets.adapters.tables.formats import EXPORTERS, READERS, exporting, read_table
 from llmbatch_assets.domain.export.columns import OutputField, cells, export_columns
 from llmbatch_assets.domain.export.records import ItemOutcome, Join, NotExported, entries
 from llmbatch_assets.domain.grouping_modes import GROUPING_MODES

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.store.index import CacheFolders, CacheIndex, ignore_broken
 from llmbatch_assets.adapters.store.outputs import FileStore, quarantine
-from llmbatch_assets.adapters.store.provenance import IdentityUse, kept_identities, kept_text, read_uses
+from llmbatch_assets.adapters.store.run_records import IdentityUse, kept_identities, kept_text, read_uses
 from llmbatch_assets.domain.export.records import ItemOutcome, OutdatedOutput
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity, identity_of

@@ -15,7 +15,7 @@ from llmbatch_assets.adapters.files.yaml_files import load_valid_parameters, loa
 from llmbatch_assets.adapters.providers.credentials import missing_keys
 from llmbatch_assets.adapters.providers.prices import require_prices
 from llmbatch_assets.adapters.providers.registry import open_client
-from llmbatch_assets.adapters.tables.readers import read_table
+from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.export.records import Join, export_warnings
 from llmbatch_assets.domain.items.context import group_template_mistakes
 from llmbatch_assets.domain.items.grouping import plan_work

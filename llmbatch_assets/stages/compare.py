@@ -137,7 +137,7 @@ class Comparer:
     def write_page(self, path: Path, before: PreviousIdentity, found: Comparison) -> None:
         """Write the comparison as an HTML page."""
         # Jinja2 is slow to import, and only a page needs it.
-        from llmbatch_assets.adapters.pages.diff_page import render_diff
+        from llmbatch_assets.adapters.pages.rendering import render_diff
 
         differences = self.differences(before.identity)
         page = {

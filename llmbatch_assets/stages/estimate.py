@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from llmbatch_assets.adapters.providers.prices import cost_function
-from llmbatch_assets.adapters.store.ledger import read_ledger
+from llmbatch_assets.adapters.store.run_records import read_ledger
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan

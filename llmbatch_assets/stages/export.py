@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.tables.export_file import ExportRow
-from llmbatch_assets.adapters.tables.exporters import exporting
-from llmbatch_assets.adapters.tables.readers import read_table
+from llmbatch_assets.adapters.tables.formats import exporting, read_table
 from llmbatch_assets.domain.export.columns import Column, OutputSchema, cells
 from llmbatch_assets.domain.export.manifest import (
     PREVIEW_ROWS,

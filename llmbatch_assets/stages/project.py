@@ -14,7 +14,7 @@ from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.adapters.files.yaml_files import is_in_postgres, load_parameters, load_prompt, read_text
 from llmbatch_assets.adapters.providers.credentials import read_key
 from llmbatch_assets.adapters.schema_module import load_schema
-from llmbatch_assets.adapters.tables.readers import read_table
+from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.canonical import sha1_named, sha1_text
 from llmbatch_assets.domain.items.identity import BatchIdentity, asking_parts
 from llmbatch_assets.domain.items.table import Snapshot, take_snapshot

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.adapters.store.claims import claiming_all
 from llmbatch_assets.adapters.store.index import CacheIndex, read_meta
-from llmbatch_assets.adapters.store.provenance import kept_identities
+from llmbatch_assets.adapters.store.run_records import kept_identities
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity

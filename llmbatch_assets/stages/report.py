@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel
 
 from llmbatch_assets.adapters.files.atomic import write_atomically
-from llmbatch_assets.adapters.pages import report_page as pages
+from llmbatch_assets.adapters.pages import rendering
 from llmbatch_assets.adapters.pages.report_rows import PAGE_BYTES, RowSpool
-from llmbatch_assets.adapters.store.ledger import read_ledger, read_runs
+from llmbatch_assets.adapters.store.run_records import read_ledger, read_runs
 from llmbatch_assets.domain.export.manifest import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
@@ -57,12 +57,12 @@ class ReportResult(NamedTuple):
     @property
     def summary(self) -> str:
         """The key tables as Markdown."""
-        return pages.render_summary(self.page)
+        return rendering.render_summary(self.page)
 
     @property
     def charts(self) -> str:
         """The charts as Markdown."""
-        return pages.render_charts(self.page.all_charts)
+        return rendering.render_charts(self.page.all_charts)
 
 
 def write_report(
@@ -153,7 +153,7 @@ def _last_generation(batch: Batch) -> str:
 
 def _markdown(batch: Batch, page: ReportPage, export: ExportManifest) -> dict[str, str]:
     path = batch.layout.report("md")
-    text = pages.render_markdown(page, _file_links(batch, export, batch.path(path)))
+    text = rendering.render_markdown(page, _file_links(batch, export, batch.path(path)))
     write_atomically(batch.path(path), text.encode("utf-8", "replace"))
     return {"md": str(path)}
 
@@ -162,13 +162,13 @@ def _html(batch: Batch, page: ReportPage, export: ExportManifest, spool: RowSpoo
     layout, first = batch.layout, batch.layout.report("html")
     slices = spool.slices()
     paths = [first, *(first.with_name(f"{first.stem}.part{n}{first.suffix}") for n in range(2, len(slices) + 1))]
-    parts = pages.parts_of(slices, [quote(path.name) for path in paths])
+    parts = rendering.parts_of(slices, [quote(path.name) for path in paths])
     hrefs = (_href(batch, str(folder), batch.path(first)) for folder in (layout.llm_outputs, layout.llm_failures))
-    folders = pages.Folders(*(f"{href}/" if href else "" for href in hrefs))
+    folders = rendering.Folders(*(f"{href}/" if href else "" for href in hrefs))
     files = _file_links(batch, export, batch.path(first))
     # The first page links to the others, so write it last.
     for path, part in reversed(list(zip(paths, parts, strict=True))):
-        write_atomically(batch.path(path), pages.render_html(page, files, folders, parts, part, spool))
+        write_atomically(batch.path(path), rendering.render_html(page, files, folders, parts, part, spool))
     _remove_old_parts(batch.path(first), {path.name for path in paths})
     return {"html": str(first)} | {f"html part {n}": str(path) for n, path in enumerate(paths[1:], start=2)}
 
@@ -181,7 +181,7 @@ def _remove_old_parts(first: Path, kept: set[str]) -> None:
             path.unlink()
 
 
-def _file_links(batch: Batch, export: ExportManifest, report: Path) -> dict[str, pages.Link]:
+def _file_links(batch: Batch, export: ExportManifest, report: Path) -> dict[str, rendering.Link]:
     layout, prompts = batch.layout, batch.parameters.prompts
     paths = {
         "Input table": batch.parameters.input.path,
@@ -205,7 +205,9 @@ def _file_links(batch: Batch, export: ExportManifest, report: Path) -> dict[str,
         **{f"Export ({name})": path for name, path in export.files.items()},
     }
     return {
-        name: pages.Link(str(path), _href(batch, str(path), report)) for name, path in paths.items() if path is not None
+        name: rendering.Link(str(path), _href(batch, str(path), report))
+        for name, path in paths.items()
+        if path is not None
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from llmbatch_assets.adapters.store.index import CacheIndex
-from llmbatch_assets.adapters.store.ledger import read_ledger
+from llmbatch_assets.adapters.store.run_records import read_ledger
 from llmbatch_assets.domain.item_state import count_states
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import FailedAttempt, FailureClass, Stored

@@ -1,8 +1,11 @@
 """Generate the schema module with the model where needed, and keep its JSON Schema text in step with it."""
 
+from __future__ import annotations
+
 import asyncio
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -10,15 +13,18 @@ from typing import NamedTuple
 from llmbatch_assets.adapters.files.atomic import log_written, read_json, write_atomically, write_json
 from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.schema_module import load_schema, load_source
-from llmbatch_assets.adapters.store.provenance import keep_provenance
+from llmbatch_assets.adapters.store.run_records import keep_provenance
 from llmbatch_assets.domain.canonical import sha1_text
 from llmbatch_assets.domain.outcome import Completion
+from llmbatch_assets.domain.prompt import Message
+from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.domain.schema.spec import render_schema
-from llmbatch_assets.domain.schema.writing import generated_from, schema_conversation
+from llmbatch_assets.domain.schema.writing import generated_from, python_of, schema_conversation
+from llmbatch_assets.domain.usage import TokenUsage
+from llmbatch_assets.engine.ports import ChatClient
 from llmbatch_assets.engine.retry import RetryingCalls
-from llmbatch_assets.engine.schema_writer import SchemaWriter, WrittenSchema
-from llmbatch_assets.errors import ArtifactError, SchemaError, SchemaGenerationError
+from llmbatch_assets.errors import AnswerError, ArtifactError, FailureCause, SchemaError, SchemaGenerationError
 from llmbatch_assets.stages.generate.clients import CallMeter
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.runtime import interruptible, new_run_id, utc_now
@@ -222,3 +228,54 @@ def _reserve(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+@dataclass(frozen=True)
+class WrittenSchema:
+    """The rendering of an accepted module, and the attempts and tokens it took."""
+
+    source: str
+    attempts: int
+    usage: TokenUsage
+
+
+@dataclass(frozen=True)
+class SchemaWriter:
+    """Asks for a module until one is accepted.
+
+    ``check`` returns the rendering of a module or raises ``SchemaError``. ``on_refused`` is called for each rejected
+    answer, with its number (from 1), the completion and the problem.
+    """
+
+    client: ChatClient
+    check: Callable[[str], str]
+    on_refused: Callable[[int, Completion, str], None]
+    generations: int
+    calls: RetryingCalls
+
+    async def write(self, opening: tuple[Message, ...]) -> WrittenSchema:
+        """Return an accepted module. Raises ``SchemaGenerationError`` after the last attempt, or a ``ProviderError``."""
+        turns: tuple[Message, ...] = ()
+        usage, problem = TokenUsage(), ""
+        for number in range(1, self.generations + 1):
+            completion = await self.calls.ask(self.client, ChatRequest("schema", opening + turns, None))
+            usage += completion.usage
+            try:
+                return WrittenSchema(self._checked(completion), number, usage)
+            except (AnswerError, SchemaError) as refused:
+                problem = str(refused)
+            self.on_refused(number, completion, problem)
+            turns += (
+                Message("assistant", completion.text),
+                Message("user", f"{problem}\n\nGive the whole corrected module as one Python code block."),
+            )
+        raise SchemaGenerationError(
+            f"none of {self.generations} answers is a valid schema module; the last problem: {problem}"
+        )
+
+    def _checked(self, completion: Completion) -> str:
+        if completion.finish_reason == "length":
+            raise AnswerError(
+                FailureCause.CUT_OFF, "The answer was cut off at the length limit. Write a shorter module."
+            )
+        return self.check(python_of(completion.text))

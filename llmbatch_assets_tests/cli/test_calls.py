@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch_assets.adapters.store.ledger import read_ledger
+from llmbatch_assets.adapters.store.run_records import read_ledger
 from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.usage import UsageTotal
 from llmbatch_assets_tests.chat_server import ChatCall, ChatServer, RateLimit, hangs, refuses, says, status

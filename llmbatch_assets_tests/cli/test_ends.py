@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch_assets.adapters.store.ledger import read_ledger
+from llmbatch_assets.adapters.store.run_records import read_ledger
 from llmbatch_assets_tests.chat_server import Answer, ChatServer, hangs, says, status
 from llmbatch_assets_tests.project import Project, make_project
 

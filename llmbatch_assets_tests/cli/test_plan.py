@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llmbatch_assets.adapters.store.ledger import read_ledger
+from llmbatch_assets.adapters.store.run_records import read_ledger
 from llmbatch_assets_tests.chat_server import ChatCall, ChatServer, refuses, says
 from llmbatch_assets_tests.memory_storage import kept_in_memory
 from llmbatch_assets_tests.project import GENERATION, JUDGE, ROWS, SCHEMA, Project, make_project, settings

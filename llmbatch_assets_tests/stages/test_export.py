@@ -10,7 +10,7 @@ import pytest
 
 from llmbatch_assets.adapters.files.atomic import json_bytes, write_json
 from llmbatch_assets.adapters.providers.registry import open_client
-from llmbatch_assets.adapters.tables.exporters import EXPORTERS
+from llmbatch_assets.adapters.tables.formats import EXPORTERS
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.plan.selection import Selection

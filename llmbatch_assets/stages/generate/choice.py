@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from llmbatch_assets.adapters.store.outputs import FileStore
-from llmbatch_assets.adapters.store.provenance import earlier_identities
+from llmbatch_assets.adapters.store.run_records import earlier_identities
 from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem

@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from llmbatch_assets.adapters.files.atomic import log_written, read_json, remove_leftovers, write_json
 from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.store.claims import claiming
-from llmbatch_assets.adapters.store.ledger import append_run
-from llmbatch_assets.adapters.store.provenance import IdentityUse, keep_provenance, note_use
+from llmbatch_assets.adapters.store.run_records import IdentityUse, append_run, keep_provenance, note_use
 from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, ItemResult

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llmbatch_assets.adapters.pages.report_page import parts_of, render_html
+from llmbatch_assets.adapters.pages.rendering import parts_of, render_html
 from llmbatch_assets.adapters.pages.report_rows import RowSpool
 from llmbatch_assets.domain.report.items import ItemRow
-from llmbatch_assets_tests.adapters.pages.test_report_page import HOSTILE, LINKS, POINTERS, ROW, page
+from llmbatch_assets_tests.adapters.pages.test_rendering import HOSTILE, LINKS, POINTERS, ROW, page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -38,5 +38,5 @@ def test_a_chart_is_the_same_bytes_whatever_the_user_has_set(monkeypatch: pytest
 
 
 def test_importing_the_page_does_not_import_matplotlib() -> None:
-    code = "import sys, llmbatch_assets.adapters.pages.report_page; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, llmbatch_assets.adapters.pages.rendering; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch_assets.adapters.store.ledger import SYNC_LINES, UsageLedger, append_run, read_ledger, read_runs
+from llmbatch_assets.adapters.store.run_records import SYNC_LINES, UsageLedger, append_run, read_ledger, read_runs
 from llmbatch_assets.errors import RunPermanentError
 from llmbatch_assets_tests.domain.run.test_ledger import record
 from llmbatch_assets_tests.domain.run.test_run_history import record as run_record

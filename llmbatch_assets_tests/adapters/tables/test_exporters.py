@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmbatch_assets.adapters.tables.export_file import ExportRow
-from llmbatch_assets.adapters.tables.exporters import EXPORTERS, exporting
-from llmbatch_assets.adapters.tables.readers import read_table
+from llmbatch_assets.adapters.tables.formats import EXPORTERS, exporting, read_table
 from llmbatch_assets.domain.export.columns import EXPORT_MARK, Column, Record, cells
 from llmbatch_assets.domain.parameters import Input
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.adapters.tables.readers import read_table
+from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.adapters.tables.workbook import MAX_CHARS, MAX_COLUMNS, WorkbookWriter
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.text import CUT_MARK

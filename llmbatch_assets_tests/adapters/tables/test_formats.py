@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from llmbatch_assets.adapters.tables.readers import read_table
+from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.items.table import take_snapshot
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.errors import TableError
@@ -273,7 +273,7 @@ class Missing:
 
 
 sys.meta_path.insert(0, Missing())
-from llmbatch_assets.adapters.tables.readers import read_table
+from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.parameters import Input
 

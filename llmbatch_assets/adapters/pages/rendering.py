@@ -1,4 +1,4 @@
-"""The report as Markdown and as HTML pages that open from disk. All text from tables and models is escaped."""
+"""Render the report as Markdown and HTML, and the comparison as HTML. All text from tables and models is escaped."""
 
 from __future__ import annotations
 
@@ -77,6 +77,11 @@ def render_charts(charts: Sequence[Chart]) -> str:
     return "\n\n".join(
         f"### {_plain(chart.title)}\n\n![{_plain(chart.alt)}]({neutral_chart_image(chart)})" for chart in charts
     )
+
+
+def render_diff(page: dict[str, Any]) -> str:
+    """The comparison of ``llmbatch diff`` as one self-contained page without scripts."""
+    return _environment(autoescape=True).get_template("diff.html.j2").render(page)
 
 
 def render_html(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch_assets.adapters.store.provenance import (
+from llmbatch_assets.adapters.store.run_records import (
     IdentityUse,
     earlier_identities,
     keep_provenance,

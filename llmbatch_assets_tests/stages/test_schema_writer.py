@@ -10,7 +10,6 @@ import pytest
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.engine.retry import RetryingCalls
-from llmbatch_assets.engine.schema_writer import SchemaWriter, WrittenSchema
 from llmbatch_assets.errors import (
     FailureCause,
     ItemPermanentError,
@@ -20,6 +19,7 @@ from llmbatch_assets.errors import (
     StopCause,
     TransientError,
 )
+from llmbatch_assets.stages.write_schema import SchemaWriter, WrittenSchema
 from llmbatch_assets_tests.engine.fakes import COST, ScriptedClient, run
 
 OPENING = (Message("system", "Write models."), Message("user", "For cards."))

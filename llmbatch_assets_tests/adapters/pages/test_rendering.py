@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from llmbatch_assets.adapters.pages.report_page import (
+from llmbatch_assets.adapters.pages.rendering import (
     Folders,
     Link,
     parts_of,

@@ -1,0 +1,117 @@
+"""The table formats: how each is read and written. All files of an export are written in one pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from llmbatch_assets.adapters.files.durable import replacing
+from llmbatch_assets.adapters.tables.delimited import export_delimited, export_psv, read_delimited
+from llmbatch_assets.adapters.tables.export_file import Exporter, ExportFile, ExportRow, WriteRows
+from llmbatch_assets.adapters.tables.records import export_jsonl, read_records
+from llmbatch_assets.domain.export.columns import Column
+from llmbatch_assets.domain.items.table import RawTable
+from llmbatch_assets.domain.parameters import Input
+from llmbatch_assets.domain.text import nearest
+from llmbatch_assets.errors import TableError
+
+_FORMAT_OF_SUFFIX = {"txt": "csv", "ndjson": "jsonl", "xlsm": "xlsx", "pq": "parquet"}
+
+
+def _read_xlsx(path: Path, settings: Input) -> RawTable:
+    # Imported here: runs that do not need it must not wait for it. The same holds for Arrow below.
+    from llmbatch_assets.adapters.tables.workbook import read_workbook
+
+    return read_workbook(path, settings)
+
+
+def _read_parquet(path: Path, settings: Input) -> RawTable:
+    from llmbatch_assets.adapters.tables.parquet import read_parquet
+
+    return read_parquet(path)
+
+
+READERS: dict[str, Callable[[Path, Input], RawTable]] = {
+    "csv": partial(read_delimited, "csv", ","),
+    "psv": partial(read_delimited, "psv", "|"),
+    "tsv": partial(read_delimited, "tsv", "\t"),
+    "xlsx": _read_xlsx,
+    "jsonl": read_records,
+    "parquet": _read_parquet,
+}
+
+
+def read_table(path: Path, settings: Input) -> RawTable:
+    """Read the table in the file. Raises ``TableError``, with row and column where there is one."""
+    file_format = _format_of(path, settings)
+    try:
+        if not path.is_file():
+            problem = "is a folder" if path.is_dir() else f"does not exist{_similar_file(path)}"
+            raise TableError(f"{path} {problem}; set input.path to your table")
+        return READERS[file_format](path, settings)
+    except OSError as error:
+        raise TableError(f"{path} cannot be read: {error.strerror or error}; set input.path to your table") from None
+
+
+def _format_of(path: Path, settings: Input) -> str:
+    if settings.format != "auto":
+        return settings.format
+    suffix = path.suffix.lower().removeprefix(".")
+    file_format = _FORMAT_OF_SUFFIX.get(suffix, suffix)
+    if file_format not in READERS:
+        raise TableError(f"{path}: the format is not clear from the suffix; set input.format to {', '.join(READERS)}")
+    return file_format
+
+
+def _similar_file(path: Path) -> str:
+    names = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    similar = nearest(path.name, sorted(names))
+    return f", but {similar[0]} does" if similar else ""
+
+
+@contextmanager
+def _write_xlsx(export: ExportFile) -> Iterator[WriteRows]:
+    from llmbatch_assets.adapters.tables.workbook import WorkbookWriter
+
+    with WorkbookWriter(export.file, export.header, export.changes) as workbook:
+        yield lambda rows: workbook.add(row.cells for row in rows)
+
+
+@contextmanager
+def _write_parquet(export: ExportFile) -> Iterator[WriteRows]:
+    from llmbatch_assets.adapters.tables.parquet import ParquetTableWriter
+
+    with ParquetTableWriter(export.file, export.columns, export.changes) as table:
+        yield lambda rows: table.add(row.cells for row in rows)
+
+
+EXPORTERS: dict[str, Exporter] = {
+    "csv": partial(export_delimited, ","),
+    "tsv": partial(export_delimited, "\t"),
+    "psv": export_psv,
+    "jsonl": export_jsonl,
+    "xlsx": _write_xlsx,
+    "parquet": _write_parquet,
+}
+
+
+@contextmanager
+def exporting(
+    paths: Mapping[str, Path], columns: Sequence[Column], changes: dict[str, Counter[str]], *, escape_formulas: bool
+) -> Iterator[WriteRows]:
+    """Open one file per format, each written as a whole or not at all. ``changes`` is filled by format."""
+    with ExitStack() as stack:
+        writers: list[WriteRows] = []
+        for file_format, path in paths.items():
+            changed = changes.setdefault(file_format, Counter())
+            export = ExportFile(stack.enter_context(replacing(path)), columns, escape_formulas, changed)
+            writers.append(stack.enter_context(EXPORTERS[file_format](export)))
+
+        def write_rows(rows: Sequence[ExportRow]) -> None:
+            for write in writers:
+                write(rows)
+
+        yield write_rows
