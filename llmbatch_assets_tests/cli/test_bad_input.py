@@ -67,7 +67,7 @@ MISTAKES = [
             grouping={"enabled": True, "column": "team", "mode": "group_output"},
             outputs={"explode": {"list": "answer", "item_key": "id", "input_column": "id"}},
         ),
-        ("outputs.explode.list", "'answer'", "no list of objects"),
+        ("outputs.explode.list", "'answer'", "is not a list of objects"),
     ),
     Mistake(
         "part of explode",

@@ -287,7 +287,7 @@ def test_an_attempt_that_died_in_transit_is_kept_and_the_next_begins_as_the_firs
     assert kept(worked(bench(client, store=store))).meta["attempt_outer"] == 2
     assert client.conversation(2) == client.conversation(0)
     (failure,) = store.failures
-    assert (failure.cause, failure.failure_class, failure.raw_text) == ("http_503", "transient", None)
+    assert (failure.cause, failure.failure_class, failure.raw_text) == ("server_error", "transient", None)
 
 
 def test_an_item_that_will_never_be_answered_is_asked_once() -> None:

@@ -135,7 +135,7 @@ def test_a_pause_ends_when_the_run_is_stopped() -> None:
     async def stop_soon() -> float:
         stopped, started = asyncio.Event(), asyncio.get_running_loop().time()
         asyncio.get_running_loop().call_later(0.01, stopped.set)
-        with pytest.raises(TransientError):
+        with pytest.raises(RunPermanentError, match="the run was stopped"):
             await RetryingCalls(1, stopped).ask(call, REQUEST)
         return asyncio.get_running_loop().time() - started
 
