@@ -33,11 +33,11 @@ _CONFIGURATION = f"""# Configuration
 {_GENERATED}
 
 Each file in `configs/` is a batch; `configs/parameters.yaml` is the default one. All blocks and keys are optional. A key
-that is not in these tables is an error. `llmbatch check` reports all mistakes of a file at once.
+that is not in these tables is an error. `llmbatch check` reports all mistakes in a file at once.
 
-`--config` names the file; otherwise the environment variable `LLMBATCH_PARAMETERS` does; otherwise it is the nearest
-`configs/parameters.yaml` in the working directory or above. Paths are relative to the project, which is the folder that
-contains `configs/`. `<dir>` stands for `artifacts.dir`, `<batch>` for the name of the file.
+The file is the one given with `--config`, or else in the environment variable `LLMBATCH_PARAMETERS`. By default, it is the
+nearest `configs/parameters.yaml` in the working directory or a folder above it. Paths are relative to the project, which is
+the folder that contains `configs/`. `<dir>` stands for `artifacts.dir`, and `<batch>` for the name of the batch.
 """
 _COMMANDS = f"""# Command line
 
@@ -46,8 +46,8 @@ _COMMANDS = f"""# Command line
 | exit code | meaning |
 | --- | --- |
 | 0 | success; for `llmbatch run`: all requested items are accepted |
-| 1 | stopped: no server, wrong key, no quota, budget reached, too many failures |
-| 2 | wrong usage, configuration or input, or a key that is not set; nothing ran |
+| 1 | stopped: server not available, key rejected, quota exhausted, budget reached, or too many failures |
+| 2 | usage error, invalid configuration or input, or missing key; nothing was run |
 | 3 | finished with failed items |
 | 130, 143 | interrupted by Ctrl-C or SIGTERM |
 """

@@ -32,7 +32,7 @@ def check(config: str | None, is_pinged: bool) -> None:
     Reports every mistake in all files, and suspicious settings as warnings. Makes no calls (except with --ping) and
     writes nothing. Without --config, checks every batch in configs/.
 
-    Exit codes: 0 no mistakes (there may be warnings), 2 mistakes, or a model that does not answer.
+    Exit codes: 0 no mistakes (there may be warnings), 2 mistakes, or a model that does not respond.
     """
     with reporting_errors():
         batch_file = open_batch_file(config)

@@ -26,10 +26,10 @@ SHOWN_ITEMS = 20
     "--against",
     default="",
     metavar="SHA",
-    help="Compare with these settings: the sha (or its beginning) of an identity, a prompt or a schema, or a cache id. "
+    help="Compare with these settings: the SHA (or its beginning) of an identity, a prompt or a schema, or a cache ID.  "
     "Default: the previous settings.",
 )
-@click.option("--list", "listing", is_flag=True, help="List the settings that these items have outputs of.")
+@click.option("--list", "listing", is_flag=True, help="List the other settings under which these items have outputs.")
 @click.option("--limit", default=None, metavar="N", type=click.IntRange(min=0), help="Show at most N items; 0: all.")
 @click.option("--html", default=None, metavar="FILE", type=click.Path(dir_okay=False), help="Also write an HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -39,9 +39,9 @@ def diff(
 ) -> None:
     """Compare current outputs with those from before a change of prompt, schema, model or judge.
 
-    Earlier artifacts stay on disk; items are matched by work id. Makes no calls.
+    Earlier artifacts stay on disk; items are matched by work ID. Makes no calls.
 
-    Exit codes: 0 success, 1 a file cannot be written, 2 wrong usage, configuration or input.
+    Exit codes: 0 success, 1 a file cannot be written, 2 usage error, or invalid configuration or input.
     """
     with reporting_errors():
         batch = open_batch_file(config, offline=offline).load()

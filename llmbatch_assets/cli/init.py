@@ -24,11 +24,11 @@ DEFAULT_NAME = "llm-batches"
 def init(folder: Path) -> None:
     """Create a new project in a folder.
 
-    The project contains a sample: a table, prompts, a schema, a configuration with every key explained, and Dagster's
+    The project contains a sample: a table, prompts, a schema, a configuration that explains every key, and Dagster's
     settings. DIR is created if it does not exist. Existing files are never overwritten: if one of the project's files
-    exists already, nothing is written.
+    already exists, nothing is written.
 
-    Exit codes: 0 success, 2 a file exists already.
+    Exit codes: 0 success, 2 a file already exists.
     """
     with reporting_errors():
         files = dict(project_files(folder.resolve().name))
@@ -44,7 +44,7 @@ NEXT_STEPS = (
     "  llmbatch run --offline  dry run with made-up answers",
     "  llmbatch run            run a small model on this machine: pip install 'llmbatch-assets[local]'",
     "  llmbatch ui             open the project in Dagster",
-    "Then replace the sample's table, prompts and schema by your own; configs/parameters.yaml names them.",
+    "Then replace the sample's table, prompts and schema with your own; their paths are in configs/parameters.yaml.",
 )
 
 

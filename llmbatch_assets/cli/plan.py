@@ -27,7 +27,7 @@ MOST_LINES = 40
 @click.option("--sample", default=0, metavar="N", type=click.IntRange(min=0), help="Plan `llmbatch run --sample N`.")
 @click.option("--retry-failed", is_flag=True, help="Plan `llmbatch run --retry-failed`.")
 @click.option("--offline", is_flag=True, help="Plan `llmbatch run --offline`.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, with the reasons of each item.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, with the reasons for each item.")
 def plan(
     config: str | None, force: bool, limit: int, sample: int, retry_failed: bool, offline: bool, as_json: bool
 ) -> None:
@@ -35,7 +35,7 @@ def plan(
 
     Makes no calls and writes nothing.
 
-    Exit codes: 0 success, 2 wrong usage, configuration or input.
+    Exit codes: 0 success, 2 usage error, or invalid configuration or input.
     """
     with reporting_errors():
         batch = open_batch_file(config, offline=offline).load()

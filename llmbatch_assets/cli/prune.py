@@ -40,10 +40,11 @@ def prune(config: str | None, is_deleting: bool, gone_rows: bool, as_json: bool)
     """List or delete files that the current settings do not use.
 
     These are outputs and failed attempts of other prompts, schemas, models or judges (including those of --offline),
-    broken files that were set aside, leftovers, and archived schema files. Files that the current settings of any batch
-    in configs/ use are kept, and so are outputs that the current judge has not seen yet, and the call log.
+    broken files that were set aside, leftover answers and markers of earlier settings, and archived schema files. Files
+    that the current settings of any batch in configs/ use are kept, and so are outputs that the current judge has not
+    judged yet, and the call log.
 
-    Exit codes: 0 success, 1 a run is working on the batch, 2 invalid configuration or input.
+    Exit codes: 0 success, 1 a run of the batch is active, 2 invalid configuration or input.
     """
     with reporting_errors():
         batch_file = open_batch_file(config)

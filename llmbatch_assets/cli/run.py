@@ -57,7 +57,7 @@ def selected_assets(_context: click.Context, _option: click.Parameter, names: st
     type=click.IntRange(min=0),
     help="Generate N items spread over all groups; the same N every time.",
 )
-@click.option("--retry-failed", is_flag=True, help="Also retry items the provider permanently refused.")
+@click.option("--retry-failed", is_flag=True, help="Also retry items that the provider permanently refused.")
 @click.option("--offline", is_flag=True, help="Dry run: use made-up answers, make no calls.")
 @click.option(
     "--yes", is_flag=True, help="Do not ask for confirmation if the estimate exceeds the budget or no price is known."
@@ -76,8 +76,8 @@ def run(
 
     Items that already have an accepted output are not sent to the model again.
 
-    Exit codes: 0 all accepted, 1 stopped, 2 wrong usage, configuration or input, 3 finished with failed items,
-    130 or 143 interrupted.
+    Exit codes: 0 all accepted, 1 stopped, 2 usage error, or invalid configuration or input, 3 finished with failed
+    items, 130 or 143 interrupted.
     """
     if (limit or sample or retry_failed) and "llm_outputs" not in select:
         raise click.UsageError(

@@ -34,7 +34,7 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 config_option = click.option(
     "--config", "config", metavar="FILE", help="Configuration file; default: the nearest configs/parameters.yaml."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print machine-readable JSON.")
 offline_option = click.option("--offline", is_flag=True, help="Use the outputs of llmbatch run --offline.")
 
 

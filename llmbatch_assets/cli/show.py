@@ -34,10 +34,10 @@ STATES = {"failed_permanently": "permanently failed", "missing": "not attempted"
 def show(item: str, config: str | None, offline: bool, as_json: bool) -> None:
     """Show one item: its prompt, each attempt, and its output.
 
-    ROW is a row index from 0, like row_index in the artifacts: 0 is the first row below the header. ITEM is a group
+    ROW is a zero-based row index, like row_index in the artifacts: 0 is the first row below the header. ITEM is a group
     key, or the beginning of a partition key (its label is enough), a work_id or a cache_id (8 digits are enough).
 
-    The prompt is shown as the current settings render it. Control characters are shown as escapes.
+    The prompt is rendered with the current settings. Control characters are escaped.
 
     Exit codes: 0 success, 2 no match, several matches, or invalid configuration or input.
     """

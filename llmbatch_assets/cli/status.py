@@ -28,8 +28,8 @@ def status(config: str | None, offline: bool, as_json: bool) -> None:
     """Show the state of the batch: items by state, failures by cause, calls and their cost.
 
     An item is accepted, failed (the next run retries it), permanently failed (only --retry-failed retries it) or not
-    attempted. States are those under the current settings: after a change of prompt, schema or model, earlier outputs
-    are counted separately. Reads outputs, failures and the call log, and changes nothing.
+    attempted. States refer to the current settings: after a change of prompt, schema or model, earlier outputs
+    are counted separately. Only reads outputs, failures and the call log.
 
     Exit codes: 0 success, 2 invalid configuration or input.
     """

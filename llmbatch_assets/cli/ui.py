@@ -26,10 +26,10 @@ from llmbatch_assets.stages.project import CONFIG_ENV, BatchFile, config_files
 def ui(config: str | None, host: str, port: int) -> None:
     """Open the project in Dagster: lineage, partitions, runs.
 
-    Starts Dagster's webserver and daemon on the project's own instance, dagster_home/, until Ctrl-C. Batches with an
-    invalid configuration are skipped with a message.
+    Starts Dagster's webserver and daemon on the project's own instance, dagster_home/, until you press Ctrl-C. Batches
+    with an invalid configuration are reported and skipped.
 
-    Exit codes: 0 after Ctrl-C or SIGTERM, 2 wrong configuration or a port that is in use.
+    Exit codes: 0 after Ctrl-C or SIGTERM, 2 invalid configuration, or the port is in use.
     """
     with reporting_errors():
         batch_file = open_batch_file(config)

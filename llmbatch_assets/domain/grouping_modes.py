@@ -50,7 +50,7 @@ class GroupOutput(GroupingMode):
 
 class RowOutputWithGroupContext(GroupingMode):
     name = "row_output_with_group_context"
-    effect = "one item per row that also sees its group"
+    effect = "one item per row, with its group as context"
     shares_group_context = True
 
     def draft_items(self, table: GroupedTable) -> ItemDrafts:

@@ -39,7 +39,7 @@ class Run(Block):
         "INFO", description="Lowest level of messages in the terminal and the log file."
     )
     log_file: str = Field(
-        "", description="Log file: a name in artifacts.logs_dir, or a path with folders; empty: none."
+        "", description="Log file: the name of a file in artifacts.logs_dir, or a path with folders; empty: none."
     )
     run_id: str = Field("", description="Your name for the run; added to the Dagster runs as a tag.")
 
@@ -63,7 +63,7 @@ class Input(Block):
     delimiter: str = Field("", max_length=1, description="Column separator; empty: the default of the format.")
     sheet: str | int = Field("", description="Workbook sheet, by name or by number from 1; empty: the only one.")
     encoding: str = Field("utf-8", description="Encoding of a delimited file. A byte order mark is allowed.")
-    required_columns: tuple[ColumnName, ...] = Field((), description="Columns that must exist before a run starts.")
+    required_columns: tuple[ColumnName, ...] = Field((), description="Columns that the table must have.")
     null_tokens: tuple[str, ...] = Field(NULL_TOKENS, description="Values treated as empty cells, ignoring case.")
     collapse_whitespace: bool = Field(True, description="Replace line breaks and tabs inside a cell with one space.")
     records_alias: bool = Field(True, description="Repeat the rows of the snapshot under the key records.")
@@ -130,23 +130,27 @@ class Context(Block):
 
     columns: Columns = block_field(Columns)
     row_template: str = Field(
-        "{__ROW_KV_BLOCK__}", description="Template of a row; {__ROW_KV_BLOCK__} stands for its `column: value` lines."
+        "{__ROW_KV_BLOCK__}", description="Template for a row; {__ROW_KV_BLOCK__} stands for its `column: value` lines."
     )
     auto_kv_block: bool = Field(True, description="Append the `column: value` lines if row_template omits them.")
     kv_order: Literal["input_order", "alpha"] = Field("input_order", description="Order of the `column: value` lines.")
-    max_context_chars: int = Field(0, ge=0, description="Cut a context after this many characters; 0: no limit.")
-    truncate_field_chars: int = Field(0, ge=0, description="Cut a value after this many characters; 0: no limit.")
+    max_context_chars: int = Field(0, ge=0, description="Truncate a context after this many characters; 0: no limit.")
+    truncate_field_chars: int = Field(0, ge=0, description="Truncate a value after this many characters; 0: no limit.")
     group_header_template: str = Field(
         "{group_key} ({n_rows} rows)",
         description="First line of a group's context, with the placeholders {group_key} and {n_rows}; empty: none.",
     )
-    group_footer_template: str = Field("", description="Last line of a group's context, likewise; empty: none.")
+    group_footer_template: str = Field(
+        "", description="Last line of a group's context, with the same placeholders; empty: none."
+    )
 
 
 class WorkItemsBlock(Block):
     """Names of items, and how identical items are treated."""
 
-    label_column: ColumnName = Field("", description="Column that begins the partition key; empty: the group key.")
+    label_column: ColumnName = Field(
+        "", description="Column whose value starts the partition key; empty: the group key."
+    )
     duplicates: Literal["separate", "share"] = Field(
         "separate", description="Identical items; separate: one output each; share: one call and one output for all."
     )
@@ -194,15 +198,21 @@ class LlmSchema(Block):
         validation_alias=AliasChoices("py_path", "path"),
         description="Python module with the Pydantic model LLMOutput; empty: schema/llm_schema.py (or schema/<batch>/llm_schema.py).",
     )
-    txt_path: str = Field("", description="JSON schema text, written from the module; empty: beside it.")
+    txt_path: str = Field(
+        "", description="File for the JSON Schema generated from the module; empty: next to the module."
+    )
     auto_generate: bool = Field(True, description="If the module is missing, the model writes it.")
-    force_regenerate: bool = Field(False, description="Rewrite the module once per change of prompts, task or model.")
-    task: str = Field("", description="Purpose of the outputs, in your words; {task} in the schema prompt.")
+    force_regenerate: bool = Field(
+        False, description="Rewrite the module once after each change of prompts, task or model."
+    )
+    task: str = Field(
+        "", description="Purpose of the outputs, in your own words; replaces {task} in the schema prompt."
+    )
     archive_dir: str = Field("", description="Folder for replaced schema files; empty: archived (or archived/<batch>).")
     trust: bool = Field(False, description="true: run the module, including validators; false: only parse it.")
     on_mismatch: Literal["regenerate", "error"] = Field(
         "regenerate",
-        description="If the text does not match the module; regenerate: archive and rewrite the text; error: stop.",
+        description="What to do if the text does not match the module; regenerate: archive and rewrite the text; error: stop.",
     )
 
 
@@ -212,7 +222,7 @@ class Cache(Block):
     enabled: bool = Field(True, description="false: every selected item is generated again.")
     force: bool = Field(
         False,
-        description="true: every run regenerates its items, as with --force. Back at false, the next run finishes what such a run left over.",
+        description="true: every run regenerates its items, as with --force. Once it is false again, the next run regenerates the items that such a run did not reach.",
     )
     dir: str = Field(
         "", validation_alias=AliasChoices("dir", "artifact_dir"), description="Cache folder; empty: <dir>/cache."
@@ -220,16 +230,16 @@ class Cache(Block):
     dump_failures: bool = Field(
         True, description="Write a file for every failed attempt. Without it, a failed item counts as not attempted."
     )
-    verbose: int = Field(3, ge=0, le=10, description="Amount of progress lines; 0: none; 10: one per item.")
+    verbose: int = Field(3, ge=0, le=10, description="How many progress lines are printed; 0: none; 10: one per item.")
 
 
 class Artifacts(Block):
-    """Folders of the files that runs write."""
+    """Folders for the files that a run writes."""
 
-    dir: str = Field("", description="Folder of all artifacts; empty: artifacts (or artifacts/<batch>).")
-    outputs_dir: str = Field("", description="Folder of the exports; empty: <dir>/outputs.")
-    reports_dir: str = Field("", description="Folder of the reports; empty: <dir>/reports.")
-    logs_dir: str = Field("", description="Folder of run.log_file; empty: <dir>/logs.")
+    dir: str = Field("", description="Folder for all artifacts; empty: artifacts (or artifacts/<batch>).")
+    outputs_dir: str = Field("", description="Folder for the exports; empty: <dir>/outputs.")
+    reports_dir: str = Field("", description="Folder for the reports; empty: <dir>/reports.")
+    logs_dir: str = Field("", description="Folder for run.log_file; empty: <dir>/logs.")
 
 
 class Explode(Block):
@@ -261,7 +271,7 @@ class Outputs(Block):
     parquet_path: str = Field("", description="Path of the parquet file; empty: <outputs_dir>/output.parquet")
     not_exported_path: str = Field(
         "",
-        description="Path of the list of items that were not exported, with reasons; empty: <outputs_dir>/output_not_exported.csv",
+        description="Path of the file that lists items that were not exported, with reasons; empty: <outputs_dir>/output_not_exported.csv",
     )
     nested: Literal["json", "flatten"] = Field(
         "json", description="Objects inside an output; json: one cell of JSON; flatten: one column per field."
@@ -306,5 +316,9 @@ class Report(Block):
         description="Sample outputs shown per group.",
     )
     include_full_examples: bool = Field(True, description="Show whole outputs instead of their first characters.")
-    max_reason_examples: int = Field(5, ge=0, description="Examples per cause of failure and per judge's reason.")
-    count_by: tuple[ColumnName, ...] = Field((), description="Table columns and output fields whose values to count.")
+    max_reason_examples: int = Field(
+        5, ge=0, description="Maximum number of examples for each failure cause and for each reason given by the judge."
+    )
+    count_by: tuple[ColumnName, ...] = Field(
+        (), description="Table columns and output fields whose values are counted."
+    )

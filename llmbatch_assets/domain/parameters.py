@@ -106,16 +106,22 @@ class Llm(Block):
     temperature: float | None = Field(1.0, ge=0, le=2, description="Sampling temperature; null: not sent.")
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling; null: not sent.")
     seed: int | None = Field(None, description="Sampling seed; null: not sent.")
-    max_output_tokens: int | None = Field(None, ge=1, description="Maximum tokens of an answer; null: not sent.")
-    structured_output: Literal["auto", "json_schema", "json_object", "prompt"] = Field(
-        "auto", description="How JSON is requested; auto: the strictest way that the server supports."
+    max_output_tokens: int | None = Field(
+        None, ge=1, description="Maximum number of tokens in an answer; null: not sent."
     )
-    max_retries: int = Field(3, ge=1, description="Maximum generations per item and run, including the first.")
-    runner_max_retries: int = Field(3, ge=1, description="Maximum calls to get one readable verdict from the judge.")
+    structured_output: Literal["auto", "json_schema", "json_object", "prompt"] = Field(
+        "auto", description="How JSON is requested; auto: the strictest mode that the server supports."
+    )
+    max_retries: int = Field(
+        3, ge=1, description="Maximum number of generations per item and run, including the first."
+    )
+    runner_max_retries: int = Field(
+        3, ge=1, description="Maximum number of calls to get one readable verdict from the judge."
+    )
     transport_retries: int = Field(
         4, ge=0, description="Retries of a call after a network error, a timeout, a rate limit or a server error."
     )
-    timeout_sec: float = Field(120, gt=0, description="Timeout of one call in seconds.")
+    timeout_sec: float = Field(120, gt=0, description="Timeout for one call, in seconds.")
     max_failures: int = Field(0, ge=0, description="The run stops after this many failed items; 0: no limit.")
     max_failure_rate: float = Field(
         0.0,
@@ -123,9 +129,13 @@ class Llm(Block):
         le=1,
         description="The run stops if a larger share of its items fails, checked after the first 20; 0: no limit.",
     )
-    max_workers: int = Field(8, ge=1, le=4096, description="Maximum calls in flight.")
-    requests_per_minute: int = Field(0, ge=0, description="Maximum calls begun per minute, spread evenly; 0: no limit.")
-    tokens_per_minute: int = Field(0, ge=0, description="The same for their input and output tokens; 0: no limit.")
+    max_workers: int = Field(8, ge=1, le=4096, description="Maximum number of calls in flight.")
+    requests_per_minute: int = Field(
+        0, ge=0, description="Maximum number of calls started per minute, evenly spaced; 0: no limit."
+    )
+    tokens_per_minute: int = Field(
+        0, ge=0, description="Maximum number of input and output tokens per minute; 0: no limit."
+    )
     extra_body: dict[str, Any] = Field({}, description="Extra fields for the request body.")
     silence_client_lv_logs: bool = Field(True, description="Hide the log lines of the HTTP client.")
 
@@ -146,16 +156,20 @@ class Llm(Block):
 
 
 class Judge(Block):
-    """Settings of the judge's calls that differ from llm."""
+    """Settings for the judge's calls that differ from those in llm."""
 
     min_score: int = Field(0, ge=0, le=100, description="Minimum score; a lower one rejects the output.")
     model_name: str | None = Field(None, description="Model of the judge; null: llm.model_name.")
     base_url: str | None = Field(None, description="Server address of the judge; null: llm.base_url.")
-    api_key_env: str | None = Field(None, description="Variable with the judge's key; null: llm.api_key_env.")
+    api_key_env: str | None = Field(
+        None, description="Name of the environment variable with the judge's key; null: llm.api_key_env."
+    )
     temperature: float | None = Field(None, ge=0, le=2, description="Sampling temperature; null: llm.temperature.")
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling; null: llm.top_p.")
     seed: int | None = Field(None, description="Sampling seed; null: llm.seed.")
-    max_output_tokens: int | None = Field(None, ge=1, description="Maximum tokens; null: llm.max_output_tokens.")
+    max_output_tokens: int | None = Field(
+        None, ge=1, description="Maximum number of tokens; null: llm.max_output_tokens."
+    )
     requests_per_minute: int | None = Field(
         None, ge=0, description="Only for a judge with another model or server; null: llm.requests_per_minute."
     )
@@ -171,14 +185,16 @@ class ModelPrice(Block):
     """Prices of a model in US dollars per million tokens."""
 
     input: float = Field(ge=0, description="Price of input tokens.")
-    cached_input: float | None = Field(None, ge=0, description="Price of cached input tokens; null: as input.")
+    cached_input: float | None = Field(None, ge=0, description="Price of cached input tokens; null: the same as input.")
     output: float = Field(ge=0, description="Price of output tokens, including reasoning tokens.")
 
 
 class Budget(Block):
-    """Limits of one run. A run that reaches one keeps what it has done, and the next run continues."""
+    """Limits for one run. A run that reaches a limit keeps its results, and the next run continues."""
 
-    max_cost_usd: float = Field(0, ge=0, description="Maximum US dollars, including calls in flight; 0: no limit.")
+    max_cost_usd: float = Field(
+        0, ge=0, description="Maximum cost in US dollars, including calls in flight; 0: no limit."
+    )
     max_items: int = Field(0, ge=0, description="Maximum number of items to generate; 0: no limit.")
     prices: dict[str, ModelPrice] = Field({}, description="Prices by model name; they override the installed list.")
 
@@ -189,7 +205,7 @@ class Checks(Block):
     min_acceptance: float = Field(
         0.0, ge=0, le=1, description="Required share of accepted items among those attempted; 0: at least one item."
     )
-    min_judge_score: float = Field(0.0, ge=0, le=100, description="Required mean score of the judge.")
+    min_judge_score: float = Field(0.0, ge=0, le=100, description="Required mean judge score.")
     block_export: bool = Field(False, description="true: do not export if an output check failed or has not run.")
 
 
