@@ -36,7 +36,7 @@ class Run(Block):
     name: str = Field("", description="Title of the report; empty: the name of the batch.")
     timezone: str = Field("UTC", description="Time zone for times in the report, e.g. Asia/Tokyo.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Lowest level of messages in the terminal and the log file."
+        "INFO", description="Minimum level of messages in the terminal and the log file."
     )
     log_file: str = Field(
         "", description="Log file: the name of a file in artifacts.logs_dir, or a path with folders; empty: none."
@@ -88,7 +88,7 @@ class Grouping(Block):
         description="; ".join(f"{name}: {mode.effect}" for name, mode in selectable_modes().items()) + ".",
         json_schema_extra={"enum": list(selectable_modes())},
     )
-    max_rows_per_group: int = Field(0, ge=0, description="Maximum rows shown in a group's context; 0: all.")
+    max_rows_per_group: int = Field(0, ge=0, description="Maximum number of rows shown in a group's context; 0: all.")
 
     @field_validator("mode")
     @classmethod
