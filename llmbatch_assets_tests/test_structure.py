@@ -80,3 +80,35 @@ def test_figures_leave_out_what_is_no_code() -> None:
     )
     assert lines_of_code(source) == 6
     assert function_lengths(source) == [5]
+
+
+def test_the_docs_name_only_files_that_exist() -> None:
+    root = PACKAGE.parent
+    pages = [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").glob("*.md"))]
+    named = {path for page in pages for path in re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text(encoding="utf-8"))}
+    assert len(named) > 30
+    assert {path for path in named if not any((base / path).exists() for base in (root, PACKAGE, TESTS))} == set()
+
+
+def test_the_main_path_on_the_architecture_page_is_that_of_the_code() -> None:
+    page = (PACKAGE.parent / "docs/architecture.md").read_text(encoding="utf-8")
+    diagram = page.partition("## The main path")[2].split("```")[1]
+    steps = re.findall(r"((?:\w+/)+\w+\.py) +([\w.]+)", diagram)
+    assert len(steps) > 10
+    missing = [(path, name) for path, name in steps if name not in defined_in(TREES[path])]
+    assert missing == []
+
+
+def defined_in(tree: ast.Module) -> set[str]:
+    """The names of classes, functions, and methods as ``Class.method``, wherever they are defined."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {
+                f"{node.name}.{part.name}"
+                for part in node.body
+                if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+    return names
