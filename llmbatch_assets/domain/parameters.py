@@ -13,34 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from llmbatch_assets.domain.parameter_blocks import (
-    Artifacts,
-    Block,
-    Cache,
-    Context,
-    Explode,
-    Grouping,
-    Input,
-    LlmSchema,
-    Outputs,
-    Prompts,
-    Report,
-    Run,
-    WorkItemsBlock,
-    block_field,
-)
-
-__all__ = [
-    "DEFAULT_BATCH",
-    "GEMINI_BASE_URL",
-    "LOCAL_MODEL",
-    "OPENAI_BASE_URL",
-    "Budget",
-    "Checks",
-    "Context",
-    "Explode",
-]
-__all__ += ["Input", "Judge", "Llm", "ModelPrice", "Parameters", "Report", "read_parameters"]
+from llmbatch_assets.domain import parameter_blocks as blocks
+from llmbatch_assets.domain.parameter_blocks import Block, block_field
 
 DEFAULT_BATCH = "parameters"
 GEMINI_BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
@@ -196,19 +170,19 @@ class Checks(Block):
 class Parameters(Block):
     """The configuration of one batch."""
 
-    run: Run = block_field(Run)
-    input: Input = block_field(Input)
-    grouping: Grouping = block_field(Grouping)
-    context: Context = block_field(Context)
-    work_items: WorkItemsBlock = block_field(WorkItemsBlock)
-    prompts: Prompts = block_field(Prompts)
-    llm_schema: LlmSchema = block_field(LlmSchema)
+    run: blocks.Run = block_field(blocks.Run)
+    input: blocks.Input = block_field(blocks.Input)
+    grouping: blocks.Grouping = block_field(blocks.Grouping)
+    context: blocks.Context = block_field(blocks.Context)
+    work_items: blocks.WorkItemsBlock = block_field(blocks.WorkItemsBlock)
+    prompts: blocks.Prompts = block_field(blocks.Prompts)
+    llm_schema: blocks.LlmSchema = block_field(blocks.LlmSchema)
     llm: Llm = block_field(Llm)
     judge: Judge = block_field(Judge)
-    cache: Cache = block_field(Cache)
-    artifacts: Artifacts = block_field(Artifacts)
-    outputs: Outputs = block_field(Outputs)
-    report: Report = block_field(Report)
+    cache: blocks.Cache = block_field(blocks.Cache)
+    artifacts: blocks.Artifacts = block_field(blocks.Artifacts)
+    outputs: blocks.Outputs = block_field(blocks.Outputs)
+    report: blocks.Report = block_field(blocks.Report)
     checks: Checks = block_field(Checks)
     budget: Budget = block_field(Budget)
 

@@ -18,7 +18,7 @@ from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import work_id
 from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
-from llmbatch_assets.domain.parameters import Context, Input
+from llmbatch_assets.domain.parameter_blocks import Context, Input
 from llmbatch_assets.domain.request import item_values
 from llmbatch_assets.errors import TableError
 from llmbatch_assets_tests.domain.strategies import (

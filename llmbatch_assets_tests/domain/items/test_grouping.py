@@ -15,7 +15,7 @@ from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan, work_items_of
-from llmbatch_assets.domain.parameters import Input
+from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import CUT_MARK
 from llmbatch_assets.errors import ConfigError, GroupingColumnError
 from llmbatch_assets_tests.domain.strategies import ROW_MODES, ROWS, TEAMS, parameters, quick, snapshot
