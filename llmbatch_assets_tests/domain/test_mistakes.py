@@ -90,6 +90,12 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_one(path: str, near: 
     assert told.startswith(f"configs/x.yaml: {path}: unknown key; did you mean {near}")
 
 
+def test_an_unknown_key_of_a_price_is_answered_like_any_other() -> None:
+    # The model's name is a free key, and this ended in an AssertionError.
+    (told,) = mistakes(nested("budget.prices.gpt-4o", {"input": 1, "output": 2, "cached_inptu": 1}))
+    assert told == "configs/x.yaml: budget.prices.gpt-4o.cached_inptu: unknown key; did you mean cached_input?"
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 def test_an_unknown_key_like_no_other_is_answered_with_all_that_are_known(block: str) -> None:
     (told,) = mistakes(nested(f"{block}.zzzz".lstrip("."), 1))
