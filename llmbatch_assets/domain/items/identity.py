@@ -28,11 +28,6 @@ _IN_WORDS = {
 }
 
 
-def group_context_id(text: str) -> str:
-    """Return the SHA-1 of a group context's text."""
-    return sha1_text(text)
-
-
 def work_id(mode: str, group_key: str | None, context: str, context_id: str | None, ordinal: int) -> str:
     """Return the id of an item. ``ordinal`` numbers identical items from 0; the row index is not part of the id."""
     return sha1_named(
@@ -83,7 +78,7 @@ class BatchIdentity(BaseModel):
 
     def __copy__(self) -> Self:
         # model_copy may change parts, so do not copy the cached properties.
-        return type(self)(**{name: getattr(self, name) for name in _PARTS})
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields})
 
     @property
     def sha(self) -> str:
@@ -141,14 +136,8 @@ class BatchIdentity(BaseModel):
         return canonical_json(self.generation_parts(self.sha)).split(self.sha)
 
 
-_PARTS = tuple(BatchIdentity.model_fields)
-_OWN_PARTS = ("prompt_sha", "schema_sha", "model_name", "temperature", "judge_enabled", "judge_prompt_sha", "judge")
-
-
 def identity_of(parts: Mapping[str, Any]) -> BatchIdentity:
     """Return the batch identity from the ``parts`` of one item. Raises ``ValueError`` if parts are missing."""
-    own = {name: parts[name] for name in _OWN_PARTS if name in parts}
-    known = {*_OWN_PARTS, "scheme", "work_id"}
-    return BatchIdentity.model_validate(
-        {**own, "settings": {name: value for name, value in parts.items() if name not in known}}
-    )
+    own = {name: value for name, value in parts.items() if name in _IN_WORDS}
+    settings = {name: value for name, value in parts.items() if name not in {*_IN_WORDS, "scheme", "work_id"}}
+    return BatchIdentity.model_validate(own | {"settings": settings})

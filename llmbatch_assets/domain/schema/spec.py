@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+# Modules that a schema may import from, in the order of the rendered imports.
 MODULES = {
     "datetime": ("date", "datetime", "time", "timedelta"),
     "decimal": ("Decimal",),
@@ -124,10 +125,9 @@ def _names_in(parts: Iterable[Any]) -> Iterator[str]:
 
 
 def _import_lines(used: set[str]) -> Iterator[str]:
-    standard = sorted(module for module in MODULES if module != "pydantic")
     above = False
-    for module in (*standard, "pydantic"):
-        names = sorted(used & set(MODULES[module]), key=lambda name: (name.lower(), name))
+    for module, known in MODULES.items():
+        names = sorted(used & set(known), key=lambda name: (name.lower(), name))
         if names:
             if module == "pydantic" and above:
                 yield ""

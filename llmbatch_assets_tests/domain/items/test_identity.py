@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from llmbatch_assets.domain.items.identity import (
     IDENTITY_VERSION,
     asking_parts,
-    group_context_id,
     partition_key,
     work_id,
 )
@@ -38,10 +37,6 @@ def test_ids_are_a_contract() -> None:
     assert identity.generation_id(ITEM) == "20ec2661e6a216610ffaf1944072e7b7281283fb"
     unjudged = make_identity(judge_enabled=False, judge_prompt_sha=None, judge=None, temperature=None)
     assert unjudged.cache_id(ITEM) == "22b76d401030d07c65d2d7a2e206ea91911197da"
-
-
-def test_a_group_context_has_the_sha1_of_its_text() -> None:
-    assert group_context_id("abc") == "a9993e364706816aba3e25717850c26c9cd0d89d"
 
 
 @pytest.mark.parametrize(

@@ -366,6 +366,7 @@ def test_data_in_a_schema_is_not_taken_for_schema(fields: str) -> None:
 def test_a_field_named_like_a_keyword_is_a_field(name: str) -> None:
     contract = contract_of(f"{name}: Part", PART)
     assert set(contract.json_schema["properties"]) == {name}
+    assert contract.requires_all
     values: list[Any] = [{"mood": "calm", "sure": True}, {"mood": "calm"}, []]
     for value in values:
         assert_the_three_agree(contract, {name: value})
