@@ -114,7 +114,7 @@ class Grouping(Block):
 class Columns(Block):
     """Column selection."""
 
-    mode: Literal["all", "include", "exclude"] = Field("all", description="Which columns the model sees.")
+    mode: Literal["all", "include", "exclude"] = Field("all", description="The columns that the model sees.")
     include: tuple[ColumnName, ...] = Field((), description="For mode include: the columns, in this order.")
     exclude: tuple[ColumnName, ...] = Field((), description="Columns that the model never sees, in any mode.")
 
@@ -140,7 +140,9 @@ class Context(Block):
         "{group_key} ({n_rows} rows)",
         description="First line of a group's context, with the placeholders {group_key} and {n_rows}; empty: none.",
     )
-    group_footer_template: str = Field("", description="Last line of a group's context, likewise; empty: none.")
+    group_footer_template: str = Field(
+        "", description="Last line of a group's context, with the same placeholders; empty: none."
+    )
 
 
 class WorkItemsBlock(Block):
@@ -194,7 +196,7 @@ class LlmSchema(Block):
         validation_alias=AliasChoices("py_path", "path"),
         description="Python module with the Pydantic model LLMOutput; empty: schema/llm_schema.py (or schema/<batch>/llm_schema.py).",
     )
-    txt_path: str = Field("", description="JSON schema text, written from the module; empty: beside it.")
+    txt_path: str = Field("", description="File for the module's JSON Schema, as text; empty: next to the module.")
     auto_generate: bool = Field(True, description="If the module is missing, the model writes it.")
     force_regenerate: bool = Field(False, description="Rewrite the module once per change of prompts, task or model.")
     task: str = Field("", description="Purpose of the outputs, in your words; {task} in the schema prompt.")
@@ -212,7 +214,7 @@ class Cache(Block):
     enabled: bool = Field(True, description="false: every selected item is generated again.")
     force: bool = Field(
         False,
-        description="true: every run regenerates its items, as with --force. Back at false, the next run finishes what such a run left over.",
+        description="true: every run regenerates its items, as with --force. After it is set back to false, the next run finishes what such a run left over.",
     )
     dir: str = Field(
         "", validation_alias=AliasChoices("dir", "artifact_dir"), description="Cache folder; empty: <dir>/cache."
@@ -220,7 +222,7 @@ class Cache(Block):
     dump_failures: bool = Field(
         True, description="Write a file for every failed attempt. Without it, a failed item counts as not attempted."
     )
-    verbose: int = Field(3, ge=0, le=10, description="Amount of progress lines; 0: none; 10: one per item.")
+    verbose: int = Field(3, ge=0, le=10, description="Number of progress lines; 0: none; 10: one per item.")
 
 
 class Artifacts(Block):
@@ -273,15 +275,11 @@ class Outputs(Block):
     explode: Explode = block_field(Explode)
 
     @model_validator(mode="after")
-    def _paths_differ(self) -> Outputs:
+    def _is_consistent(self) -> Outputs:
         named = [getattr(self, name) for name in type(self).model_fields if name.endswith("_path")]
         repeated = next((path for path in named if path and named.count(path) > 1), "")
         if repeated:
             raise ValueError(f"two files cannot both be {repeated}; give each its own path")
-        return self
-
-    @model_validator(mode="after")
-    def _splits_groups_one_way(self) -> Outputs:
         if self.explode.list and self.group_rows == "expand":
             raise ValueError("outputs.explode already splits groups into records; leave outputs.group_rows at one")
         return self

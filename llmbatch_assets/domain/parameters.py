@@ -56,9 +56,10 @@ def _check_no_secrets(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _field_names(value: Any) -> Iterator[str]:
-    parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    yield from map(str, value if isinstance(value, dict) else ())
-    for part in parts:
+    if isinstance(value, dict):
+        yield from map(str, value)
+        value = list(value.values())
+    for part in value if isinstance(value, list) else ():
         yield from _field_names(part)
 
 
@@ -80,7 +81,7 @@ class Llm(Block):
     temperature: float | None = Field(1.0, ge=0, le=2, description="Sampling temperature; null: not sent.")
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling; null: not sent.")
     seed: int | None = Field(None, description="Sampling seed; null: not sent.")
-    max_output_tokens: int | None = Field(None, ge=1, description="Maximum tokens of an answer; null: not sent.")
+    max_output_tokens: int | None = Field(None, ge=1, description="Maximum tokens in an answer; null: not sent.")
     structured_output: Literal["auto", "json_schema", "json_object", "prompt"] = Field(
         "auto", description="How JSON is requested; auto: the strictest way that the server supports."
     )
@@ -99,7 +100,7 @@ class Llm(Block):
     )
     max_workers: int = Field(8, ge=1, le=4096, description="Maximum calls in flight.")
     requests_per_minute: int = Field(0, ge=0, description="Maximum calls begun per minute, spread evenly; 0: no limit.")
-    tokens_per_minute: int = Field(0, ge=0, description="The same for their input and output tokens; 0: no limit.")
+    tokens_per_minute: int = Field(0, ge=0, description="Maximum input and output tokens per minute; 0: no limit.")
     extra_body: dict[str, Any] = Field({}, description="Extra fields for the request body.")
     silence_client_lv_logs: bool = Field(True, description="Hide the log lines of the HTTP client.")
 
@@ -187,13 +188,9 @@ class Parameters(Block):
     budget: Budget = block_field(Budget)
 
     @model_validator(mode="after")
-    def _base_url_has_effect(self) -> Parameters:
+    def _settings_fit_provider(self) -> Parameters:
         if self.llm.provider != "openai" and (self.llm.base_url or self.judge.base_url):
             raise ValueError(f"base_url has no effect with llm.provider {self.llm.provider}; use provider: openai")
-        return self
-
-    @model_validator(mode="after")
-    def _local_model_exists(self) -> Parameters:
         named = {"llm.model_name": self.llm.model_name, "judge.model_name": self.judge.model_name or LOCAL_MODEL}
         unknown = [key for key, name in named.items() if name != LOCAL_MODEL]
         if self.llm.provider == "local" and unknown:

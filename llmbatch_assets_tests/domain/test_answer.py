@@ -141,9 +141,9 @@ def test_what_surrounds_the_object_is_passed_over(text: str) -> None:
         (json.dumps('{"a": 1}'), "JSON object"),
         (json.dumps(json.dumps('{"a": {"b": 1}}')), "JSON object"),
         # Which one?
-        ('{"a": 1} {"a": 2}', "holds 2 JSON objects"),
-        ('{"a": 1}\n{"a": 1}\n{"a": 1}', "holds 3 JSON objects"),
-        ('Draft: {"a": 1}. Final: {"a": 2}', "holds 2 JSON objects"),
+        ('{"a": 1} {"a": 2}', "contains 2 JSON objects"),
+        ('{"a": 1}\n{"a": 1}\n{"a": 1}', "contains 3 JSON objects"),
+        ('Draft: {"a": 1}. Final: {"a": 2}', "contains 2 JSON objects"),
         # A list of answers is not an answer.
         ('[{"a": 1}]', "is a list"),
         ('[{"a": 1}, {"a": 2}]', "is a list"),

@@ -62,7 +62,11 @@ class RowRenderer:
         block = "\n".join(
             [named + _indented(value) if (value := row[name]) else bare for name, bare, named in self._shown]
         )
-        return RenderedText(self._filled(row, block), {"truncated_fields": cut_names} if cut_names else {})
+        text = block
+        if not self._is_plain:
+            values = {placeholder: row[name] for placeholder, name in self._column_of.items()}
+            text = fill_placeholders(self._template, values | {KV_BLOCK: block})
+        return RenderedText(text, {"truncated_fields": cut_names} if cut_names else {})
 
     def _truncated(self, row: Row) -> tuple[Row, list[str]]:
         values, cut_names = dict(row), []
@@ -70,12 +74,6 @@ class RowRenderer:
             values[name], was_cut = cut(row[name], self._settings.truncate_field_chars)
             cut_names += [name] if was_cut else []
         return values, cut_names
-
-    def _filled(self, row: Row, block: str) -> str:
-        if self._is_plain:
-            return block
-        values = {placeholder: row[name] for placeholder, name in self._column_of.items()}
-        return fill_placeholders(self._template, values | {KV_BLOCK: block})
 
 
 def limit_length(rendered: RenderedText, settings: Context) -> RenderedText:

@@ -17,7 +17,7 @@ IDENTITY_VERSION = 1
 # Settings that are part of an identity only if they are set, so that adding one does not change existing ids.
 _OPTIONAL_SETTINGS = ("max_output_tokens", "top_p", "seed", "extra_body")
 
-_IN_WORDS = {
+_PART_LABELS = {
     "prompt_sha": "generation prompt",
     "schema_sha": "schema",
     "model_name": "model",
@@ -50,7 +50,7 @@ def partition_key(label: str, item_id: str) -> str:
 _label_slug = lru_cache(maxsize=2**16)(slug)
 
 
-def asking_parts(llm: Llm) -> dict[str, Any]:
+def request_settings(llm: Llm) -> dict[str, Any]:
     """Return the settings of ``llm`` that change the request, except for model and temperature."""
     parts = {name: getattr(llm, name) for name in _OPTIONAL_SETTINGS if getattr(llm, name) not in (None, {})}
     if llm.provider != "openai":
@@ -117,7 +117,7 @@ class BatchIdentity(BaseModel):
 
     def differences(self, other: BatchIdentity) -> list[str]:
         """Name the settings that differ."""
-        named = [words for name, words in _IN_WORDS.items() if getattr(self, name) != getattr(other, name)]
+        named = [words for name, words in _PART_LABELS.items() if getattr(self, name) != getattr(other, name)]
         keys = sorted(self.settings.keys() | other.settings.keys())
         return named + [key for key in keys if self.settings.get(key) != other.settings.get(key)]
 
@@ -138,6 +138,6 @@ class BatchIdentity(BaseModel):
 
 def identity_of(parts: Mapping[str, Any]) -> BatchIdentity:
     """Return the batch identity from the ``parts`` of one item. Raises ``ValueError`` if parts are missing."""
-    own = {name: value for name, value in parts.items() if name in _IN_WORDS}
-    settings = {name: value for name, value in parts.items() if name not in {*_IN_WORDS, "scheme", "work_id"}}
+    own = {name: value for name, value in parts.items() if name in _PART_LABELS}
+    settings = {name: value for name, value in parts.items() if name not in {*_PART_LABELS, "scheme", "work_id"}}
     return BatchIdentity.model_validate(own | {"settings": settings})

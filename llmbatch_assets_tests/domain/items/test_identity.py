@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.items.identity import (
     IDENTITY_VERSION,
-    asking_parts,
     partition_key,
+    request_settings,
     work_id,
 )
 from llmbatch_assets.domain.parameters import LOCAL_MODEL
@@ -139,7 +139,7 @@ def test_the_named_parts_are_those_that_an_artifact_shows() -> None:
     ],
 )
 def test_settings_count_where_they_change_what_is_asked(llm: dict[str, Any], parts: dict[str, Any]) -> None:
-    assert asking_parts(parameters(llm=llm).llm) == parts
+    assert request_settings(parameters(llm=llm).llm) == parts
 
 
 def test_a_partition_is_named_by_its_label_and_the_beginning_of_its_id() -> None:

@@ -61,7 +61,7 @@ def test_a_backslash_that_escapes_nothing_stays() -> None:
 
 
 def test_a_character_that_no_text_file_can_keep_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"row 1, column .a.: holds a NUL character"):
+    with pytest.raises(ValueError, match=r"row 1, column .a.: contains a NUL character"):
         clean_cell("x\0", Input())
 
 
