@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from llmbatch_assets.domain import parameter_blocks as blocks
 from llmbatch_assets.domain.parameter_blocks import Block, block_field
@@ -28,7 +28,7 @@ _SECRET = re.compile(
 )
 
 
-def _check_url(url: str | None) -> str | None:
+def _check_url(url: str) -> str:
     if not url:
         return url
     parts = urlsplit(url)
@@ -41,7 +41,7 @@ def _check_url(url: str | None) -> str | None:
     return url
 
 
-def _check_variable_name(name: str | None) -> str | None:
+def _check_variable_name(name: str) -> str:
     # Upper case only: API keys contain lower-case letters, and a key mistaken for a name would end up in a log.
     if name and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,79}", name):
         raise ValueError("must be the NAME of an environment variable in capitals, e.g. OPENAI_API_KEY, not the key")
@@ -63,6 +63,10 @@ def _field_names(value: Any) -> Iterator[str]:
         yield from _field_names(part)
 
 
+ServerUrl = Annotated[str, AfterValidator(_check_url)]
+VariableName = Annotated[str, AfterValidator(_check_variable_name)]
+
+
 class Llm(Block):
     """Provider, model, sampling, retries and limits."""
 
@@ -71,10 +75,10 @@ class Llm(Block):
         description="openai: any OpenAI-compatible server; local: the embedded model; offline: made-up answers without calls.",
     )
     model_name: str = Field("gpt-4o-mini", min_length=1, description="Model to call.")
-    base_url: str = Field(
+    base_url: ServerUrl = Field(
         "", description="Server address, e.g. http://127.0.0.1:8000/v1; empty: OpenAI, or Gemini for gemini-* models."
     )
-    api_key_env: str = Field(
+    api_key_env: VariableName = Field(
         "",
         description="Name of the environment variable with the API key; empty: OPENAI_API_KEY or GEMINI_API_KEY, and no key if base_url is set.",
     )
@@ -101,12 +105,10 @@ class Llm(Block):
     max_workers: int = Field(8, ge=1, le=4096, description="Maximum calls in flight.")
     requests_per_minute: int = Field(0, ge=0, description="Maximum calls begun per minute, spread evenly; 0: no limit.")
     tokens_per_minute: int = Field(0, ge=0, description="Maximum input and output tokens per minute; 0: no limit.")
-    extra_body: dict[str, Any] = Field({}, description="Extra fields for the request body.")
+    extra_body: Annotated[dict[str, Any], AfterValidator(_check_no_secrets)] = Field(
+        {}, description="Extra fields for the request body."
+    )
     silence_client_lv_logs: bool = Field(True, description="Hide the log lines of the HTTP client.")
-
-    _check_api_key_env = field_validator("api_key_env")(_check_variable_name)
-    _check_base_url = field_validator("base_url")(_check_url)
-    _check_extra_body = field_validator("extra_body")(_check_no_secrets)
 
     @property
     def endpoint(self) -> str:
@@ -125,8 +127,8 @@ class Judge(Block):
 
     min_score: int = Field(0, ge=0, le=100, description="Minimum score; a lower one rejects the output.")
     model_name: str | None = Field(None, description="Model of the judge; null: llm.model_name.")
-    base_url: str | None = Field(None, description="Server address of the judge; null: llm.base_url.")
-    api_key_env: str | None = Field(None, description="Variable with the judge's key; null: llm.api_key_env.")
+    base_url: ServerUrl | None = Field(None, description="Server address of the judge; null: llm.base_url.")
+    api_key_env: VariableName | None = Field(None, description="Variable with the judge's key; null: llm.api_key_env.")
     temperature: float | None = Field(None, ge=0, le=2, description="Sampling temperature; null: llm.temperature.")
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling; null: llm.top_p.")
     seed: int | None = Field(None, description="Sampling seed; null: llm.seed.")
@@ -137,9 +139,6 @@ class Judge(Block):
     tokens_per_minute: int | None = Field(
         None, ge=0, description="Only for a judge with another model or server; null: llm.tokens_per_minute."
     )
-
-    _check_api_key_env = field_validator("api_key_env")(_check_variable_name)
-    _check_base_url = field_validator("base_url")(_check_url)
 
 
 class ModelPrice(Block):

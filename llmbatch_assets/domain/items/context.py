@@ -84,15 +84,12 @@ def limit_length(rendered: RenderedText, settings: Context) -> RenderedText:
 
 def group_template_mistakes(settings: Context) -> list[str]:
     """Return a message for each group template with an unknown placeholder."""
-    found = {
-        key: sorted(set(placeholders_in(getattr(settings, key))) - set(GROUP_PLACEHOLDERS))
-        for key in ("group_header_template", "group_footer_template")
-    }
-    return [
-        f"context.{key}: unknown placeholder {braced(unknown)}; known: {braced(GROUP_PLACEHOLDERS)}"
-        for key, unknown in found.items()
-        if unknown
-    ]
+    found = []
+    for key in ("group_header_template", "group_footer_template"):
+        unknown = sorted(set(placeholders_in(getattr(settings, key))) - set(GROUP_PLACEHOLDERS))
+        if unknown:
+            found.append(f"context.{key}: unknown placeholder {braced(unknown)}; known: {braced(GROUP_PLACEHOLDERS)}")
+    return found
 
 
 def _row_template(settings: Context) -> str:

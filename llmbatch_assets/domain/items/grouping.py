@@ -109,10 +109,8 @@ class GroupedTable:
     def _group_text(self, group: RowGroup, texts: Sequence[RenderedText]) -> RenderedText:
         context = self.parameters.context
         values = {"group_key": group.key, "n_rows": str(len(group.rows))}
-        header, footer = (
-            fill_placeholders(template, values)
-            for template in (context.group_header_template, context.group_footer_template)
-        )
+        header = fill_placeholders(context.group_header_template, values)
+        footer = fill_placeholders(context.group_footer_template, values)
         rows = [f"[{number}]\n{row.text}" for number, row in enumerate(texts, start=1)]
         cut = sorted({name for row in texts for name in row.cuts.get("truncated_fields", ())})
         text = "\n\n".join(part for part in (header, *rows, footer) if part)
