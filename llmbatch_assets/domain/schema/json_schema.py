@@ -190,19 +190,14 @@ def _convert_parts(made: JsonSchema, choices: list[list[JsonSchema]]) -> None:
     if "$defs" in made:
         made["$defs"] = {name: _strict(part) for name, part in made["$defs"].items()}
     if made.get("type") == "object":
-        _close(made)
+        if made.get("additionalProperties") is not False:
+            raise _NoStrictFormError
+        made["properties"] = {name: _strict(part) for name, part in made.get("properties", {}).items()}
+        made["required"] = list(made["properties"])
     if made.get("type") == "array":
         if "items" not in made:
             raise _NoStrictFormError
         made["items"] = _strict(made["items"])
-
-
-def _close(made: JsonSchema) -> None:
-    """Make all properties of an object required."""
-    if made.get("additionalProperties") is not False:
-        raise _NoStrictFormError
-    made["properties"] = {name: _strict(part) for name, part in made.get("properties", {}).items()}
-    made["required"] = list(made["properties"])
 
 
 def open_objects(schema: JsonSchema) -> list[str]:
