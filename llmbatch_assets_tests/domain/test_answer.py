@@ -46,9 +46,9 @@ TEXT = json.dumps(WHOLE)
     ],
 )
 def test_a_part_of_a_broken_object_is_not_taken_for_the_whole(text: str) -> None:
-    with pytest.raises(AnswerError) as told:
+    with pytest.raises(AnswerError) as reported:
         read_object(text)
-    assert told.value.cause == "not_json"
+    assert reported.value.cause == "not_json"
 
 
 @quick
@@ -122,12 +122,12 @@ def test_any_text_is_an_object_or_an_error_for_the_model(text: str) -> None:
         f"(see {{a, b}}) {TEXT} [end]",
     ],
 )
-def test_what_surrounds_the_object_is_passed_over(text: str) -> None:
+def test_text_around_the_object_is_ignored(text: str) -> None:
     assert read_object(text) == WHOLE
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         # Nothing there.
         ("I would rather not.", "no complete JSON object"),
@@ -162,15 +162,15 @@ def test_what_surrounds_the_object_is_passed_over(text: str) -> None:
         ("{\"a\": 'b'}", "is broken"),
     ],
 )
-def test_an_answer_that_is_not_one_object_is_told_why(text: str, told: str) -> None:
-    with pytest.raises(AnswerError, match=told) as refused:
+def test_the_feedback_says_why_an_answer_is_not_one_object(text: str, reported: str) -> None:
+    with pytest.raises(AnswerError, match=reported) as refused:
         read_object(text)
     assert refused.value.cause == "not_json"
     assert str(refused.value).endswith("Answer with exactly one JSON object and nothing else.")
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t\u00a0"])
-def test_an_empty_answer_is_called_so(text: str) -> None:
+def test_an_empty_answer_is_reported_as_empty(text: str) -> None:
     with pytest.raises(AnswerError, match="is empty") as refused:
         read_object(text)
     assert refused.value.cause == "empty_answer"
@@ -178,7 +178,7 @@ def test_an_empty_answer_is_called_so(text: str) -> None:
 
 @pytest.mark.parametrize("value", ["<think>x</think>", "</think>", "a </think> b"])
 @pytest.mark.parametrize("around", ["{}", "```json\n{}\n```", "\n {}", "<think>y</think>{}"])
-def test_thoughts_inside_a_value_are_a_value(value: str, around: str) -> None:
+def test_think_tags_inside_a_value_are_kept(value: str, around: str) -> None:
     assert read_object(around.replace("{}", json.dumps({"a": value}))) == {"a": value}
 
 
@@ -222,7 +222,7 @@ def test_every_object_reads_back_as_it_was(value: dict[str, Any]) -> None:
         ({"verdict": "PASS", "score": 69.5}, 70, False),
     ],
 )
-def test_accepted_is_what_the_judge_passes_with_score_enough(
+def test_an_output_is_accepted_if_the_judge_passes_it_with_a_sufficient_score(
     answer: dict[str, Any], min_score: int, accepted: bool
 ) -> None:
     verdict = read_verdict(answer, min_score)
@@ -230,7 +230,7 @@ def test_accepted_is_what_the_judge_passes_with_score_enough(
     assert verdict.answer == answer
 
 
-def test_a_pass_with_too_low_a_score_says_so_beside_the_judges_reasons() -> None:
+def test_a_pass_with_a_low_score_adds_that_to_the_reasons() -> None:
     verdict = read_verdict({"verdict": "PASS", "score": 40, "reasons": ["too short"]}, 70)
     assert verdict.score == 40
     assert verdict.reasons == ["too short", "The score 40 is below 70."]

@@ -31,7 +31,7 @@ def test_the_hash_of_named_parts_is_that_of_their_canonical_json() -> None:
     assert sha1_named(b="é", a=[1, True, None]) == expected
 
 
-def test_the_order_of_keys_is_no_part_of_a_value() -> None:
+def test_the_order_of_keys_does_not_change_the_text() -> None:
     assert canonical_json({"b": {"d": 1, "c": 2}, "a": 0}) == '{"a":0,"b":{"c":2,"d":1}}'
     assert sha1_named(a=1, b=2) == sha1_named(b=2, a=1)
 

@@ -45,7 +45,7 @@ PIECES = st.recursive(
 
 @quick
 @given(st.fixed_dictionaries(dict.fromkeys(NAMES, INSERTED)))
-def test_what_is_put_in_is_never_read_as_a_blank(values: Mapping[str, str]) -> None:
+def test_an_inserted_value_is_never_read_as_a_placeholder(values: Mapping[str, str]) -> None:
     template = "{a}|{context}|{{{B_2}}}|{llm_schema}{a}"
     expected = f"{values['a']}|{values['context']}|{{{values['B_2']}}}|{values['llm_schema']}{values['a']}"
     assert fill_placeholders(template, values) == expected
@@ -81,7 +81,7 @@ def test_a_template_becomes_what_its_writer_means(piece: tuple[str, str]) -> Non
         ("", ""),
     ],
 )
-def test_braces_are_blanks_pairs_or_themselves(template: str, expected: str) -> None:
+def test_braces_are_placeholders_pairs_or_literal(template: str, expected: str) -> None:
     assert fill_placeholders(template, {"context": "V"}) == expected
 
 
@@ -89,7 +89,7 @@ def test_nothing_renders_as_nothing() -> None:
     assert fill_placeholders("[{a}]", {"a": None}) == "[]"
 
 
-def test_blanks_are_named_in_their_order_and_doubled_ones_are_none() -> None:
+def test_placeholders_are_listed_in_order_and_doubled_braces_are_none() -> None:
     assert placeholders_in("{b} {{c}} {a} {b} {{{d}}}") == ["b", "a", "b", "d"]
 
 
@@ -98,12 +98,12 @@ def template(**changes: Any) -> PromptTemplate:
     return PromptTemplate(**{"path": "prompts/p.yaml", "system": "Be {a}.", "user": "{context}"} | changes)
 
 
-def test_all_blanks_without_a_value_are_told_in_one_error() -> None:
+def test_all_placeholders_without_a_value_are_reported_in_one_error() -> None:
     broken = template(system="{zzz} {context}", user="{aaa} {a}", assistant_prefix="{mmm}")
-    with pytest.raises(PromptError) as told:
+    with pytest.raises(PromptError) as reported:
         broken.render({"context": "x", "a": "y"})
-    assert "prompts/p.yaml: unknown placeholder {aaa}, {mmm}, {zzz}. Known here: {a}, {context}." in str(told.value)
-    assert "{{aaa}}" in str(told.value)
+    assert "prompts/p.yaml: unknown placeholder {aaa}, {mmm}, {zzz}. Known here: {a}, {context}." in str(reported.value)
+    assert "{{aaa}}" in str(reported.value)
     with pytest.raises(KeyError):
         broken.render({})
     with pytest.raises(InputError):
@@ -153,7 +153,7 @@ def test_the_identity_of_a_prompt_is_a_contract() -> None:
     assert template().sha == "36723002733be711f1d2cb9a9ed4fbf6fc4f4679"
 
 
-def test_a_blank_that_is_missing_is_appended_under_its_heading_and_no_other() -> None:
+def test_only_missing_placeholders_are_appended_under_their_headings() -> None:
     judge = template(user="Judge {context}\n\n").with_appended({"context": "The input:", "output_json": "The answer:"})
     assert judge.user == "Judge {context}\n\nThe answer:\n{output_json}"
     # A blank in any message counts, a doubled one does not.
@@ -163,6 +163,6 @@ def test_a_blank_that_is_missing_is_appended_under_its_heading_and_no_other() ->
 
 
 @pytest.mark.parametrize("content", [{}, {"user": ""}, {"user": "x", "sytem": "y"}])
-def test_a_prompt_without_a_user_message_or_with_unknown_keys_is_none(content: dict[str, Any]) -> None:
+def test_a_prompt_without_a_user_message_or_with_unknown_keys_is_refused(content: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         PromptTemplate.model_validate({"path": "p", **content})

@@ -57,7 +57,7 @@ def test_a_slug_is_cut_without_a_hyphen_at_its_end() -> None:
 
 @quick
 @given(st.text())
-def test_a_slug_never_holds_what_a_partition_key_must_not(text: str) -> None:
+def test_a_slug_never_contains_what_a_partition_key_must_not(text: str) -> None:
     made = slug(text)
     assert len(made) <= 32
     assert made == made.strip("-")
@@ -119,11 +119,13 @@ def test_what_a_terminal_would_act_on_is_shown_as_an_escape(text: str, seen: str
     assert visible(as_json) == as_json
 
 
-@pytest.mark.parametrize(("number", "told"), [(0, "0 items"), (1, "1 item"), (2, "2 items"), (20_000, "20,000 items")])
-def test_one_of_something_is_no_several(number: int, told: str) -> None:
-    assert counted(number, "item") == told
+@pytest.mark.parametrize(
+    ("number", "reported"), [(0, "0 items"), (1, "1 item"), (2, "2 items"), (20_000, "20,000 items")]
+)
+def test_one_of_something_is_singular(number: int, reported: str) -> None:
+    assert counted(number, "item") == reported
 
 
-def test_what_differs_in_case_alone_is_the_nearest_and_says_so() -> None:
+def test_a_name_that_differs_only_in_case_is_nearest_and_says_so() -> None:
     assert nearest("SHEET", ["Shirt", "sheet", "price"]) == ["sheet", "Shirt"]
     assert [case_mark("SHEET", name) for name in ("sheet", "SHEET", "Shirt")] == [" (case matters)", "", ""]

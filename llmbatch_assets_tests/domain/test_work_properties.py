@@ -50,7 +50,7 @@ def plan(mode: str, rows: Rows, **blocks: dict[str, Any]) -> WorkPlan:
 
 
 def groups_of(rows: Rows) -> Groups:
-    """Groups as first seen, with their rows, told apart as they look."""
+    """Groups as first seen, with their rows, reported apart as they look."""
     members: Groups = {}
     for index, row in enumerate(cleaned(rows).rows):
         members.setdefault(unicodedata.normalize("NFC", row["team"]), []).append(index)
@@ -113,7 +113,7 @@ def test_a_plan_expands_to_what_each_item_would_show_alone(mode: str, rows: Rows
 @pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=st.lists(st.tuples(st.just("1"), KEYS, st.sampled_from(["x", "y"])), max_size=8))
-def test_identical_rows_are_items_of_their_own_or_share_one_and_none_is_lost(mode: str, rows: Rows) -> None:
+def test_identical_rows_are_separate_items_or_share_one_and_none_is_lost(mode: str, rows: Rows) -> None:
     separate, shared = (plan(mode, rows, work_items={"duplicates": kind}).items for kind in ("separate", "share"))
     for items in (separate, shared):
         assert sorted(index for item in items for index in rows_of(item)) == list(range(len(rows)))
@@ -144,7 +144,7 @@ def ids_of(made: WorkPlan, rows: Rows, but: str = "") -> dict[tuple[tuple[str, .
 @pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=EXOTIC_ROWS, others=EXOTIC_ROWS)
-def test_a_plan_that_is_made_again_is_the_same(mode: str, rows: Rows, others: Rows) -> None:
+def test_planning_again_gives_the_same_plan(mode: str, rows: Rows, others: Rows) -> None:
     first = plan(mode, rows)
     plan(mode, others)
     assert plan(mode, [list(row) for row in rows]) == first
@@ -286,7 +286,7 @@ NAMES = st.lists(EXOTIC.filter(usable), min_size=1, max_size=4, unique=True)
 
 @quick
 @given(columns=NAMES, data=st.data())
-def test_whoever_knows_the_columns_reads_a_row_back(columns: list[str], data: st.DataObject) -> None:
+def test_a_rendered_row_can_be_read_back_with_its_columns(columns: list[str], data: st.DataObject) -> None:
     row = cleaned([[data.draw(PARAGRAPHS) for _ in columns]], columns).rows[0]
     named = zip(columns, blocks(RowRenderer(columns, Context())(row).text), strict=True)
     assert {name: block.removeprefix(f"{name}:").removeprefix(" ") for name, block in named} == row
@@ -294,7 +294,7 @@ def test_whoever_knows_the_columns_reads_a_row_back(columns: list[str], data: st
 
 @quick
 @given(columns=NAMES, data=st.data())
-def test_a_row_tells_its_columns_unless_a_name_holds_a_colon_and_a_blank(
+def test_a_row_shows_its_columns_unless_a_name_contains_a_colon_and_a_space(
     columns: list[str], data: st.DataObject
 ) -> None:
     assume(not any(": " in name for name in columns))

@@ -66,7 +66,7 @@ def test_columns_are_shown_in_their_order(columns: dict[str, Any], expected: lis
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "reported"),
     [
         ({"mode": "include", "include": ["x"]}, "names 'x', which the table lacks; it has: b, a, c d"),
         ({"exclude": ["B"]}, "names 'B', which the table lacks"),
@@ -74,8 +74,8 @@ def test_columns_are_shown_in_their_order(columns: dict[str, Any], expected: lis
         ({"mode": "include", "include": ["a"], "exclude": ["a"]}, "leaves no column"),
     ],
 )
-def test_columns_that_cannot_be_shown_are_told(columns: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_columns_that_cannot_be_shown_are_reported(columns: dict[str, Any], reported: str) -> None:
+    with pytest.raises(ConfigError, match=reported):
         shown_columns(list(ROW), settings(columns=columns))
 
 
@@ -103,7 +103,7 @@ def test_a_paragraph_inside_a_value_is_not_taken_for_the_next_column() -> None:
 
 @quick
 @given(st.fixed_dictionaries({"a": CELLS, "b": CELLS}))
-def test_values_are_never_read_as_blanks(row: dict[str, str]) -> None:
+def test_values_are_never_read_as_placeholders(row: dict[str, str]) -> None:
     text = rendered(row, row_template="{b}|{__ROW_KV_BLOCK__}|{a}", auto_kv_block=False)
     shown = {
         name: re.sub(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", r"\g<0>  ", value) for name, value in row.items()
@@ -128,13 +128,13 @@ def test_a_long_context_is_cut_marked_and_recorded() -> None:
     assert limit_length(whole, block) == whole
 
 
-def test_all_blanks_that_no_column_fills_are_told_at_once() -> None:
+def test_all_placeholders_without_a_column_are_reported_together() -> None:
     with pytest.raises(ConfigError, match=r"no column matches \{y\}, \{x\}; .* or one of: \{a\}, \{c_d\}"):
         RowRenderer(["a", "c d"], settings(row_template="{y} {a} {c_d} {x} {__ROW_KV_BLOCK__} {{z}}"))
     RowRenderer(["a", "c d"], settings(row_template="{a} {c_d} {__ROW_KV_BLOCK__} {{z}}"))
 
 
-def test_a_blank_that_two_columns_fill_is_refused_where_it_is_used() -> None:
+def test_a_placeholder_that_fits_two_columns_is_refused_if_it_is_used() -> None:
     with pytest.raises(ConfigError, match=r"\{c_d\} can stand for any of the columns"):
         RowRenderer(["c d", "c-d"], settings(row_template="{c_d}"))
     RowRenderer(["c d", "c-d"], settings())

@@ -80,11 +80,11 @@ JUDGE_PARTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", ALL_PARTS + JUDGE_PARTS)
-def test_every_part_of_a_question_is_in_its_cache_id(changes: dict[str, Any]) -> None:
+def test_every_part_of_a_request_is_in_its_cache_id(changes: dict[str, Any]) -> None:
     assert make_identity(**changes).cache_id(ITEM) != make_identity().cache_id(ITEM)
 
 
-def test_no_two_of_the_changes_give_the_same_question() -> None:
+def test_no_two_changes_give_the_same_request() -> None:
     assert len({make_identity(**changes).cache_id(ITEM) for changes in ALL_PARTS + JUDGE_PARTS}) == 14
 
 
@@ -94,18 +94,18 @@ def test_what_changes_the_generation_changes_its_id(changes: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("changes", JUDGE_PARTS)
-def test_another_judge_leaves_the_generation_as_it_was(changes: dict[str, Any]) -> None:
+def test_another_judge_does_not_change_the_generation_id(changes: dict[str, Any]) -> None:
     assert make_identity(**changes).generation_id(ITEM) == make_identity().generation_id(ITEM)
 
 
-def test_another_item_is_another_question_of_the_same_code() -> None:
+def test_another_item_has_another_id_with_the_same_settings() -> None:
     identity, other = make_identity(), "1" * 40
     assert identity.cache_id(ITEM) != identity.cache_id(other)
     assert identity.generation_id(ITEM) != identity.generation_id(other)
     assert ITEM not in str(identity.parts(""))
 
 
-def test_the_named_parts_are_those_that_an_artifact_shows() -> None:
+def test_the_named_parts_are_those_in_an_artifact() -> None:
     assert make_identity(settings={"seed": 7}).parts(ITEM) == {
         "scheme": 1,
         "work_id": ITEM,
@@ -138,7 +138,7 @@ def test_the_named_parts_are_those_that_an_artifact_shows() -> None:
         ({"runner_max_retries": 9, "silence_client_lv_logs": False}, {}),
     ],
 )
-def test_settings_count_where_they_change_what_is_asked(llm: dict[str, Any], parts: dict[str, Any]) -> None:
+def test_settings_are_part_of_the_id_if_they_change_the_request(llm: dict[str, Any], parts: dict[str, Any]) -> None:
     assert request_settings(parameters(llm=llm).llm) == parts
 
 
@@ -157,7 +157,7 @@ def test_no_label_makes_a_partition_key_that_dagster_refuses(label: str) -> None
     assert ITEM[:16] in key
 
 
-def test_a_changed_copy_has_ids_of_its_own() -> None:
+def test_a_changed_copy_has_its_own_ids() -> None:
     # What an identity has made of its parts was once copied along with them.
     identity = make_identity()
     before = identity.cache_id(ITEM)
@@ -165,7 +165,7 @@ def test_a_changed_copy_has_ids_of_its_own() -> None:
     assert changed.cache_id(ITEM) == make_identity(model_name="another").cache_id(ITEM) != before
 
 
-def test_what_differs_between_two_identities_is_told_in_words() -> None:
+def test_the_differences_between_two_identities_are_named() -> None:
     now = make_identity()
     then = make_identity(prompt_sha="q", model_name="m", settings={"top_p": 0.5, "seed": 1})
     assert then.differences(now) == ["generation prompt", "model", "seed", "top_p"]

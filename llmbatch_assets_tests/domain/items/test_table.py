@@ -38,7 +38,7 @@ def clean_cell(cell: str, settings: Input) -> str:
         ("{context} {{x}}", "{context} {{x}}"),
     ],
 )
-def test_a_cell_is_trimmed_flattened_and_emptied_where_it_says_nothing(cell: str, expected: str) -> None:
+def test_a_cell_is_trimmed_flattened_and_emptied_if_it_means_null(cell: str, expected: str) -> None:
     assert clean_cell(cell, Input()) == expected
 
 
@@ -89,7 +89,7 @@ def test_null_tokens_of_the_user_replace_ours_and_are_compared_without_case() ->
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "reported"),
     [
         (("id", "id"), r"t\.csv: columns 1 and 2 are both named 'id'"),
         # They differ only in what nobody sees.
@@ -98,8 +98,8 @@ def test_null_tokens_of_the_user_replace_ours_and_are_compared_without_case() ->
         (("\ufeff", "id"), r"column 1 has no name"),
     ],
 )
-def test_a_header_in_which_a_row_cannot_be_looked_up_is_refused(columns: tuple[str, ...], told: str) -> None:
-    with pytest.raises(TableError, match=told):
+def test_a_header_with_empty_or_repeated_names_is_refused(columns: tuple[str, ...], reported: str) -> None:
+    with pytest.raises(TableError, match=reported):
         clean_columns(columns, "t.csv")
 
 

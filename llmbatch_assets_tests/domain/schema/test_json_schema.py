@@ -121,7 +121,7 @@ def assert_the_three_agree(contract: Contract, answer: dict[str, Any]) -> None:
 
 @quick
 @given(data=st.data())
-def test_an_answer_that_one_of_the_three_takes_is_taken_by_all(data: st.DataObject) -> None:
+def test_an_answer_that_one_of_the_three_accepts_is_accepted_by_all(data: st.DataObject) -> None:
     drawn: DrawnModule = data.draw(modules(full=False))
     contract = load_source(drawn.source, "s.py").output()
 
@@ -133,7 +133,7 @@ def test_an_answer_that_one_of_the_three_takes_is_taken_by_all(data: st.DataObje
 
 @quick
 @given(modules(full=True))
-def test_what_was_drawn_to_fit_is_taken_by_all_three_whatever_its_types(drawn: DrawnModule) -> None:
+def test_a_matching_answer_is_accepted_by_all_three_for_every_type(drawn: DrawnModule) -> None:
     contract = load_source(drawn.source, "s.py").output()
 
     assert contract_takes(contract, drawn.answer)
@@ -231,7 +231,7 @@ def test_where_json_schema_and_pydantic_differ_by_nature(
 
 
 @pytest.mark.parametrize("module", LEGITIMATE, ids=repr)
-def test_the_strict_form_holds_what_openai_knows_and_nothing_else(module: Module) -> None:
+def test_the_strict_form_contains_only_supported_keywords(module: Module) -> None:
     contract = load_source(module.source.decode().removeprefix("\ufeff"), "s.py").output()
     strict = strict_form(contract.json_schema)
 
@@ -256,7 +256,7 @@ def test_most_of_the_corpus_has_a_strict_form() -> None:
         ('a: str = Field("x", title="T", examples=["y"])', {"type": "string"}),
         ('a: str = Field(json_schema_extra={"x-unit": "kg"})', {"type": "string"}),
         ("a: str = Field(deprecated=True)", {"type": "string"}),
-        # What limits something is told.
+        # Limits are added to the description.
         ("a: str = Field(max_length=9)", {"type": "string", "description": "(at most 9 characters)"}),
         (
             'a: str = Field(min_length=1, max_length=9, description="A.")',
@@ -297,11 +297,11 @@ def test_a_field_is_put_into_the_strict_form(fields: str, expected: dict[str, An
     ],
     ids=repr,
 )
-def test_what_the_strict_form_would_loosen_has_none(schema: dict[str, Any]) -> None:
+def test_a_schema_that_the_strict_form_would_loosen_has_none(schema: dict[str, Any]) -> None:
     assert strict_form(schema) is None
 
 
-def test_a_description_beside_a_reference_is_kept_where_openai_takes_it() -> None:
+def test_a_description_next_to_a_reference_is_kept_where_openai_accepts_it() -> None:
     # OpenAI: "$ref cannot have keywords {'description'}".
     contract = contract_of("again: LLMOutput | None = None")
     schema = {**contract.json_schema, "properties": {"next": {"$ref": "#/$defs/LLMOutput", "description": "More."}}}
@@ -320,7 +320,7 @@ def test_the_schema_itself_is_not_changed() -> None:
 # Written out.
 
 
-def test_definitions_stand_where_they_are_used_and_what_the_field_says_of_them_stays() -> None:
+def test_definitions_are_inlined_and_the_description_of_the_field_is_kept() -> None:
     schema = contract_of('part: Part = Field(description="The first.")\nothers: list[Part]', PART).json_schema
     assert "$defs" not in schema
     assert "$ref" not in json.dumps(schema)
@@ -328,7 +328,7 @@ def test_definitions_stand_where_they_are_used_and_what_the_field_says_of_them_s
     assert schema["properties"]["others"]["items"]["properties"]["mood"]["enum"] == ["calm", "brisk"]
 
 
-def test_what_refers_to_itself_keeps_its_definition_and_still_validates() -> None:
+def test_a_recursive_model_keeps_its_definition_and_still_validates() -> None:
     contract = contract_of("name: str\nparts: list['LLMOutput'] = Field(default_factory=list)")
     assert set(contract.json_schema["$defs"]) == {"LLMOutput"}
     assert contract.json_schema["type"] == "object"

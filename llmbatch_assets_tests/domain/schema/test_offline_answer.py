@@ -131,14 +131,14 @@ class Wide(BaseModel):
     d: Wide | None
 
 
-def test_what_can_grow_without_end_stays_of_a_size_that_one_can_look_at() -> None:
+def test_the_answer_for_a_recursive_model_stays_readable() -> None:
     contract = Contract.of(Wide)
     answer = offline_answer(contract.json_schema, "seed")
     contract.validate(answer)
     assert len(json.dumps(answer)) < 200_000
 
 
-def test_what_can_only_be_enormous_is_not_made() -> None:
+def test_an_answer_that_must_be_enormous_is_not_made() -> None:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(12):
         schema = {"type": "object", "properties": dict.fromkeys("abcd", schema), "required": list("abcd")}

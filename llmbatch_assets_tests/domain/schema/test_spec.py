@@ -39,7 +39,7 @@ def module_of(*fields: FieldSpec, docstring: str | None = None) -> SchemaSpec:
 
 @quick
 @given(TEXTS, TEXTS, TEXTS)
-def test_a_text_stays_a_text_wherever_it_stands(docstring: str, default: str, described: str) -> None:
+def test_a_string_stays_a_string_wherever_it_is_rendered(docstring: str, default: str, described: str) -> None:
     arguments = (("default", default), ("description", described), ("examples", [described]), ("alias", default))
     literal = Parametrized("Literal", (default, described) if default != described else (default,))
     spec = module_of(FieldSpec("a", Name("str"), arguments), FieldSpec("b", literal), docstring=docstring)
@@ -88,7 +88,7 @@ def test_a_field_that_is_too_wide_has_a_line_for_each_argument() -> None:
     assert lines[start + 6] == "    )"
 
 
-def test_a_small_module_reads_as_one_writes_it() -> None:
+def test_a_small_module_reads_like_one_written_by_hand() -> None:
     spec = module_of(
         FieldSpec("name", Name("str"), (("max_length", 9),)),
         FieldSpec("note", Parametrized("|", (Name("str"), Name("None"))), (("default", None),)),
