@@ -1,4 +1,4 @@
-"""The one object of an answer: found among prose, and never pieced together."""
+"""The one object of an answer: found among prose, and never repaired."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXT = json.dumps(WHOLE)
 @pytest.mark.parametrize(
     "text",
     [
-        # Cut off, with an object inside that is complete: a part is not the whole.
+        # Cut off, with a complete object inside.
         '{"a": {"b": 1}',
         '{"a": {"b": 1}, "c":',
         '{"a": [{"b": 1}, {"b": 2}',
@@ -33,7 +33,7 @@ TEXT = json.dumps(WHOLE)
         '{\n  "a": {"b": 1},\n',
         '[{"b": 1}, {"b": 2}',
         '[1, {"b": 1}',
-        # Broken around an object that is whole.
+        # Broken around a complete object.
         '{"a": {"b": 1}, }',
         '{"a" {"b": 1}}',
         '{"a": {"b": 1} "c": 2}',
@@ -41,7 +41,7 @@ TEXT = json.dumps(WHOLE)
         "{'a': {\"b\": 1}}",
         '{ // the answer\n"a": {"b": 1}}',
         '{a: {"b": 1}',
-        # The thoughts of a model that never came to its answer.
+        # Thoughts without an answer.
         '<think>Perhaps {"b": 1}? Let me see',
     ],
 )
@@ -84,7 +84,7 @@ class LLMOutput(BaseModel):
 
 
 def test_no_depth_breaks_reading_or_validating() -> None:
-    # Near the interpreter's limit there is a depth that is read and cannot be written again.
+    # Near the recursion limit, some depths can be read but not written.
     contract = Contract.of(LLMOutput)
     for depth in (*range(1, 1_100), 5_000, 20_000):
         with pytest.raises(AnswerError):
@@ -137,21 +137,21 @@ def test_text_around_the_object_is_ignored(text: str) -> None:
         ("[1, 2]", "no complete JSON object"),
         ('<think>{"a": 1}</think>', "no complete JSON object"),
         ('I could say {"a": 1}.</think>', "no complete JSON object"),
-        # A text that holds one is not one.
+        # A JSON string that contains an object is not an object.
         (json.dumps('{"a": 1}'), "JSON object"),
         (json.dumps(json.dumps('{"a": {"b": 1}}')), "JSON object"),
-        # Which one?
+        # Several objects.
         ('{"a": 1} {"a": 2}', "contains 2 JSON objects"),
         ('{"a": 1}\n{"a": 1}\n{"a": 1}', "contains 3 JSON objects"),
         ('Draft: {"a": 1}. Final: {"a": 2}', "contains 2 JSON objects"),
         # A list of answers is not an answer.
         ('[{"a": 1}]', "is a list"),
         ('[{"a": 1}, {"a": 2}]', "is a list"),
-        # What Python's reader takes and JSON does not.
+        # Accepted by Python's parser, but not JSON.
         ('{"a": NaN}', "NaN is not JSON"),
         ('{"a": [Infinity]}', "Infinity is not JSON"),
         ('{"a": -Infinity}', "-Infinity is not JSON"),
-        # The second would silently win.
+        # The last of repeated keys would silently win.
         ('{"a": 1, "a": 2}', "key 'a' occurs twice"),
         ('{"x": {"a": 1, "b": 2, "a": 1}}', "key 'a' occurs twice"),
         # Nothing is repaired.
@@ -208,16 +208,16 @@ def test_every_object_reads_back_as_it_was(value: dict[str, Any]) -> None:
         ({"ok": "yes"}, 0, False),
         ({"ok": 1}, 0, False),
         ({"verdict": None, "ok": True}, 0, True),
-        # Silence is no consent.
+        # No verdict means rejected.
         ({}, 0, False),
         ({"score": 100}, 0, False),
-        # The score is a second hurdle where one is set.
+        # The score must also reach the minimum, if one is set.
         ({"verdict": "PASS", "score": 70}, 70, True),
         ({"verdict": "PASS", "score": 69}, 70, False),
         ({"verdict": "PASS", "score": 0}, 0, True),
         ({"verdict": "PASS"}, 1, False),
         ({"verdict": "FAIL", "score": 100}, 1, False),
-        # A judge's model of the user's own may give a fraction.
+        # A custom judge model may give a fraction.
         ({"verdict": "PASS", "score": 92.5}, 70, True),
         ({"verdict": "PASS", "score": 69.5}, 70, False),
     ],

@@ -53,7 +53,7 @@ def test_numbers_that_json_lacks_are_refused(number: float) -> None:
     [
         ("", "da39a3ee5e6b4b0d3255bfef95601890afd80709"),
         ("abc", "a9993e364706816aba3e25717850c26c9cd0d89d"),
-        # Beyond ASCII it is the UTF-8 that counts.
+        # Other characters are hashed as UTF-8.
         ("é", "bf15be717ac1b080b4f1c456692825891ff5073d"),
     ],
 )

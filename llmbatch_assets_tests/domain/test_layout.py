@@ -1,4 +1,4 @@
-"""Where files go: two batches never write the same one."""
+"""Paths of files: two batches never write the same one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in the user's files: all of them, where they are, and never a secret."""
+"""Mistakes in the user's files: all of them, with their place, and never a secret."""
 
 from __future__ import annotations
 
@@ -113,10 +113,10 @@ def test_an_unknown_key_unlike_any_other_is_answered_with_all_known_ones(block: 
         ("input.encoding", "utf-99", ["no such encoding", "found 'utf-99'"]),
         ("llm.api_key_env", "sk-abc", ["NAME of an environment variable"]),
         ("grouping.enabled", True, ["grouping.column must name a column"]),
-        # A block that is none.
+        # A value where a block belongs.
         ("llm", "gpt-4o", ["must be a mapping"]),
         ("cache", ["enabled"], ["must be a mapping"]),
-        # Where a key lives that people look for elsewhere.
+        # Keys that are often put into the wrong block.
         ("judge.enabled", True, ["use prompts.judge.enabled"]),
     ],
 )

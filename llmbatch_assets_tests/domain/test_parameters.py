@@ -1,4 +1,4 @@
-"""What a configuration may say: nothing unknown, nothing coerced, everything described."""
+"""Configuration: unknown keys refused, no coercion, every key described."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_the_defaults_written_out_mean_the_defaults() -> None:
         ("context.max_context_chars", -1),
         ("context.truncate_field_chars", -1),
         ("report.sample_per_group", -1),
-        # Not one of the kinds.
+        # Not one of the choices.
         ("llm.provider", "gemini"),
         ("llm.structured_output", "yes"),
         ("input.format", "docx"),
@@ -210,7 +210,7 @@ def test_the_defaults_written_out_mean_the_defaults() -> None:
         ("context.kv_order", "beta"),
         ("outputs.formats", ["pdf"]),
         ("run.log_level", "LOUD"),
-        # Names that the world does not know.
+        # Unknown time zones and encodings.
         ("run.timezone", "Europe/Atlantis"),
         ("run.timezone", "../etc/passwd"),
         ("input.encoding", "utf-99"),

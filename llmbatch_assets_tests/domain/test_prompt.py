@@ -1,4 +1,4 @@
-"""Templates: filled in one pass, loud about blanks, and identified by what they say."""
+"""Templates: filled in one pass, strict about placeholders, and identified by their messages."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from llmbatch_assets.errors import InputError, PromptError
 from llmbatch_assets_tests.domain.strategies import TEXTS, quick
 
 NAMES = ("context", "llm_schema", "a", "B_2")
-# Anything at all, and on purpose all that looks like part of a template.
+# Any text, and especially parts of templates.
 INSERTED = st.one_of(
     st.sampled_from(["{context}", "{{", "}}", "{", "}", "{{context}}", "{a}{a}", '{"a": {"b": {}}}', "\\1", "%s"]),
     st.text(),
 )
-# A template as its writer means it: pieces, each with what it is to become.
+# Pieces of templates, each with its rendered text.
 PLAIN = TEXTS.filter(lambda text: not set("{}") & set(text))
 PIECES = st.recursive(
     st.one_of(
@@ -65,7 +65,7 @@ def test_a_template_becomes_what_its_writer_means(piece: tuple[str, str]) -> Non
         ("{{context}}", "{context}"),
         ("{{{context}}}", "{V}"),
         ('{{"a": {{"b": {context}}}}}', '{"a": {"b": V}}'),
-        # ... and where they do not, they are somebody's JSON, which nobody doubled.
+        # ... and unpaired ones belong to JSON that nobody escaped.
         ('{"a": {"b": 1}}', '{"a": {"b": 1}}'),
         ('{"a": {"b": {context}}}', '{"a": {"b": V}}'),
         ('{"a": {"b": {"c": 1}}} {context}', '{"a": {"b": {"c": 1}}} V'),
@@ -73,7 +73,7 @@ def test_a_template_becomes_what_its_writer_means(piece: tuple[str, str]) -> Non
         ("{{ {context}", "{{ V"),
         # A pair after stray ones is still a pair.
         ('{"a": {"b": 1}} {{x}}', '{"a": {"b": 1}} {x}'),
-        # A blank is letters, digits and underscores, and nothing else.
+        # A placeholder consists of letters, digits and underscores.
         ("{ context }", "{ context }"),
         ("{context!r} {context:>3} {context.a}", "{context!r} {context:>3} {context.a}"),
         ("{}", "{}"),
@@ -136,7 +136,7 @@ def test_a_message_without_text_is_not_sent(empty: str | None) -> None:
         {"user": "{context}\n"},
         {"assistant_prefix": "{"},
         {"examples": (Example(user="u", assistant="a"),)},
-        # The same words in another mouth.
+        # The same text in another role.
         {"system": None, "user": "Be {a}.", "assistant_prefix": "{context}"},
     ],
 )
@@ -156,7 +156,7 @@ def test_the_identity_of_a_prompt_is_a_contract() -> None:
 def test_only_missing_placeholders_are_appended_under_their_headings() -> None:
     judge = template(user="Judge {context}\n\n").with_appended({"context": "The input:", "output_json": "The answer:"})
     assert judge.user == "Judge {context}\n\nThe answer:\n{output_json}"
-    # A blank in any message counts, a doubled one does not.
+    # Placeholders count in any message; doubled braces do not.
     everywhere = template(system="{context} {output_json}", user="Judge")
     assert everywhere.with_appended({"context": "I:", "output_json": "A:"}) == everywhere
     assert template(user="{{context}}").with_appended({"context": "I:"}).user == "{{context}}\n\nI:\n{context}"

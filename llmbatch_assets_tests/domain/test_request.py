@@ -1,4 +1,4 @@
-"""What a model is asked: the shared part first, an item's own last, and nothing read twice."""
+"""Requests to a model: the shared part first, the item's own last, and nothing rendered twice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def conversations(generation: PromptTemplate, judge: PromptTemplate | None = Non
 
 
 def contents(messages: tuple[Message, ...]) -> list[str]:
-    """What the messages say."""
+    """Return the content of the messages."""
     return [message.content for message in messages]
 
 
@@ -101,9 +101,9 @@ def test_an_unknown_placeholder_is_reported_before_any_call(names: tuple[str, ..
 @pytest.mark.parametrize(
     ("messages", "expected"),
     [
-        # Already there: said once.
+        # Already in a message: not repeated.
         ([Message("user", f"x {OUTPUT.text}")], [Message("user", f"x {OUTPUT.text}")]),
-        # A system message takes it, else one is made; the others stay as they are.
+        # It is added to the system message, or to a new one; the others stay unchanged.
         ([Message("system", "s"), Message("user", "u")], [Message("system", "s\n\nRULE"), Message("user", "u")]),
         ([Message("user", "u")], [Message("system", "RULE"), Message("user", "u")]),
     ],

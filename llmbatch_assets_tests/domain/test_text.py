@@ -1,4 +1,4 @@
-"""Texts from spreadsheets and editors, made plain without losing a letter."""
+"""Text from spreadsheets and editors, cleaned without losing a letter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from llmbatch_assets_tests.domain.strategies import quick
     ("text", "expected"),
     [
         ("Data Scientist", "data-scientist"),
-        # What separates fields or partition keys elsewhere is no part of a name.
+        # Separators of fields or partition keys are dropped.
         ("a, b | c\td\ne/f", "a-b-c-d-e-f"),
         ("snake_case  and--dashes", "snake-case-and-dashes"),
         ("  -- trimmed -- ", "trimmed"),
@@ -35,11 +35,11 @@ from llmbatch_assets_tests.domain.strategies import quick
         ("Größe", "größe"),
         ("データ 科学", "データ-科学"),
         ("Ｆｕｌｌ　ｗｉｄｔｈ", "full-width"),
-        # A vowel sign belongs to its letter, as an accent written apart does.
+        # Vowel signs and combining accents belong to their letters.
         ("हिन्दी", "हिन्दी"),
         ("ไทยนี้", "ไทยนี้"),
         ("cafe\u0301", "café"),
-        # Nothing to read: no label.
+        # Nothing readable: no label.
         ("", ""),
         ("!?, …", ""),
         ("🙂", ""),
@@ -70,7 +70,7 @@ def test_a_slug_never_contains_what_a_partition_key_must_not(text: str) -> None:
         # 0 means no limit, and a text that fits is left alone.
         ("long enough", 0, ("long enough", False)),
         ("12345", 5, ("12345", False)),
-        # What is cut says so, and where.
+        # A cut text shows where it was cut.
         ("123456", 5, ("12345" + CUT_MARK, True)),
         ("one two", 4, ("one" + CUT_MARK, True)),
     ],
@@ -93,7 +93,7 @@ def test_flattening_leaves_other_spaces_alone() -> None:
     [
         ("\ufeffa\u00a0b\u202fc", "a b c"),
         ("a\u200bb\u2060c", "abc"),
-        # Joiners are written: without them Persian words run together and families fall apart.
+        # Joiners are kept: Persian words and family emoji need them.
         ("می\u200cخواهم", "می\u200cخواهم"),
         ("👩\u200d👧", "👩\u200d👧"),
     ],

@@ -1,4 +1,4 @@
-"""What the model sees of a row: never an excluded column, and values as they are."""
+"""Text of rows for the model: never an excluded column, and values unchanged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def rendered(row: dict[str, str], **changes: Any) -> str:
         {"columns": {"mode": "exclude", "exclude": ["text"]}},
         {"columns": {"mode": "include", "include": ["id", "text"], "exclude": ["text"]}},
         {"columns": {"exclude": ["text"]}, "kv_order": "alpha"},
-        # Naming it elsewhere is a contradiction; whoever wins, the value stays at home.
+        # Included and excluded at once: the exclusion wins.
         {"columns": {"exclude": ["text"]}, "row_template": "{id} {text}"},
         {"columns": {"exclude": ["text"]}, "row_template": "{text}", "auto_kv_block": False},
     ],
@@ -56,7 +56,7 @@ def test_an_excluded_column_is_never_seen(mode: str, context: dict[str, Any]) ->
     [
         ({}, ["b", "a", "c d"]),
         ({"mode": "exclude", "exclude": ["a"]}, ["b", "c d"]),
-        # The order of include is the user's.
+        # The order of include is kept.
         ({"mode": "include", "include": ["c d", "a"]}, ["c d", "a"]),
     ],
 )
@@ -84,11 +84,11 @@ def test_columns_that_cannot_be_shown_are_reported(columns: dict[str, Any], repo
     [
         ({}, "b: two\na: one\nc d: three"),
         ({"kv_order": "alpha"}, "a: one\nb: two\nc d: three"),
-        # The lines are where the template wants them, or at its end.
+        # The lines replace the placeholder, or are appended.
         ({"row_template": "<{__ROW_KV_BLOCK__}>"}, "<b: two\na: one\nc d: three>"),
         ({"row_template": "Row\n"}, "Row\nb: two\na: one\nc d: three"),
         ({"row_template": ""}, "b: two\na: one\nc d: three"),
-        # Without them, only what the template names. Blanks of a name are underscores.
+        # Without them, only the named columns. Spaces in a name become underscores.
         ({"row_template": "{a} of {c_d}", "auto_kv_block": False}, "one of three"),
         ({"row_template": "{{{a}}}", "auto_kv_block": False}, "{one}"),
     ],

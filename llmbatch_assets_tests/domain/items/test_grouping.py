@@ -1,4 +1,4 @@
-"""Rows to items: every row where its mode promises it, under an id that its neighbours cannot change."""
+"""Rows to items: every row appears where its mode promises, under an id that its neighbours cannot change."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_a_label_comes_from_its_column_else_from_the_group() -> None:
     assert [item.partition_key.rsplit("-", 1)[0] for item in plan("group_output", TABLE).items[:2]] == ["red", "blue"]
     labelled = plan("row_output_with_group_context", TABLE, work_items={"label_column": "text"}).items
     assert labelled[1].partition_key == f"who-when-{labelled[1].work_id[:16]}"
-    # Nothing to say: the whole id.
+    # No label: the whole id.
     bare = plan("row_wise", TABLE).items[0]
     assert bare.partition_key == bare.work_id
 

@@ -1,4 +1,4 @@
-"""Ids: equal questions share one, any other question has another, and none may drift."""
+"""Ids: equal requests share one, different requests never do, and none may change between releases."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_ids_are_a_contract() -> None:
         {"context_id": "d" * 40},
         {"context_id": None},
         {"ordinal": 1},
-        # Values that change places.
+        # Swapped values.
         {"group_key": "text", "context": "red"},
         {"group_key": "redtext", "context": ""},
     ],
@@ -123,17 +123,17 @@ def test_the_named_parts_are_those_in_an_artifact() -> None:
 @pytest.mark.parametrize(
     ("llm", "parts"),
     [
-        # A setting that is not set is no part, so that a new one gives no old output a new id.
+        # Unset settings are left out, so that adding one does not change existing ids.
         ({}, {}),
         ({"base_url": "http://a/v1"}, {"base_url": "http://a/v1"}),
         ({"seed": 0}, {"seed": 0}),
         ({"top_p": 0.5, "max_output_tokens": 9}, {"top_p": 0.5, "max_output_tokens": 9}),
         ({"extra_body": {"a": 1}}, {"extra_body": {"a": 1}}),
         ({"structured_output": "prompt"}, {"structured_output": "prompt"}),
-        # Another provider answers otherwise, wherever its server listens today.
+        # Another provider gives other answers; the address of its server does not matter.
         ({"provider": "local", "model_name": LOCAL_MODEL}, {"provider": "local"}),
         ({"provider": "offline"}, {"provider": "offline"}),
-        # Patience, keys and speed change no question.
+        # Timeouts, keys and rates do not change a request.
         ({"api_key_env": "A", "timeout_sec": 1, "max_workers": 1, "max_retries": 9, "transport_retries": 0}, {}),
         ({"runner_max_retries": 9, "silence_client_lv_logs": False}, {}),
     ],
@@ -158,7 +158,7 @@ def test_no_label_makes_a_partition_key_that_dagster_refuses(label: str) -> None
 
 
 def test_a_changed_copy_has_its_own_ids() -> None:
-    # What an identity has made of its parts was once copied along with them.
+    # The cached properties of the original were once copied.
     identity = make_identity()
     before = identity.cache_id(ITEM)
     changed = identity.model_copy(update={"model_name": "another"})

@@ -1,4 +1,4 @@
-"""Cells and headers as they come, and the snapshot that is made of them."""
+"""Cleaning of cells and headers, and the snapshot made of them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def clean_cell(cell: str, settings: Input) -> str:
         # Every way to say "nothing".
         *((cell, "") for cell in ("None", "NaN", "n/a", "NULL", "[None]", " null ", "#N/A", "<NA>", "nil", "")),
         ("\u00a0NaN\ufeff", ""),
-        # A word that only begins like one is a word.
+        # A word that only begins with a null token is kept.
         ("None of these", "None of these"),
         ("Nathan", "Nathan"),
         ("0", "0"),
         ("-", "-"),
-        # One line, whatever was between the lines.
+        # One line, whatever the line breaks.
         ("a\nb\tc\r\nd", "a b c d"),
         ("a\u00a0b", "a b"),
-        # A cell is a value, never a template.
+        # Cells are never read as templates.
         ("{context} {{x}}", "{context} {{x}}"),
     ],
 )
@@ -47,7 +47,7 @@ def test_a_cell_is_trimmed_flattened_and_emptied_if_it_means_null(cell: str, exp
     [
         (r"foo\,bar", ",", "foo,bar"),
         (r"foo\|bar", "|", "foo|bar"),
-        # Only the delimiter of this very table was escaped.
+        # Only this table's delimiter is unescaped.
         (r"foo\,bar", "|", r"foo\,bar"),
         (r"C:\new", ",", r"C:\new"),
     ],
@@ -92,7 +92,7 @@ def test_null_tokens_of_the_user_replace_ours_and_are_compared_without_case() ->
     ("columns", "reported"),
     [
         (("id", "id"), r"t\.csv: columns 1 and 2 are both named 'id'"),
-        # They differ only in what nobody sees.
+        # They differ only in invisible characters.
         (("id", "text", " id\u00a0"), r"columns 1 and 3 are both named 'id'"),
         (("id", ""), r"column 2 has no name"),
         (("\ufeff", "id"), r"column 1 has no name"),

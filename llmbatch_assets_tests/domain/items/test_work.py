@@ -1,4 +1,4 @@
-"""What Dagster shows of a plan: counts that are right, and a preview that no cell can break."""
+"""Plans in Dagster's UI: correct counts, and a preview that no cell can break."""
 
 from __future__ import annotations
 

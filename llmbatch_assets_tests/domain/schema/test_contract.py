@@ -58,11 +58,11 @@ OUTPUT = Contract.of(LLMOutput)
         ({"sure": 1}, "- sure: "),
         ({"name": 7}, "- name: "),
         ({"name": None}, "- name: "),
-        # Nothing is forgiven.
+        # Wrong values, and extra fields.
         ({"name": "toolong"}, "- name: "),
         ({"mood": "glad"}, "- mood: "),
         ({"extra": 1}, "- extra: "),
-        # Where it is, at any depth.
+        # The path is shown at any depth.
         ({"steps": [{"title": "a"}, {"title": 3}]}, "- steps.1.title: "),
         ({"steps": [{}]}, "- steps.0.title: "),
     ],
@@ -92,7 +92,7 @@ def test_what_was_validated_once_is_valid_again() -> None:
         {"name": {"a": {"b": []}}},
         {"": ""},
         {},
-        # A number without end is an answer that cannot be used, not a fault of ours.
+        # An infinite number is the answer's mistake, not a crash.
         GOOD | {"share": float("inf")},
     ],
     ids=repr,
@@ -163,7 +163,7 @@ def candidates_of(source: str) -> str:
         ("Answer(BaseModel): a: 'Answer | None' = None", "Answer"),
         ("Answer(BaseModel): a: str; JudgeResult(BaseModel): b: 'Why'; Why(BaseModel): c: str", "Answer"),
         ("Other(BaseModel): a: str; LLMOutput(BaseModel): b: str", "LLMOutput"),
-        # None of two that hold each other is the whole.
+        # Of two models that contain each other, neither is the output.
         ("A(BaseModel): b: 'B | None' = None; B(BaseModel): a: 'A | None' = None", None),
         ("A(BaseModel): a: str; B(BaseModel): a: str", None),
         ("JudgeResult(BaseModel): a: str", None),
@@ -211,7 +211,7 @@ WORDS = 'Literal["PASS", "FAIL"]'
     "fields",
     [
         f"reasons: list[str]; score: int; verdict: {WORDS}",
-        # Other ways to the same.
+        # Equivalent types.
         "reasons: list[str]; score: int; verdict: Word",
         "reasons: list[str]; score: int; verdict: str",
         "reasons: list[str]; score: int; verdict: Any",
@@ -219,7 +219,7 @@ WORDS = 'Literal["PASS", "FAIL"]'
         'reasons: str; score: float; verdict: Literal["PASS", "FAIL", "UNSURE"]',
         "reasons: list[str]; score: int; passed: bool",
         "reasons: list[str]; score: Literal[0, 50, 100]; ok: bool",
-        # And more.
+        # Additional fields.
         f"reasons: list[str]; score: int = Field(ge=0, le=100); verdict: {WORDS}; mood: str; parts: list[int]",
     ],
 )
@@ -243,7 +243,7 @@ def test_a_judge_model_that_can_hold_a_verdict_is_accepted(fields: str) -> None:
         ("reasons: list[str]; score: int; verdict: int", "wrong type for verdict"),
         ("reasons: list[str]; score: int; passed: str", "wrong type for passed"),
         ("reasons: list[str]; score: int; passed: Literal[True]", "wrong type for passed"),
-        # What reading it would break on.
+        # Types that reading the verdict would fail on.
         (f"reasons: int; score: int; verdict: {WORDS}", "wrong type for reasons"),
         (f"reasons: dict[str, str]; score: int; verdict: {WORDS}", "wrong type for reasons"),
         (f"reasons: list[str]; score: str; verdict: {WORDS}", "wrong type for score"),
@@ -314,7 +314,7 @@ def test_the_text_names_every_model_in_its_order() -> None:
     shown = content["models"]["LLMOutput"]
     assert shown["properties"]["name"] == LLMOutput.model_json_schema()["properties"]["name"]
     assert shown["required"] == ["name", "count", "share", "sure"]
-    # A part is written out where it is used.
+    # Nested models are inlined.
     assert shown["properties"]["steps"]["items"]["properties"] == Step.model_json_schema()["properties"]
     assert "$ref" not in text
 
@@ -374,7 +374,7 @@ def test_a_trusted_modules_code_is_part_of_its_contract() -> None:
     assert plain.json_schema == trusted.json_schema
 
 
-# The speed at which outputs are validated.
+# Speed of validation.
 
 
 def test_validating_an_output_is_fast() -> None:
@@ -389,5 +389,5 @@ def test_validating_an_output_is_fast() -> None:
         started = time.process_time()
         contract.validate(answer)
         rounds.append((time.process_time() - started) / kilobytes)
-    # The figure itself is measured by a benchmark; here only what grows beyond all bounds fails.
+    # A benchmark measures the speed; this only catches a huge slowdown.
     assert min(rounds) < 500e-6

@@ -1,4 +1,4 @@
-"""The grammar of schema modules, where the corpus does not reach: its limits, its messages, what it adds and leaves out."""
+"""The grammar of schema modules beyond the corpus: limits, messages, additions and omissions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refused(source: str) -> str:
     return str(refusal.value)
 
 
-# Limits: what is just below is a schema, what is just above is refused and says of what there is too much.
+# Limits: accepted at the limit; refused above it, with a message that names the limit.
 
 
 def classes(count: int) -> str:
@@ -87,7 +87,7 @@ def test_a_refusal_names_the_file_and_the_line() -> None:
 @pytest.mark.parametrize(
     ("line", "advice"),
     [
-        # What people write most, and what to write in its place.
+        # Common mistakes, and what to write instead.
         ("from pydantic import field_validator", "llm_schema.trust: true"),
         ("from pydantic import EmailStr", "use str with a pattern"),
         ("import os", "plain import"),

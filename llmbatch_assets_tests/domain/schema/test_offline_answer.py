@@ -1,4 +1,4 @@
-"""Made-up answers keep their contract, whatever it asks, and are the same for the same question."""
+"""Made-up answers match any contract, and equal seeds give equal answers."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ TYPES: list[Any] = [
     Annotated[float, Field(le=-0.5)],
     Annotated[list[str], Field(max_length=0)],
     Annotated[dict[str, int], Field(min_length=1)],
-    # What has a form of its own.
+    # Formats.
     date,
     datetime,
     AwareDatetime,

@@ -1,4 +1,4 @@
-"""How a specification is written as Python: the same bytes every time, as a formatter would, and no text gets out."""
+"""Rendering of a specification: formatted, the same bytes every time, and no string escapes its quotes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from llmbatch_assets.domain.schema.spec import (
 from llmbatch_assets_tests.domain.strategies import quick
 from llmbatch_assets_tests.schema_corpus import LEGITIMATE
 
-# Texts that would like to be code.
+# Strings that look like code.
 PIECES = ('"""', "'''", '"', "'", "\\", "\n", "\r", "\t", "\0", "\u2028", "{x}", "#", "\\N{DIGIT ONE}", "ü", "🙂", ")")
 TEXTS = st.lists(st.sampled_from([*PIECES, "open('x')"]) | st.characters(exclude_categories=["Cs"]), max_size=8).map(
     "".join

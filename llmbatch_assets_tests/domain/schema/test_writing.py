@@ -1,4 +1,4 @@
-"""A schema module is found in what a model says, whatever the model puts around it, and it is found whole."""
+"""A schema module is found complete in an answer, whatever the model writes around it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ ANSWERS = {
     "Windows line ends and no fences": CODE.replace("\n", "\r\n"),
     "no-break spaces": f"```python\n{CODE}```".replace("    ", "\u00a0\u00a0 \u00a0"),
     "a byte order mark": f"\ufeff{CODE}",
-    # Which block.
+    # Choice of the block.
     "a shell block before": f"{SHELL}\n\n```python\n{CODE}```\n",
     "a shell block before code without fences": f"{SHELL}\n\n{CODE}",
     "a Python block without a class before": f"```python\nimport pydantic\n```\n\n```python\n{CODE}```\n",
@@ -100,7 +100,7 @@ def test_no_wrapping_of_a_block_changes_what_is_in_it(
 @pytest.mark.parametrize(
     "answer",
     [
-        # Nothing, or nothing of use.
+        # Nothing, or nothing useful.
         "",
         "I would rather not.",
         SHELL,
@@ -108,7 +108,7 @@ def test_no_wrapping_of_a_block_changes_what_is_in_it(
         "```python\nLIMIT = 3\n```",
         '{"type": "object"}',
         "A class is a thing.",
-        # Only thought of, and never said.
+        # Only inside the thinking block.
         f"<think>I could write\n```python\n{CODE}```\nbut",
     ],
     ids=repr,
@@ -121,7 +121,7 @@ def test_the_feedback_for_an_answer_without_a_class_says_what_is_missing(answer:
 
 
 def test_a_truncated_class_is_not_repaired() -> None:
-    # Taken without its last line it would be a schema with a field too few.
+    # Without its last line it would be a valid schema that lacks a field.
     cut = CODE[: CODE.index("max_length")]
     assert python_of(cut) == cut + "\n"
     with pytest.raises(SyntaxError):
@@ -137,7 +137,7 @@ def test_any_text_is_code_with_a_class_or_is_refused(text: str) -> None:
         return
 
 
-# The question.
+# The request.
 
 GENERATION = PromptTemplate(
     path="g.yaml",
@@ -181,7 +181,7 @@ def test_an_unknown_placeholder_is_reported() -> None:
 def test_the_fingerprint_of_a_generated_module_covers_exactly_its_sources() -> None:
     llm = parameters(llm={"model_name": "m"}).llm
     same = generated_from(SCHEMA_PROMPT, GENERATION, "cards", llm)
-    # A version, a blank line around the task and a temperature change nothing of it.
+    # A version, blank lines around the task, and the temperature do not change it.
     assert same == generated_from(
         SCHEMA_PROMPT.model_copy(update={"version": "2"}),
         GENERATION,
