@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Container
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
@@ -44,9 +44,9 @@ def read_object(text: str) -> dict[str, Any]:
         raise _not_json("The answer ends inside its <think> block.")
     found = _objects(spoken)
     if not found:
-        raise _not_json("The answer holds no complete JSON object.")
+        raise _not_json("The answer contains no complete JSON object.")
     if len(found) > 1:
-        raise _not_json(f"The answer holds {len(found)} JSON objects.")
+        raise _not_json(f"The answer contains {len(found)} JSON objects.")
     return found[0]
 
 
@@ -130,10 +130,9 @@ def read_verdict(answer: dict[str, Any], min_score: int) -> Verdict:
     return Verdict(accepted=passed and reached, score=score, reasons=reasons, answer=answer)
 
 
-def verdict_field(names: Iterable[str]) -> str:
+def verdict_field(names: Container[str]) -> str:
     """Return the field of a judge's answer that says whether the output passed."""
-    known = set(names)
-    return next((name for name in ("verdict", *PASS_WORDS) if name in known), "verdict")
+    return next((name for name in ("verdict", *PASS_WORDS) if name in names), "verdict")
 
 
 def feedback(verdict: Verdict) -> str:

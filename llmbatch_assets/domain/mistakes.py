@@ -8,9 +8,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from llmbatch_assets.domain.items.context import RowRenderer, group_template_mistakes
 from llmbatch_assets.domain.items.grouping import named_columns
@@ -65,13 +65,12 @@ def _unknown_key(path: tuple[str, ...], key: str) -> str:
 
 
 def _known_keys(path: tuple[str, ...]) -> list[str]:
-    model: type[BaseModel] = Parameters
+    block: Any = Parameters
     for part in path:
-        block = model.model_fields[part].annotation
-        assert isinstance(block, type)
-        assert issubclass(block, BaseModel)
-        model = block
-    return list(model.model_fields)
+        # In a mapping such as budget.prices, every key has a block of the same kind.
+        kinds = get_args(block)
+        block = kinds[-1] if kinds else block.model_fields[part].annotation
+    return list(block.model_fields)
 
 
 def column_mistakes(columns: Sequence[str], parameters: Parameters) -> list[str]:

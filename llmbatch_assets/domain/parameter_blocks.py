@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from llmbatch_assets.domain.grouping_modes import GROUPING_MODES, UNGROUPED, GroupingMode, selectable_modes
 from llmbatch_assets.domain.text import composed, nearest
@@ -17,6 +17,31 @@ NULL_TOKENS = ("none", "nan", "n/a", "na", "null", "nil", "[none]", "[null]", "#
 
 # Normalized like the column names of the table.
 ColumnName = Annotated[str, AfterValidator(composed)]
+
+
+def _check_timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as unknown:
+        raise ValueError("no such time zone; use a name like Europe/Paris or UTC") from unknown
+    return name
+
+
+def _check_encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError as unknown:
+        raise ValueError("no such encoding; use a name like utf-8, cp1252 or shift_jis") from unknown
+    return name
+
+
+def _check_mode(name: str) -> str:
+    known = list(selectable_modes())
+    if name not in known:
+        near = nearest(name, known)[:1]
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"must be {' or '.join(known)}{hint}")
+    return name
 
 
 class Block(BaseModel):
@@ -34,7 +59,9 @@ class Run(Block):
     """Name, time zone and logging."""
 
     name: str = Field("", description="Title of the report; empty: the name of the batch.")
-    timezone: str = Field("UTC", description="Time zone for times in the report, e.g. Asia/Tokyo.")
+    timezone: Annotated[str, AfterValidator(_check_timezone)] = Field(
+        "UTC", description="Time zone for times in the report, e.g. Asia/Tokyo."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Minimum level of messages in the terminal and the log file."
     )
@@ -42,15 +69,6 @@ class Run(Block):
         "", description="Log file: the name of a file in artifacts.logs_dir, or a path with folders; empty: none."
     )
     run_id: str = Field("", description="Your name for the run; added to the Dagster runs as a tag.")
-
-    @field_validator("timezone")
-    @classmethod
-    def _is_known_timezone(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (KeyError, ValueError, OSError) as unknown:
-            raise ValueError("no such time zone; use a name like Europe/Paris or UTC") from unknown
-        return name
 
 
 class Input(Block):
@@ -62,20 +80,13 @@ class Input(Block):
     )
     delimiter: str = Field("", max_length=1, description="Column separator; empty: the default of the format.")
     sheet: str | int = Field("", description="Workbook sheet, by name or by number from 1; empty: the only one.")
-    encoding: str = Field("utf-8", description="Encoding of a delimited file. A byte order mark is allowed.")
+    encoding: Annotated[str, AfterValidator(_check_encoding)] = Field(
+        "utf-8", description="Encoding of a delimited file. A byte order mark is allowed."
+    )
     required_columns: tuple[ColumnName, ...] = Field((), description="Columns that the table must have.")
     null_tokens: tuple[str, ...] = Field(NULL_TOKENS, description="Values treated as empty cells, ignoring case.")
     collapse_whitespace: bool = Field(True, description="Replace line breaks and tabs inside a cell with one space.")
     records_alias: bool = Field(True, description="Repeat the rows of the snapshot under the key records.")
-
-    @field_validator("encoding")
-    @classmethod
-    def _is_known_encoding(cls, name: str) -> str:
-        try:
-            "".encode(name)
-        except LookupError as unknown:
-            raise ValueError("no such encoding; use a name like utf-8, cp1252 or shift_jis") from unknown
-        return name
 
 
 class Grouping(Block):
@@ -83,22 +94,12 @@ class Grouping(Block):
 
     enabled: bool = Field(False, description="false: every row is a separate item.")
     column: ColumnName = Field("", description="Rows with the same value in this column form a group.")
-    mode: str = Field(
+    mode: Annotated[str, AfterValidator(_check_mode)] = Field(
         "row_output_with_group_context",
         description="; ".join(f"{name}: {mode.effect}" for name, mode in selectable_modes().items()) + ".",
         json_schema_extra={"enum": list(selectable_modes())},
     )
     max_rows_per_group: int = Field(0, ge=0, description="Maximum number of rows shown in a group's context; 0: all.")
-
-    @field_validator("mode")
-    @classmethod
-    def _is_known_mode(cls, name: str) -> str:
-        known = list(selectable_modes())
-        if name not in known:
-            near = nearest(name, known)[:1]
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"must be {' or '.join(known)}{hint}")
-        return name
 
     @model_validator(mode="after")
     def _has_column(self) -> Grouping:
@@ -114,7 +115,7 @@ class Grouping(Block):
 class Columns(Block):
     """Column selection."""
 
-    mode: Literal["all", "include", "exclude"] = Field("all", description="Which columns the model sees.")
+    mode: Literal["all", "include", "exclude"] = Field("all", description="The columns that the model sees.")
     include: tuple[ColumnName, ...] = Field((), description="For mode include: the columns, in this order.")
     exclude: tuple[ColumnName, ...] = Field((), description="Columns that the model never sees, in any mode.")
 
@@ -230,7 +231,7 @@ class Cache(Block):
     dump_failures: bool = Field(
         True, description="Write a file for every failed attempt. Without it, a failed item counts as not attempted."
     )
-    verbose: int = Field(3, ge=0, le=10, description="How many progress lines are printed; 0: none; 10: one per item.")
+    verbose: int = Field(3, ge=0, le=10, description="Number of progress lines; 0: none; 10: one per item.")
 
 
 class Artifacts(Block):
@@ -283,15 +284,11 @@ class Outputs(Block):
     explode: Explode = block_field(Explode)
 
     @model_validator(mode="after")
-    def _paths_differ(self) -> Outputs:
+    def _is_consistent(self) -> Outputs:
         named = [getattr(self, name) for name in type(self).model_fields if name.endswith("_path")]
         repeated = next((path for path in named if path and named.count(path) > 1), "")
         if repeated:
             raise ValueError(f"two files cannot both be {repeated}; give each its own path")
-        return self
-
-    @model_validator(mode="after")
-    def _splits_groups_one_way(self) -> Outputs:
         if self.explode.list and self.group_rows == "expand":
             raise ValueError("outputs.explode already splits groups into records; leave outputs.group_rows at one")
         return self

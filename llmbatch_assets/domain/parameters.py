@@ -8,39 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from llmbatch_assets.domain.parameter_blocks import (
-    Artifacts,
-    Block,
-    Cache,
-    Context,
-    Explode,
-    Grouping,
-    Input,
-    LlmSchema,
-    Outputs,
-    Prompts,
-    Report,
-    Run,
-    WorkItemsBlock,
-    block_field,
-)
-
-__all__ = [
-    "DEFAULT_BATCH",
-    "GEMINI_BASE_URL",
-    "LOCAL_MODEL",
-    "OPENAI_BASE_URL",
-    "Budget",
-    "Checks",
-    "Context",
-    "Explode",
-]
-__all__ += ["Input", "Judge", "Llm", "ModelPrice", "Parameters", "Report", "read_parameters"]
+from llmbatch_assets.domain import parameter_blocks as blocks
+from llmbatch_assets.domain.parameter_blocks import Block, block_field
 
 DEFAULT_BATCH = "parameters"
 GEMINI_BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
@@ -54,7 +28,7 @@ _SECRET = re.compile(
 )
 
 
-def _check_url(url: str | None) -> str | None:
+def _check_url(url: str) -> str:
     if not url:
         return url
     parts = urlsplit(url)
@@ -67,7 +41,7 @@ def _check_url(url: str | None) -> str | None:
     return url
 
 
-def _check_variable_name(name: str | None) -> str | None:
+def _check_variable_name(name: str) -> str:
     # Upper case only: API keys contain lower-case letters, and a key mistaken for a name would end up in a log.
     if name and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,79}", name):
         raise ValueError("must be the NAME of an environment variable in capitals, e.g. OPENAI_API_KEY, not the key")
@@ -82,10 +56,15 @@ def _check_no_secrets(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _field_names(value: Any) -> Iterator[str]:
-    parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    yield from map(str, value if isinstance(value, dict) else ())
-    for part in parts:
+    if isinstance(value, dict):
+        yield from map(str, value)
+        value = list(value.values())
+    for part in value if isinstance(value, list) else ():
         yield from _field_names(part)
+
+
+ServerUrl = Annotated[str, AfterValidator(_check_url)]
+VariableName = Annotated[str, AfterValidator(_check_variable_name)]
 
 
 class Llm(Block):
@@ -96,27 +75,19 @@ class Llm(Block):
         description="openai: any OpenAI-compatible server; local: the embedded model; offline: made-up answers without calls.",
     )
     model_name: str = Field("gpt-4o-mini", min_length=1, description="Model to call.")
-    base_url: str = Field(
+    base_url: ServerUrl = Field(
         "", description="Server address, e.g. http://127.0.0.1:8000/v1; empty: OpenAI, or Gemini for gemini-* models."
     )
-    api_key_env: str = Field(
+    api_key_env: VariableName = Field(
         "",
         description="Name of the environment variable with the API key; empty: OPENAI_API_KEY or GEMINI_API_KEY, and no key if base_url is set.",
     )
     temperature: float | None = Field(1.0, ge=0, le=2, description="Sampling temperature; null: not sent.")
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling; null: not sent.")
     seed: int | None = Field(None, description="Sampling seed; null: not sent.")
-    max_output_tokens: int | None = Field(
-        None, ge=1, description="Maximum number of tokens in an answer; null: not sent."
-    )
+    max_output_tokens: int | None = Field(None, ge=1, description="Maximum tokens in an answer; null: not sent.")
     structured_output: Literal["auto", "json_schema", "json_object", "prompt"] = Field(
         "auto", description="How JSON is requested; auto: the strictest mode that the server supports."
-    )
-    max_retries: int = Field(
-        3, ge=1, description="Maximum number of generations per item and run, including the first."
-    )
-    runner_max_retries: int = Field(
-        3, ge=1, description="Maximum number of calls to get one readable verdict from the judge."
     )
     transport_retries: int = Field(
         4, ge=0, description="Retries of a call after a network error, a timeout, a rate limit or a server error."
@@ -129,19 +100,15 @@ class Llm(Block):
         le=1,
         description="The run stops if a larger share of its items fails, checked after the first 20; 0: no limit.",
     )
-    max_workers: int = Field(8, ge=1, le=4096, description="Maximum number of calls in flight.")
+    max_workers: int = Field(8, ge=1, le=4096, description="Maximum calls in flight.")
     requests_per_minute: int = Field(
-        0, ge=0, description="Maximum number of calls started per minute, evenly spaced; 0: no limit."
+        0, ge=0, description="Maximum calls started per minute, evenly spaced; 0: no limit."
     )
-    tokens_per_minute: int = Field(
-        0, ge=0, description="Maximum number of input and output tokens per minute; 0: no limit."
+    tokens_per_minute: int = Field(0, ge=0, description="Maximum input and output tokens per minute; 0: no limit.")
+    extra_body: Annotated[dict[str, Any], AfterValidator(_check_no_secrets)] = Field(
+        {}, description="Extra fields for the request body."
     )
-    extra_body: dict[str, Any] = Field({}, description="Extra fields for the request body.")
     silence_client_lv_logs: bool = Field(True, description="Hide the log lines of the HTTP client.")
-
-    _check_api_key_env = field_validator("api_key_env")(_check_variable_name)
-    _check_base_url = field_validator("base_url")(_check_url)
-    _check_extra_body = field_validator("extra_body")(_check_no_secrets)
 
     @property
     def endpoint(self) -> str:
@@ -160,8 +127,8 @@ class Judge(Block):
 
     min_score: int = Field(0, ge=0, le=100, description="Minimum score; a lower one rejects the output.")
     model_name: str | None = Field(None, description="Model of the judge; null: llm.model_name.")
-    base_url: str | None = Field(None, description="Server address of the judge; null: llm.base_url.")
-    api_key_env: str | None = Field(
+    base_url: ServerUrl | None = Field(None, description="Server address of the judge; null: llm.base_url.")
+    api_key_env: VariableName | None = Field(
         None, description="Name of the environment variable with the judge's key; null: llm.api_key_env."
     )
     temperature: float | None = Field(None, ge=0, le=2, description="Sampling temperature; null: llm.temperature.")
@@ -176,9 +143,6 @@ class Judge(Block):
     tokens_per_minute: int | None = Field(
         None, ge=0, description="Only for a judge with another model or server; null: llm.tokens_per_minute."
     )
-
-    _check_api_key_env = field_validator("api_key_env")(_check_variable_name)
-    _check_base_url = field_validator("base_url")(_check_url)
 
 
 class ModelPrice(Block):
@@ -212,30 +176,26 @@ class Checks(Block):
 class Parameters(Block):
     """The configuration of one batch."""
 
-    run: Run = block_field(Run)
-    input: Input = block_field(Input)
-    grouping: Grouping = block_field(Grouping)
-    context: Context = block_field(Context)
-    work_items: WorkItemsBlock = block_field(WorkItemsBlock)
-    prompts: Prompts = block_field(Prompts)
-    llm_schema: LlmSchema = block_field(LlmSchema)
+    run: blocks.Run = block_field(blocks.Run)
+    input: blocks.Input = block_field(blocks.Input)
+    grouping: blocks.Grouping = block_field(blocks.Grouping)
+    context: blocks.Context = block_field(blocks.Context)
+    work_items: blocks.WorkItemsBlock = block_field(blocks.WorkItemsBlock)
+    prompts: blocks.Prompts = block_field(blocks.Prompts)
+    llm_schema: blocks.LlmSchema = block_field(blocks.LlmSchema)
     llm: Llm = block_field(Llm)
     judge: Judge = block_field(Judge)
-    cache: Cache = block_field(Cache)
-    artifacts: Artifacts = block_field(Artifacts)
-    outputs: Outputs = block_field(Outputs)
-    report: Report = block_field(Report)
+    cache: blocks.Cache = block_field(blocks.Cache)
+    artifacts: blocks.Artifacts = block_field(blocks.Artifacts)
+    outputs: blocks.Outputs = block_field(blocks.Outputs)
+    report: blocks.Report = block_field(blocks.Report)
     checks: Checks = block_field(Checks)
     budget: Budget = block_field(Budget)
 
     @model_validator(mode="after")
-    def _base_url_has_effect(self) -> Parameters:
+    def _settings_fit_provider(self) -> Parameters:
         if self.llm.provider != "openai" and (self.llm.base_url or self.judge.base_url):
             raise ValueError(f"base_url has no effect with llm.provider {self.llm.provider}; use provider: openai")
-        return self
-
-    @model_validator(mode="after")
-    def _local_model_exists(self) -> Parameters:
         named = {"llm.model_name": self.llm.model_name, "judge.model_name": self.judge.model_name or LOCAL_MODEL}
         unknown = [key for key, name in named.items() if name != LOCAL_MODEL]
         if self.llm.provider == "local" and unknown:

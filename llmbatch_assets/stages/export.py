@@ -35,7 +35,7 @@ from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.domain.parameters import Input
+from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.runtime import utc_now

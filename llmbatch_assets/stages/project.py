@@ -16,7 +16,7 @@ from llmbatch_assets.adapters.providers.credentials import read_key
 from llmbatch_assets.adapters.schema_module import load_schema
 from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.canonical import sha1_named, sha1_text
-from llmbatch_assets.domain.items.identity import BatchIdentity, asking_parts
+from llmbatch_assets.domain.items.identity import BatchIdentity, request_settings
 from llmbatch_assets.domain.items.table import Snapshot, take_snapshot
 from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.outcome import Source
@@ -171,7 +171,7 @@ class Batch:
             schema_sha=self.schema.output().sha,
             model_name=llm.model_name,
             temperature=llm.temperature,
-            settings=asking_parts(llm) | {name: sha1_text(text) for name, text in self._shown_texts().items()},
+            settings=request_settings(llm) | {name: sha1_text(text) for name, text in self._shown_texts().items()},
             judge_enabled=judge is not None,
             judge_prompt_sha=judge.sha if judge else None,
             judge=self._judge_parts(self.parameters.judge_llm()) if judge else None,
@@ -190,7 +190,7 @@ class Batch:
             "model_name": llm.model_name,
             "temperature": llm.temperature,
             "min_score": self.parameters.judge.min_score,
-            **asking_parts(llm),
+            **request_settings(llm),
         }
 
     def provenance(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The one object of an answer: found among prose, and never pieced together."""
+"""The one object of an answer: found among prose, and never repaired."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXT = json.dumps(WHOLE)
 @pytest.mark.parametrize(
     "text",
     [
-        # Cut off, with an object inside that is complete: a part is not the whole.
+        # Cut off, with a complete object inside.
         '{"a": {"b": 1}',
         '{"a": {"b": 1}, "c":',
         '{"a": [{"b": 1}, {"b": 2}',
@@ -33,7 +33,7 @@ TEXT = json.dumps(WHOLE)
         '{\n  "a": {"b": 1},\n',
         '[{"b": 1}, {"b": 2}',
         '[1, {"b": 1}',
-        # Broken around an object that is whole.
+        # Broken around a complete object.
         '{"a": {"b": 1}, }',
         '{"a" {"b": 1}}',
         '{"a": {"b": 1} "c": 2}',
@@ -41,14 +41,14 @@ TEXT = json.dumps(WHOLE)
         "{'a': {\"b\": 1}}",
         '{ // the answer\n"a": {"b": 1}}',
         '{a: {"b": 1}',
-        # The thoughts of a model that never came to its answer.
+        # Thoughts without an answer.
         '<think>Perhaps {"b": 1}? Let me see',
     ],
 )
 def test_a_part_of_a_broken_object_is_not_taken_for_the_whole(text: str) -> None:
-    with pytest.raises(AnswerError) as told:
+    with pytest.raises(AnswerError) as reported:
         read_object(text)
-    assert told.value.cause == "not_json"
+    assert reported.value.cause == "not_json"
 
 
 @quick
@@ -84,7 +84,7 @@ class LLMOutput(BaseModel):
 
 
 def test_no_depth_breaks_reading_or_validating() -> None:
-    # Near the interpreter's limit there is a depth that is read and cannot be written again.
+    # Near the recursion limit, some depths can be read but not written.
     contract = Contract.of(LLMOutput)
     for depth in (*range(1, 1_100), 5_000, 20_000):
         with pytest.raises(AnswerError):
@@ -122,12 +122,12 @@ def test_any_text_is_an_object_or_an_error_for_the_model(text: str) -> None:
         f"(see {{a, b}}) {TEXT} [end]",
     ],
 )
-def test_what_surrounds_the_object_is_passed_over(text: str) -> None:
+def test_text_around_the_object_is_ignored(text: str) -> None:
     assert read_object(text) == WHOLE
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         # Nothing there.
         ("I would rather not.", "no complete JSON object"),
@@ -137,21 +137,21 @@ def test_what_surrounds_the_object_is_passed_over(text: str) -> None:
         ("[1, 2]", "no complete JSON object"),
         ('<think>{"a": 1}</think>', "no complete JSON object"),
         ('I could say {"a": 1}.</think>', "no complete JSON object"),
-        # A text that holds one is not one.
+        # A JSON string that contains an object is not an object.
         (json.dumps('{"a": 1}'), "JSON object"),
         (json.dumps(json.dumps('{"a": {"b": 1}}')), "JSON object"),
-        # Which one?
-        ('{"a": 1} {"a": 2}', "holds 2 JSON objects"),
-        ('{"a": 1}\n{"a": 1}\n{"a": 1}', "holds 3 JSON objects"),
-        ('Draft: {"a": 1}. Final: {"a": 2}', "holds 2 JSON objects"),
+        # Several objects.
+        ('{"a": 1} {"a": 2}', "contains 2 JSON objects"),
+        ('{"a": 1}\n{"a": 1}\n{"a": 1}', "contains 3 JSON objects"),
+        ('Draft: {"a": 1}. Final: {"a": 2}', "contains 2 JSON objects"),
         # A list of answers is not an answer.
         ('[{"a": 1}]', "is a list"),
         ('[{"a": 1}, {"a": 2}]', "is a list"),
-        # What Python's reader takes and JSON does not.
+        # Accepted by Python's parser, but not JSON.
         ('{"a": NaN}', "NaN is not JSON"),
         ('{"a": [Infinity]}', "Infinity is not JSON"),
         ('{"a": -Infinity}', "-Infinity is not JSON"),
-        # The second would silently win.
+        # The last of repeated keys would silently win.
         ('{"a": 1, "a": 2}', "key 'a' occurs twice"),
         ('{"x": {"a": 1, "b": 2, "a": 1}}', "key 'a' occurs twice"),
         # Nothing is repaired.
@@ -162,15 +162,15 @@ def test_what_surrounds_the_object_is_passed_over(text: str) -> None:
         ("{\"a\": 'b'}", "is broken"),
     ],
 )
-def test_an_answer_that_is_not_one_object_is_told_why(text: str, told: str) -> None:
-    with pytest.raises(AnswerError, match=told) as refused:
+def test_the_feedback_says_why_an_answer_is_not_one_object(text: str, reported: str) -> None:
+    with pytest.raises(AnswerError, match=reported) as refused:
         read_object(text)
     assert refused.value.cause == "not_json"
     assert str(refused.value).endswith("Answer with exactly one JSON object and nothing else.")
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t\u00a0"])
-def test_an_empty_answer_is_called_so(text: str) -> None:
+def test_an_empty_answer_is_reported_as_empty(text: str) -> None:
     with pytest.raises(AnswerError, match="is empty") as refused:
         read_object(text)
     assert refused.value.cause == "empty_answer"
@@ -178,7 +178,7 @@ def test_an_empty_answer_is_called_so(text: str) -> None:
 
 @pytest.mark.parametrize("value", ["<think>x</think>", "</think>", "a </think> b"])
 @pytest.mark.parametrize("around", ["{}", "```json\n{}\n```", "\n {}", "<think>y</think>{}"])
-def test_thoughts_inside_a_value_are_a_value(value: str, around: str) -> None:
+def test_think_tags_inside_a_value_are_kept(value: str, around: str) -> None:
     assert read_object(around.replace("{}", json.dumps({"a": value}))) == {"a": value}
 
 
@@ -208,21 +208,21 @@ def test_every_object_reads_back_as_it_was(value: dict[str, Any]) -> None:
         ({"ok": "yes"}, 0, False),
         ({"ok": 1}, 0, False),
         ({"verdict": None, "ok": True}, 0, True),
-        # Silence is no consent.
+        # No verdict means rejected.
         ({}, 0, False),
         ({"score": 100}, 0, False),
-        # The score is a second hurdle where one is set.
+        # The score must also reach the minimum, if one is set.
         ({"verdict": "PASS", "score": 70}, 70, True),
         ({"verdict": "PASS", "score": 69}, 70, False),
         ({"verdict": "PASS", "score": 0}, 0, True),
         ({"verdict": "PASS"}, 1, False),
         ({"verdict": "FAIL", "score": 100}, 1, False),
-        # A judge's model of the user's own may give a fraction.
+        # A custom judge model may give a fraction.
         ({"verdict": "PASS", "score": 92.5}, 70, True),
         ({"verdict": "PASS", "score": 69.5}, 70, False),
     ],
 )
-def test_accepted_is_what_the_judge_passes_with_score_enough(
+def test_an_output_is_accepted_if_the_judge_passes_it_with_a_sufficient_score(
     answer: dict[str, Any], min_score: int, accepted: bool
 ) -> None:
     verdict = read_verdict(answer, min_score)
@@ -230,7 +230,7 @@ def test_accepted_is_what_the_judge_passes_with_score_enough(
     assert verdict.answer == answer
 
 
-def test_a_pass_with_too_low_a_score_says_so_beside_the_judges_reasons() -> None:
+def test_a_pass_with_a_low_score_adds_that_to_the_reasons() -> None:
     verdict = read_verdict({"verdict": "PASS", "score": 40, "reasons": ["too short"]}, 70)
     assert verdict.score == 40
     assert verdict.reasons == ["too short", "The score 40 is below 70."]

@@ -31,7 +31,7 @@ def test_the_hash_of_named_parts_is_that_of_their_canonical_json() -> None:
     assert sha1_named(b="é", a=[1, True, None]) == expected
 
 
-def test_the_order_of_keys_is_no_part_of_a_value() -> None:
+def test_the_order_of_keys_does_not_change_the_text() -> None:
     assert canonical_json({"b": {"d": 1, "c": 2}, "a": 0}) == '{"a":0,"b":{"c":2,"d":1}}'
     assert sha1_named(a=1, b=2) == sha1_named(b=2, a=1)
 
@@ -53,7 +53,7 @@ def test_numbers_that_json_lacks_are_refused(number: float) -> None:
     [
         ("", "da39a3ee5e6b4b0d3255bfef95601890afd80709"),
         ("abc", "a9993e364706816aba3e25717850c26c9cd0d89d"),
-        # Beyond ASCII it is the UTF-8 that counts.
+        # Other characters are hashed as UTF-8.
         ("é", "bf15be717ac1b080b4f1c456692825891ff5073d"),
     ],
 )

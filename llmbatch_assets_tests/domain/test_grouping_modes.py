@@ -72,7 +72,7 @@ def test_an_added_mode_plans_a_table(added: GroupingMode) -> None:
     assert len({item.work_id for item in plan.items}) == len(plan.items)
 
 
-def test_an_added_mode_is_warned_of_only_where_its_properties_say_so(added: GroupingMode) -> None:
+def test_warnings_about_an_added_mode_follow_its_properties(added: GroupingMode) -> None:
     read = parameters(**settings_of(added, explode=EXPLODE))
     assert (list(placeholder_warnings(PROMPT, read)) == []) == added.shares_group_context
     assert (export_warnings(read) == []) == added.makes_one_item_per_group

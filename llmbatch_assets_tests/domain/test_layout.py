@@ -1,4 +1,4 @@
-"""Where files go: two batches never write the same one."""
+"""Paths of files: two batches never write the same one."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_default_batch_has_the_plain_paths() -> None:
         ({"llm_schema": {"archive_dir": "old"}}, "archive", "old"),
     ],
 )
-def test_a_configured_path_is_taken(block: dict[str, Any], name: str, expected: str) -> None:
+def test_a_configured_path_is_used(block: dict[str, Any], name: str, expected: str) -> None:
     assert paths(Layout("b", parameters(**block)))[name] == expected
 
 

@@ -1,4 +1,4 @@
-"""Mistakes in the user's files: all of them, where they are, and never a secret."""
+"""Mistakes in the user's files: all of them, with their place, and never a secret."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmbatch_assets_tests.domain.test_parameters import BLOCKS, PASTED_KEYS, ne
 
 
 def mistakes(content: dict[str, Any]) -> list[str]:
-    """What the user of a file with this content is told."""
+    """Return the messages for a file with this content."""
     try:
         read_parameters(content)
     except ValidationError as problem:
@@ -30,28 +30,28 @@ def mistakes(content: dict[str, Any]) -> list[str]:
     "place", ["llm.api_key_env", "judge.api_key_env", "llm.api_key", "judge.api_key", "llm.openai_api_key", "api_key"]
 )
 def test_a_pasted_key_is_never_echoed(place: str, key: str) -> None:
-    told = mistakes(nested(place, key))
-    assert key not in "\n".join(told)
-    assert key[8:] not in "\n".join(told)
+    reported = mistakes(nested(place, key))
+    assert key not in "\n".join(reported)
+    assert key[8:] not in "\n".join(reported)
 
 
 @quick
 @given(st.text(min_size=12, max_size=60))
 def test_no_value_of_a_key_field_is_ever_echoed(value: str) -> None:
-    told = mistakes({"llm": {"api_key_env": value, "api_key": value, "max_workers": 0}})
-    assert len(told) >= 2
-    assert value not in "\n".join(told)
+    reported = mistakes({"llm": {"api_key_env": value, "api_key": value, "max_workers": 0}})
+    assert len(reported) >= 2
+    assert value not in "\n".join(reported)
 
 
 def test_a_key_in_the_file_is_refused_with_the_place_where_it_belongs() -> None:
-    (told,) = mistakes({"llm": {"api_key": "sk-secret"}})
-    assert told.startswith("configs/x.yaml: llm.api_key: ")
-    assert "environment variable" in told
-    assert "llm.api_key_env" in told
+    (reported,) = mistakes({"llm": {"api_key": "sk-secret"}})
+    assert reported.startswith("configs/x.yaml: llm.api_key: ")
+    assert "environment variable" in reported
+    assert "llm.api_key_env" in reported
 
 
-def test_every_mistake_of_a_file_is_told_at_once() -> None:
-    told = mistakes(
+def test_all_mistakes_of_a_file_are_reported_together() -> None:
+    reported = mistakes(
         {
             "llm": {"max_workers": 0, "temprature": 1, "provider": "gemini"},
             "context": {"columns": {"mode": "some"}},
@@ -60,8 +60,8 @@ def test_every_mistake_of_a_file_is_told_at_once() -> None:
             "cache": "no",
         }
     )
-    paths = {line.split(": ")[1] for line in told}
-    assert all(line.startswith("configs/x.yaml: ") for line in told)
+    paths = {line.split(": ")[1] for line in reported}
+    assert all(line.startswith("configs/x.yaml: ") for line in reported)
     assert paths == {
         "llm.max_workers",
         "llm.temprature",
@@ -86,14 +86,20 @@ def test_every_mistake_of_a_file_is_told_at_once() -> None:
     ],
 )
 def test_an_unknown_key_is_answered_with_the_nearest_known_one(path: str, near: str) -> None:
-    (told,) = mistakes(nested(path, 1))
-    assert told.startswith(f"configs/x.yaml: {path}: unknown key; did you mean {near}")
+    (reported,) = mistakes(nested(path, 1))
+    assert reported.startswith(f"configs/x.yaml: {path}: unknown key; did you mean {near}")
+
+
+def test_an_unknown_key_of_a_price_is_answered_like_any_other() -> None:
+    # The model's name is a free key, and this ended in an AssertionError.
+    (reported,) = mistakes(nested("budget.prices.gpt-4o", {"input": 1, "output": 2, "cached_inptu": 1}))
+    assert reported == "configs/x.yaml: budget.prices.gpt-4o.cached_inptu: unknown key; did you mean cached_input?"
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_an_unknown_key_like_no_other_is_answered_with_all_that_are_known(block: str) -> None:
-    (told,) = mistakes(nested(f"{block}.zzzz".lstrip("."), 1))
-    assert told.endswith(f"known here: {', '.join(BLOCKS[block].model_fields)}")
+def test_an_unknown_key_unlike_any_other_is_answered_with_all_known_ones(block: str) -> None:
+    (reported,) = mistakes(nested(f"{block}.zzzz".lstrip("."), 1))
+    assert reported.endswith(f"known here: {', '.join(BLOCKS[block].model_fields)}")
 
 
 @pytest.mark.parametrize(
@@ -107,22 +113,22 @@ def test_an_unknown_key_like_no_other_is_answered_with_all_that_are_known(block:
         ("input.encoding", "utf-99", ["no such encoding", "found 'utf-99'"]),
         ("llm.api_key_env", "sk-abc", ["NAME of an environment variable"]),
         ("grouping.enabled", True, ["grouping.column must name a column"]),
-        # A block that is none.
+        # A value where a block belongs.
         ("llm", "gpt-4o", ["must be a mapping"]),
         ("cache", ["enabled"], ["must be a mapping"]),
-        # Where a key lives that people look for elsewhere.
+        # Keys that are often put into the wrong block.
         ("judge.enabled", True, ["use prompts.judge.enabled"]),
     ],
 )
 def test_a_mistake_says_what_is_allowed_and_what_was_found(path: str, value: Any, wanted: list[str]) -> None:
-    (told,) = mistakes(nested(path, value))
-    assert [part for part in wanted if part not in told] == []
-    assert "Value error" not in told
+    (reported,) = mistakes(nested(path, value))
+    assert [part for part in wanted if part not in reported] == []
+    assert "Value error" not in reported
 
 
 def test_a_long_value_is_shown_by_its_beginning() -> None:
-    (told,) = mistakes({"run": {"timezone": "x" * 5000}})
-    assert len(told) < 250
+    (reported,) = mistakes({"run": {"timezone": "x" * 5000}})
+    assert len(reported) < 250
 
 
 # Schema modules.
@@ -137,24 +143,24 @@ class LLMOutput(BaseModel):
 
 
 def lines(source: str) -> list[int]:
-    return [int(told.split(":")[1]) for told in schema_mistakes(source, "s.py")]
+    return [int(reported.split(":")[1]) for reported in schema_mistakes(source, "s.py")]
 
 
 def test_a_good_module_has_none() -> None:
     assert schema_mistakes(GOOD, "s.py") == []
 
 
-def test_each_mistake_is_told_with_its_own_line() -> None:
+def test_each_mistake_is_reported_with_its_own_line() -> None:
     bad = GOOD.replace("from pydantic", "import os\nprint(1)\nfrom pydantic", 1)
     bad = bad.replace("sure: bool", "sure: bool = os.path\n    def run(\n        self,\n    ): ...\n    other: foo()")
     assert lines(bad) == [1, 2, 8, 9, 12]
 
 
-def test_a_class_of_which_all_is_wrong_is_gone_through() -> None:
+def test_every_mistake_of_a_class_is_reported() -> None:
     assert lines(GOOD + "\n\nclass Other(BaseModel):\n    a: f()\n    b: g()\n") == [10, 11]
 
 
-def test_it_ends_where_the_rest_cannot_be_judged() -> None:
+def test_the_search_ends_where_the_rest_cannot_be_parsed() -> None:
     assert lines("class A(Base):\n    x: f()\n\nimport os\n") in ([1], [4, 1])
     assert len(schema_mistakes("this is no Python", "s.py")) == 1
     assert len(schema_mistakes("import os\n" * 500, "s.py")) == MAX_SCHEMA_MISTAKES
@@ -164,7 +170,7 @@ def test_it_ends_where_the_rest_cannot_be_judged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "told"),
+    ("user", "reported"),
     [
         ("{context}", None),
         ("{row}", None),
@@ -174,6 +180,6 @@ def test_it_ends_where_the_rest_cannot_be_judged() -> None:
         ("{group_context}", "the group but not the row"),
     ],
 )
-def test_a_prompt_that_is_the_same_for_all_items_is_told(user: str, told: str | None) -> None:
+def test_a_prompt_that_is_the_same_for_all_items_is_reported(user: str, reported: str | None) -> None:
     warnings = prompt_warnings(PromptTemplate(path="prompts/g.yaml", user=user))
-    assert [str(told) in warning for warning in warnings] == ([True] if told else [])
+    assert [str(reported) in warning for warning in warnings] == ([True] if reported else [])

@@ -1,4 +1,4 @@
-"""What a configuration may say: nothing unknown, nothing coerced, everything described."""
+"""Configuration: unknown keys refused, no coercion, every key described."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_the_defaults_written_out_mean_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        # Nothing is coerced: a quoted number is a mistake, and a mistake is told.
+        # Nothing is coerced: a quoted number is a mistake, and a mistake is reported.
         ("llm.max_workers", "8"),
         ("llm.max_workers", 8.5),
         ("llm.max_workers", True),
@@ -202,7 +202,7 @@ def test_the_defaults_written_out_mean_the_defaults() -> None:
         ("context.max_context_chars", -1),
         ("context.truncate_field_chars", -1),
         ("report.sample_per_group", -1),
-        # Not one of the kinds.
+        # Not one of the choices.
         ("llm.provider", "gemini"),
         ("llm.structured_output", "yes"),
         ("input.format", "docx"),
@@ -210,7 +210,7 @@ def test_the_defaults_written_out_mean_the_defaults() -> None:
         ("context.kv_order", "beta"),
         ("outputs.formats", ["pdf"]),
         ("run.log_level", "LOUD"),
-        # Names that the world does not know.
+        # Unknown time zones and encodings.
         ("run.timezone", "Europe/Atlantis"),
         ("run.timezone", "../etc/passwd"),
         ("input.encoding", "utf-99"),
@@ -219,7 +219,7 @@ def test_the_defaults_written_out_mean_the_defaults() -> None:
         ("llm", []),
     ],
 )
-def test_a_value_that_cannot_be_meant_is_refused(path: str, value: Any) -> None:
+def test_an_impossible_value_is_refused(path: str, value: Any) -> None:
     with pytest.raises(ValidationError):
         read_parameters(nested(path, value))
 
@@ -242,14 +242,14 @@ def test_choices_that_need_a_column_say_so() -> None:
         parameters(context={"columns": {"mode": "include"}})
 
 
-def test_the_judge_differs_from_the_generator_only_where_it_is_told_to() -> None:
+def test_the_judge_differs_from_the_generator_only_where_configured() -> None:
     llm = {"model_name": "big", "temperature": 0.9, "base_url": "http://a/v1", "api_key_env": "A_KEY", "seed": 3}
     assert parameters(llm=llm).judge_llm() == parameters(llm=llm).llm
     judged = parameters(llm=llm, judge={"min_score": 70, "model_name": "small", "temperature": 0}).judge_llm()
     assert judged == Llm(**llm | {"model_name": "small", "temperature": 0.0})
 
 
-def test_a_key_is_not_sent_to_a_server_that_it_was_not_meant_for() -> None:
+def test_a_key_is_not_sent_to_another_server() -> None:
     llm = {"base_url": "http://a/v1", "api_key_env": "A_KEY"}
     elsewhere = parameters(llm=llm, judge={"base_url": "http://b/v1"})
     assert elsewhere.judge_llm().api_key_env == ""
@@ -257,7 +257,7 @@ def test_a_key_is_not_sent_to_a_server_that_it_was_not_meant_for() -> None:
     assert named.judge_llm().api_key_env == "B_KEY"
 
 
-def test_nothing_falls_back_to_a_model_that_was_not_asked_for() -> None:
+def test_there_is_no_fallback_to_another_model() -> None:
     assert Parameters().llm.provider == "openai"
 
 

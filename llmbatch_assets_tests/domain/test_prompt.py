@@ -1,4 +1,4 @@
-"""Templates: filled in one pass, loud about blanks, and identified by what they say."""
+"""Templates: filled in one pass, strict about placeholders, and identified by their messages."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from llmbatch_assets.errors import InputError, PromptError
 from llmbatch_assets_tests.domain.strategies import TEXTS, quick
 
 NAMES = ("context", "llm_schema", "a", "B_2")
-# Anything at all, and on purpose all that looks like part of a template.
+# Any text, and especially parts of templates.
 INSERTED = st.one_of(
     st.sampled_from(["{context}", "{{", "}}", "{", "}", "{{context}}", "{a}{a}", '{"a": {"b": {}}}', "\\1", "%s"]),
     st.text(),
 )
-# A template as its writer means it: pieces, each with what it is to become.
+# Pieces of templates, each with its rendered text.
 PLAIN = TEXTS.filter(lambda text: not set("{}") & set(text))
 PIECES = st.recursive(
     st.one_of(
@@ -45,7 +45,7 @@ PIECES = st.recursive(
 
 @quick
 @given(st.fixed_dictionaries(dict.fromkeys(NAMES, INSERTED)))
-def test_what_is_put_in_is_never_read_as_a_blank(values: Mapping[str, str]) -> None:
+def test_an_inserted_value_is_never_read_as_a_placeholder(values: Mapping[str, str]) -> None:
     template = "{a}|{context}|{{{B_2}}}|{llm_schema}{a}"
     expected = f"{values['a']}|{values['context']}|{{{values['B_2']}}}|{values['llm_schema']}{values['a']}"
     assert fill_placeholders(template, values) == expected
@@ -65,7 +65,7 @@ def test_a_template_becomes_what_its_writer_means(piece: tuple[str, str]) -> Non
         ("{{context}}", "{context}"),
         ("{{{context}}}", "{V}"),
         ('{{"a": {{"b": {context}}}}}', '{"a": {"b": V}}'),
-        # ... and where they do not, they are somebody's JSON, which nobody doubled.
+        # ... and unpaired ones belong to JSON that nobody escaped.
         ('{"a": {"b": 1}}', '{"a": {"b": 1}}'),
         ('{"a": {"b": {context}}}', '{"a": {"b": V}}'),
         ('{"a": {"b": {"c": 1}}} {context}', '{"a": {"b": {"c": 1}}} V'),
@@ -73,7 +73,7 @@ def test_a_template_becomes_what_its_writer_means(piece: tuple[str, str]) -> Non
         ("{{ {context}", "{{ V"),
         # A pair after stray ones is still a pair.
         ('{"a": {"b": 1}} {{x}}', '{"a": {"b": 1}} {x}'),
-        # A blank is letters, digits and underscores, and nothing else.
+        # A placeholder consists of letters, digits and underscores.
         ("{ context }", "{ context }"),
         ("{context!r} {context:>3} {context.a}", "{context!r} {context:>3} {context.a}"),
         ("{}", "{}"),
@@ -81,7 +81,7 @@ def test_a_template_becomes_what_its_writer_means(piece: tuple[str, str]) -> Non
         ("", ""),
     ],
 )
-def test_braces_are_blanks_pairs_or_themselves(template: str, expected: str) -> None:
+def test_braces_are_placeholders_pairs_or_literal(template: str, expected: str) -> None:
     assert fill_placeholders(template, {"context": "V"}) == expected
 
 
@@ -89,7 +89,7 @@ def test_nothing_renders_as_nothing() -> None:
     assert fill_placeholders("[{a}]", {"a": None}) == "[]"
 
 
-def test_blanks_are_named_in_their_order_and_doubled_ones_are_none() -> None:
+def test_placeholders_are_listed_in_order_and_doubled_braces_are_none() -> None:
     assert placeholders_in("{b} {{c}} {a} {b} {{{d}}}") == ["b", "a", "b", "d"]
 
 
@@ -98,12 +98,12 @@ def template(**changes: Any) -> PromptTemplate:
     return PromptTemplate(**{"path": "prompts/p.yaml", "system": "Be {a}.", "user": "{context}"} | changes)
 
 
-def test_all_blanks_without_a_value_are_told_in_one_error() -> None:
+def test_all_placeholders_without_a_value_are_reported_in_one_error() -> None:
     broken = template(system="{zzz} {context}", user="{aaa} {a}", assistant_prefix="{mmm}")
-    with pytest.raises(PromptError) as told:
+    with pytest.raises(PromptError) as reported:
         broken.render({"context": "x", "a": "y"})
-    assert "prompts/p.yaml: unknown placeholder {aaa}, {mmm}, {zzz}. Known here: {a}, {context}." in str(told.value)
-    assert "{{aaa}}" in str(told.value)
+    assert "prompts/p.yaml: unknown placeholder {aaa}, {mmm}, {zzz}. Known here: {a}, {context}." in str(reported.value)
+    assert "{{aaa}}" in str(reported.value)
     with pytest.raises(KeyError):
         broken.render({})
     with pytest.raises(InputError):
@@ -136,7 +136,7 @@ def test_a_message_without_text_is_not_sent(empty: str | None) -> None:
         {"user": "{context}\n"},
         {"assistant_prefix": "{"},
         {"examples": (Example(user="u", assistant="a"),)},
-        # The same words in another mouth.
+        # The same text in another role.
         {"system": None, "user": "Be {a}.", "assistant_prefix": "{context}"},
     ],
 )
@@ -153,16 +153,16 @@ def test_the_identity_of_a_prompt_is_a_contract() -> None:
     assert template().sha == "36723002733be711f1d2cb9a9ed4fbf6fc4f4679"
 
 
-def test_a_blank_that_is_missing_is_appended_under_its_heading_and_no_other() -> None:
+def test_only_missing_placeholders_are_appended_under_their_headings() -> None:
     judge = template(user="Judge {context}\n\n").with_appended({"context": "The input:", "output_json": "The answer:"})
     assert judge.user == "Judge {context}\n\nThe answer:\n{output_json}"
-    # A blank in any message counts, a doubled one does not.
+    # Placeholders count in any message; doubled braces do not.
     everywhere = template(system="{context} {output_json}", user="Judge")
     assert everywhere.with_appended({"context": "I:", "output_json": "A:"}) == everywhere
     assert template(user="{{context}}").with_appended({"context": "I:"}).user == "{{context}}\n\nI:\n{context}"
 
 
 @pytest.mark.parametrize("content", [{}, {"user": ""}, {"user": "x", "sytem": "y"}])
-def test_a_prompt_without_a_user_message_or_with_unknown_keys_is_none(content: dict[str, Any]) -> None:
+def test_a_prompt_without_a_user_message_or_with_unknown_keys_is_refused(content: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         PromptTemplate.model_validate({"path": "p", **content})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import FailedAttempt
-from llmbatch_assets.domain.parameters import Report
+from llmbatch_assets.domain.parameter_blocks import Report
 from llmbatch_assets.domain.report.charts import charts, histogram, history_charts, latency_chart, quantile
 from llmbatch_assets.domain.report.findings import Findings, gather
 from llmbatch_assets.domain.report.items import NO_GROUP, SHORT_CHARS, ItemRow, SampleChooser, reasons_of, sample_of

@@ -1,4 +1,4 @@
-"""What a model is asked: the shared part first, an item's own last, and nothing read twice."""
+"""Requests to a model: the shared part first, the item's own last, and nothing rendered twice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def conversations(generation: PromptTemplate, judge: PromptTemplate | None = Non
 
 
 def contents(messages: tuple[Message, ...]) -> list[str]:
-    """What the messages say."""
+    """Return the content of the messages."""
     return [message.content for message in messages]
 
 
@@ -59,7 +59,7 @@ def test_an_output_that_looks_like_a_template_is_judged_as_it_is() -> None:
     assert contents(messages) == [VERDICT.text, 'C|{\n  "answer": "{context} {{x}}"\n}']
 
 
-def test_what_a_group_shares_comes_before_the_row_of_the_item() -> None:
+def test_the_shared_context_comes_before_the_row_of_the_item() -> None:
     item = make_item(1, context="own", group_context_id="c")
     asked = conversations(prompt(user="{context}|{row}|{group_context}"))
     assert contents(asked.generate(item, "shared")) == [f"shared\n\n{OWN_ROW_HEADING}\nown|own|shared"]
@@ -89,10 +89,10 @@ def test_a_judge_always_sees_the_input_and_the_answer(user: str, expected: str) 
 
 
 @pytest.mark.parametrize("names", [("output_json", "task"), ("task", "nothing")])
-def test_a_blank_that_nothing_fills_is_told_before_anything_is_asked(names: tuple[str, ...]) -> None:
-    told = ", ".join(f"{{{name}}}" for name in sorted(names))
+def test_an_unknown_placeholder_is_reported_before_any_call(names: tuple[str, ...]) -> None:
+    reported = ", ".join(f"{{{name}}}" for name in sorted(names))
     user = " ".join(f"{{{name}}}" for name in names)
-    with pytest.raises(PromptError, match=told):
+    with pytest.raises(PromptError, match=reported):
         conversations(prompt(user=user))
     with pytest.raises(PromptError, match=r"\{task\}"):
         conversations(prompt(user="x"), prompt(user="{task}"))
@@ -101,14 +101,16 @@ def test_a_blank_that_nothing_fills_is_told_before_anything_is_asked(names: tupl
 @pytest.mark.parametrize(
     ("messages", "expected"),
     [
-        # Already there: said once.
+        # Already in a message: not repeated.
         ([Message("user", f"x {OUTPUT.text}")], [Message("user", f"x {OUTPUT.text}")]),
-        # A system message takes it, else one is made; the others stay as they are.
+        # It is added to the system message, or to a new one; the others stay unchanged.
         ([Message("system", "s"), Message("user", "u")], [Message("system", "s\n\nRULE"), Message("user", "u")]),
         ([Message("user", "u")], [Message("system", "RULE"), Message("user", "u")]),
     ],
 )
-def test_a_schema_that_cannot_be_handed_over_is_said_in_words(messages: list[Message], expected: list[Message]) -> None:
+def test_a_schema_that_cannot_be_sent_separately_is_put_into_the_prompt(
+    messages: list[Message], expected: list[Message]
+) -> None:
     said = ChatRequest("generate", tuple(messages), OUTPUT).with_schema_in_prompt()
     rule = f"Answer with one JSON object that matches this JSON schema:\n{OUTPUT.text}"
     assert said == tuple(message._replace(content=message.content.replace("RULE", rule)) for message in expected)

@@ -1,4 +1,4 @@
-"""Texts from spreadsheets and editors, made plain without losing a letter."""
+"""Text from spreadsheets and editors, cleaned without losing a letter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from llmbatch_assets_tests.domain.strategies import quick
     ("text", "expected"),
     [
         ("Data Scientist", "data-scientist"),
-        # What separates fields or partition keys elsewhere is no part of a name.
+        # Separators of fields or partition keys are dropped.
         ("a, b | c\td\ne/f", "a-b-c-d-e-f"),
         ("snake_case  and--dashes", "snake-case-and-dashes"),
         ("  -- trimmed -- ", "trimmed"),
@@ -35,11 +35,11 @@ from llmbatch_assets_tests.domain.strategies import quick
         ("Größe", "größe"),
         ("データ 科学", "データ-科学"),
         ("Ｆｕｌｌ　ｗｉｄｔｈ", "full-width"),
-        # A vowel sign belongs to its letter, as an accent written apart does.
+        # Vowel signs and combining accents belong to their letters.
         ("हिन्दी", "हिन्दी"),
         ("ไทยนี้", "ไทยนี้"),
         ("cafe\u0301", "café"),
-        # Nothing to read: no label.
+        # Nothing readable: no label.
         ("", ""),
         ("!?, …", ""),
         ("🙂", ""),
@@ -57,7 +57,7 @@ def test_a_slug_is_cut_without_a_hyphen_at_its_end() -> None:
 
 @quick
 @given(st.text())
-def test_a_slug_never_holds_what_a_partition_key_must_not(text: str) -> None:
+def test_a_slug_never_contains_what_a_partition_key_must_not(text: str) -> None:
     made = slug(text)
     assert len(made) <= 32
     assert made == made.strip("-")
@@ -70,7 +70,7 @@ def test_a_slug_never_holds_what_a_partition_key_must_not(text: str) -> None:
         # 0 means no limit, and a text that fits is left alone.
         ("long enough", 0, ("long enough", False)),
         ("12345", 5, ("12345", False)),
-        # What is cut says so, and where.
+        # A cut text shows where it was cut.
         ("123456", 5, ("12345" + CUT_MARK, True)),
         ("one two", 4, ("one" + CUT_MARK, True)),
     ],
@@ -93,7 +93,7 @@ def test_flattening_leaves_other_spaces_alone() -> None:
     [
         ("\ufeffa\u00a0b\u202fc", "a b c"),
         ("a\u200bb\u2060c", "abc"),
-        # Joiners are written: without them Persian words run together and families fall apart.
+        # Joiners are kept: Persian words and family emoji need them.
         ("می\u200cخواهم", "می\u200cخواهم"),
         ("👩\u200d👧", "👩\u200d👧"),
     ],
@@ -119,11 +119,13 @@ def test_what_a_terminal_would_act_on_is_shown_as_an_escape(text: str, seen: str
     assert visible(as_json) == as_json
 
 
-@pytest.mark.parametrize(("number", "told"), [(0, "0 items"), (1, "1 item"), (2, "2 items"), (20_000, "20,000 items")])
-def test_one_of_something_is_no_several(number: int, told: str) -> None:
-    assert counted(number, "item") == told
+@pytest.mark.parametrize(
+    ("number", "reported"), [(0, "0 items"), (1, "1 item"), (2, "2 items"), (20_000, "20,000 items")]
+)
+def test_one_of_something_is_singular(number: int, reported: str) -> None:
+    assert counted(number, "item") == reported
 
 
-def test_what_differs_in_case_alone_is_the_nearest_and_says_so() -> None:
+def test_a_name_that_differs_only_in_case_is_nearest_and_says_so() -> None:
     assert nearest("SHEET", ["Shirt", "sheet", "price"]) == ["sheet", "Shirt"]
     assert [case_mark("SHEET", name) for name in ("sheet", "SHEET", "Shirt")] == [" (case matters)", "", ""]

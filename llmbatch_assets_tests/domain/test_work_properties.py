@@ -1,4 +1,4 @@
-"""Promises of plans and ids over exotic tables: nothing is lost, and nothing changes but what has to."""
+"""Properties of plans and ids over exotic tables: nothing is lost, and only what must change does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import work_id
 from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
-from llmbatch_assets.domain.parameters import Context, Input
+from llmbatch_assets.domain.parameter_blocks import Context, Input
 from llmbatch_assets.domain.request import item_values
 from llmbatch_assets.errors import TableError
 from llmbatch_assets_tests.domain.strategies import (
@@ -35,12 +35,12 @@ from llmbatch_assets_tests.domain.strategies import (
 Rows = Sequence[Sequence[str]]
 Groups = dict[str, list[int]]
 
-# What begins an indented line in a value.
+# Line breaks that a value may contain.
 LINE_END = r"(?>\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])"
 
 
 def cleaned(rows: Rows, columns: Sequence[str] = COLUMNS) -> Snapshot:
-    """The table as it is planned, its paragraphs kept."""
+    """Return the snapshot as planned, with its line breaks."""
     return take_snapshot(RawTable(columns, rows, "csv"), "t.csv", Input(collapse_whitespace=False))
 
 
@@ -50,7 +50,7 @@ def plan(mode: str, rows: Rows, **blocks: dict[str, Any]) -> WorkPlan:
 
 
 def groups_of(rows: Rows) -> Groups:
-    """Groups as first seen, with their rows, told apart as they look."""
+    """Return the groups in order of appearance with their rows; keys count as different if they look different."""
     members: Groups = {}
     for index, row in enumerate(cleaned(rows).rows):
         members.setdefault(unicodedata.normalize("NFC", row["team"]), []).append(index)
@@ -63,11 +63,11 @@ def rows_of(item: WorkItem) -> list[int]:
     return [*indices, *item.meta.get("shared_row_indices", [])]
 
 
-# Where rows go.
+# Placement of rows.
 
 
 def row_text(row: dict[str, str]) -> str:
-    """A row, written out without the package's help."""
+    """Render a row without using the package."""
     return "\n".join(re.sub(f"({LINE_END})", r"\1  ", f"{name}: {value}".rstrip()) for name, value in row.items())
 
 
@@ -113,7 +113,7 @@ def test_a_plan_expands_to_what_each_item_would_show_alone(mode: str, rows: Rows
 @pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=st.lists(st.tuples(st.just("1"), KEYS, st.sampled_from(["x", "y"])), max_size=8))
-def test_identical_rows_are_items_of_their_own_or_share_one_and_none_is_lost(mode: str, rows: Rows) -> None:
+def test_identical_rows_are_separate_items_or_share_one_and_none_is_lost(mode: str, rows: Rows) -> None:
     separate, shared = (plan(mode, rows, work_items={"duplicates": kind}).items for kind in ("separate", "share"))
     for items in (separate, shared):
         assert sorted(index for item in items for index in rows_of(item)) == list(range(len(rows)))
@@ -127,7 +127,7 @@ def test_identical_rows_are_items_of_their_own_or_share_one_and_none_is_lost(mod
             assert all(contents[index] == contents[item.row_index] for index in rows_of(item))
 
 
-# What leaves ids as they are.
+# Changes that keep ids.
 
 
 def ids_of(made: WorkPlan, rows: Rows, but: str = "") -> dict[tuple[tuple[str, ...], ...], set[str]]:
@@ -144,7 +144,7 @@ def ids_of(made: WorkPlan, rows: Rows, but: str = "") -> dict[tuple[tuple[str, .
 @pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=EXOTIC_ROWS, others=EXOTIC_ROWS)
-def test_a_plan_that_is_made_again_is_the_same(mode: str, rows: Rows, others: Rows) -> None:
+def test_planning_again_gives_the_same_plan(mode: str, rows: Rows, others: Rows) -> None:
     first = plan(mode, rows)
     plan(mode, others)
     assert plan(mode, [list(row) for row in rows]) == first
@@ -170,7 +170,7 @@ def test_whatever_happens_in_other_groups_leaves_ids_as_they_are(
 ) -> None:
     tables: list[list[Sequence[str]]] = []
     for rest in others:
-        # The rows keep the order that they have in their groups, and stand where they happen to.
+        # The rows keep their order within the groups, at arbitrary places.
         left: list[list[Sequence[str]]] = [[*rows], [("other", "other", row[2]) for row in rest]]
         turns = data.draw(st.permutations([0] * len(left[0]) + [1] * len(left[1])))
         tables.append([left[turn].pop(0) for turn in turns])
@@ -184,12 +184,12 @@ def test_whatever_happens_in_other_groups_leaves_ids_as_they_are(
 def test_rows_that_move_keep_their_ids(mode: str, rows: Rows, data: st.DataObject) -> None:
     queues = {key: [rows[index] for index in members] for key, members in groups_of(rows).items()}
     turns = data.draw(st.permutations([key for key, queue in queues.items() for _ in queue]))
-    # Alone, a row may go anywhere; a group is what its rows say one after the other.
+    # A single row may move anywhere; the text of a group depends on the order of its rows.
     moved = data.draw(st.permutations(rows)) if mode == "row_wise" else [queues[key].pop(0) for key in turns]
     assert ids_of(plan(mode, moved), moved) == ids_of(plan(mode, rows), rows)
 
 
-# What changes them.
+# Changes that give new ids.
 
 
 def test_an_id_is_another_if_any_part_of_it_is() -> None:
@@ -266,7 +266,7 @@ def test_the_ids_of_an_exotic_table_are_a_contract(mode: str) -> None:
     assert [item.work_id for item in plan(mode, EXOTIC_TABLE).items] == GOLDEN[mode]
 
 
-# What the model sees of a row.
+# The text of a row.
 
 
 def blocks(text: str) -> list[str]:
@@ -286,7 +286,7 @@ NAMES = st.lists(EXOTIC.filter(usable), min_size=1, max_size=4, unique=True)
 
 @quick
 @given(columns=NAMES, data=st.data())
-def test_whoever_knows_the_columns_reads_a_row_back(columns: list[str], data: st.DataObject) -> None:
+def test_a_rendered_row_can_be_read_back_with_its_columns(columns: list[str], data: st.DataObject) -> None:
     row = cleaned([[data.draw(PARAGRAPHS) for _ in columns]], columns).rows[0]
     named = zip(columns, blocks(RowRenderer(columns, Context())(row).text), strict=True)
     assert {name: block.removeprefix(f"{name}:").removeprefix(" ") for name, block in named} == row
@@ -294,7 +294,7 @@ def test_whoever_knows_the_columns_reads_a_row_back(columns: list[str], data: st
 
 @quick
 @given(columns=NAMES, data=st.data())
-def test_a_row_tells_its_columns_unless_a_name_holds_a_colon_and_a_blank(
+def test_a_row_shows_its_columns_unless_a_name_contains_a_colon_and_a_space(
     columns: list[str], data: st.DataObject
 ) -> None:
     assume(not any(": " in name for name in columns))

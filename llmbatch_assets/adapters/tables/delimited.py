@@ -22,7 +22,7 @@ from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow, W
 from llmbatch_assets.domain.export.columns import EXPORT_MARK, Cell, cell_text
 from llmbatch_assets.domain.items.cell import EscapedCell
 from llmbatch_assets.domain.items.table import RawTable
-from llmbatch_assets.domain.parameters import Input
+from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import TableError
 

@@ -14,7 +14,7 @@ from llmbatch_assets.adapters.tables.export_file import Exporter, ExportFile, Ex
 from llmbatch_assets.adapters.tables.records import export_jsonl, read_records
 from llmbatch_assets.domain.export.columns import Column
 from llmbatch_assets.domain.items.table import RawTable
-from llmbatch_assets.domain.parameters import Input
+from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import nearest
 from llmbatch_assets.errors import TableError
 

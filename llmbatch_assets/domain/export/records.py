@@ -16,7 +16,8 @@ from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.table import Snapshot, nearest_first
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
-from llmbatch_assets.domain.parameters import Explode, Parameters
+from llmbatch_assets.domain.parameter_blocks import Explode
+from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.text import composed, counted
 from llmbatch_assets.errors import ConfigError
 

@@ -25,7 +25,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.parameters import Input
+from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import flatten, harden, has_surrogates
 
 MIDNIGHT = dt.time()
@@ -59,7 +59,7 @@ def _utf8(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as broken:
-        raise ValueError(f"holds bytes that are not UTF-8 text: {broken}") from None
+        raise ValueError(f"contains bytes that are not UTF-8 text: {broken}") from None
 
 
 def _number(value: float | Decimal) -> str:
@@ -100,7 +100,7 @@ def _json_number(value: float | Decimal) -> float | int | str | None:
     if not written:
         return None
     if not math.isfinite(value):
-        raise ValueError("holds an infinite number")
+        raise ValueError("contains an infinite number")
     if "." not in written:
         return int(written)
     number = float(value)
@@ -199,9 +199,9 @@ class Cleaner:
 
     def _cleaned(self, column: str, text: str, place: int) -> str:
         if has_surrogates(text):
-            raise ValueError(f"row {place}, column {column!r}: holds an invalid character (a lone surrogate)")
+            raise ValueError(f"row {place}, column {column!r}: contains an invalid character (a lone surrogate)")
         if "\0" in text:
-            raise ValueError(f"row {place}, column {column!r}: holds a NUL character, which text files cannot store")
+            raise ValueError(f"row {place}, column {column!r}: contains a NUL character, which text files cannot store")
         steps = {
             "unescaped": _unescaped,
             "invisible": harden,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.items.table import KV_BLOCK, Row, nearest_first
-from llmbatch_assets.domain.parameters import Context
+from llmbatch_assets.domain.parameter_blocks import Context
 from llmbatch_assets.domain.prompt import braced, fill_placeholders, placeholders_in
 from llmbatch_assets.domain.text import cut
 from llmbatch_assets.errors import ConfigError
@@ -62,7 +62,11 @@ class RowRenderer:
         block = "\n".join(
             [named + _indented(value) if (value := row[name]) else bare for name, bare, named in self._shown]
         )
-        return RenderedText(self._filled(row, block), {"truncated_fields": cut_names} if cut_names else {})
+        text = block
+        if not self._is_plain:
+            values = {placeholder: row[name] for placeholder, name in self._column_of.items()}
+            text = fill_placeholders(self._template, values | {KV_BLOCK: block})
+        return RenderedText(text, {"truncated_fields": cut_names} if cut_names else {})
 
     def _truncated(self, row: Row) -> tuple[Row, list[str]]:
         values, cut_names = dict(row), []
@@ -70,12 +74,6 @@ class RowRenderer:
             values[name], was_cut = cut(row[name], self._settings.truncate_field_chars)
             cut_names += [name] if was_cut else []
         return values, cut_names
-
-    def _filled(self, row: Row, block: str) -> str:
-        if self._is_plain:
-            return block
-        values = {placeholder: row[name] for placeholder, name in self._column_of.items()}
-        return fill_placeholders(self._template, values | {KV_BLOCK: block})
 
 
 def limit_length(rendered: RenderedText, settings: Context) -> RenderedText:
@@ -86,15 +84,12 @@ def limit_length(rendered: RenderedText, settings: Context) -> RenderedText:
 
 def group_template_mistakes(settings: Context) -> list[str]:
     """Return a message for each group template with an unknown placeholder."""
-    found = {
-        key: sorted(set(placeholders_in(getattr(settings, key))) - set(GROUP_PLACEHOLDERS))
-        for key in ("group_header_template", "group_footer_template")
-    }
-    return [
-        f"context.{key}: unknown placeholder {braced(unknown)}; known: {braced(GROUP_PLACEHOLDERS)}"
-        for key, unknown in found.items()
-        if unknown
-    ]
+    found = []
+    for key in ("group_header_template", "group_footer_template"):
+        unknown = sorted(set(placeholders_in(getattr(settings, key))) - set(GROUP_PLACEHOLDERS))
+        if unknown:
+            found.append(f"context.{key}: unknown placeholder {braced(unknown)}; known: {braced(GROUP_PLACEHOLDERS)}")
+    return found
 
 
 def _row_template(settings: Context) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from llmbatch_assets.domain.canonical import sha1_text
 from llmbatch_assets.domain.items.context import RenderedText, RowRenderer, group_template_mistakes, limit_length
-from llmbatch_assets.domain.items.identity import group_context_id, partition_key, work_id
+from llmbatch_assets.domain.items.identity import partition_key, work_id
 from llmbatch_assets.domain.items.table import Snapshot, nearest_first
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkPlan
 from llmbatch_assets.domain.parameters import Parameters
@@ -96,7 +97,7 @@ class GroupedTable:
         """Return the context that the items of a group share, made from the texts of its shown rows."""
         text, cuts = self._group_text(group, texts)
         meta = {"grouping_column": self.parameters.grouping.column, **group.meta, **cuts}
-        return GroupContext(group_context_id(text), group.key, text, meta)
+        return GroupContext(sha1_text(text), group.key, text, meta)
 
     def _label(self, index: int, group_key: str | None) -> str:
         """Return the beginning of the partition key of an item with this (first) row."""
@@ -108,10 +109,8 @@ class GroupedTable:
     def _group_text(self, group: RowGroup, texts: Sequence[RenderedText]) -> RenderedText:
         context = self.parameters.context
         values = {"group_key": group.key, "n_rows": str(len(group.rows))}
-        header, footer = (
-            fill_placeholders(template, values)
-            for template in (context.group_header_template, context.group_footer_template)
-        )
+        header = fill_placeholders(context.group_header_template, values)
+        footer = fill_placeholders(context.group_footer_template, values)
         rows = [f"[{number}]\n{row.text}" for number, row in enumerate(texts, start=1)]
         cut = sorted({name for row in texts for name in row.cuts.get("truncated_fields", ())})
         text = "\n\n".join(part for part in (header, *rows, footer) if part)

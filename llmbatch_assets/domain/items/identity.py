@@ -17,7 +17,7 @@ IDENTITY_VERSION = 1
 # Settings that are part of an identity only if they are set, so that adding one does not change existing ids.
 _OPTIONAL_SETTINGS = ("max_output_tokens", "top_p", "seed", "extra_body")
 
-_IN_WORDS = {
+_PART_LABELS = {
     "prompt_sha": "generation prompt",
     "schema_sha": "schema",
     "model_name": "model",
@@ -26,11 +26,6 @@ _IN_WORDS = {
     "judge_prompt_sha": "judge prompt",
     "judge": "judge settings",
 }
-
-
-def group_context_id(text: str) -> str:
-    """Return the SHA-1 of a group context's text."""
-    return sha1_text(text)
 
 
 def work_id(mode: str, group_key: str | None, context: str, context_id: str | None, ordinal: int) -> str:
@@ -55,7 +50,7 @@ def partition_key(label: str, item_id: str) -> str:
 _label_slug = lru_cache(maxsize=2**16)(slug)
 
 
-def asking_parts(llm: Llm) -> dict[str, Any]:
+def request_settings(llm: Llm) -> dict[str, Any]:
     """Return the settings of ``llm`` that change the request, except for model and temperature."""
     parts = {name: getattr(llm, name) for name in _OPTIONAL_SETTINGS if getattr(llm, name) not in (None, {})}
     if llm.provider != "openai":
@@ -83,7 +78,7 @@ class BatchIdentity(BaseModel):
 
     def __copy__(self) -> Self:
         # model_copy may change parts, so do not copy the cached properties.
-        return type(self)(**{name: getattr(self, name) for name in _PARTS})
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields})
 
     @property
     def sha(self) -> str:
@@ -122,7 +117,7 @@ class BatchIdentity(BaseModel):
 
     def differences(self, other: BatchIdentity) -> list[str]:
         """Name the settings that differ."""
-        named = [words for name, words in _IN_WORDS.items() if getattr(self, name) != getattr(other, name)]
+        named = [words for name, words in _PART_LABELS.items() if getattr(self, name) != getattr(other, name)]
         keys = sorted(self.settings.keys() | other.settings.keys())
         return named + [key for key in keys if self.settings.get(key) != other.settings.get(key)]
 
@@ -141,14 +136,8 @@ class BatchIdentity(BaseModel):
         return canonical_json(self.generation_parts(self.sha)).split(self.sha)
 
 
-_PARTS = tuple(BatchIdentity.model_fields)
-_OWN_PARTS = ("prompt_sha", "schema_sha", "model_name", "temperature", "judge_enabled", "judge_prompt_sha", "judge")
-
-
 def identity_of(parts: Mapping[str, Any]) -> BatchIdentity:
     """Return the batch identity from the ``parts`` of one item. Raises ``ValueError`` if parts are missing."""
-    own = {name: parts[name] for name in _OWN_PARTS if name in parts}
-    known = {*_OWN_PARTS, "scheme", "work_id"}
-    return BatchIdentity.model_validate(
-        {**own, "settings": {name: value for name, value in parts.items() if name not in known}}
-    )
+    own = {name: value for name, value in parts.items() if name in _PART_LABELS}
+    settings = {name: value for name, value in parts.items() if name not in {*_PART_LABELS, "scheme", "work_id"}}
+    return BatchIdentity.model_validate(own | {"settings": settings})

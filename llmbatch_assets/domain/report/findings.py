@@ -11,7 +11,7 @@ from typing import NamedTuple
 from llmbatch_assets.domain.items.table import Row
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
-from llmbatch_assets.domain.parameters import Report
+from llmbatch_assets.domain.parameter_blocks import Report
 from llmbatch_assets.domain.report.items import (
     ItemRow,
     SampleChooser,

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json, to_jsonable_python
 
-from llmbatch_assets.domain.answer import PASS_WORDS
+from llmbatch_assets.domain.answer import verdict_field
 from llmbatch_assets.domain.canonical import canonical_json, readable_json, sha1_named
 from llmbatch_assets.domain.schema.json_schema import JsonSchema, can_be, inline_definitions, requires_all, strict_form
 from llmbatch_assets.errors import AnswerError, FailureCause, SchemaError
@@ -84,7 +84,10 @@ class Contract:
 
     def _feedback(self, problem: ValidationError) -> str:
         errors = problem.errors(include_url=False, include_context=False)
-        lines = [f"- {_where(error['loc'])}: {error['msg']}" for error in errors[:MAX_ERRORS_LISTED]]
+        lines = [
+            f"- {'.'.join(map(str, error['loc'])) or 'the object'}: {error['msg']}"
+            for error in errors[:MAX_ERRORS_LISTED]
+        ]
         more = [f"- and {len(errors) - len(lines)} more"] if len(errors) > len(lines) else []
         return "\n".join(["The answer does not match the schema:", *lines, *more])
 
@@ -103,10 +106,6 @@ def _ordered(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(map(_ordered, value), key=lambda part: canonical_json(to_jsonable_python(part)))
     return [_ordered(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _where(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc) or "the object"
 
 
 @dataclass(frozen=True)
@@ -147,12 +146,11 @@ class SchemaModels:
             raise SchemaError(f"{self.path}: the judge is enabled, so a class {JUDGE_MODEL} is needed, with {needed}")
         contract = self._contract(JUDGE_MODEL)
         properties = contract.json_schema.get("properties", {})
-        verdict_fields = [name for name in ("verdict", *PASS_WORDS) if name in properties]
-        missing = [name for name in ("reasons", "score") if name not in properties]
-        missing += [] if verdict_fields else ["verdict"]
+        read = ("reasons", "score", verdict_field(properties))
+        missing = [name for name in read if name not in properties]
         if missing:
             raise SchemaError(f"{self.path}: {JUDGE_MODEL} lacks {', '.join(missing)}; it needs {needed}")
-        for name in ("reasons", "score", verdict_fields[0]):
+        for name in read:
             if not self._fits(name, properties[name], contract.json_schema):
                 raise SchemaError(f"{self.path}: {JUDGE_MODEL} has the wrong type for {name}; it needs {needed}")
         return contract

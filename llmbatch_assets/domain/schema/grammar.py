@@ -118,10 +118,8 @@ class _ModuleReader:
                 self.types.value(names)
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
                 self._constant(node, name)
-            case ast.Expr(
-                value=ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="model_rebuild"), args=[])
-            ) if (
-                name in self.types.class_names and not node.value.keywords  # type: ignore[attr-defined]  # a call above
+            case ast.Expr(value=ast.Call(ast.Attribute(ast.Name(id=name), "model_rebuild"), args=[], keywords=[])) if (
+                name in self.types.class_names
             ):
                 return
             case ast.If() if _is_main_guard(node):

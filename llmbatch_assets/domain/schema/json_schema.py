@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 JsonSchema = dict[str, Any]
@@ -97,13 +97,19 @@ def _kept_references(definitions: dict[str, JsonSchema]) -> set[str]:
     return kept | {name for name in definitions if weight(name) > LARGEST_INLINED}
 
 
-def _references(node: Any) -> list[str]:
-    if not isinstance(node, dict):
-        return []
-    found = [_definition_name(node["$ref"])] if "$ref" in node else []
-    for key, part in node.items():
-        _map_subschemas(key, part, lambda schema: found.extend(_references(schema)))
-    return found
+def _walk(node: Any) -> Iterator[JsonSchema]:
+    """Yield a schema and all schemas inside it, outermost first."""
+    if isinstance(node, dict):
+        yield node
+        for key, part in node.items():
+            inner: list[Any] = []
+            _map_subschemas(key, part, inner.append)
+            for schema in inner:
+                yield from _walk(schema)
+
+
+def _references(schema: JsonSchema) -> list[str]:
+    return [_definition_name(node["$ref"]) for node in _walk(schema) if "$ref" in node]
 
 
 def _reaches(start: str, goal: str, uses: dict[str, list[str]]) -> bool:
@@ -184,42 +190,25 @@ def _convert_parts(made: JsonSchema, choices: list[list[JsonSchema]]) -> None:
     if "$defs" in made:
         made["$defs"] = {name: _strict(part) for name, part in made["$defs"].items()}
     if made.get("type") == "object":
-        _close(made)
+        if made.get("additionalProperties") is not False:
+            raise _NoStrictFormError
+        made["properties"] = {name: _strict(part) for name, part in made.get("properties", {}).items()}
+        made["required"] = list(made["properties"])
     if made.get("type") == "array":
         if "items" not in made:
             raise _NoStrictFormError
         made["items"] = _strict(made["items"])
 
 
-def _close(made: JsonSchema) -> None:
-    """Make all properties of an object required."""
-    if made.get("additionalProperties") is not False:
-        raise _NoStrictFormError
-    made["properties"] = {name: _strict(part) for name, part in made.get("properties", {}).items()}
-    made["required"] = list(made["properties"])
-
-
 def open_objects(schema: JsonSchema) -> list[str]:
     """Return the titles of objects with named fields that allow additional fields."""
-    found: list[str] = []
-
-    def visit(node: Any) -> None:
-        if not isinstance(node, dict):
-            return
-        if "properties" in node and node.get("additionalProperties") is not False:
-            found.append(str(node.get("title", "an untitled object")))
-        for key, part in node.items():
-            _map_subschemas(key, part, visit)
-
-    visit(schema)
-    return found
+    return [
+        str(node.get("title", "an untitled object"))
+        for node in _walk(schema)
+        if "properties" in node and node.get("additionalProperties") is not False
+    ]
 
 
-def requires_all(schema: Any) -> bool:
+def requires_all(schema: JsonSchema) -> bool:
     """Return whether every object in the schema requires all its properties, as strict mode demands."""
-    if isinstance(schema, list):
-        return all(requires_all(part) for part in schema)
-    if not isinstance(schema, dict):
-        return True
-    complete = set(schema.get("required", [])) == set(schema.get("properties", {}))
-    return complete and all(requires_all(part) for part in schema.values())
+    return all(set(node.get("required", [])) == set(node.get("properties", {})) for node in _walk(schema))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+# Modules that a schema may import from, in the order of the rendered imports.
 MODULES = {
     "datetime": ("date", "datetime", "time", "timedelta"),
     "decimal": ("Decimal",),
@@ -124,10 +125,9 @@ def _names_in(parts: Iterable[Any]) -> Iterator[str]:
 
 
 def _import_lines(used: set[str]) -> Iterator[str]:
-    standard = sorted(module for module in MODULES if module != "pydantic")
     above = False
-    for module in (*standard, "pydantic"):
-        names = sorted(used & set(MODULES[module]), key=lambda name: (name.lower(), name))
+    for module, known in MODULES.items():
+        names = sorted(used & set(known), key=lambda name: (name.lower(), name))
         if names:
             if module == "pydantic" and above:
                 yield ""
@@ -183,17 +183,15 @@ def _docstring_lines(text: str | None, indent: str) -> list[str]:
     return [*lines, ""]
 
 
-def _type(spec: Any) -> str:
-    if isinstance(spec, Name):
-        return spec.id
-    if spec.name == "|":
-        return " | ".join(map(_type, spec.arguments))
-    parts = map(_source, spec.arguments) if spec.name == "Literal" else map(_part, spec.arguments)
-    return f"{spec.name}[{', '.join(parts)}]"
-
-
-def _part(part: Any) -> str:
-    return _source(part) if isinstance(part, Call) else "..." if part is ... else _type(part)
+def _type(part: Any) -> str:
+    """Render a type, or an argument in its brackets."""
+    if isinstance(part, Name | Call):
+        return _source(part)
+    if part is ...:
+        return "..."
+    if part.name == "|":
+        return " | ".join(map(_type, part.arguments))
+    return f"{part.name}[{', '.join(map(_source if part.name == 'Literal' else _type, part.arguments))}]"
 
 
 def _source(value: Any) -> str:

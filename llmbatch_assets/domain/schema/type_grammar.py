@@ -38,11 +38,8 @@ _KNOWN_LIMITS: Mapping[str, set[str]] = {
     "int": {"gt", "ge", "lt", "le", "multiple_of"},
     "float": {"gt", "ge", "lt", "le", "multiple_of", "allow_inf_nan"},
     "Decimal": NUMBER_LIMITS,
-    "bool": set(),
     **dict.fromkeys(("list", "dict", "set", "frozenset", "tuple"), _SIZES),
-    "Literal": set(),
-    "UUID": set(),
-    "None": set(),
+    **{name: set() for name in ("bool", "Literal", "UUID", "None")},
 }
 
 

@@ -98,18 +98,12 @@ class ValueReader:
 
     def settings(self, node: ast.expr, function: str) -> dict[str, Any]:
         """Return the literal keywords of a call of ``function``, or of a dict in its place."""
-        if isinstance(node, ast.Dict):
-            value = self.value(node)
-            if all(isinstance(key, str) for key in value):
-                return dict(value)
-        elif (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id == function
-            and not node.args
-            and all(given.arg for given in node.keywords)
-        ):
-            return {str(given.arg): self.value(given.value) for given in node.keywords}
+        match node:
+            case ast.Dict():
+                return dict(self.value(node))
+            case ast.Call(func=ast.Name(id=name), args=[], keywords=given) if name == function:
+                if all(part.arg for part in given):
+                    return {str(part.arg): self.value(part.value) for part in given}
         raise self.refuse(node, shown(node), f"write {function}(...) with literal settings")
 
     def arguments(self, node: ast.Call, function: str) -> dict[str, Any]:

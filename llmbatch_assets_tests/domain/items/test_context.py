@@ -1,4 +1,4 @@
-"""What the model sees of a row: never an excluded column, and values as they are."""
+"""Text of rows for the model: never an excluded column, and values unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.items.context import RowRenderer, limit_length, shown_columns
 from llmbatch_assets.domain.items.grouping import plan_work
-from llmbatch_assets.domain.parameters import Context
+from llmbatch_assets.domain.parameter_blocks import Context
 from llmbatch_assets.domain.text import CUT_MARK
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.domain.strategies import CELLS, ROW_MODES, parameters, quick, snapshot
@@ -39,7 +39,7 @@ def rendered(row: dict[str, str], **changes: Any) -> str:
         {"columns": {"mode": "exclude", "exclude": ["text"]}},
         {"columns": {"mode": "include", "include": ["id", "text"], "exclude": ["text"]}},
         {"columns": {"exclude": ["text"]}, "kv_order": "alpha"},
-        # Naming it elsewhere is a contradiction; whoever wins, the value stays at home.
+        # Included and excluded at once: the exclusion wins.
         {"columns": {"exclude": ["text"]}, "row_template": "{id} {text}"},
         {"columns": {"exclude": ["text"]}, "row_template": "{text}", "auto_kv_block": False},
     ],
@@ -56,7 +56,7 @@ def test_an_excluded_column_is_never_seen(mode: str, context: dict[str, Any]) ->
     [
         ({}, ["b", "a", "c d"]),
         ({"mode": "exclude", "exclude": ["a"]}, ["b", "c d"]),
-        # The order of include is the user's.
+        # The order of include is kept.
         ({"mode": "include", "include": ["c d", "a"]}, ["c d", "a"]),
     ],
 )
@@ -66,7 +66,7 @@ def test_columns_are_shown_in_their_order(columns: dict[str, Any], expected: lis
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "reported"),
     [
         ({"mode": "include", "include": ["x"]}, "names 'x', which the table lacks; it has: b, a, c d"),
         ({"exclude": ["B"]}, "names 'B', which the table lacks"),
@@ -74,8 +74,8 @@ def test_columns_are_shown_in_their_order(columns: dict[str, Any], expected: lis
         ({"mode": "include", "include": ["a"], "exclude": ["a"]}, "leaves no column"),
     ],
 )
-def test_columns_that_cannot_be_shown_are_told(columns: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_columns_that_cannot_be_shown_are_reported(columns: dict[str, Any], reported: str) -> None:
+    with pytest.raises(ConfigError, match=reported):
         shown_columns(list(ROW), settings(columns=columns))
 
 
@@ -84,11 +84,11 @@ def test_columns_that_cannot_be_shown_are_told(columns: dict[str, Any], told: st
     [
         ({}, "b: two\na: one\nc d: three"),
         ({"kv_order": "alpha"}, "a: one\nb: two\nc d: three"),
-        # The lines are where the template wants them, or at its end.
+        # The lines replace the placeholder, or are appended.
         ({"row_template": "<{__ROW_KV_BLOCK__}>"}, "<b: two\na: one\nc d: three>"),
         ({"row_template": "Row\n"}, "Row\nb: two\na: one\nc d: three"),
         ({"row_template": ""}, "b: two\na: one\nc d: three"),
-        # Without them, only what the template names. Blanks of a name are underscores.
+        # Without them, only the named columns. Spaces in a name become underscores.
         ({"row_template": "{a} of {c_d}", "auto_kv_block": False}, "one of three"),
         ({"row_template": "{{{a}}}", "auto_kv_block": False}, "{one}"),
     ],
@@ -103,7 +103,7 @@ def test_a_paragraph_inside_a_value_is_not_taken_for_the_next_column() -> None:
 
 @quick
 @given(st.fixed_dictionaries({"a": CELLS, "b": CELLS}))
-def test_values_are_never_read_as_blanks(row: dict[str, str]) -> None:
+def test_values_are_never_read_as_placeholders(row: dict[str, str]) -> None:
     text = rendered(row, row_template="{b}|{__ROW_KV_BLOCK__}|{a}", auto_kv_block=False)
     shown = {
         name: re.sub(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", r"\g<0>  ", value) for name, value in row.items()
@@ -128,13 +128,13 @@ def test_a_long_context_is_cut_marked_and_recorded() -> None:
     assert limit_length(whole, block) == whole
 
 
-def test_all_blanks_that_no_column_fills_are_told_at_once() -> None:
+def test_all_placeholders_without_a_column_are_reported_together() -> None:
     with pytest.raises(ConfigError, match=r"no column matches \{y\}, \{x\}; .* or one of: \{a\}, \{c_d\}"):
         RowRenderer(["a", "c d"], settings(row_template="{y} {a} {c_d} {x} {__ROW_KV_BLOCK__} {{z}}"))
     RowRenderer(["a", "c d"], settings(row_template="{a} {c_d} {__ROW_KV_BLOCK__} {{z}}"))
 
 
-def test_a_blank_that_two_columns_fill_is_refused_where_it_is_used() -> None:
+def test_a_placeholder_that_fits_two_columns_is_refused_if_it_is_used() -> None:
     with pytest.raises(ConfigError, match=r"\{c_d\} can stand for any of the columns"):
         RowRenderer(["c d", "c-d"], settings(row_template="{c_d}"))
     RowRenderer(["c d", "c-d"], settings())

@@ -1,4 +1,4 @@
-"""Rows to items: every row where its mode promises it, under an id that its neighbours cannot change."""
+"""Rows to items: every row appears where its mode promises, under an id that its neighbours cannot change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan, work_items_of
-from llmbatch_assets.domain.parameters import Input
+from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import CUT_MARK
 from llmbatch_assets.errors import ConfigError, GroupingColumnError
 from llmbatch_assets_tests.domain.strategies import ROW_MODES, ROWS, TEAMS, parameters, quick, snapshot
@@ -67,14 +67,14 @@ def by_content(made: WorkPlan, rows: Rows) -> dict[str, set[str]]:
     return ids
 
 
-def test_no_mode_is_without_a_promise() -> None:
+def test_every_mode_has_a_promise() -> None:
     assert set(PROMISED) == set(GROUPING_MODES) == set(ROW_MODES)
 
 
 @pytest.mark.parametrize("mode", GROUPING_MODES)
 @quick
 @given(rows=ROWS)
-def test_every_row_lands_exactly_where_its_mode_promises_in_order(mode: str, rows: Rows) -> None:
+def test_every_row_appears_in_order_where_its_mode_promises(mode: str, rows: Rows) -> None:
     made = plan(mode, rows)
     assert [rows_of(item) for item in made.items] == PROMISED[mode](rows)
     assert all(item.meta["mode"] == mode for item in made.items)
@@ -115,7 +115,7 @@ def test_groups_that_change_places_keep_their_ids(mode: str, rows: Rows) -> None
     assert by_content(plan(mode, moved), moved) == by_content(plan(mode, rows), rows)
 
 
-def test_a_row_that_joins_a_group_changes_the_ids_of_that_group_alone() -> None:
+def test_a_row_that_joins_a_group_changes_only_the_ids_of_that_group() -> None:
     grown = (*TABLE, ("5", "red", "Why?"))
     before, after = (plan("row_output_with_group_context", rows).items for rows in (TABLE, grown))
     changed = {item.group_key for item, then in zip(before, after, strict=False) if item.work_id != then.work_id}
@@ -124,7 +124,7 @@ def test_a_row_that_joins_a_group_changes_the_ids_of_that_group_alone() -> None:
 
 @quick
 @given(rows=ROWS, cap=st.integers(0, 3))
-def test_a_context_stored_once_is_the_one_that_each_item_would_hold(rows: Rows, cap: int) -> None:
+def test_a_shared_context_equals_the_one_that_each_item_would_contain(rows: Rows, cap: int) -> None:
     grouping = {"max_rows_per_group": cap}
     shared = plan("row_output_with_group_context", rows, grouping=grouping)
     whole = {item.group_key: item.context for item in plan("group_output", rows, grouping=grouping).items}
@@ -139,7 +139,7 @@ def test_a_context_stored_once_is_the_one_that_each_item_would_hold(rows: Rows, 
 
 
 @pytest.mark.parametrize("mode", ["row_wise", "group_output"])
-def test_only_one_mode_stores_contexts_apart(mode: str) -> None:
+def test_only_one_mode_stores_contexts_separately(mode: str) -> None:
     assert plan(mode, TABLE).contexts == []
     assert all(item.group_context_id is None for item in plan(mode, TABLE).items)
 
@@ -219,7 +219,7 @@ def test_what_is_cut_is_recorded(mode: str) -> None:
         assert context.meta["context_truncated"] is True
 
 
-def test_identical_rows_are_items_of_their_own() -> None:
+def test_identical_rows_are_separate_items() -> None:
     items = plan("row_wise", TABLE).items
     assert items[2].context == items[3].context
     assert items[2].work_id != items[3].work_id
@@ -239,13 +239,13 @@ def test_a_label_comes_from_its_column_else_from_the_group() -> None:
     assert [item.partition_key.rsplit("-", 1)[0] for item in plan("group_output", TABLE).items[:2]] == ["red", "blue"]
     labelled = plan("row_output_with_group_context", TABLE, work_items={"label_column": "text"}).items
     assert labelled[1].partition_key == f"who-when-{labelled[1].work_id[:16]}"
-    # Nothing to say: the whole id.
+    # No label: the whole id.
     bare = plan("row_wise", TABLE).items[0]
     assert bare.partition_key == bare.work_id
 
 
 @pytest.mark.parametrize("mode", ["group_output", "row_output_with_group_context"])
-def test_a_grouping_column_that_is_missing_is_told_with_the_nearest_first(mode: str) -> None:
+def test_a_missing_grouping_column_is_reported_with_the_nearest_first(mode: str) -> None:
     with pytest.raises(GroupingColumnError, match="no column 'teams'; it has: team, id, text"):
         plan(mode, TABLE, grouping={"column": "teams"})
     with pytest.raises(ValueError, match="no column 'Nothing'"):
@@ -257,26 +257,26 @@ def test_a_grouping_column_that_is_not_in_use_may_be_missing() -> None:
 
 
 @pytest.mark.parametrize("mode", GROUPING_MODES)
-def test_a_label_column_that_is_missing_is_told(mode: str) -> None:
+def test_a_missing_label_column_is_reported(mode: str) -> None:
     with pytest.raises(GroupingColumnError, match="no column 'name'"):
         plan(mode, TABLE, work_items={"label_column": "name"})
 
 
 @pytest.mark.parametrize("mode", GROUPING_MODES)
-def test_a_row_template_that_names_no_column_is_told_whatever_the_mode(mode: str) -> None:
+def test_an_unknown_column_in_a_row_template_is_reported_in_every_mode(mode: str) -> None:
     with pytest.raises(ConfigError, match="row_template"):
         plan(mode, TABLE, context={"row_template": "{nothing}"})
 
 
 @pytest.mark.parametrize("mode", ["group_output", "row_output_with_group_context"])
 @pytest.mark.parametrize("key", ["group_header_template", "group_footer_template"])
-def test_a_group_template_with_an_unknown_blank_is_told(mode: str, key: str) -> None:
+def test_an_unknown_placeholder_in_a_group_template_is_reported(mode: str, key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         plan(mode, TABLE, context={key: "{group_key} {total}"})
 
 
 @pytest.mark.parametrize("mode", GROUPING_MODES)
-def test_an_empty_table_is_no_work(mode: str) -> None:
+def test_an_empty_table_gives_no_items(mode: str) -> None:
     assert plan(mode, ()) == WorkPlan(items=[], contexts=[], warnings=[])
 
 
@@ -300,7 +300,7 @@ def test_the_artifact_of_the_items_says_how_they_were_made(mode: str) -> None:
     assert kept.items == made.items
 
 
-def test_values_of_the_grouping_column_that_need_a_look_are_told_with_examples() -> None:
+def test_suspicious_values_of_the_grouping_column_are_reported_with_examples() -> None:
     rows = (("1", "", "x"), ("2", "caf\u00e9", "x"), ("3", "cafe\u0301", "x"), ("4", "Café", "x"))
     made = plan("group_output", rows)
     assert [item.group_key for item in made.items] == ["", "caf\u00e9", "Café"]

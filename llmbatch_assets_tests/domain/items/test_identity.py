@@ -1,4 +1,4 @@
-"""Ids: equal questions share one, any other question has another, and none may drift."""
+"""Ids: equal requests share one, different requests never do, and none may change between releases."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.items.identity import (
     IDENTITY_VERSION,
-    asking_parts,
-    group_context_id,
     partition_key,
+    request_settings,
     work_id,
 )
 from llmbatch_assets.domain.parameters import LOCAL_MODEL
@@ -40,10 +39,6 @@ def test_ids_are_a_contract() -> None:
     assert unjudged.cache_id(ITEM) == "22b76d401030d07c65d2d7a2e206ea91911197da"
 
 
-def test_a_group_context_has_the_sha1_of_its_text() -> None:
-    assert group_context_id("abc") == "a9993e364706816aba3e25717850c26c9cd0d89d"
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -55,7 +50,7 @@ def test_a_group_context_has_the_sha1_of_its_text() -> None:
         {"context_id": "d" * 40},
         {"context_id": None},
         {"ordinal": 1},
-        # Values that change places.
+        # Swapped values.
         {"group_key": "text", "context": "red"},
         {"group_key": "redtext", "context": ""},
     ],
@@ -85,11 +80,11 @@ JUDGE_PARTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", ALL_PARTS + JUDGE_PARTS)
-def test_every_part_of_a_question_is_in_its_cache_id(changes: dict[str, Any]) -> None:
+def test_every_part_of_a_request_is_in_its_cache_id(changes: dict[str, Any]) -> None:
     assert make_identity(**changes).cache_id(ITEM) != make_identity().cache_id(ITEM)
 
 
-def test_no_two_of_the_changes_give_the_same_question() -> None:
+def test_no_two_changes_give_the_same_request() -> None:
     assert len({make_identity(**changes).cache_id(ITEM) for changes in ALL_PARTS + JUDGE_PARTS}) == 14
 
 
@@ -99,18 +94,18 @@ def test_what_changes_the_generation_changes_its_id(changes: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("changes", JUDGE_PARTS)
-def test_another_judge_leaves_the_generation_as_it_was(changes: dict[str, Any]) -> None:
+def test_another_judge_does_not_change_the_generation_id(changes: dict[str, Any]) -> None:
     assert make_identity(**changes).generation_id(ITEM) == make_identity().generation_id(ITEM)
 
 
-def test_another_item_is_another_question_of_the_same_code() -> None:
+def test_another_item_has_another_id_with_the_same_settings() -> None:
     identity, other = make_identity(), "1" * 40
     assert identity.cache_id(ITEM) != identity.cache_id(other)
     assert identity.generation_id(ITEM) != identity.generation_id(other)
     assert ITEM not in str(identity.parts(""))
 
 
-def test_the_named_parts_are_those_that_an_artifact_shows() -> None:
+def test_the_named_parts_are_those_in_an_artifact() -> None:
     assert make_identity(settings={"seed": 7}).parts(ITEM) == {
         "scheme": 1,
         "work_id": ITEM,
@@ -128,23 +123,23 @@ def test_the_named_parts_are_those_that_an_artifact_shows() -> None:
 @pytest.mark.parametrize(
     ("llm", "parts"),
     [
-        # A setting that is not set is no part, so that a new one gives no old output a new id.
+        # Unset settings are left out, so that adding one does not change existing ids.
         ({}, {}),
         ({"base_url": "http://a/v1"}, {"base_url": "http://a/v1"}),
         ({"seed": 0}, {"seed": 0}),
         ({"top_p": 0.5, "max_output_tokens": 9}, {"top_p": 0.5, "max_output_tokens": 9}),
         ({"extra_body": {"a": 1}}, {"extra_body": {"a": 1}}),
         ({"structured_output": "prompt"}, {"structured_output": "prompt"}),
-        # Another provider answers otherwise, wherever its server listens today.
+        # Another provider gives other answers; the address of its server does not matter.
         ({"provider": "local", "model_name": LOCAL_MODEL}, {"provider": "local"}),
         ({"provider": "offline"}, {"provider": "offline"}),
-        # Patience, keys and speed change no question.
+        # Timeouts, keys and rates do not change a request.
         ({"api_key_env": "A", "timeout_sec": 1, "max_workers": 1, "max_retries": 9, "transport_retries": 0}, {}),
         ({"runner_max_retries": 9, "silence_client_lv_logs": False}, {}),
     ],
 )
-def test_settings_count_where_they_change_what_is_asked(llm: dict[str, Any], parts: dict[str, Any]) -> None:
-    assert asking_parts(parameters(llm=llm).llm) == parts
+def test_settings_are_part_of_the_id_if_they_change_the_request(llm: dict[str, Any], parts: dict[str, Any]) -> None:
+    assert request_settings(parameters(llm=llm).llm) == parts
 
 
 def test_a_partition_is_named_by_its_label_and_the_beginning_of_its_id() -> None:
@@ -162,15 +157,15 @@ def test_no_label_makes_a_partition_key_that_dagster_refuses(label: str) -> None
     assert ITEM[:16] in key
 
 
-def test_a_changed_copy_has_ids_of_its_own() -> None:
-    # What an identity has made of its parts was once copied along with them.
+def test_a_changed_copy_has_its_own_ids() -> None:
+    # The cached properties of the original were once copied.
     identity = make_identity()
     before = identity.cache_id(ITEM)
     changed = identity.model_copy(update={"model_name": "another"})
     assert changed.cache_id(ITEM) == make_identity(model_name="another").cache_id(ITEM) != before
 
 
-def test_what_differs_between_two_identities_is_told_in_words() -> None:
+def test_the_differences_between_two_identities_are_named() -> None:
     now = make_identity()
     then = make_identity(prompt_sha="q", model_name="m", settings={"top_p": 0.5, "seed": 1})
     assert then.differences(now) == ["generation prompt", "model", "seed", "top_p"]

@@ -1,4 +1,4 @@
-"""Cells and headers as they come, and the snapshot that is made of them."""
+"""Cleaning of cells and headers, and the snapshot made of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.items.cell import Cleaner, EscapedCell
 from llmbatch_assets.domain.items.table import RawTable, clean_columns, take_snapshot
-from llmbatch_assets.domain.parameters import Input
+from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.errors import TableError
 from llmbatch_assets_tests.domain.strategies import quick
 
@@ -26,19 +26,19 @@ def clean_cell(cell: str, settings: Input) -> str:
         # Every way to say "nothing".
         *((cell, "") for cell in ("None", "NaN", "n/a", "NULL", "[None]", " null ", "#N/A", "<NA>", "nil", "")),
         ("\u00a0NaN\ufeff", ""),
-        # A word that only begins like one is a word.
+        # A word that only begins with a null token is kept.
         ("None of these", "None of these"),
         ("Nathan", "Nathan"),
         ("0", "0"),
         ("-", "-"),
-        # One line, whatever was between the lines.
+        # One line, whatever the line breaks.
         ("a\nb\tc\r\nd", "a b c d"),
         ("a\u00a0b", "a b"),
-        # A cell is a value, never a template.
+        # Cells are never read as templates.
         ("{context} {{x}}", "{context} {{x}}"),
     ],
 )
-def test_a_cell_is_trimmed_flattened_and_emptied_where_it_says_nothing(cell: str, expected: str) -> None:
+def test_a_cell_is_trimmed_flattened_and_emptied_if_it_means_null(cell: str, expected: str) -> None:
     assert clean_cell(cell, Input()) == expected
 
 
@@ -47,7 +47,7 @@ def test_a_cell_is_trimmed_flattened_and_emptied_where_it_says_nothing(cell: str
     [
         (r"foo\,bar", ",", "foo,bar"),
         (r"foo\|bar", "|", "foo|bar"),
-        # Only the delimiter of this very table was escaped.
+        # Only this table's delimiter is unescaped.
         (r"foo\,bar", "|", r"foo\,bar"),
         (r"C:\new", ",", r"C:\new"),
     ],
@@ -61,7 +61,7 @@ def test_a_backslash_that_escapes_nothing_stays() -> None:
 
 
 def test_a_character_that_no_text_file_can_keep_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"row 1, column .a.: holds a NUL character"):
+    with pytest.raises(ValueError, match=r"row 1, column .a.: contains a NUL character"):
         clean_cell("x\0", Input())
 
 
@@ -89,17 +89,17 @@ def test_null_tokens_of_the_user_replace_ours_and_are_compared_without_case() ->
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "reported"),
     [
         (("id", "id"), r"t\.csv: columns 1 and 2 are both named 'id'"),
-        # They differ only in what nobody sees.
+        # They differ only in invisible characters.
         (("id", "text", " id\u00a0"), r"columns 1 and 3 are both named 'id'"),
         (("id", ""), r"column 2 has no name"),
         (("\ufeff", "id"), r"column 1 has no name"),
     ],
 )
-def test_a_header_in_which_a_row_cannot_be_looked_up_is_refused(columns: tuple[str, ...], told: str) -> None:
-    with pytest.raises(TableError, match=told):
+def test_a_header_with_empty_or_repeated_names_is_refused(columns: tuple[str, ...], reported: str) -> None:
+    with pytest.raises(TableError, match=reported):
         clean_columns(columns, "t.csv")
 
 

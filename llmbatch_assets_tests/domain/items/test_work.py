@@ -1,4 +1,4 @@
-"""What Dagster shows of a plan: counts that are right, and a preview that no cell can break."""
+"""Plans in Dagster's UI: correct counts, and a preview that no cell can break."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_plan_without_items_is_a_table_without_rows() -> None:
 
 
 @pytest.mark.parametrize("mode", ROW_MODES)
-def test_savings_are_what_lies_on_disk_against_what_the_calls_show(mode: str) -> None:
+def test_savings_compare_the_stored_text_with_the_text_in_the_calls(mode: str) -> None:
     made = plan(mode)
     own = [item.context for item in made.items]
     by_id = {context.group_context_id: context.context for context in made.contexts}
@@ -133,24 +133,24 @@ def test_a_context_of_many_items_saves_nearly_all() -> None:
         ("row_wise", {"work_items": {"duplicates": "share"}}, {"n_items": 4, "rows_sharing_an_item": 1}),
     ],
 )
-def test_facts_count_what_a_plan_did(mode: str, blocks: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_the_metadata_counts_what_a_plan_contains(mode: str, blocks: dict[str, Any], expected: dict[str, Any]) -> None:
     found = plan_metadata(plan(mode, **blocks))
     assert {name: found[name] for name in expected} == expected
 
 
 def test_the_largest_contexts_are_named_with_their_size() -> None:
-    told = plan_metadata(plan("row_output_with_group_context"))["largest_contexts"]
+    reported = plan_metadata(plan("row_output_with_group_context"))["largest_contexts"]
     made = plan("row_output_with_group_context")
     sizes = {context.group_key: len(context.context) for context in made.contexts}
-    assert told.startswith(f"group 'red': {sizes['red']} characters, ")
-    assert f"{made.items[0].partition_key}: {len(made.items[0].context)} characters" in told
-    assert told.count(" characters") == LARGEST_CONTEXTS
+    assert reported.startswith(f"group 'red': {sizes['red']} characters, ")
+    assert f"{made.items[0].partition_key}: {len(made.items[0].context)} characters" in reported
+    assert reported.count(" characters") == LARGEST_CONTEXTS
 
-    counted = [int(size) for size in re.findall(r": (\d+) characters", told)]
+    counted = [int(size) for size in re.findall(r": (\d+) characters", reported)]
     assert counted == sorted(counted, reverse=True)
 
 
-def test_facts_of_an_empty_plan_are_zeros() -> None:
+def test_the_metadata_of_an_empty_plan_is_zero() -> None:
     found = plan_metadata(WorkPlan(items=[], contexts=[], warnings=[]))
     assert found.pop("largest_contexts") == ""
     assert set(found.values()) == {0}

@@ -1,4 +1,4 @@
-"""Contracts: validated strictly, told plainly, and identified by what they ask."""
+"""Contracts: validated strictly, with plain feedback, and identified by their content."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ OUTPUT = Contract.of(LLMOutput)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reported"),
     [
         # Nothing is coerced.
         ({"count": "1"}, "- count: "),
@@ -58,21 +58,21 @@ OUTPUT = Contract.of(LLMOutput)
         ({"sure": 1}, "- sure: "),
         ({"name": 7}, "- name: "),
         ({"name": None}, "- name: "),
-        # Nothing is forgiven.
+        # Wrong values, and extra fields.
         ({"name": "toolong"}, "- name: "),
         ({"mood": "glad"}, "- mood: "),
         ({"extra": 1}, "- extra: "),
-        # Where it is, at any depth.
+        # The path is shown at any depth.
         ({"steps": [{"title": "a"}, {"title": 3}]}, "- steps.1.title: "),
         ({"steps": [{}]}, "- steps.0.title: "),
     ],
 )
-def test_an_answer_that_breaks_the_contract_is_told_where(changes: dict[str, Any], told: str) -> None:
+def test_the_feedback_says_where_an_answer_breaks_the_contract(changes: dict[str, Any], reported: str) -> None:
     with pytest.raises(AnswerError) as refused:
         OUTPUT.validate(GOOD | changes)
     assert refused.value.cause == "schema_mismatch"
     assert str(refused.value).startswith("The answer does not match the schema:\n")
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
 
 
 def test_a_good_answer_comes_back_as_the_model_understands_it() -> None:
@@ -92,7 +92,7 @@ def test_what_was_validated_once_is_valid_again() -> None:
         {"name": {"a": {"b": []}}},
         {"": ""},
         {},
-        # A number without end is an answer that cannot be used, not a fault of ours.
+        # An infinite number is the answer's mistake, not a crash.
         GOOD | {"share": float("inf")},
     ],
     ids=repr,
@@ -102,7 +102,7 @@ def test_no_answer_breaks_the_validation(answer: dict[str, Any]) -> None:
         OUTPUT.validate(answer)
 
 
-def test_a_wrapped_answer_is_told_to_come_out() -> None:
+def test_a_wrapped_answer_gets_feedback_about_the_wrapper() -> None:
     with pytest.raises(AnswerError, match="is wrapped in") as refused:
         OUTPUT.validate({"LLMOutput": GOOD})
     assert '{"LLMOutput": ...}' in str(refused.value)
@@ -117,7 +117,7 @@ def test_a_model_may_have_a_field_of_its_own_name() -> None:
     assert Contract.of(Same).validate({"Same": {"a": 1}}) == {"Same": {"a": 1}}
 
 
-def test_of_very_many_mistakes_the_first_are_told_and_the_rest_counted() -> None:
+def test_the_first_of_many_mistakes_are_listed_and_the_rest_counted() -> None:
     with pytest.raises(AnswerError) as refused:
         OUTPUT.validate(GOOD | {"steps": [{}] * 20})
     lines = str(refused.value).splitlines()
@@ -130,20 +130,20 @@ def models(*found: type[BaseModel]) -> SchemaModels:
     return SchemaModels({model.__name__: model for model in found}, "schema/x.py")
 
 
-def test_the_output_is_the_class_of_that_name_or_the_only_one_that_can_be_meant() -> None:
+def test_the_output_is_the_class_of_that_name_or_the_only_candidate() -> None:
     assert models(Step, LLMOutput, JudgeResult).output().model is LLMOutput
     assert models(JudgeResult, Step).output().model is Step
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("found", "reported"),
     [
         ((JudgeResult,), r"schema/x\.py: no class is named LLMOutput \(found: none\)"),
         ((Step, type("Other", (BaseModel,), {})), r"\(found: Step, Other\)"),
     ],
 )
-def test_a_module_without_a_clear_output_is_refused(found: tuple[type[BaseModel], ...], told: str) -> None:
-    with pytest.raises(SchemaError, match=told):
+def test_a_module_without_a_clear_output_is_refused(found: tuple[type[BaseModel], ...], reported: str) -> None:
+    with pytest.raises(SchemaError, match=reported):
         models(*found).output()
 
 
@@ -163,13 +163,13 @@ def candidates_of(source: str) -> str:
         ("Answer(BaseModel): a: 'Answer | None' = None", "Answer"),
         ("Answer(BaseModel): a: str; JudgeResult(BaseModel): b: 'Why'; Why(BaseModel): c: str", "Answer"),
         ("Other(BaseModel): a: str; LLMOutput(BaseModel): b: str", "LLMOutput"),
-        # None of two that hold each other is the whole.
+        # Of two models that contain each other, neither is the output.
         ("A(BaseModel): b: 'B | None' = None; B(BaseModel): a: 'A | None' = None", None),
         ("A(BaseModel): a: str; B(BaseModel): a: str", None),
         ("JudgeResult(BaseModel): a: str", None),
     ],
 )
-def test_the_only_model_that_is_no_part_of_another_is_the_output(source: str, meant: str | None) -> None:
+def test_the_only_model_that_no_other_contains_is_the_output(source: str, meant: str | None) -> None:
     if meant is not None:
         assert candidates_of(source) == meant
         return
@@ -180,7 +180,7 @@ def test_the_only_model_that_is_no_part_of_another_is_the_output(source: str, me
 # The judge.
 
 
-def test_a_judge_without_its_class_is_told_how_to_write_one() -> None:
+def test_the_error_for_a_missing_judge_class_says_how_to_write_one() -> None:
     assert models(LLMOutput, JudgeResult).judge().model is JudgeResult
     with pytest.raises(SchemaError, match=r"class JudgeResult is needed, with.*Literal"):
         models(LLMOutput).judge()
@@ -211,7 +211,7 @@ WORDS = 'Literal["PASS", "FAIL"]'
     "fields",
     [
         f"reasons: list[str]; score: int; verdict: {WORDS}",
-        # Other ways to the same.
+        # Equivalent types.
         "reasons: list[str]; score: int; verdict: Word",
         "reasons: list[str]; score: int; verdict: str",
         "reasons: list[str]; score: int; verdict: Any",
@@ -219,16 +219,16 @@ WORDS = 'Literal["PASS", "FAIL"]'
         'reasons: str; score: float; verdict: Literal["PASS", "FAIL", "UNSURE"]',
         "reasons: list[str]; score: int; passed: bool",
         "reasons: list[str]; score: Literal[0, 50, 100]; ok: bool",
-        # And more.
+        # Additional fields.
         f"reasons: list[str]; score: int = Field(ge=0, le=100); verdict: {WORDS}; mood: str; parts: list[int]",
     ],
 )
-def test_a_judge_that_can_say_what_is_read_from_it_is_taken(fields: str) -> None:
+def test_a_judge_model_that_can_hold_a_verdict_is_accepted(fields: str) -> None:
     assert judge_of(fields).name == "JudgeResult"
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reported"),
     [
         # Fields that are missing.
         (f"score: int; verdict: {WORDS}", "lacks reasons"),
@@ -243,14 +243,14 @@ def test_a_judge_that_can_say_what_is_read_from_it_is_taken(fields: str) -> None
         ("reasons: list[str]; score: int; verdict: int", "wrong type for verdict"),
         ("reasons: list[str]; score: int; passed: str", "wrong type for passed"),
         ("reasons: list[str]; score: int; passed: Literal[True]", "wrong type for passed"),
-        # What reading it would break on.
+        # Types that reading the verdict would fail on.
         (f"reasons: int; score: int; verdict: {WORDS}", "wrong type for reasons"),
         (f"reasons: dict[str, str]; score: int; verdict: {WORDS}", "wrong type for reasons"),
         (f"reasons: list[str]; score: str; verdict: {WORDS}", "wrong type for score"),
     ],
 )
-def test_a_judge_that_cannot_is_refused_before_it_is_asked(fields: str, told: str) -> None:
-    with pytest.raises(SchemaError, match=rf"schema/x\.py: JudgeResult .*{told}.*it needs reasons: list\[str\]"):
+def test_a_judge_model_that_cannot_is_refused_before_any_call(fields: str, reported: str) -> None:
+    with pytest.raises(SchemaError, match=rf"schema/x\.py: JudgeResult .*{reported}.*it needs reasons: list\[str\]"):
         judge_of(fields)
 
 
@@ -274,7 +274,7 @@ class Tagged(BaseModel):
         ),
     ],
 )
-def test_a_set_comes_out_in_an_order_of_its_own(answer: dict[str, Any], kept: dict[str, Any]) -> None:
+def test_a_set_is_sorted(answer: dict[str, Any], kept: dict[str, Any]) -> None:
     contract = Contract.of(Tagged)
     assert contract.validate(answer) == kept
     assert contract.validate(kept) == kept
@@ -287,7 +287,7 @@ print(contract.validate({"tags": [chr(97 + number) * number for number in range(
 """
 
 
-def test_a_set_comes_out_the_same_in_every_process() -> None:
+def test_a_set_has_the_same_order_in_every_process() -> None:
     shown = {
         subprocess.run(
             [sys.executable, "-c", SHOW_A_SET],
@@ -314,7 +314,7 @@ def test_the_text_names_every_model_in_its_order() -> None:
     shown = content["models"]["LLMOutput"]
     assert shown["properties"]["name"] == LLMOutput.model_json_schema()["properties"]["name"]
     assert shown["required"] == ["name", "count", "share", "sure"]
-    # A part is written out where it is used.
+    # Nested models are inlined.
     assert shown["properties"]["steps"]["items"]["properties"] == Step.model_json_schema()["properties"]
     assert "$ref" not in text
 
@@ -346,7 +346,7 @@ def test_the_text_of_a_module_is_always_the_same() -> None:
     assert load_source(SOURCE, "a.py").text() == load_source(SOURCE + "\n# a comment\n", "b.py").text()
 
 
-def test_a_contract_is_identified_by_what_it_asks_and_by_what_it_refers_to() -> None:
+def test_a_contract_is_identified_by_its_model_and_everything_it_refers_to() -> None:
     def variant(**fields: Any) -> str:
         made = type("LLMOutput", (BaseModel,), {"__annotations__": fields})
         return Contract.of(made).sha
@@ -363,7 +363,7 @@ def test_a_contract_is_identified_by_what_it_asks_and_by_what_it_refers_to() -> 
     assert len({same, variant(a=str), variant(a=int, b=Step), variant(a=str, c=Step), variant(a=str, b=Other)}) == 5
 
 
-def test_the_judge_has_no_part_in_the_contract_of_the_output() -> None:
+def test_the_judge_is_not_part_of_the_output_contract() -> None:
     assert models(LLMOutput, JudgeResult).output().sha == models(LLMOutput).output().sha
     assert "verdict" not in models(LLMOutput, JudgeResult).output().text
 
@@ -374,10 +374,10 @@ def test_a_trusted_modules_code_is_part_of_its_contract() -> None:
     assert plain.json_schema == trusted.json_schema
 
 
-# The speed at which outputs are validated.
+# Speed of validation.
 
 
-def test_an_output_is_validated_at_a_speed_that_nobody_notices() -> None:
+def test_validating_an_output_is_fast() -> None:
     contract = Contract.of(LLMOutput)
     answer = GOOD | {
         "steps": [{"title": f"step {number} of the many that an answer of this length has"} for number in range(400)]
@@ -389,5 +389,5 @@ def test_an_output_is_validated_at_a_speed_that_nobody_notices() -> None:
         started = time.process_time()
         contract.validate(answer)
         rounds.append((time.process_time() - started) / kilobytes)
-    # The figure itself is measured by a benchmark; here only what grows beyond all bounds fails.
+    # A benchmark measures the speed; this only catches a huge slowdown.
     assert min(rounds) < 500e-6

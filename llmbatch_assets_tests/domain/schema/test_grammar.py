@@ -1,4 +1,4 @@
-"""The grammar of schema modules, where the corpus does not reach: its limits, its messages, what it adds and leaves out."""
+"""The grammar of schema modules beyond the corpus: limits, messages, additions and omissions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refused(source: str) -> str:
     return str(refusal.value)
 
 
-# Limits: what is just below is a schema, what is just above is refused and says of what there is too much.
+# Limits: accepted at the limit; refused above it, with a message that names the limit.
 
 
 def classes(count: int) -> str:
@@ -50,7 +50,7 @@ def length(longest: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("make", "most", "told"),
+    ("make", "most", "reported"),
     [
         (classes, MAX_CLASSES, f"class number {MAX_CLASSES + 1}"),
         (fields, MAX_FIELDS, f"more than {MAX_FIELDS} fields"),
@@ -61,13 +61,13 @@ def length(longest: int) -> str:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_limit_is_reached_before_it_is_passed(make: object, most: int, told: str) -> None:
+def test_a_module_at_a_limit_is_accepted_and_one_beyond_it_refused(make: object, most: int, reported: str) -> None:
     assert callable(make)
     assert parse_schema(make(most), "s.py").models
-    assert told in refused(make(most + 1))
+    assert reported in refused(make(most + 1))
 
 
-def test_a_type_may_be_nested_as_deeply_as_anybody_needs() -> None:
+def test_a_type_may_be_nested_deeply() -> None:
     def nested(depth: int) -> str:
         return f"{BODY}    a: {'list[' * depth}str{']' * depth}\n"
 
@@ -79,15 +79,15 @@ def test_a_type_may_be_nested_as_deeply_as_anybody_needs() -> None:
 
 
 def test_a_refusal_names_the_file_and_the_line() -> None:
-    told = refused("from pydantic import BaseModel\nclass A(BaseModel):\n    x: str\n    y: bytes\n")
-    assert told.startswith("schema/x.py:4: ")
-    assert "bytes" in told
+    reported = refused("from pydantic import BaseModel\nclass A(BaseModel):\n    x: str\n    y: bytes\n")
+    assert reported.startswith("schema/x.py:4: ")
+    assert "bytes" in reported
 
 
 @pytest.mark.parametrize(
     ("line", "advice"),
     [
-        # What people write most, and what to write in its place.
+        # Common mistakes, and what to write instead.
         ("from pydantic import field_validator", "llm_schema.trust: true"),
         ("from pydantic import EmailStr", "use str with a pattern"),
         ("import os", "plain import"),
@@ -99,10 +99,10 @@ def test_a_refusal_says_what_to_write_instead(line: str, advice: str) -> None:
     assert advice in refused(f"{BODY}{line}\n")
 
 
-def test_a_pattern_that_does_not_compile_is_told_with_the_reason() -> None:
-    told = refused(f"{BODY}    a: str = Field('', pattern='(?=x)')\n")
-    assert "schema/x.py:7" in told
-    assert "look-around" in told
+def test_a_pattern_that_does_not_compile_is_reported_with_the_reason() -> None:
+    reported = refused(f"{BODY}    a: str = Field('', pattern='(?=x)')\n")
+    assert "schema/x.py:7" in reported
+    assert "look-around" in reported
 
 
 # What is read.
@@ -143,7 +143,7 @@ def test_two_spellings_of_a_field_are_one(written: str, read: str) -> None:
     assert render_schema(one) == render_schema(other)
 
 
-def test_constants_are_put_in_where_they_are_used() -> None:
+def test_constants_are_inlined() -> None:
     spec = parse_schema(
         f"{HEAD}MOST = 3\nMOODS: list = ['a']\n\nclass LLMOutput(BaseModel):\n"
         "    a: str = Field('x', max_length=MOST, examples=MOODS)\n",
@@ -158,7 +158,7 @@ def test_an_enum_is_read_with_its_members_in_order() -> None:
     assert spec.classes[1] == EnumSpec("Mood", ("str", "Enum"), None, (("B", "b"), ("A", "a")))
 
 
-def test_what_was_not_read_is_not_rendered() -> None:
+def test_code_that_was_not_read_is_not_rendered() -> None:
     source = f"{BODY}    'a text below a field'\n# a comment: import os\n\nif __name__ == '__main__':\n    print(open('x'))\n"
     rendering = render_schema(parse_schema(source, "s.py"))
     tree = ast.parse(rendering)

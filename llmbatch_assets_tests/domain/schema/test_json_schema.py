@@ -1,4 +1,4 @@
-"""The contract that the provider is handed, the one that prompts show and the one that validation keeps are one."""
+"""The schema sent to the provider, the one shown in prompts and the validation all agree."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def contract_of(fields: str, before: str = "") -> Contract:
 def _at_the_very_end(
     _validator: Any, pattern: str, instance: Any, _schema: Any
 ) -> Iterator[jsonschema.ValidationError]:
-    # JSON Schema's dollar is the end of the text; Python's is before a last line break, too.
+    # In JSON Schema, $ matches only the end of the text; in Python, also before a final line break.
     if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
         yield jsonschema.ValidationError(f"no match of {pattern}")
 
@@ -121,7 +121,7 @@ def assert_the_three_agree(contract: Contract, answer: dict[str, Any]) -> None:
 
 @quick
 @given(data=st.data())
-def test_an_answer_that_one_of_the_three_takes_is_taken_by_all(data: st.DataObject) -> None:
+def test_an_answer_that_one_of_the_three_accepts_is_accepted_by_all(data: st.DataObject) -> None:
     drawn: DrawnModule = data.draw(modules(full=False))
     contract = load_source(drawn.source, "s.py").output()
 
@@ -133,7 +133,7 @@ def test_an_answer_that_one_of_the_three_takes_is_taken_by_all(data: st.DataObje
 
 @quick
 @given(modules(full=True))
-def test_what_was_drawn_to_fit_is_taken_by_all_three_whatever_its_types(drawn: DrawnModule) -> None:
+def test_a_matching_answer_is_accepted_by_all_three_for_every_type(drawn: DrawnModule) -> None:
     contract = load_source(drawn.source, "s.py").output()
 
     assert contract_takes(contract, drawn.answer)
@@ -197,25 +197,25 @@ def test_the_three_agree_at_every_limit(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("fields", "value", "of_json_schema", "of_contract"),
     [
-        # A whole number is one to JSON Schema whatever its spelling; strict validation takes the spelling at its word.
+        # To JSON Schema, 1.0 is an integer; to strict validation it is not.
         ("a: int", 1.0, True, False),
-        # Formats say what a text means and bind nobody; validation reads the text.
+        # Formats are annotations in JSON Schema; validation parses the text.
         ("a: date", "tomorrow", True, False),
         ("a: timedelta", "soon", True, False),
-        # As a text, a decimal has no limits in JSON Schema.
+        # JSON Schema has no limits for a decimal that is written as a string.
         ("a: Decimal", "much", True, False),
         ("a: Annotated[Decimal, Field(le=1)]", "2", True, False),
-        # JSON's keys are texts.
+        # Keys in JSON are strings.
         ("a: dict[int, str]", {"one": "x"}, True, False),
-        # Blanks are taken off first, and then counted.
+        # Spaces are stripped before the length is checked.
         ("a: Annotated[str, StringConstraints(strip_whitespace=True, min_length=2)]", " a ", True, False),
-        # Fractions of two are not tenths; validation allows for that.
+        # Binary fractions are not exact tenths; validation allows for that.
         ("a: Annotated[float, Field(multiple_of=0.1)]", 0.3, False, True),
         # A set keeps one of each.
         ("a: set[int]", [1, 1], False, True),
         # To Python, true is 1.
         ("a: Literal[1, 2]", True, False, True),
-        # A second name is for whoever asks for it.
+        # An alias applies only if requested.
         ('model_config = ConfigDict(populate_by_name=True)\na: int = Field(alias="b")', 1, False, True),
     ],
 )
@@ -231,7 +231,7 @@ def test_where_json_schema_and_pydantic_differ_by_nature(
 
 
 @pytest.mark.parametrize("module", LEGITIMATE, ids=repr)
-def test_the_strict_form_holds_what_openai_knows_and_nothing_else(module: Module) -> None:
+def test_the_strict_form_contains_only_supported_keywords(module: Module) -> None:
     contract = load_source(module.source.decode().removeprefix("\ufeff"), "s.py").output()
     strict = strict_form(contract.json_schema)
 
@@ -252,18 +252,18 @@ def test_most_of_the_corpus_has_a_strict_form() -> None:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        # What limits nothing is left out without a word.
+        # Keywords that limit nothing are dropped.
         ('a: str = Field("x", title="T", examples=["y"])', {"type": "string"}),
         ('a: str = Field(json_schema_extra={"x-unit": "kg"})', {"type": "string"}),
         ("a: str = Field(deprecated=True)", {"type": "string"}),
-        # What limits something is told.
+        # Limits are added to the description.
         ("a: str = Field(max_length=9)", {"type": "string", "description": "(at most 9 characters)"}),
         (
             'a: str = Field(min_length=1, max_length=9, description="A.")',
             {"type": "string", "description": "A. (at least 1 characters, at most 9 characters)"},
         ),
         ("a: set[int]", {"type": "array", "items": {"type": "integer"}, "description": "(no item twice)"}),
-        # What the form knows is kept.
+        # Supported keywords are kept.
         (
             "a: int = Field(ge=0, lt=9, multiple_of=3)",
             {"type": "integer", "minimum": 0, "exclusiveMaximum": 9, "multipleOf": 3},
@@ -271,10 +271,10 @@ def test_most_of_the_corpus_has_a_strict_form() -> None:
         ('a: str = Field(pattern="^a$")', {"type": "string", "pattern": "^a$"}),
         ("a: date", {"type": "string", "format": "date"}),
         ("a: list[bool] = Field(max_length=2)", {"type": "array", "items": {"type": "boolean"}, "maxItems": 2}),
-        # What has another name there.
+        # Keywords with another name.
         ('a: Literal["x"]', {"type": "string", "enum": ["x"]}),
         ('a: Literal["x"] | None = None', {"anyOf": [{"type": "string", "enum": ["x"]}, {"type": "null"}]}),
-        # What it cannot say.
+        # Schemas without a strict form.
         *((f"a: {kind}", None) for kind in ("dict", "dict[str, int]", "list", "Any", "tuple[int, str]", "dict | None")),
     ],
 )
@@ -297,11 +297,11 @@ def test_a_field_is_put_into_the_strict_form(fields: str, expected: dict[str, An
     ],
     ids=repr,
 )
-def test_what_the_strict_form_would_loosen_has_none(schema: dict[str, Any]) -> None:
+def test_a_schema_that_the_strict_form_would_loosen_has_none(schema: dict[str, Any]) -> None:
     assert strict_form(schema) is None
 
 
-def test_a_description_beside_a_reference_is_kept_where_openai_takes_it() -> None:
+def test_a_description_next_to_a_reference_is_kept_where_openai_accepts_it() -> None:
     # OpenAI: "$ref cannot have keywords {'description'}".
     contract = contract_of("again: LLMOutput | None = None")
     schema = {**contract.json_schema, "properties": {"next": {"$ref": "#/$defs/LLMOutput", "description": "More."}}}
@@ -317,10 +317,10 @@ def test_the_schema_itself_is_not_changed() -> None:
     assert json.dumps(schema) == before
 
 
-# Written out.
+# Inlined definitions.
 
 
-def test_definitions_stand_where_they_are_used_and_what_the_field_says_of_them_stays() -> None:
+def test_definitions_are_inlined_and_the_description_of_the_field_is_kept() -> None:
     schema = contract_of('part: Part = Field(description="The first.")\nothers: list[Part]', PART).json_schema
     assert "$defs" not in schema
     assert "$ref" not in json.dumps(schema)
@@ -328,7 +328,7 @@ def test_definitions_stand_where_they_are_used_and_what_the_field_says_of_them_s
     assert schema["properties"]["others"]["items"]["properties"]["mood"]["enum"] == ["calm", "brisk"]
 
 
-def test_what_refers_to_itself_keeps_its_definition_and_still_validates() -> None:
+def test_a_recursive_model_keeps_its_definition_and_still_validates() -> None:
     contract = contract_of("name: str\nparts: list['LLMOutput'] = Field(default_factory=list)")
     assert set(contract.json_schema["$defs"]) == {"LLMOutput"}
     assert contract.json_schema["type"] == "object"
@@ -337,7 +337,7 @@ def test_what_refers_to_itself_keeps_its_definition_and_still_validates() -> Non
 
 
 def test_models_that_use_each_other_many_times_do_not_flood_the_prompt() -> None:
-    # Written out at each use, ten levels of four would be a million definitions.
+    # Inlined at each use, ten levels of four would be a million definitions.
     levels = "".join(
         f"class L{level}(BaseModel):\n" + "".join(f"    f{field}: list[L{level + 1}]\n" for field in range(4)) + "\n\n"
         for level in range(10)
@@ -350,7 +350,7 @@ def test_models_that_use_each_other_many_times_do_not_flood_the_prompt() -> None
 @pytest.mark.parametrize(
     "fields",
     [
-        # A KeyError was what a default or an example that looks like a reference ended in.
+        # A default or an example that looks like a reference used to raise a KeyError.
         'a: dict = Field(default_factory=dict, examples=[{"$ref": "#/$defs/Nothing"}])',
         'a: dict = Field(default_factory=dict, examples=[{"properties": {"$ref": "x"}, "anyOf": [{"$ref": "y"}]}])',
         'a: dict = {"anyOf": {"items": "x"}, "discriminator": {"propertyName": "p", "mapping": {}}}',
@@ -366,6 +366,7 @@ def test_data_in_a_schema_is_not_taken_for_schema(fields: str) -> None:
 def test_a_field_named_like_a_keyword_is_a_field(name: str) -> None:
     contract = contract_of(f"{name}: Part", PART)
     assert set(contract.json_schema["properties"]) == {name}
+    assert contract.requires_all
     values: list[Any] = [{"mood": "calm", "sure": True}, {"mood": "calm"}, []]
     for value in values:
         assert_the_three_agree(contract, {name: value})

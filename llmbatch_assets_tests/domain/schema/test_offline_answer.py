@@ -1,4 +1,4 @@
-"""Made-up answers keep their contract, whatever it asks, and are the same for the same question."""
+"""Made-up answers match any contract, and equal seeds give equal answers."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ TYPES: list[Any] = [
     Annotated[float, Field(le=-0.5)],
     Annotated[list[str], Field(max_length=0)],
     Annotated[dict[str, int], Field(min_length=1)],
-    # What has a form of its own.
+    # Formats.
     date,
     datetime,
     AwareDatetime,
@@ -131,14 +131,14 @@ class Wide(BaseModel):
     d: Wide | None
 
 
-def test_what_can_grow_without_end_stays_of_a_size_that_one_can_look_at() -> None:
+def test_the_answer_for_a_recursive_model_stays_readable() -> None:
     contract = Contract.of(Wide)
     answer = offline_answer(contract.json_schema, "seed")
     contract.validate(answer)
     assert len(json.dumps(answer)) < 200_000
 
 
-def test_what_can_only_be_enormous_is_not_made() -> None:
+def test_an_answer_that_must_be_enormous_is_not_made() -> None:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(12):
         schema = {"type": "object", "properties": dict.fromkeys("abcd", schema), "required": list("abcd")}

@@ -1,4 +1,4 @@
-"""How a specification is written as Python: the same bytes every time, as a formatter would, and no text gets out."""
+"""Rendering of a specification: formatted, the same bytes every time, and no string escapes its quotes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from llmbatch_assets.domain.schema.spec import (
 from llmbatch_assets_tests.domain.strategies import quick
 from llmbatch_assets_tests.schema_corpus import LEGITIMATE
 
-# Texts that would like to be code.
+# Strings that look like code.
 PIECES = ('"""', "'''", '"', "'", "\\", "\n", "\r", "\t", "\0", "\u2028", "{x}", "#", "\\N{DIGIT ONE}", "ü", "🙂", ")")
 TEXTS = st.lists(st.sampled_from([*PIECES, "open('x')"]) | st.characters(exclude_categories=["Cs"]), max_size=8).map(
     "".join
@@ -39,7 +39,7 @@ def module_of(*fields: FieldSpec, docstring: str | None = None) -> SchemaSpec:
 
 @quick
 @given(TEXTS, TEXTS, TEXTS)
-def test_a_text_stays_a_text_wherever_it_stands(docstring: str, default: str, described: str) -> None:
+def test_a_string_stays_a_string_wherever_it_is_rendered(docstring: str, default: str, described: str) -> None:
     arguments = (("default", default), ("description", described), ("examples", [described]), ("alias", default))
     literal = Parametrized("Literal", (default, described) if default != described else (default,))
     spec = module_of(FieldSpec("a", Name("str"), arguments), FieldSpec("b", literal), docstring=docstring)
@@ -88,7 +88,7 @@ def test_a_field_that_is_too_wide_has_a_line_for_each_argument() -> None:
     assert lines[start + 6] == "    )"
 
 
-def test_a_small_module_reads_as_one_writes_it() -> None:
+def test_a_small_module_reads_like_one_written_by_hand() -> None:
     spec = module_of(
         FieldSpec("name", Name("str"), (("max_length", 9),)),
         FieldSpec("note", Parametrized("|", (Name("str"), Name("None"))), (("default", None),)),

@@ -1,4 +1,4 @@
-"""A schema module is found in what a model says, whatever the model puts around it, and it is found whole."""
+"""A schema module is found complete in an answer, whatever the model writes around it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ ANSWERS = {
     "Windows line ends and no fences": CODE.replace("\n", "\r\n"),
     "no-break spaces": f"```python\n{CODE}```".replace("    ", "\u00a0\u00a0 \u00a0"),
     "a byte order mark": f"\ufeff{CODE}",
-    # Which block.
+    # Choice of the block.
     "a shell block before": f"{SHELL}\n\n```python\n{CODE}```\n",
     "a shell block before code without fences": f"{SHELL}\n\n{CODE}",
     "a Python block without a class before": f"```python\nimport pydantic\n```\n\n```python\n{CODE}```\n",
@@ -100,7 +100,7 @@ def test_no_wrapping_of_a_block_changes_what_is_in_it(
 @pytest.mark.parametrize(
     "answer",
     [
-        # Nothing, or nothing of use.
+        # Nothing, or nothing useful.
         "",
         "I would rather not.",
         SHELL,
@@ -108,20 +108,20 @@ def test_no_wrapping_of_a_block_changes_what_is_in_it(
         "```python\nLIMIT = 3\n```",
         '{"type": "object"}',
         "A class is a thing.",
-        # Only thought of, and never said.
+        # Only inside the thinking block.
         f"<think>I could write\n```python\n{CODE}```\nbut",
     ],
     ids=repr,
 )
-def test_an_answer_without_a_class_is_told_what_is_missing(answer: str) -> None:
+def test_the_feedback_for_an_answer_without_a_class_says_what_is_missing(answer: str) -> None:
     with pytest.raises(AnswerError) as refused:
         python_of(answer)
     assert refused.value.cause == "no_code"
     assert "Python" in str(refused.value)
 
 
-def test_a_cut_class_is_not_mended() -> None:
-    # Taken without its last line it would be a schema with a field too few.
+def test_a_truncated_class_is_not_repaired() -> None:
+    # Without its last line it would be a valid schema that lacks a field.
     cut = CODE[: CODE.index("max_length")]
     assert python_of(cut) == cut + "\n"
     with pytest.raises(SyntaxError):
@@ -137,7 +137,7 @@ def test_any_text_is_code_with_a_class_or_is_refused(text: str) -> None:
         return
 
 
-# The question.
+# The request.
 
 GENERATION = PromptTemplate(
     path="g.yaml",
@@ -148,7 +148,7 @@ GENERATION = PromptTemplate(
 SCHEMA_PROMPT = PromptTemplate(path="s.yaml", system="Write models.", user="{context}\n\nFor: {task}")
 
 
-def test_the_model_is_shown_the_generation_prompt_with_its_blanks() -> None:
+def test_the_model_sees_the_generation_prompt_with_its_placeholders() -> None:
     [system, user] = schema_conversation(SCHEMA_PROMPT, GENERATION, "study cards")
     assert system == ("system", "Write models.")
     assert user.content.startswith("The prompt whose answers the schema describes")
@@ -163,7 +163,7 @@ def test_the_model_is_shown_the_generation_prompt_with_its_blanks() -> None:
 
 
 @pytest.mark.parametrize("task", ["", "  \n"])
-def test_a_task_that_nobody_wrote_down_is_said_to_be_none(task: str) -> None:
+def test_a_missing_task_is_stated(task: str) -> None:
     assert NO_TASK in schema_conversation(SCHEMA_PROMPT, GENERATION, task)[1].content
 
 
@@ -173,15 +173,15 @@ def test_a_task_with_braces_is_taken_as_it_is() -> None:
     )
 
 
-def test_a_blank_that_nothing_fills_is_told() -> None:
+def test_an_unknown_placeholder_is_reported() -> None:
     with pytest.raises(PromptError, match=r"s\.yaml: unknown placeholder \{row\}.*\{context\}, \{task\}"):
         schema_conversation(SCHEMA_PROMPT.model_copy(update={"user": "{row}"}), GENERATION, "")
 
 
-def test_what_a_module_is_written_from_is_known_by_all_of_it_and_nothing_else() -> None:
+def test_the_fingerprint_of_a_generated_module_covers_exactly_its_sources() -> None:
     llm = parameters(llm={"model_name": "m"}).llm
     same = generated_from(SCHEMA_PROMPT, GENERATION, "cards", llm)
-    # A version, a blank line around the task and a temperature change nothing of it.
+    # A version, blank lines around the task, and the temperature do not change it.
     assert same == generated_from(
         SCHEMA_PROMPT.model_copy(update={"version": "2"}),
         GENERATION,
