@@ -1,4 +1,4 @@
-"""Token usage and its cost: of one call, and in sum."""
+"""Token usage and its cost, for single calls and in total."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch_assets.domain.parameters import ModelPrice
 from llmbatch_assets.domain.text import counted
 
-# Sums rounded to this many places do not depend on the order in which calls end.
+# With sums rounded to this many places, the order in which calls end does not matter.
 _PLACES = 10
 _CENT = 0.01
 
@@ -17,27 +18,6 @@ _CENT = 0.01
 def round_cost(amount: float) -> float:
     """Round an amount in dollars to the precision in which it is stored."""
     return round(amount, _PLACES)
-
-
-def add_costs(one: float | None, other: float | None) -> float | None:
-    """Return the sum, or None (unknown) if either part is unknown."""
-    return None if one is None or other is None else round_cost(one + other)
-
-
-def cost_at(
-    *,
-    input_tokens: int,
-    cached_input_tokens: int,
-    output_tokens: int,
-    input_price: float,
-    cached_input_price: float | None,
-    output_price: float,
-) -> float:
-    """Return the cost in dollars at prices per million tokens. Cached input without a price costs as much as other input."""
-    cached = min(cached_input_tokens, input_tokens)
-    fresh = input_tokens - cached
-    reused = cached * (input_price if cached_input_price is None else cached_input_price)
-    return round_cost((fresh * input_price + reused + output_tokens * output_price) / 1_000_000)
 
 
 def format_cost(cost: float | None, unknown_calls: int = 0) -> str:
@@ -74,6 +54,14 @@ class TokenUsage(BaseModel):
     def with_cost(self, cost_usd: float | None) -> TokenUsage:
         """Return the same usage at another cost."""
         return self.model_copy(update={"cost_usd": cost_usd})
+
+
+def cost_at(usage: TokenUsage, price: ModelPrice) -> float:
+    """Return the cost in dollars. Cached input without a price costs as much as other input."""
+    cached = min(usage.cached_input_tokens, usage.input_tokens)
+    fresh = usage.input_tokens - cached
+    reused = cached * (price.input if price.cached_input is None else price.cached_input)
+    return round_cost((fresh * price.input + reused + usage.output_tokens * price.output) / 1_000_000)
 
 
 class UsageSummary(TokenUsage):
@@ -155,13 +143,7 @@ class UsageTotal:
         return UsageSummary(**self._counts(), cost_usd=self.known_cost_usd, n_unknown_cost=self.n_unknown_cost)
 
     def _counts(self) -> dict[str, int]:
-        return {
-            "requests": self.requests,
-            "input_tokens": self.input_tokens,
-            "cached_input_tokens": self.cached_input_tokens,
-            "output_tokens": self.output_tokens,
-            "reasoning_tokens": self.reasoning_tokens,
-        }
+        return {name: getattr(self, name) for name in TokenUsage.model_fields if name != "cost_usd"}
 
     def __str__(self) -> str:
         return format_cost(self.known_cost_usd, self.n_unknown_cost)
