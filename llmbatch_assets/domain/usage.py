@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,7 @@ from llmbatch_assets.domain.text import counted
 # With sums rounded to this many places, the order in which calls end does not matter.
 _PLACES = 10
 _CENT = 0.01
+CostOf = Callable[["TokenUsage"], float | None]
 
 
 def round_cost(amount: float) -> float:

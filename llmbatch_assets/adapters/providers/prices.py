@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from llmbatch_assets.domain.parameters import Llm, ModelPrice, Parameters
-from llmbatch_assets.domain.usage import TokenUsage, cost_at, round_cost
+from llmbatch_assets.domain.usage import CostOf, TokenUsage, cost_at, round_cost
 from llmbatch_assets.errors import ConfigError
-
-CostOf = Callable[[TokenUsage], float | None]
 
 
 def cost_function(llm: Llm, prices: Mapping[str, ModelPrice]) -> CostOf:

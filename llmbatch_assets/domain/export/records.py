@@ -6,6 +6,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.answer import verdict_field
@@ -173,9 +174,11 @@ def _explode(join: Join, item: WorkItem, output: AcceptedOutput) -> Iterator[Ent
     rest = output.model_copy(update={"parsed": {key: part for key, part in output.parsed.items() if key != name}})
     finder, matched = _RowFinder(join, item), set[int]()
     for element in elements:
-        index = finder.row_of(element)
+        key = element.get(join.explode.item_key) if isinstance(element, dict) else None
+        index = finder.row_of(key)
         if index is None:
-            yield _without_row(join, item, element)
+            message = f"no row of the group has {key!r} in {join.explode.input_column!r}"
+            yield NotExported.of(item, "element_without_row", None, message, canonical_json(element))
             continue
         matched.add(index)
         yield {**_row_record(join, item, rest, index), "element": element, "grouping_column": join.grouping_column}
@@ -185,34 +188,23 @@ def _explode(join: Join, item: WorkItem, output: AcceptedOutput) -> Iterator[Ent
             yield NotExported.of(item, "row_without_element", index, message)
 
 
-def _without_row(join: Join, item: WorkItem, element: Any) -> NotExported:
-    key = element.get(join.explode.item_key) if isinstance(element, dict) else None
-    message = f"no row of the group has {key!r} in {join.explode.input_column!r}"
-    return NotExported.of(item, "element_without_row", None, message, canonical_json(element))
-
-
 class _RowFinder:
     """Finds the row that an element refers to. Rows with the same value get its elements in turn."""
 
     def __init__(self, join: Join, item: WorkItem) -> None:
         self._join = join
-        self._rows: dict[str, list[int]] = defaultdict(list)
-        self._taken: dict[str, int] = defaultdict(int)
+        rows: dict[str, list[int]] = defaultdict(list)
         for index in _used_rows(item):
-            self._rows[self.key(index)].append(index)
+            rows[self.key(index)].append(index)
+        self._turns = {key: cycle(indices) for key, indices in rows.items()}
 
     def key(self, index: int) -> str:
         """The row's value in ``outputs.explode.input_column``, which elements refer to."""
         return _comparable(self._join.snapshot.rows[index][self._join.explode.input_column])
 
-    def row_of(self, element: Any) -> int | None:
-        value = element.get(self._join.explode.item_key) if isinstance(element, dict) else None
-        key = _comparable(cell_text(value))
-        rows = self._rows.get(key)
-        if value is None or not rows:
-            return None
-        self._taken[key] += 1
-        return rows[(self._taken[key] - 1) % len(rows)]
+    def row_of(self, value: Any) -> int | None:
+        turns = None if value is None else self._turns.get(_comparable(cell_text(value)))
+        return next(turns) if turns else None
 
 
 def _comparable(text: str) -> str:
