@@ -22,7 +22,7 @@ def round_cost(amount: float) -> float:
 
 
 def format_cost(cost: float | None, unknown_calls: int = 0) -> str:
-    """Format an amount, with the number of calls that it does not include."""
+    """Format an amount in dollars, with the number of calls of unknown cost that it does not include."""
     if cost is None:
         return "cost unknown"
     amount = f"${cost:.2f}" if cost >= _CENT or not cost else f"${cost:.6f}"
@@ -32,8 +32,8 @@ def format_cost(cost: float | None, unknown_calls: int = 0) -> str:
 class TokenUsage(BaseModel):
     """Requests, tokens and cost of one or several calls.
 
-    ``output_tokens`` include the ``reasoning_tokens``. ``cost_usd`` is None if the cost of any call is unknown; no
-    requests cost nothing.
+    ``output_tokens`` include ``reasoning_tokens``. ``cost_usd`` is None if the cost of any call is unknown, and 0 without
+    requests.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,7 +66,7 @@ def cost_at(usage: TokenUsage, price: ModelPrice) -> float:
 
 
 class UsageSummary(TokenUsage):
-    """A sum for manifests and ``--json``. ``cost_usd`` is the known part; ``n_unknown_cost`` calls are not in it."""
+    """A sum for manifests and ``--json``. ``cost_usd`` does not include ``n_unknown_cost`` calls of unknown cost."""
 
     n_unknown_cost: int = 0
 
@@ -91,7 +91,7 @@ class Usage(Protocol):
 class UsageTotal:
     """A running sum of usages: tokens, the known cost, and the number of parts whose cost is unknown.
 
-    Plain numbers, since there may be a million calls.
+    It uses plain numbers for speed, since there may be a million calls.
     """
 
     def __init__(self, parts: Iterable[Usage] = ()) -> None:

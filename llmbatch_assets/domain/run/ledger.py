@@ -14,9 +14,9 @@ OK = "ok"
 
 
 class CallRecord(Stored):
-    """One call. ``outcome`` is ``ok`` or the cause of the error; tokens of a failed call are those that the provider reported.
+    """One call. ``outcome`` is ``ok`` or the cause of the error. The tokens of a failed call are those the provider reported.
 
-    ``cost_usd`` is None if the price is unknown, or if it is unknown whether the call is billed.
+    ``cost_usd`` is None if the price is unknown, or if the call may or may not be billed.
     """
 
     v: Literal[1] = 1
@@ -83,7 +83,7 @@ class RunUsage:
 
 @dataclass(frozen=True)
 class PastRun:
-    """A run, from the call log and the run history. A run without a ``record`` did not reach its end."""
+    """A run in the call log and the run history. A run without a ``record`` was cut short."""
 
     run_id: str
     at_utc: str

@@ -21,7 +21,7 @@ MAX_ITEMS_BETWEEN_LINES = 1000
 
 @dataclass
 class PacingStats:
-    """Calls that were let through, and the effect of rate-limit refusals on them."""
+    """The number of calls, and how rate limits slowed them down."""
 
     calls: int = 0
     rate_limited: int = 0
@@ -42,7 +42,7 @@ class PacingStats:
 
 
 class GenerationMeta(Stored):
-    """Settings and circumstances of the run. Fields with a default may be missing in manifests of earlier versions."""
+    """Settings and circumstances of the run. Manifests of earlier versions may lack fields that have a default."""
 
     pipeline: int = 4
     generated_at_utc: str
@@ -82,7 +82,7 @@ class GenerationMeta(Stored):
 
 
 class GenerationCounts(Stored):
-    """Items by their state after the run, which add up to ``n_total``; and what the run had to do."""
+    """Items by state after the run, which add up to ``n_total``, and the number of items to run."""
 
     n_total: int
     n_success: int = 0
@@ -102,8 +102,6 @@ class OutputFiles(Stored):
 
 
 class GenerationManifest(Stored):
-    """The manifest."""
-
     meta: GenerationMeta
     counts: GenerationCounts
     failures_by_cause: dict[str, int] = Field(default_factory=dict)
@@ -119,7 +117,7 @@ class GenerationManifest(Stored):
 
 
 class RunFacts(NamedTuple):
-    """What happened in a run, apart from the state of its items."""
+    """The facts of a run, apart from the states of its items."""
 
     generated_at_utc: str
     elapsed_sec: float
@@ -133,7 +131,7 @@ class RunFacts(NamedTuple):
 
 
 def progress_every_n(verbose: int, n_to_run: int) -> int:
-    """Return after how many items to log a line: about ``verbose`` lines a run, every item at 10, never (0) at 0."""
+    """Return the number of items between log lines: about ``verbose`` lines per run, every item at 10, none (0) at 0."""
     if verbose <= 0:
         return 0
     return 1 if verbose >= 10 else max(1, min(n_to_run // verbose, MAX_ITEMS_BETWEEN_LINES))
