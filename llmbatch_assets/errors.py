@@ -1,4 +1,4 @@
-"""All errors that the package raises on purpose, and the causes that they carry.
+"""All errors that the package raises on purpose, and their causes.
 
     LlmBatchError
     ├── InputError                the user's files are wrong; nothing ran          (exit code 2)
@@ -11,12 +11,12 @@
     ├── ArtifactError             a file written by this package can no longer be read
     ├── SchemaGenerationError     no answer of the model was a valid schema module
     ├── LocalModelError           the embedded model cannot be fetched or started
-    ├── BusyError                 a run is using what was to be changed
+    ├── BusyError                 a run is using the files that a command would change
     ├── RunInterruptedError       a signal ended the run
     ├── AnswerError               the model's answer is unusable; the model gets feedback and another attempt
     └── ProviderError             a call returned no answer
         ├── TransientError        a later retry can help
-        ├── AskOtherwiseError     an immediate retry can help: the client now phrases the request differently
+        ├── AskOtherwiseError     an immediate retry can help: the client has changed the form of the request
         ├── ItemPermanentError    this item will never be answered; others may be
         └── RunPermanentError     no call can succeed until the user changes something
 
@@ -60,7 +60,7 @@ class FailureCause(StrEnum):
 class StopCause(StrEnum):
     """Why a run stopped before its end. The values are stored in manifests, the run history and the call log."""
 
-    # The provider answers no call.
+    # The provider cannot answer any call.
     NO_KEY = "no_key"
     BAD_KEY = "bad_key"
     KEY_REFUSED = "key_refused"
@@ -83,7 +83,7 @@ class StopCause(StrEnum):
 
 
 class LlmBatchError(Exception):
-    """Root of all errors that are raised on purpose."""
+    """Base class of all errors that are raised on purpose."""
 
 
 class InputError(LlmBatchError):
@@ -91,7 +91,7 @@ class InputError(LlmBatchError):
 
 
 class ConfigError(InputError):
-    """A configuration file cannot be used; the message lists every mistake in it."""
+    """A configuration file cannot be used. The message lists every mistake in it."""
 
 
 class PromptError(InputError, KeyError):
@@ -110,7 +110,7 @@ class GroupingColumnError(InputError, ValueError):
 
 
 class SchemaError(InputError):
-    """The schema module is missing, or contains something that a schema does not need."""
+    """The schema module is missing, or contains code that is not allowed in a schema."""
 
 
 class MissingArtifactError(InputError):
@@ -118,11 +118,11 @@ class MissingArtifactError(InputError):
 
 
 class ArtifactError(LlmBatchError):
-    """The content of an artifact on disk is not what was written there."""
+    """An artifact on disk does not have the content that was written."""
 
 
 class SchemaGenerationError(LlmBatchError):
-    """None of the model's answers was a valid schema module. An existing module stays in place."""
+    """None of the model's answers was a valid schema module. An existing module is kept."""
 
 
 class LocalModelError(LlmBatchError):
@@ -168,7 +168,7 @@ class ProviderError(LlmBatchError):
 
 
 class TransientError(ProviderError):
-    """Worth a retry, after ``retry_after`` seconds if the server named a time."""
+    """A later retry can help, after ``retry_after`` seconds if the server gave a time."""
 
     def __init__(self, cause: FailureCause, message: str, retry_after: float | None = None) -> None:
         super().__init__(cause, message)
@@ -180,11 +180,11 @@ class AskOtherwiseError(ProviderError):
 
 
 class ItemPermanentError(ProviderError):
-    """The provider will not answer this item: refused, filtered, too long."""
+    """The provider will not answer this item, because it is refused, filtered or too long."""
 
 
 class RunPermanentError(ProviderError):
-    """The provider will answer nothing: wrong key, unknown model, no quota, nothing listening."""
+    """The provider will not answer any call, because of a wrong key, an unknown model, no quota or no server."""
 
     def __init__(self, cause: StopCause, message: str) -> None:
         super().__init__(cause, message)

@@ -1,13 +1,14 @@
-"""Decides the state of a work item from what its artifacts hold.
+"""The state of a work item, derived from its artifacts.
 
 Accepted: a readable output whose identity hashes to its cache id and which, if it was edited, still matches the schema.
-Failed or permanently failed: failed attempts and no accepted output; the last attempt decides. Missing: neither.
+Failed or permanently failed: failed attempts and no accepted output; the last attempt decides. Missing: no artifact.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from pydantic import ValidationError
 
@@ -16,7 +17,7 @@ from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
 from llmbatch_assets.errors import AnswerError
 
 ItemState = Literal["accepted", "failed", "failed_permanently", "missing"]
-STATES: tuple[ItemState, ...] = ("accepted", "failed", "failed_permanently", "missing")
+STATES: tuple[ItemState, ...] = get_args(ItemState)
 _REQUIRED_META = {"attempt_outer", "model", "generation_id"}
 
 
@@ -32,7 +33,7 @@ class OutputContract(Protocol):
 
 
 class CheckedOutput(NamedTuple):
-    """An accepted output, or the defect that keeps a stored one from being accepted. Neither: nothing is stored."""
+    """An accepted output, or the defect that makes a stored one unusable. Neither is set if nothing is stored."""
 
     output: AcceptedOutput | None = None
     defect: str = ""
@@ -50,7 +51,7 @@ def item_state(output: AcceptedOutput | None, last_failure: FailedAttempt | None
 def check_output(
     content: dict[str, Any] | None, cache_id: str, contract: Callable[[], OutputContract] | None
 ) -> CheckedOutput:
-    """Check the JSON object in the output file of ``cache_id``; it is None if the file holds none."""
+    """Check the content of the output file of ``cache_id``. It is None if the file does not hold a JSON object."""
     if content is None:
         return CheckedOutput(defect="it holds no JSON object")
     try:
@@ -107,7 +108,5 @@ def unreadable_failure(cache_id: str, attempt: int) -> FailedAttempt:
 
 def count_states(states: Iterable[ItemState]) -> dict[str, int]:
     """Count items by state. Every state is included, and ``total`` is their sum."""
-    counts: dict[str, int] = dict.fromkeys(STATES, 0)
-    for state in states:
-        counts[state] += 1
-    return {"total": sum(counts.values()), **counts}
+    counts = Counter(states)
+    return {"total": counts.total(), **{state: counts[state] for state in STATES}}

@@ -1,4 +1,4 @@
-"""Outcomes of work items: what is stored of an answer, an accepted output and a failed attempt."""
+"""Outcomes of work items: completions, accepted outputs and failed attempts, as they are stored."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class AcceptedOutput(Stored):
 
 
 class UnjudgedAnswer(Stored):
-    """A valid output that waits for its verdict. It is stored so that a later run does not pay for it again.
+    """A valid output without a verdict yet. It is stored so that a later run does not pay for it again.
 
     ``usage`` and ``latency_sec`` cover the calls that produced it.
     """
@@ -87,8 +87,8 @@ class UnjudgedAnswer(Stored):
 class FailedAttempt(Stored):
     """An attempt without an accepted output: ``llm_failures/{cache_id}__a{attempt}.json``.
 
-    ``cause`` is a ``FailureCause``, or one that another version wrote. ``request_id`` is the provider's id of the
-    attempt's last call, which its support asks for.
+    ``cause`` is a ``FailureCause``, or a cause that another version wrote. ``request_id`` is the provider's id of the
+    attempt's last call, for support requests.
     """
 
     meta: dict[str, Any]
@@ -110,7 +110,7 @@ class FailedAttempt(Stored):
 
 @dataclass(frozen=True)
 class ItemResult:
-    """The end of the work on one item: exactly one of ``accepted`` and ``failed`` is set.
+    """The result of one item: exactly one of ``accepted`` and ``failed`` is set.
 
     ``usage`` counts the calls of this run. ``found`` is true if another run produced the accepted output.
     """

@@ -89,6 +89,8 @@ class Llm(Block):
     structured_output: Literal["auto", "json_schema", "json_object", "prompt"] = Field(
         "auto", description="How JSON is requested; auto: the strictest mode that the server supports."
     )
+    max_retries: int = Field(3, ge=1, description="Maximum generations per item and run, including the first.")
+    runner_max_retries: int = Field(3, ge=1, description="Maximum calls to get one readable verdict from the judge.")
     transport_retries: int = Field(
         4, ge=0, description="Retries of a call after a network error, a timeout, a rate limit or a server error."
     )

@@ -1,17 +1,19 @@
-"""Token usage and its cost: of one call, and in sum."""
+"""Token usage and its cost, for single calls and in total."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmbatch_assets.domain.parameters import ModelPrice
 from llmbatch_assets.domain.text import counted
 
-# Sums rounded to this many places do not depend on the order in which calls end.
+# With sums rounded to this many places, the order in which calls end does not matter.
 _PLACES = 10
 _CENT = 0.01
+CostOf = Callable[["TokenUsage"], float | None]
 
 
 def round_cost(amount: float) -> float:
@@ -19,29 +21,8 @@ def round_cost(amount: float) -> float:
     return round(amount, _PLACES)
 
 
-def add_costs(one: float | None, other: float | None) -> float | None:
-    """Return the sum, or None (unknown) if either part is unknown."""
-    return None if one is None or other is None else round_cost(one + other)
-
-
-def cost_at(
-    *,
-    input_tokens: int,
-    cached_input_tokens: int,
-    output_tokens: int,
-    input_price: float,
-    cached_input_price: float | None,
-    output_price: float,
-) -> float:
-    """Return the cost in dollars at prices per million tokens. Cached input without a price costs as much as other input."""
-    cached = min(cached_input_tokens, input_tokens)
-    fresh = input_tokens - cached
-    reused = cached * (input_price if cached_input_price is None else cached_input_price)
-    return round_cost((fresh * input_price + reused + output_tokens * output_price) / 1_000_000)
-
-
 def format_cost(cost: float | None, unknown_calls: int = 0) -> str:
-    """Format an amount, with the number of calls that it does not include."""
+    """Format an amount in dollars, with the number of calls of unknown cost that it does not include."""
     if cost is None:
         return "cost unknown"
     amount = f"${cost:.2f}" if cost >= _CENT or not cost else f"${cost:.6f}"
@@ -51,8 +32,8 @@ def format_cost(cost: float | None, unknown_calls: int = 0) -> str:
 class TokenUsage(BaseModel):
     """Requests, tokens and cost of one or several calls.
 
-    ``output_tokens`` include the ``reasoning_tokens``. ``cost_usd`` is None if the cost of any call is unknown; no
-    requests cost nothing.
+    ``output_tokens`` include ``reasoning_tokens``. ``cost_usd`` is None if the cost of any call is unknown, and 0 without
+    requests.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -76,8 +57,16 @@ class TokenUsage(BaseModel):
         return self.model_copy(update={"cost_usd": cost_usd})
 
 
+def cost_at(usage: TokenUsage, price: ModelPrice) -> float:
+    """Return the cost in dollars. Cached input without a price costs as much as other input."""
+    cached = min(usage.cached_input_tokens, usage.input_tokens)
+    fresh = usage.input_tokens - cached
+    reused = cached * (price.input if price.cached_input is None else price.cached_input)
+    return round_cost((fresh * price.input + reused + usage.output_tokens * price.output) / 1_000_000)
+
+
 class UsageSummary(TokenUsage):
-    """A sum for manifests and ``--json``. ``cost_usd`` is the known part; ``n_unknown_cost`` calls are not in it."""
+    """A sum for manifests and ``--json``. ``cost_usd`` does not include ``n_unknown_cost`` calls of unknown cost."""
 
     n_unknown_cost: int = 0
 
@@ -102,7 +91,7 @@ class Usage(Protocol):
 class UsageTotal:
     """A running sum of usages: tokens, the known cost, and the number of parts whose cost is unknown.
 
-    Plain numbers, since there may be a million calls.
+    It uses plain numbers for speed, since there may be a million calls.
     """
 
     def __init__(self, parts: Iterable[Usage] = ()) -> None:
@@ -155,13 +144,7 @@ class UsageTotal:
         return UsageSummary(**self._counts(), cost_usd=self.known_cost_usd, n_unknown_cost=self.n_unknown_cost)
 
     def _counts(self) -> dict[str, int]:
-        return {
-            "requests": self.requests,
-            "input_tokens": self.input_tokens,
-            "cached_input_tokens": self.cached_input_tokens,
-            "output_tokens": self.output_tokens,
-            "reasoning_tokens": self.reasoning_tokens,
-        }
+        return {name: getattr(self, name) for name in TokenUsage.model_fields if name != "cost_usd"}
 
     def __str__(self) -> str:
         return format_cost(self.known_cost_usd, self.n_unknown_cost)

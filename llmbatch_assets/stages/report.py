@@ -19,7 +19,7 @@ from llmbatch_assets.domain.export.manifest import ExportManifest
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.domain.report.findings import Findings, gather
+from llmbatch_assets.domain.report.findings import Findings
 from llmbatch_assets.domain.report.items import Sample, in_schema_order, sample_of
 from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, report_page
 from llmbatch_assets.domain.report.value_counts import CountedColumn, counted_columns
@@ -78,7 +78,8 @@ def write_report(
 
     findings = Findings(settings, columns_to_count(batch, snapshot.columns), snapshot.rows)
     with RowSpool(page_bytes) as spool:
-        gather(findings, outputs.items, output_of, outputs.failures, spool.add)
+        for item in outputs.items:
+            spool.add(findings.add(item, output_of(item), outputs.failures(item)))
         page = report_page(findings, _about(batch, outputs, findings, snapshot), _samples(output_of, findings))
         files = _markdown(batch, page, export)
         if settings.write_html:

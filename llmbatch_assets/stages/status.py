@@ -13,7 +13,7 @@ from llmbatch_assets.adapters.store.run_records import read_ledger
 from llmbatch_assets.domain.item_state import count_states
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import FailedAttempt, FailureClass, Stored
-from llmbatch_assets.domain.run.ledger import UsageBreakdown
+from llmbatch_assets.domain.run.ledger import usage_breakdown
 from llmbatch_assets.domain.text import cut, flatten
 from llmbatch_assets.stages.artifacts import cache_index, last_run_meta, planned_items
 from llmbatch_assets.stages.project import Batch
@@ -82,7 +82,7 @@ def batch_status(batch: Batch) -> BatchStatus:
         to_be_made_again=len(ids.keys() & index.forced),
         outputs_of_other_settings=len(index.accepted - ids.keys()),
         failures=_failures_by_cause(batch, index, failed),
-        spent=UsageBreakdown(read_ledger(batch.path(batch.layout.ledger))).as_json(),
+        spent=usage_breakdown(read_ledger(batch.path(batch.layout.ledger))),
         last_run=LastRun.model_validate(meta) if (meta := last_run_meta(batch)) else None,
     )
 

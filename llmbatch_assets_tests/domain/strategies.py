@@ -1,4 +1,4 @@
-"""What the tests of the pure floor are made of: tables, items, and the values that property tests draw."""
+"""Tables, items, outputs and Hypothesis strategies for the tests of the domain layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from llmbatch_assets.domain.items.identity import BatchIdentity, partition_key, 
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, Source
+from llmbatch_assets.domain.parameter_blocks import Report
 from llmbatch_assets.domain.parameters import Parameters, read_parameters
+from llmbatch_assets.domain.report.findings import Findings
 from llmbatch_assets.domain.usage import TokenUsage
 
 COLUMNS = ("id", "team", "text")
@@ -143,7 +145,7 @@ def make_item(number: int, group: str | None = None, **changes: Any) -> WorkItem
 
 
 def make_identity(**changes: Any) -> BatchIdentity:
-    """What is asked by a batch with a judge."""
+    """The identity of a batch with a judge."""
     parts: dict[str, Any] = {
         "prompt_sha": "p" * 40,
         "schema_sha": "s" * 40,
@@ -158,7 +160,7 @@ def make_identity(**changes: Any) -> BatchIdentity:
 
 
 def make_source(**changes: Any) -> Source:
-    """Where the outputs of that batch come from."""
+    """The source of that batch's outputs."""
     return Source(
         identity=make_identity(**changes),
         provider="openai",
@@ -193,3 +195,14 @@ def make_failure(item: WorkItem, cause: str = "schema_mismatch", **changes: Any)
         "latency_sec": 0.5,
     }
     return FailedAttempt.model_validate(content | changes)
+
+
+def make_findings(ends: Sequence[tuple[str | None, str]], samples: int = 2, examples: int = 2, **more: Any) -> Findings:
+    """The findings about items, given the group and end of each."""
+    found = Findings(Report(sample_per_group=samples, max_reason_examples=examples), **more)
+    for number, (group, end) in enumerate(ends):
+        item = make_item(number, group)
+        output = make_output(item) if end == "accepted" else None
+        row = found.add(item, output, [make_failure(item)] if end == "failed" else [])
+        assert row.end == end
+    return found

@@ -1,4 +1,4 @@
-"""What is kept on disk reads back as it was, and says what it is."""
+"""Stored models survive a round trip and identify themselves."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets_tests.domain.strategies import make_failure, make_identity, make_item, make_output, make_source
 
 
-def test_an_accepted_output_reads_back_as_it_was() -> None:
+def test_an_accepted_output_survives_a_round_trip() -> None:
     output = make_output(make_item(1))
     assert AcceptedOutput.model_validate(json.loads(output.model_dump_json())) == output
 
 
 @pytest.mark.parametrize("kind", get_args(FailureClass))
-def test_a_failed_attempt_reads_back_as_it_was_and_keeps_the_word_class(kind: str) -> None:
+def test_a_failed_attempt_survives_a_round_trip_under_the_key_class(kind: str) -> None:
     failure = make_failure(make_item(1), **{"class": kind})
     kept = json.loads(failure.model_dump_json(by_alias=True))
     assert kept["class"] == kind
@@ -63,17 +63,17 @@ def test_usage_adds_up_field_by_field() -> None:
     assert one + one + TokenUsage() == TokenUsage(requests=2, input_tokens=20, cached_input_tokens=8, output_tokens=6)
 
 
-def test_a_sum_of_which_a_part_is_not_known_is_not_known() -> None:
+def test_a_sum_with_a_part_of_unknown_cost_is_unknown() -> None:
     priced = TokenUsage(requests=1, cost_usd=0.1)
     assert (priced + TokenUsage(requests=1, cost_usd=0.2) + TokenUsage()).cost_usd == 0.3
     assert (priced + TokenUsage(requests=1)).cost_usd is None
 
 
-def test_what_was_written_before_there_were_costs_is_of_unknown_cost() -> None:
+def test_usage_written_before_costs_existed_has_unknown_cost() -> None:
     assert TokenUsage.model_validate({"requests": 2, "input_tokens": 9}).cost_usd is None
     assert TokenUsage.model_validate({}).cost_usd == 0.0
 
 
-def test_what_was_kept_is_not_changed_afterwards() -> None:
+def test_stored_models_are_frozen() -> None:
     with pytest.raises(ValidationError):
         make_output(make_item(1)).parsed = {}  # type: ignore[misc]  # that it is an error is what is shown

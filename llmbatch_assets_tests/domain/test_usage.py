@@ -1,30 +1,31 @@
-"""Money: sums that do not depend on their order, and amounts that never pretend."""
+"""Costs: sums that do not depend on the order of their parts, prices, and formatted amounts."""
 
 from __future__ import annotations
 
 import random
-from functools import reduce
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.usage import add_costs, cost_at, format_cost, round_cost
+from llmbatch_assets.domain.parameters import ModelPrice
+from llmbatch_assets.domain.usage import TokenUsage, UsageTotal, cost_at, format_cost, round_cost
 from llmbatch_assets_tests.domain.strategies import quick
 
 
 @quick
 @given(st.lists(st.integers(0, 10**9), max_size=40), st.randoms())
 def test_sums_are_the_same_in_any_order(amounts: list[int], shuffle: random.Random) -> None:
-    costs: list[float | None] = [0.0, *(round_cost(amount / 10**10) for amount in amounts)]
-    forwards = reduce(add_costs, costs)
-    shuffle.shuffle(costs)
-    assert reduce(add_costs, costs) == forwards == round_cost(sum(amounts) / 10**10)
+    usages = [TokenUsage(cost_usd=cost) for cost in (0.0, *(round_cost(amount / 10**10) for amount in amounts))]
+    forwards = UsageTotal(usages).cost_usd
+    shuffle.shuffle(usages)
+    assert UsageTotal(usages).cost_usd == forwards == round_cost(sum(amounts) / 10**10)
 
 
-def test_what_is_unknown_makes_a_sum_unknown() -> None:
-    assert add_costs(1.0, None) is None
-    assert add_costs(None, 0.0) is None
+def test_a_sum_with_an_unknown_part_is_unknown() -> None:
+    known, unknown = TokenUsage(requests=1, cost_usd=1.0), TokenUsage(requests=1, cost_usd=None)
+    assert (known + unknown).cost_usd is None
+    assert (unknown + TokenUsage()).cost_usd is None
 
 
 @pytest.mark.parametrize(
@@ -32,15 +33,8 @@ def test_what_is_unknown_makes_a_sum_unknown() -> None:
     [(0, None, 0.75), (400_000, None, 0.75), (400_000, 0.075, 0.72), (400_000, 0.0, 0.69), (9_000_000, 0.0, 0.6)],
 )
 def test_cached_input_is_priced_as_such(cached: int, cached_price: float | None, cost: float) -> None:
-    priced = cost_at(
-        input_tokens=1_000_000,
-        cached_input_tokens=cached,
-        output_tokens=1_000_000,
-        input_price=0.15,
-        cached_input_price=cached_price,
-        output_price=0.6,
-    )
-    assert priced == cost
+    usage = TokenUsage(input_tokens=1_000_000, cached_input_tokens=cached, output_tokens=1_000_000)
+    assert cost_at(usage, ModelPrice(input=0.15, cached_input=cached_price, output=0.6)) == cost
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from llmbatch_assets.domain.parameters import Llm, ModelPrice, Parameters
-from llmbatch_assets.domain.usage import TokenUsage, cost_at, round_cost
+from llmbatch_assets.domain.usage import CostOf, TokenUsage, cost_at, round_cost
 from llmbatch_assets.errors import ConfigError
-
-CostOf = Callable[[TokenUsage], float | None]
 
 
 def cost_function(llm: Llm, prices: Mapping[str, ModelPrice]) -> CostOf:
@@ -20,19 +18,9 @@ def cost_function(llm: Llm, prices: Mapping[str, ModelPrice]) -> CostOf:
     if llm.provider != "openai":
         return lambda _: 0.0
     if llm.model_name in prices:
-        return _configured(prices[llm.model_name])
+        price = prices[llm.model_name]
+        return lambda usage: cost_at(usage, price)
     return _listed(llm)
-
-
-def _configured(price: ModelPrice) -> CostOf:
-    return lambda usage: cost_at(
-        input_tokens=usage.input_tokens,
-        cached_input_tokens=usage.cached_input_tokens,
-        output_tokens=usage.output_tokens,
-        input_price=price.input,
-        cached_input_price=price.cached_input,
-        output_price=price.output,
-    )
 
 
 def _listed(llm: Llm) -> CostOf:

@@ -1,4 +1,4 @@
-"""The columns of an export, taken from the JSON schema of an output, and the cells of a record in these columns."""
+"""The columns of an export, derived from the output's JSON schema, and the cells of a record."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Record = dict[str, Any]
 Cell = str | int | float | bool | None
 ColumnType = Literal["string", "integer", "number", "boolean", "json"]
 
-# Marks a table as one of our exports: every export has this column, other tables hardly ever do.
+# Identifies a table as one of our exports: every export has this column, and other tables hardly ever do.
 EXPORT_MARK = "meta_cache_id"
 _TYPES: dict[str, ColumnType] = {"string": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
 _JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 
 class OutputField(NamedTuple):
-    """A field of an output. ``path`` holds the nested field names; the type is ``json`` unless it is one plain type.
+    """A field of an output. ``path`` lists the nested field names; the type is ``json`` unless it is one plain type.
 
-    ``declared`` is set for the undeclared fields of an open object as a whole: it names the declared ones.
+    A field with ``declared`` stands for all undeclared fields of an open object; ``declared`` names the other fields.
     """
 
     path: tuple[str, ...]
@@ -32,7 +32,7 @@ class OutputField(NamedTuple):
 
 
 class OutputSchema:
-    """The JSON schema of an output or of a part of it. Resolves references."""
+    """The JSON schema of an output or a part of it. Resolves references."""
 
     def __init__(self, schema: JsonSchema, definitions: Mapping[str, JsonSchema] | None = None) -> None:
         self._definitions: Mapping[str, JsonSchema] = schema.get("$defs", {}) if definitions is None else definitions
@@ -51,13 +51,13 @@ class OutputSchema:
 
     @property
     def is_open(self) -> bool:
-        """Whether an object may have fields that are not declared."""
+        """True if the object may have undeclared fields."""
         return self._schema.get("additionalProperties", False) is not False
 
     def fields(self, *, flatten: bool, parents: tuple[JsonSchema, ...] = ()) -> Iterator[OutputField]:
-        """The fields. With ``flatten``, the fields of nested objects at any depth replace the objects.
+        """The fields. ``flatten`` replaces nested objects, at any depth, by their fields.
 
-        Recursive objects and objects without declared fields are not flattened.
+        Recursive and open objects, and objects without declared fields, are not flattened.
         """
         ancestors = (*parents, self._schema)
         for name, schema in self.properties.items():
@@ -109,9 +109,9 @@ def _type_names(schema: JsonSchema) -> set[str]:
 
 
 class Column(NamedTuple):
-    """A column of the export: its name, the part and path of a record that hold its value, and its type.
+    """A column of the export. ``part`` and ``path`` locate its value in a record.
 
-    With ``declared`` the value is the object at the path, without these fields.
+    With ``declared``, the value is the object at the path without these fields.
     """
 
     name: str
@@ -126,7 +126,7 @@ class Column(NamedTuple):
         return ".".join((self.part, *self.path, *(("*",) if self.declared is not None else ())))
 
     def value(self, record: Record) -> Any:
-        """The record's value; None if it has none."""
+        """The value in a record; None if there is none."""
         found = record[self.part]
         for name in self.path:
             if not isinstance(found, dict):
@@ -162,8 +162,8 @@ def export_columns(
     """The columns in their fixed order: input, keys, output fields in schema order, judge, remaining metadata.
 
     ``element_fields`` are the fields of list elements, for exports with one record per element. ``verdict`` names the
-    judge's verdict field, and ``score`` is the type of its score. Name clashes are resolved with prefixes: ``input_``
-    for an input column named like one of ours, ``parsed_`` for an output field named like another column.
+    judge's verdict field, and ``score`` is the type of its score. Prefixes keep names unique: ``input_`` for an input
+    column with the name of one of ours, ``parsed_`` for an output field with the name of another column.
     """
     judge = (
         Column("judge_verdict", "judge", (verdict,), "string" if verdict == "verdict" else "boolean"),

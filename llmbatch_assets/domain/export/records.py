@@ -1,11 +1,12 @@
-"""Export records: outputs joined with the rows they were generated from. What cannot be exported gets a reason."""
+"""Export records: outputs joined with the rows they were generated from. Everything else is listed with a reason."""
 
 from __future__ import annotations
 
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.answer import verdict_field
@@ -48,8 +49,7 @@ class ItemOutcome(NamedTuple):
         return "failed" if self.failure else "outdated" if self.older else "missing"
 
 
-@dataclass(frozen=True, slots=True)
-class NotExported:
+class NotExported(NamedTuple):
     """An item, a row of a group, or an element of an output that is not exported: a line of the second file."""
 
     state: NotExportedReason
@@ -72,13 +72,13 @@ class NotExported:
         return cls(state, *ids, message=message, element_json=element)
 
     def record(self) -> Record:
-        """The record that ``NOT_EXPORTED_COLUMNS`` read."""
-        return {"not_exported": asdict(self)}
+        """The line in the form that ``NOT_EXPORTED_COLUMNS`` read."""
+        return {"not_exported": self._asdict()}
 
 
 NOT_EXPORTED_COLUMNS = [
     Column(name, "not_exported", (name,), "integer" if name == "row_index" else "string")
-    for name in NotExported.__slots__
+    for name in NotExported._fields
 ]
 
 
@@ -87,15 +87,15 @@ def _without_output(outcome: ItemOutcome, row_index: int | None) -> NotExported:
     message = f"the output was generated with another {older.differs_in}; run again" if older else ""
     line = NotExported.of(outcome.item, outcome.reason, row_index, message or "not attempted; run again")
     if failure:
-        line = replace(line, cause=failure.cause, message=failure.error["message"], failure_file=outcome.failure_file)
-    return replace(line, older_output_file=older.path) if older else line
+        line = line._replace(cause=failure.cause, message=failure.error["message"], failure_file=outcome.failure_file)
+    return line._replace(older_output_file=older.path) if older else line
 
 
 Entry = Record | NotExported
 
 
 def entries(join: Join, outcomes: Iterable[ItemOutcome]) -> Iterator[Entry]:
-    """Records, and what is not exported: in table order, or for outputs of groups in the order of the items."""
+    """Yield records and what is not exported, in table order, or in item order if an item is a whole group."""
     if join.mode == "rows":
         for index, outcome in _in_row_order(outcomes):
             if outcome.output:
@@ -104,8 +104,13 @@ def entries(join: Join, outcomes: Iterable[ItemOutcome]) -> Iterator[Entry]:
                 yield _without_output(outcome, index)
         return
     for outcome in outcomes:
-        yield from _GROUP_ENTRIES[join.mode](join, outcome)
-        yield from _beyond_cap(outcome.item)
+        item, output = outcome.item, outcome.output
+        if output:
+            yield from _GROUP_ENTRIES[join.mode](join, item, output)
+        else:
+            rows = [None] if join.mode == "one" else _used_rows(item)
+            yield from (_without_output(outcome, row) for row in rows)
+        yield from _beyond_cap(item)
 
 
 def _in_row_order(outcomes: Iterable[ItemOutcome]) -> Iterator[tuple[int, ItemOutcome]]:
@@ -146,15 +151,11 @@ def _beyond_cap(item: WorkItem) -> Iterator[NotExported]:
         yield NotExported.of(item, "row_beyond_cap", index, message)
 
 
-def _one(join: Join, outcome: ItemOutcome) -> Iterator[Entry]:
-    item = outcome.item
-    if outcome.output is None:
-        yield _without_output(outcome, None)
-        return
+def _one(join: Join, item: WorkItem, output: AcceptedOutput) -> Iterator[Entry]:
     indices: list[int] = item.meta["row_indices"]
     yield {
         "input": {join.grouping_column: item.group_key or ""},
-        **_output_parts(item, outcome.output, None),
+        **_output_parts(item, output, None),
         "input_group_rows": [join.snapshot.rows[index] for index in indices],
         "input_group_row_indices": indices,
         "grouping_column": join.grouping_column,
@@ -162,42 +163,30 @@ def _one(join: Join, outcome: ItemOutcome) -> Iterator[Entry]:
     }
 
 
-def _expand(join: Join, outcome: ItemOutcome) -> Iterator[Entry]:
-    for index in _used_rows(outcome.item):
-        if outcome.output is None:
-            yield _without_output(outcome, index)
-        else:
-            record = _row_record(join, outcome.item, outcome.output, index)
-            yield {**record, "grouping_column": join.grouping_column}
+def _expand(join: Join, item: WorkItem, output: AcceptedOutput) -> Iterator[Entry]:
+    for index in _used_rows(item):
+        yield {**_row_record(join, item, output, index), "grouping_column": join.grouping_column}
 
 
-def _explode(join: Join, outcome: ItemOutcome) -> Iterator[Entry]:
-    if outcome.output is None:
-        yield from _expand(join, outcome)
-        return
-    item, name, output = outcome.item, join.explode.list, outcome.output
+def _explode(join: Join, item: WorkItem, output: AcceptedOutput) -> Iterator[Entry]:
+    name = join.explode.list
     elements = output.parsed.get(name) or []
     # With the whole list in every record, the export would grow with the square of the group size.
     rest = output.model_copy(update={"parsed": {key: part for key, part in output.parsed.items() if key != name}})
     finder, matched = _RowFinder(join, item), set[int]()
     for element in elements:
-        index = finder.row_of(element)
+        key = element.get(join.explode.item_key) if isinstance(element, dict) else None
+        index = finder.row_of(key)
         if index is None:
-            yield _without_row(join, item, element)
+            message = f"no row of the group has {key!r} in {join.explode.input_column!r}"
+            yield NotExported.of(item, "element_without_row", None, message, canonical_json(element))
             continue
         matched.add(index)
-        record = _row_record(join, item, rest, index)
-        yield {**record, "element": element, "grouping_column": join.grouping_column}
+        yield {**_row_record(join, item, rest, index), "element": element, "grouping_column": join.grouping_column}
     for index in _used_rows(item):
         if index not in matched:
             message = f"no element of {name} has {join.explode.item_key} {finder.key(index)!r}"
             yield NotExported.of(item, "row_without_element", index, message)
-
-
-def _without_row(join: Join, item: WorkItem, element: Any) -> NotExported:
-    key = element.get(join.explode.item_key) if isinstance(element, dict) else None
-    message = f"no row of the group has {key!r} in {join.explode.input_column!r}"
-    return NotExported.of(item, "element_without_row", None, message, canonical_json(element))
 
 
 class _RowFinder:
@@ -205,31 +194,26 @@ class _RowFinder:
 
     def __init__(self, join: Join, item: WorkItem) -> None:
         self._join = join
-        self._rows: dict[str, list[int]] = defaultdict(list)
-        self._taken: dict[str, int] = defaultdict(int)
+        rows: dict[str, list[int]] = defaultdict(list)
         for index in _used_rows(item):
-            self._rows[self.key(index)].append(index)
+            rows[self.key(index)].append(index)
+        self._turns = {key: cycle(indices) for key, indices in rows.items()}
 
     def key(self, index: int) -> str:
-        """The value of the row that elements name."""
+        """The row's value in ``outputs.explode.input_column``, which elements refer to."""
         return _comparable(self._join.snapshot.rows[index][self._join.explode.input_column])
 
-    def row_of(self, element: Any) -> int | None:
-        value = element.get(self._join.explode.item_key) if isinstance(element, dict) else None
-        key = _comparable(cell_text(value))
-        rows = self._rows.get(key)
-        if value is None or not rows:
-            return None
-        self._taken[key] += 1
-        return rows[(self._taken[key] - 1) % len(rows)]
+    def row_of(self, value: Any) -> int | None:
+        turns = None if value is None else self._turns.get(_comparable(cell_text(value)))
+        return next(turns) if turns else None
 
 
 def _comparable(text: str) -> str:
-    """The text in composed form without surrounding spaces, as tables are read with cells trimmed."""
+    """The text in composed form (NFC) and trimmed, like the cells of a table."""
     return composed(text).strip()
 
 
-_GROUP_ENTRIES: dict[str, Callable[[Join, ItemOutcome], Iterator[Entry]]] = {
+_GROUP_ENTRIES: dict[str, Callable[[Join, WorkItem, AcceptedOutput], Iterator[Entry]]] = {
     "one": _one,
     "expand": _expand,
     "explode": _explode,

@@ -14,7 +14,7 @@ from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.prompt import PromptTemplate
 
-# Longer prompts are shown whole, before and after: the time to compare them grows with the square of their lines.
+# Longer prompts are shown in full, before and after, since the time of a diff grows with the square of the lines.
 MOST_LINES = 2_000
 UNKNOWN = "text not found in provenance/"
 
@@ -35,7 +35,7 @@ _SHOWN: frozenset[OutputChange] = frozenset({"changed", "newly_failing", "newly_
 
 
 class ChangedValue(NamedTuple):
-    """A value before and now; None if there is none."""
+    """A value before and now; None where it does not exist."""
 
     key: str
     before: str | None
@@ -43,7 +43,7 @@ class ChangedValue(NamedTuple):
 
 
 class Differences(NamedTuple):
-    """Changes since the identity ``against``, last in use from ``used_at_utc`` on."""
+    """Changes since the identity ``against``, whose last use began at ``used_at_utc``."""
 
     against: str
     used_at_utc: str | None
@@ -61,7 +61,7 @@ class Differences(NamedTuple):
 
 
 def prompt_lines(before: Any, now: Any) -> list[str]:
-    """A unified diff of two prompts as provenance keeps them; None is no prompt."""
+    """A unified diff of two prompts in their provenance form; None stands for no prompt."""
     old, new = _lines(before), _lines(now)
     if old == new:
         return []
@@ -80,7 +80,7 @@ def _lines(prompt: Any) -> list[str]:
 
 
 def changed_values(before: Any, now: Any) -> list[ChangedValue]:
-    """The values that differ in two nested objects, under dotted keys."""
+    """The values that differ between two nested objects, under dotted keys."""
     old, new = dict(_flat(before)), dict(_flat(now))
     return [ChangedValue(key, old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)]
 
@@ -100,7 +100,7 @@ def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
 
 
 class OutputSide(NamedTuple):
-    """The output of an item under one identity, or the reason why it has none."""
+    """An item's output with one identity, or the reason why it has none."""
 
     state: ItemState
     parsed: dict[str, Any] | None = None
@@ -154,7 +154,7 @@ def _values(side: OutputSide) -> dict[str, Any]:
 
 
 class Comparison(NamedTuple):
-    """All items counted by change, and the ``pairs`` to look at. ``left_out`` is the number of pairs beyond the limit."""
+    """All items counted by change, and the ``pairs`` to show. ``left_out`` pairs were beyond the limit."""
 
     counts: dict[OutputChange, int]
     pairs: list[OutputPair]
@@ -168,7 +168,7 @@ class Comparison(NamedTuple):
 
 
 def compare_outputs(pairs: Iterable[OutputPair], limit: int) -> Comparison:
-    """Count all pairs and keep the first ``limit`` that differ (0: all). The others are not held in memory."""
+    """Count all pairs, but keep only the first ``limit`` that differ (0: all) in memory."""
     counts, kept = Counter[OutputChange](), list[OutputPair]()
     for pair in pairs:
         counts[pair.change] += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -12,26 +12,25 @@ from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import OWN_ROW_HEADING, Purpose
 from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.text import counted
-from llmbatch_assets.domain.usage import TokenUsage
+from llmbatch_assets.domain.usage import CostOf, TokenUsage
 
 # Assumptions (low, likely, high) for what was not measured; docs/plan.md explains them.
 BYTES_PER_TOKEN = (5.0, 4.0, 3.0)
 CALLS_PER_ITEM = (1.0, 1.1, 1.5)
 SECONDS_PER_CALL = (1.0, 4.0, 15.0)
-# Answers to another prompt may be half or twice as long.
+# Answers to another prompt may be half as long or twice as long.
 OTHER_PROMPT = (0.5, 1.0, 2.0)
 _LATENCY = (0.8, 1.0, 1.25)
-# Two standard errors cover about 95 % of cases. Fewer items than this say nothing about their spread.
+# Two standard errors cover about 95 % of cases. A spread cannot be estimated from fewer items than this.
 _STANDARD_ERRORS = 2.0
 _FEWEST_FOR_A_SPREAD = 5
 _SMALLEST_ERROR, _ERROR_OF_FEW, _LARGEST_ERROR = 0.05, 0.5, 1.0
 
-# Share of the squared error below which another rate is believed; a smaller gain may be chance.
+# Use another rate only if it reduces the squared error below this share; a smaller gain may be chance.
 _CLEARLY_BETTER = 0.7
 
 # "kindred": measured with the same model, but another prompt.
 Basis = Literal["measured", "kindred", "assumed"]
-CostOf = Callable[[TokenUsage], float | None]
 
 
 class Range(NamedTuple):
@@ -45,7 +44,7 @@ class Range(NamedTuple):
         return Range(*(one + more for one, more in zip(self, other, strict=True)))
 
     def times(self, *factors: float) -> Range:
-        """Multiply everything by one factor, or low, likely and high by one each."""
+        """Multiply by one factor, or by separate factors for low, likely and high."""
         return Range(*(one * by for one, by in zip(self, factors * (3 // len(factors)), strict=True)))
 
     def rounded(self, places: int | None = None) -> dict[str, float]:
@@ -56,7 +55,7 @@ NOTHING = Range(0, 0, 0)
 
 
 def within(amount: float, error: float) -> Range:
-    """A range around an amount. ``error`` is a share of it."""
+    """A range around an amount. ``error`` is relative to it."""
     return Range(amount * max(0.0, 1 - error), amount, amount * (1 + error))
 
 
@@ -66,7 +65,7 @@ def byte_length(text: str) -> int:
 
 
 class PromptLength(NamedTuple):
-    """The bytes that all requests of a prompt share, and how often it shows what differs between items."""
+    """The bytes that all requests of a prompt have in common, and how often it uses the values that differ by item."""
 
     shared: int
     uses: Mapping[str, int]
@@ -86,7 +85,7 @@ class PromptLength(NamedTuple):
 
 @dataclass
 class ItemUsage:
-    """All calls for one item in one run. ``length`` is that of its request in bytes."""
+    """All calls for one item in one run. ``length`` is the length of its request in bytes."""
 
     length: int
     calls: int = 0
@@ -122,7 +121,7 @@ def usage_per_item(
 
 
 class Requests(NamedTuple):
-    """Requests of one purpose. ``answer``: assumed tokens of an answer; ``unseen``: bytes that a server may add."""
+    """Requests of one purpose. ``answer``: assumed tokens per answer; ``unseen``: bytes that a server may add to each."""
 
     lengths: Sequence[int]
     answer: Range
@@ -131,7 +130,7 @@ class Requests(NamedTuple):
 
 
 class CallEstimate(NamedTuple):
-    """All calls of one purpose. ``error`` is that of the token counts, as a share; None if it is not known."""
+    """All calls of one purpose. ``error`` is the relative error of the token counts; None if unknown."""
 
     calls: Range
     input_tokens: Range
@@ -153,7 +152,7 @@ NO_CALLS = CallEstimate(NOTHING, NOTHING, NOTHING, NOTHING, "measured", 0, 0.0)
 def estimate_calls(
     requests: Requests, measured: Sequence[ItemUsage], others: Sequence[ItemUsage], max_output_tokens: int | None
 ) -> CallEstimate:
-    """Estimate from the usage of the same prompt, else of the same model with another prompt, else by assumption."""
+    """Estimate from usage with the same prompt, else with another prompt of the same model, else from assumptions."""
     if not requests.lengths:
         return NO_CALLS
     most = max_output_tokens or math.inf
@@ -168,7 +167,7 @@ def _measured(lengths: Sequence[int], seen: Sequence[ItemUsage], max_output: flo
     output_total, output_error = extrapolate(lengths, outputs, (0.0, _per_byte(outputs)))
     calls = within(*extrapolate(lengths, [(one.length, one.calls) for one in seen], (0.0,)))
     return CallEstimate(
-        # Each item takes one call at least.
+        # Each item takes at least one call.
         calls=calls._replace(low=max(calls.low, n)),
         input_tokens=within(input_total, input_error),
         output_tokens=within(min(output_total, max_output * calls.likely), output_error),
@@ -189,9 +188,9 @@ def extrapolate(
 ) -> tuple[float, float]:
     """The total amount for requests of these lengths, and its relative error.
 
-    ``seen`` are lengths and amounts. An amount is their mean, plus as much ``per_byte`` as a request is longer than the
-    mean: the first of these rates, unless another fits clearly better. The error is two standard errors of a sum of n
-    that is predicted from a sample of m: ``2 s sqrt(n + n^2 / m)``.
+    ``seen`` are lengths and amounts. Each request is predicted to take the mean amount plus a rate ``per_byte`` by which
+    it is longer than the mean: the first of these rates, unless another fits clearly better. The error is two standard
+    errors of a sum of n that is predicted from a sample of m: ``2 s sqrt(n + n^2 / m)``.
     """
     n, m = len(lengths), len(seen)
     mean_length, mean = (sum(values) / m for values in zip(*seen, strict=True))
@@ -229,7 +228,7 @@ def _assumed(requests: Requests, others: Sequence[ItemUsage], max_output: float)
 
 
 def cost(estimate: CallEstimate, cost_of: CostOf, *, with_cache: bool = False) -> Range | None:
-    """The cost with or without the provider's prompt cache; None if a price is not known."""
+    """The cost with or without the provider's prompt cache; None if a price is unknown."""
     ends = []
     for calls, asked, said in zip(estimate.calls, estimate.input_tokens, estimate.output_tokens, strict=True):
         # Priced per call, since prices can depend on its length.
@@ -245,7 +244,7 @@ def cost(estimate: CallEstimate, cost_of: CostOf, *, with_cache: bool = False) -
 
 
 def shortest_time(estimates: Sequence[CallEstimate], requests_per_minute: int, tokens_per_minute: int) -> Range:
-    """Seconds that the calls take at least because of one server's rate limits; 0 is no limit."""
+    """The minimum number of seconds that the calls take under one server's rate limits; a limit of 0 is no limit."""
     calls = sum((one.calls for one in estimates), start=NOTHING)
     tokens = sum((one.input_tokens + one.output_tokens for one in estimates), start=NOTHING)
     limits = ((calls, requests_per_minute), (tokens, tokens_per_minute))
@@ -253,7 +252,7 @@ def shortest_time(estimates: Sequence[CallEstimate], requests_per_minute: int, t
 
 
 class Estimate(NamedTuple):
-    """Everything that a run will take. Costs are None if a price is not known."""
+    """The estimated calls, tokens, cost and time of a run. Costs are None if a price is unknown."""
 
     n_items: int
     n_judged_only: int
@@ -284,7 +283,7 @@ class Estimate(NamedTuple):
 
     @property
     def method(self) -> str:
-        """How calls of each purpose were estimated, and how accurately, in words."""
+        """A description of how the calls of each purpose were estimated, and how accurately."""
         purposes: dict[str, list[str]] = {}
         for name, one in self.by_purpose.items():
             if one.calls.high:

@@ -1,4 +1,4 @@
-"""The report of ``llmbatch plan``: what a run would do, why, and what it would take."""
+"""The report of ``llmbatch plan``: the items that a run would process, the reasons, and the estimated cost and time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CENT = 0.01
 
 
 class Counts(NamedTuple):
-    """Items before a run, which works on ``new`` and ``again``. ``held_back`` are permanently failed."""
+    """Items before a run, which processes ``new`` and ``again``. ``held_back`` items are permanently failed."""
 
     total: int
     cached: int
@@ -30,7 +30,7 @@ class Counts(NamedTuple):
 
 
 class BudgetCheck(NamedTuple):
-    """An estimate against the budget of one run. ``left_over`` items exceed ``max_items``."""
+    """An estimate compared with the budget of one run. ``left_over`` items exceed ``max_items``."""
 
     max_cost_usd: float
     max_items: int
@@ -39,7 +39,7 @@ class BudgetCheck(NamedTuple):
 
 
 class PlanReport(NamedTuple):
-    """The whole report. ``reasons`` are by partition key, in the order of the items."""
+    """The whole report. ``reasons`` has the partition keys of ``items``, in the same order."""
 
     title: str
     identity: str
@@ -88,7 +88,7 @@ class PlanReport(NamedTuple):
 
 
 def check_budget(cost: Range | None, n_to_run: int, budget: Budget) -> BudgetCheck:
-    """Compare the cost of a run with what one run may cost."""
+    """Compare the estimated cost and size of a run with its budget."""
     limit, left = budget.max_cost_usd, max(0, n_to_run - budget.max_items) if budget.max_items else 0
     verdict: BudgetVerdict = "within"
     if cost is None:
@@ -105,7 +105,7 @@ def format_cost_range(cost: Range | None) -> str:
         return "cost unknown"
     if not cost.high:
         return format_cost(0.0)
-    # An end below a cent has as few digits as the others.
+    # A low end below one cent is shown with as few digits as the others.
     low, likely, high = (format_cost(round(end, 2) or end if cost.likely >= _CENT else end) for end in cost)
     return f"{likely} ({low} to {high})"
 

@@ -40,16 +40,16 @@ LABELS: dict[RerunReason, str] = {
 
 # The first one that applies is shown.
 _ARTIFACT_REASONS: RerunReasons = ("artifact_broken", "artifact_missing", "verdict_missing", "failed_before", "forced")
-# Schema texts shown in prompts. They are stored as settings, but a change of them is a change of the schema.
+# Schema texts shown in prompts. They are stored as settings, but changing them changes the schema.
 _SCHEMA_TEXTS = {"llm_schema_txt", "judge_schema"}
-# Only this many contexts per group are tried, so that time stays linear however long the history is.
+# Try only this many contexts per group, so that the time stays linear with a long history.
 _LATEST_CONTEXTS = 8
 
 
 def reasons_from_artifacts(
     cache_id: str, state: ItemState, ids_by_reason: Mapping[RerunReason, Collection[str]]
 ) -> RerunReasons:
-    """Why an item that was already tried with these settings runs again; empty if it never was."""
+    """Why an item runs again with the same settings; empty if it was never attempted with them."""
     if state == "accepted":
         return ("forced",)
     return next(((reason,) for reason in _ARTIFACT_REASONS if cache_id in ids_by_reason.get(reason, ())), ())
@@ -97,7 +97,7 @@ def count_reasons(reasons: Mapping[str, RerunReasons]) -> list[tuple[RerunReason
 
 
 class PreviousItem(NamedTuple):
-    """An item as its artifact describes it. ``other_settings``: rows were made into items in another way then."""
+    """An item as its artifact describes it. ``other_settings``: other settings made the items from the rows."""
 
     work_id: str
     partition_key: str
@@ -110,7 +110,7 @@ class PreviousItem(NamedTuple):
 
 
 class RowMatch(NamedTuple):
-    """The previous item that an item replaces, and the reason why it is another item now."""
+    """The previous item that an item replaces, and why its id changed."""
 
     reason: RerunReason
     previous: PreviousItem
@@ -124,9 +124,10 @@ def match_rows(
     *,
     by_label: bool,
 ) -> dict[str, RowMatch]:
-    """Match items without artifacts to the previous items that they replace, by work id. The others are new.
+    """Match the items in ``unmatched``, which have no artifacts, to the previous items that they replace.
 
-    ``gone`` are artifacts whose item no longer exists, ``kept`` those of items that still do.
+    Returns the matches by work id; items without a match are new. ``gone`` are previous items that no longer exist,
+    ``kept`` those that still do. ``by_label``: row labels identify rows.
     """
     gone = sorted(gone, key=_age)
     matches = _match_siblings(items, unmatched, gone)
@@ -138,7 +139,7 @@ def match_rows(
 
     matches |= _match_by(own_label, unmatched if by_label else [], gone, "row_changed", matches)
     taken = {match.previous.work_id for match in matches.values()}
-    # A row with a label of its own is known by that, not by its position.
+    # A row with a unique label is identified by it, not by its position.
     left = [one for one in gone if one.work_id not in taken and (not by_label or label_of(one) in shared)]
     anchors = [*kept, *(match.previous._replace(work_id=item) for item, match in matches.items())]
     return matches | _match_positions(items, {item.work_id for item in unmatched} - matches.keys(), left, anchors)
@@ -155,15 +156,16 @@ def _row_match(reason: RerunReason, previous: PreviousItem) -> RowMatch:
 def _match_siblings(
     items: Sequence[WorkItem], unmatched: Sequence[WorkItem], gone: Sequence[PreviousItem]
 ) -> dict[str, RowMatch]:
-    """Items whose own row is unchanged: their id under a previous context of the group is known."""
+    """Match items whose own row is unchanged: with a previous context of the group, they have a known id."""
     by_id = {one.work_id: one for one in gone}
     contexts: dict[str | None, dict[str, None]] = defaultdict(dict)
     for one in reversed(gone):
         if one.group_context_id and len(contexts[one.group_key]) < _LATEST_CONTEXTS:
             contexts[one.group_key][one.group_context_id] = None
-    ordinals = _ordinals(items) if contexts else {}
-    found = {}
-    for item in unmatched if contexts else ():
+    if not contexts:
+        return {}
+    ordinals, found = _ordinals(items), {}
+    for item in unmatched:
         for context_id in contexts.get(item.group_key, ()) if item.group_context_id else ():
             previous = work_id(item.meta["mode"], item.group_key, item.context, context_id, ordinals[item.work_id])
             if previous in by_id:
@@ -190,28 +192,28 @@ def _match_by(
     reason: RerunReason,
     matches: Collection[str],
 ) -> dict[str, RowMatch]:
-    """Match items to the latest previous item with the same key. Items in ``matches`` are done."""
+    """Match items to the latest previous item with the same key. Skips the items in ``matches``."""
     latest = {key: one for one in gone if (key := key_of(one)) is not None}
     keys = {item.work_id: key_of(item) for item in unmatched if item.work_id not in matches}
     return {item: _row_match(reason, latest[key]) for item, key in keys.items() if key in latest}
 
 
 def _group_of(one: WorkItem | PreviousItem) -> str | None:
-    """The key of an item that is a whole group."""
+    """The group key of an item that is a whole group; None for other items."""
     return one.group_key if one.row_index is None else None
 
 
 def label_of(one: WorkItem | PreviousItem) -> str:
-    """The label that the partition key begins with; empty if it is an id alone."""
+    """The label at the start of the partition key; empty if the key is only an id."""
     return one.partition_key.rpartition("-")[0]
 
 
 def _match_positions(
     items: Sequence[WorkItem], waiting: Collection[str], gone: Sequence[PreviousItem], anchors: Sequence[PreviousItem]
 ) -> dict[str, RowMatch]:
-    """Items at the row of a previous item. Rows that were inserted or deleted above shift it.
+    """Match items to the previous item at the same row, allowing for rows inserted or deleted above.
 
-    ``anchors`` are previous items under the work id that they have now; each says by how much its row moved.
+    ``anchors`` are previous items with their current work id. Each shows by how much the rows from there on moved.
     """
     if not gone:
         return {}

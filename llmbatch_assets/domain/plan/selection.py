@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from llmbatch_assets.domain.item_state import ItemState
+from llmbatch_assets.domain.item_state import STATES, ItemState
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.errors import InputError
 
@@ -15,12 +15,12 @@ _WANTED: dict[str, frozenset[ItemState]] = {
     "pending": frozenset({"failed", "missing"}),
     "failed": frozenset({"failed", "failed_permanently"}),
     "missing": frozenset({"missing"}),
-    "all": frozenset({"accepted", "failed", "failed_permanently", "missing"}),
+    "all": frozenset(STATES),
 }
 
 
 class Selection(NamedTuple):
-    """What was asked for. ``limit`` and ``sample`` 0: all."""
+    """The items that the user asked for. 0 for ``limit`` or ``sample`` means all."""
 
     select: Select = "pending"
     keys: Sequence[str] = ()
@@ -30,7 +30,7 @@ class Selection(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What a run does: items to generate, and selected items whose output is there already."""
+    """The items that a run will generate, and selected items that already have an output (``hits``)."""
 
     to_run: list[WorkItem]
     hits: list[WorkItem]
@@ -42,9 +42,9 @@ def choose(
     selection: Selection,
     is_forced: Callable[[WorkItem], bool],
 ) -> Choice:
-    """The selected items in their order, those that need a call apart from those that do not.
+    """Split the selected items into those that need a call and those that do not. Their order is kept.
 
-    ``states`` is keyed by partition key. An item that is named by key is worked on whatever its state.
+    ``states`` is keyed by partition key. Items selected by key are included whatever their state.
     """
     named = _sampled(_named(items, selection), selection.sample)
     chosen = [item for item in named if _wanted(item, states, selection, is_forced)][: selection.limit or None]
@@ -54,7 +54,7 @@ def choose(
 
 
 def by_group(items: Sequence[WorkItem]) -> list[WorkItem]:
-    """The items with those of one group next to each other: they share a prompt's beginning, which servers cache."""
+    """Put the items of a group next to each other: they share the beginning of a prompt, which servers cache."""
     first_seen: dict[str | None, int] = {}
     for item in items:
         first_seen.setdefault(item.group_context_id, len(first_seen))
@@ -78,23 +78,23 @@ def _wanted(
     state = states[item.partition_key]
     if selection.select == "keys" or state in _WANTED[selection.select]:
         return True
-    # What is to be made again is pending, be it there or not; but neither failed nor missing.
-    pending_again = selection.select == "pending" and is_forced(item)
-    return pending_again or (selection.retry_failed and state == "failed_permanently")
+    # Forced items are pending, even with an accepted output, but neither failed nor missing.
+    is_pending_again = selection.select == "pending" and is_forced(item)
+    return is_pending_again or (selection.retry_failed and state == "failed_permanently")
 
 
 def _sampled(items: Sequence[WorkItem], size: int) -> Sequence[WorkItem]:
-    """``size`` items taken from the groups in turn, in their order: the same ones whatever their states."""
+    """Take ``size`` items from the groups in turn. The choice does not depend on the items' states."""
     if not size or size >= len(items):
         return items
     queues: dict[str | None, list[WorkItem]] = {}
     for item in items:
         queues.setdefault(item.group_key, []).append(item)
-    # Ids are hashes, so their order is as good as a shuffled one and does not depend on where the items stand.
-    shuffled = [sorted(queue, key=lambda item: item.work_id) for queue in queues.values()]
-    picked: set[str] = set()
-    for place in range(max(map(len, shuffled))):
-        for queue in shuffled:
-            if place < len(queue) and len(picked) < size:
-                picked.add(queue[place].partition_key)
+    # Ids are hashes, so their order is as good as random and does not depend on the order of the table.
+    turns = sorted(
+        (turn, group, item.partition_key)
+        for group, queue in enumerate(queues.values())
+        for turn, item in enumerate(sorted(queue, key=lambda item: item.work_id))
+    )
+    picked = {key for *_, key in turns[:size]}
     return [item for item in items if item.partition_key in picked]

@@ -1,4 +1,4 @@
-"""The charts of the report as labelled numbers. Drawing is left to the caller."""
+"""The data of the report's charts. Adapters draw them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmbatch_assets.domain.run.ledger import PastRun
 Tone = Literal["plain", "good", "bad", "open"]
 MOST_ATTEMPTS = 10
 _SCORE_SCALE = (0.0, 100.0)
-# Higher scores are taken to be out of 100; if there are none, the scale follows the data.
+# If any score is higher, scores are assumed to be out of 100. Otherwise, the scale follows the data.
 _SMALL_SCALE = 10
 
 MAX_BINS = 12
@@ -34,7 +34,7 @@ class Bar(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A bar chart. For a histogram, ``edges`` are the edges of its bins, the last one None if it is open-ended."""
+    """A bar chart. ``edges`` are the bin edges of a histogram; the last one is None if the last bin has no upper end."""
 
     name: str
     title: str
@@ -55,7 +55,7 @@ class Chart(NamedTuple):
 
 
 def charts(findings: Findings) -> list[Chart]:
-    """The charts, without empty ones."""
+    """All charts that are not empty, except latency and run history."""
     low, high = _SCORE_SCALE if max(findings.scores, default=0) > _SMALL_SCALE else (None, None)
     costs = findings.costs if any(findings.costs) else []
     drawn = [
@@ -69,7 +69,7 @@ def charts(findings: Findings) -> list[Chart]:
 
 
 def latency_chart(findings: Findings) -> Chart | None:
-    """The latency of answers. It differs from run to run."""
+    """A histogram of latencies, which differ from run to run; None if there are none."""
     bins = histogram(findings.latencies, 0) if any(findings.latencies) else []
     return _histogram_chart("latency", "Latency of the accepted attempts", "seconds", bins) if bins else None
 
@@ -82,14 +82,11 @@ def latency_facts(findings: Findings) -> dict[str, float]:
 
 
 def history_charts(runs: Sequence[PastRun]) -> list[Chart]:
-    """Acceptance and cost of the last runs, if there is more than one."""
+    """Acceptance and cost of the last runs; empty for fewer than two runs."""
     if len(runs) <= 1:
         return []
-    names = [run.run_id[:8] for run in runs]
-    share = tuple(
-        Bar(name, round(100 * (run.acceptance or 0), 1), "good") for name, run in zip(names, runs, strict=True)
-    )
-    cost = tuple(Bar(name, run.total.known_cost_usd or 0) for name, run in zip(names, runs, strict=True))
+    share = tuple(Bar(run.run_id[:8], round(100 * (run.acceptance or 0), 1), "good") for run in runs)
+    cost = tuple(Bar(run.run_id[:8], run.total.known_cost_usd or 0) for run in runs)
     drawn = [
         Chart("acceptance", "Accepted items after each run", "run", "percent", share),
         Chart("run_cost", "Cost of each run", "run", "US dollars", cost),
@@ -121,10 +118,9 @@ def _histogram_chart(name: str, title: str, unit: str, bins: Sequence[Bin]) -> C
 
 
 class Bin(NamedTuple):
-    """The number of values from ``low`` up to ``high``.
+    """The number of values from ``low`` up to ``high``, which belongs to the next bin if there is one.
 
-    ``high`` belongs to the next bin if there is one. If it equals ``low``, the bin holds that single value. None means
-    that there is no upper end.
+    If both are equal, the bin holds that single value. If ``high`` is None, there is no upper end.
     """
 
     low: float
@@ -177,7 +173,7 @@ def _round_up(step: float) -> float:
 
 
 def _filled_bins(edges: Sequence[float], numbers: Sequence[float], *, has_tail: bool) -> list[Bin]:
-    # Without an open end, the last edge itself belongs to the bin before it.
+    # Unless the last bin is open-ended, it includes the last edge.
     last = len(edges) - (1 if has_tail else 2)
     counts = Counter(min(last, max(0, bisect_right(edges, number) - 1)) for number in numbers)
     highs = [*edges[1:], None] if has_tail else edges[1:]

@@ -1,9 +1,9 @@
-"""Statistics for the report, collected in one pass over the items of a batch."""
+"""Statistics for the report, collected in a single pass over the items of a batch."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple
@@ -55,7 +55,7 @@ class CauseSummary(NamedTuple):
 
 @dataclass
 class Findings:
-    """The statistics. ``columns`` are counted; ``rows`` is the input table."""
+    """The statistics. ``columns`` are those of ``report.count_by``; ``rows`` is the input table."""
 
     settings: Report
     columns: Sequence[CountedColumn] = ()
@@ -89,7 +89,9 @@ class Findings:
         self.n_cut_contexts += bool({"truncated_fields", "context_truncated"} & item.meta.keys())
         self.n_sharing_rows += max(0, len(row_indices(item)) - 1) if item.row_index is not None else 0
         for failure in failures:
-            self._add_attempt(item, failure)
+            self.failed_attempts[failure.cause] += 1
+            if failure.cause == FailureCause.JUDGE_REJECTED:
+                self.rejections.add(reasons_of(failure.judge), item.partition_key)
         if output:
             self._add_output(item, output)
         elif last_failure:
@@ -109,11 +111,6 @@ class Findings:
         self.approvals.add(reasons_of(output.judge), item.partition_key)
         self.samples.add(item)
 
-    def _add_attempt(self, item: WorkItem, failure: FailedAttempt) -> None:
-        self.failed_attempts[failure.cause] += 1
-        if failure.cause == FailureCause.JUDGE_REJECTED:
-            self.rejections.add(reasons_of(failure.judge), item.partition_key)
-
     def _add_failed(self, item: WorkItem, last: FailedAttempt) -> None:
         self.failed_items[last.cause] += 1
         shown = self.examples.setdefault(last.cause, [])
@@ -126,27 +123,14 @@ class Findings:
         return fmean(self.scores) if self.scores else None
 
     def counts(self) -> dict[str, int]:
-        """The number of items, and of those that are accepted, failed, missing."""
+        """The number of items, in total and by how they ended."""
         sums: dict[str, int] = {end: self.groups.total(end) for end in ITEM_ENDS}
         return {"items": sum(sums.values()), **sums}
 
     def causes(self) -> list[CauseSummary]:
-        """The causes of failure, those with most failed items first."""
+        """The causes of failure, most failed items first."""
         found = [
             CauseSummary(cause, self.failed_items[cause], n_attempts, self.examples.get(cause, []))
             for cause, n_attempts in self.failed_attempts.items()
         ]
         return sorted(found, key=lambda one: (-one.n_items, -one.n_attempts, one.cause))
-
-
-def gather(
-    findings: Findings,
-    items: Iterable[WorkItem],
-    output_of: Callable[[WorkItem], AcceptedOutput | None],
-    failures_of: Callable[[WorkItem], Sequence[FailedAttempt]],
-    on_row: Callable[[ItemRow], None] = lambda _: None,
-) -> Findings:
-    """Add every item once, and pass its row to ``on_row``."""
-    for item in items:
-        on_row(findings.add(item, output_of(item), failures_of(item)))
-    return findings

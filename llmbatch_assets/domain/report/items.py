@@ -1,4 +1,4 @@
-"""Single items in the report: the rows of the item table, and sample outputs."""
+"""Individual items in the report: rows of the item table, and sample outputs."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ OUTPUT_CHARS = 1_000
 CONTEXT_CHARS = 300
 REASONS_CHARS = 300
 
-# Limits of the samples. Even a full example has to be readable.
+# Limits of the samples. Even a full example must stay readable.
 SHORT_CHARS = 200
 FULL_CHARS = 20_000
 MAX_SAMPLES = 200
 
 
 def group_name(item: WorkItem) -> str:
-    """The item's group as shown. An empty group key is not the same as no grouping."""
+    """The display name of the item's group. An empty group key is not the same as no grouping."""
     return NO_GROUP if item.group_key is None else item.group_key or EMPTY_GROUP
 
 
 def in_schema_order(output: AcceptedOutput, fields: Sequence[str]) -> AcceptedOutput:
-    """The output with its fields in the order of the schema. In artifacts they are sorted by name."""
+    """The output with its fields in schema order. In artifacts, they are sorted by name."""
     named = {name: output.parsed[name] for name in fields if name in output.parsed}
     return output.model_copy(update={"parsed": named | output.parsed})
 
@@ -53,7 +53,7 @@ def score_of(judge: dict[str, Any] | None) -> float | None:
 
 
 class ItemRow(NamedTuple):
-    """One row of the item table. The page's script relies on the order of the fields."""
+    """A row of the item table. The page's script relies on the order of the fields."""
 
     key: str
     row: int | None
@@ -71,7 +71,7 @@ class ItemRow(NamedTuple):
 
 
 def item_row(item: WorkItem, output: AcceptedOutput | None = None, failure: FailedAttempt | None = None) -> ItemRow:
-    """The row of an item: its output, else its last failed attempt, else nothing."""
+    """The row of an item, with its output or else its last failed attempt."""
     context = cut(item.context, CONTEXT_CHARS)[0]
     row = ItemRow(item.partition_key, item.row_index, group_name(item), "missing", context=context)
     result = output or failure
@@ -104,8 +104,6 @@ def _field_lines(output: AcceptedOutput) -> str:
 
 
 class Sample(NamedTuple):
-    """A sample output."""
-
     group: str
     partition_key: str
     row_index: int | None
@@ -140,7 +138,7 @@ class SampleChooser:
     def items(self) -> list[WorkItem]:
         """The picked items by group, at most ``most``: first one of each group, then a second one, and so on.
 
-        If there are more groups than that, their ids decide too, not their order in the table.
+        If there are more groups than ``most``, item ids decide which ones are shown, not the order in the table.
         """
         ranked = [
             (rank, work_id, place, seen, item)
@@ -152,7 +150,7 @@ class SampleChooser:
 
 
 def sample_of(item: WorkItem, output: AcceptedOutput, *, full: bool) -> Sample:
-    """The sample of an item's output; only its beginning unless ``full``."""
+    """The sample of an item's output. Without ``full``, it is only the beginning."""
     judge, text = output.judge or {}, readable_json(output.parsed)
     limit = FULL_CHARS if full else SHORT_CHARS
     return Sample(

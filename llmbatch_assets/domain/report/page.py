@@ -1,4 +1,4 @@
-"""The contents of the report, in reading order, for templates to lay out."""
+"""The contents of the report in reading order, laid out by the templates."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TopReasons(NamedTuple):
 
 
 class ColumnCounts(NamedTuple):
-    """The value counts of one column, of table rows if ``of_rows``, else of accepted outputs."""
+    """The value counts of a column, over table rows if ``of_rows``, else over accepted outputs."""
 
     name: str
     of_rows: bool
@@ -103,7 +103,6 @@ class ReportPage(NamedTuple):
 
 
 def report_page(findings: Findings, about: About, samples: Sequence[Sample]) -> ReportPage:
-    """The page of a batch."""
     worst_first = (lambda group: -group.open) if len(findings.groups.counts) > MOST_GROUPS else None
     return ReportPage(
         about=about,
@@ -127,7 +126,7 @@ def report_page(findings: Findings, about: About, samples: Sequence[Sample]) -> 
 
 
 def data_quality(meta: Mapping[str, Any], plan_warnings: Sequence[str], findings: Findings) -> DataQuality:
-    """The quality of the data, from the snapshot's ``meta``, the plan and the items."""
+    """Collect it from the snapshot's ``meta``, the plan's warnings and the items."""
     changes = [
         CellChange(_CHANGE_KINDS.get(kind, kind), column, cells)
         for kind, columns in meta.get("cells_changed", {}).items()
@@ -155,7 +154,7 @@ def _numbers(findings: Findings) -> dict[str, float | None]:
     return {
         "share_accepted": round(counts["accepted"] / counts["items"], 4) if counts["items"] else None,
         "cost_usd": usage.cost_usd,
-        "tokens": usage.input_tokens + usage.output_tokens,
+        "tokens": usage.total_tokens,
         "mean_judge_score": None if score is None else round(score, 1),
     }
 
@@ -169,7 +168,7 @@ def _headline(findings: Findings, spent: str) -> dict[str, str]:
         "Not attempted": f"{counts['missing']:,}",
         "Cost of accepted outputs": format_cost(usage.cost_usd).removeprefix("cost "),
         "Total spent": spent.removeprefix("cost "),
-        "Tokens": f"{usage.input_tokens + usage.output_tokens:,}",
+        "Tokens": f"{usage.total_tokens:,}",
     }
     return headline if score is None else headline | {"Mean judge score": f"{score:.1f}"}
 

@@ -1,4 +1,4 @@
-"""Counts of items by value, and the counts by chosen columns of ``report.count_by``. Their memory is bounded."""
+"""Counts of items by value, including the columns of ``report.count_by``. Memory use is bounded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ITEM_ENDS: tuple[ItemEnd, ...] = ("accepted", "failed", "missing")
 
 
 class ValueCount(NamedTuple):
-    """The items (or rows) with one value, by how they ended."""
+    """The number of items or rows with one value, by how they ended."""
 
     value: str
     accepted: int
@@ -37,12 +37,12 @@ class ValueCount(NamedTuple):
 
     @property
     def open(self) -> int:
-        """Those without an output."""
+        """The number without an output."""
         return self.failed + self.missing
 
 
 class ValueCounts(NamedTuple):
-    """The values that are shown, and the sum of the others: ``n_rest`` values, at least."""
+    """The values that are shown, and the sum of the others, which are at least ``n_rest`` values."""
 
     shown: list[ValueCount]
     rest: ValueCount
@@ -57,17 +57,17 @@ class ValueCounter:
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     beyond: Counter[str] = field(default_factory=Counter)
 
-    def add(self, value: str, end: ItemEnd, number: int = 1) -> None:
+    def add(self, value: str, end: ItemEnd) -> None:
         if value not in self.counts and len(self.counts) >= self.limit:
-            self.beyond[end] += number
+            self.beyond[end] += 1
         else:
-            self.counts.setdefault(value, Counter())[end] += number
+            self.counts.setdefault(value, Counter())[end] += 1
 
     def total(self, end: ItemEnd) -> int:
         return sum(counter[end] for counter in self.counts.values()) + self.beyond[end]
 
     def top(self, most: int, order: Callable[[ValueCount], int] | None = None) -> ValueCounts:
-        """At most ``most`` values, sorted by ``order`` (stable), or in order of first appearance without one."""
+        """At most ``most`` values, sorted by ``order``; ties, or all without it, stay in order of appearance."""
         every = [_value_count(value, counter) for value, counter in self.counts.items()]
         if order is not None:
             every.sort(key=order)
@@ -89,7 +89,7 @@ class TextCount(NamedTuple):
 
 @dataclass
 class TextCounter:
-    """Counts texts, with up to ``n_examples`` items for each."""
+    """Counts texts and keeps up to ``n_examples`` items for each."""
 
     n_examples: int
     limit: int = MAX_VALUES
@@ -127,9 +127,9 @@ class CountedColumn(NamedTuple):
 
 
 def counted_columns(names: Iterable[str], columns: Sequence[str], fields: Sequence[str]) -> list[CountedColumn]:
-    """The columns and fields that ``report.count_by`` names; a name that is both is counted as both.
+    """The columns and fields that ``report.count_by`` names. A name that is both gives two of them.
 
-    Raises ``ConfigError`` for names that are neither.
+    Raises ``ConfigError`` for unknown names.
     """
     names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in columns and name not in fields]
@@ -151,8 +151,8 @@ def _unknown(name: str, columns: Sequence[str], fields: Sequence[str]) -> str:
 class ColumnCounter:
     """Counts the values of one column or field.
 
-    A column of the table counts rows, by how their item ended. A field counts accepted items, each element of a list
-    separately.
+    Rows are counted by a column's value and how their item ended, accepted items by a field's value. If the field is a
+    list, each element counts.
     """
 
     column: CountedColumn

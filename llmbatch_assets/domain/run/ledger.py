@@ -14,9 +14,9 @@ OK = "ok"
 
 
 class CallRecord(Stored):
-    """One call. ``outcome`` is ``ok`` or the cause of the error; tokens of a failed call are those that the provider reported.
+    """One call. ``outcome`` is ``ok`` or the cause of the error. The tokens of a failed call are those the provider reported.
 
-    ``cost_usd`` is None if the price is unknown, or if it is unknown whether the call is billed.
+    ``cost_usd`` is None if the price is unknown, or if the call may or may not be billed.
     """
 
     v: Literal[1] = 1
@@ -83,7 +83,7 @@ class RunUsage:
 
 @dataclass(frozen=True)
 class PastRun:
-    """A run, from the call log and the run history. A run without a ``record`` did not reach its end."""
+    """A run in the call log and the run history. A run without a ``record`` was cut short."""
 
     run_id: str
     at_utc: str
@@ -118,42 +118,33 @@ def last_runs(records: Iterable[RunRecord], usages: Mapping[str, RunUsage], limi
     # A run that Dagster retries keeps its id; its last record counts.
     known = {record.run_id: record for record in records}
     ids = [*known, *(run_id for run_id, run in usages.items() if run_id not in known and run.purposes - {"schema"})]
-    runs = [_past_run(run_id, usages.get(run_id, RunUsage()), known.get(run_id)) for run_id in ids]
+    runs = []
+    for run_id in ids:
+        usage, record = usages.get(run_id, RunUsage()), known.get(run_id)
+        at_utc = record.ended_at_utc if record else usage.started_at_utc
+        runs.append(PastRun(run_id, at_utc, usage.total, record))
     return sorted(runs, key=lambda run: run.at_utc)[-limit:]
 
 
-def _past_run(run_id: str, usage: RunUsage, record: RunRecord | None) -> PastRun:
-    return PastRun(run_id, record.ended_at_utc if record else usage.started_at_utc, usage.total, record)
-
-
-class UsageBreakdown:
-    """The usage in the ledger: in total, and by model, purpose and attempt."""
-
-    def __init__(self, records: Iterable[CallRecord]) -> None:
-        self.total = UsageTotal()
-        self.by_model: dict[str, UsageTotal] = {}
-        self.by_attempt: dict[int, UsageTotal] = {}
-        self.by_purpose: dict[str, UsageTotal] = {}
-        # Sum each of the million calls once; combine the few kinds of calls afterwards.
-        kinds: dict[tuple[str, str, int | None], UsageTotal] = {}
-        for record in records:
-            kind = (f"{record.provider}/{record.model}", record.purpose, record.attempt)
-            kinds.setdefault(kind, UsageTotal()).add(record)
-        for (model, purpose, attempt), part in kinds.items():
-            self.total.add_total(part)
-            self.by_model.setdefault(model, UsageTotal()).add_total(part)
-            self.by_purpose.setdefault(purpose, UsageTotal()).add_total(part)
-            # Calls that write a schema belong to no attempt of an item.
-            if attempt is not None:
-                self.by_attempt.setdefault(attempt, UsageTotal()).add_total(part)
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "total": _summary(self.total),
-            "by_model": [{"model": name, **_summary(part)} for name, part in sorted(self.by_model.items())],
-            "by_purpose": [{"purpose": name, **_summary(part)} for name, part in sorted(self.by_purpose.items())],
-            "by_attempt": [{"attempt": number, **_summary(part)} for number, part in sorted(self.by_attempt.items())],
-        }
+def usage_breakdown(records: Iterable[CallRecord]) -> dict[str, Any]:
+    """Sum up the call log as JSON: in total, and by model, purpose and attempt."""
+    # Sum each of the million calls once; combine the few kinds of calls afterwards.
+    kinds: dict[tuple[str, str, int | None], UsageTotal] = {}
+    for record in records:
+        kind = (f"{record.provider}/{record.model}", record.purpose, record.attempt)
+        kinds.setdefault(kind, UsageTotal()).add(record)
+    total = UsageTotal()
+    totals: dict[str, dict[Any, UsageTotal]] = {"model": {}, "purpose": {}, "attempt": {}}
+    for values, part in kinds.items():
+        total.add_total(part)
+        for by, value in zip(totals.values(), values, strict=True):
+            # Calls that write a schema do not belong to an attempt.
+            if value is not None:
+                by.setdefault(value, UsageTotal()).add_total(part)
+    return {"total": _summary(total)} | {
+        f"by_{name}": [{name: value, **_summary(part)} for value, part in sorted(by.items())]
+        for name, by in totals.items()
+    }
 
 
 def _summary(total: UsageTotal) -> dict[str, Any]:

@@ -21,7 +21,7 @@ MAX_ITEMS_BETWEEN_LINES = 1000
 
 @dataclass
 class PacingStats:
-    """Calls that were let through, and the effect of rate-limit refusals on them."""
+    """The number of calls, and how rate limits slowed them down."""
 
     calls: int = 0
     rate_limited: int = 0
@@ -42,7 +42,7 @@ class PacingStats:
 
 
 class GenerationMeta(Stored):
-    """Settings and circumstances of the run. Fields with a default may be missing in manifests of earlier versions."""
+    """Settings and circumstances of the run. Manifests of earlier versions may lack fields that have a default."""
 
     pipeline: int = 4
     generated_at_utc: str
@@ -82,7 +82,7 @@ class GenerationMeta(Stored):
 
 
 class GenerationCounts(Stored):
-    """Items by their state after the run, which add up to ``n_total``; and what the run had to do."""
+    """Items by state after the run, which add up to ``n_total``, and the number of items to run."""
 
     n_total: int
     n_success: int = 0
@@ -102,8 +102,6 @@ class OutputFiles(Stored):
 
 
 class GenerationManifest(Stored):
-    """The manifest."""
-
     meta: GenerationMeta
     counts: GenerationCounts
     failures_by_cause: dict[str, int] = Field(default_factory=dict)
@@ -112,29 +110,14 @@ class GenerationManifest(Stored):
 
     def run_record(self, run_id: str, *, n_accepted: int, n_failed: int) -> RunRecord:
         """Return the run's line in the run history. The counts are of the items that the run itself finished."""
-        meta, counts = self.meta, self.counts
-        return RunRecord(
-            run_id=run_id,
-            ended_at_utc=meta.generated_at_utc,
-            elapsed_sec=meta.elapsed_sec,
-            provider=meta.provider,
-            model_name=meta.model_name,
-            prompt_sha=meta.prompt_sha,
-            schema_sha=meta.schema_sha,
-            judge_prompt_sha=meta.judge_prompt_sha,
-            stopped_by=meta.stopped_by,
-            n_total=counts.n_total,
-            n_success=counts.n_success,
-            n_fail=counts.n_fail,
-            n_not_attempted=counts.n_not_attempted,
-            n_to_run=counts.n_to_run,
-            n_accepted=n_accepted,
-            n_failed=n_failed,
-        )
+        own = {"run_id": run_id, "ended_at_utc": self.meta.generated_at_utc}
+        finished = {"n_accepted": n_accepted, "n_failed": n_failed}
+        # The model takes only the fields that it declares.
+        return RunRecord.model_validate({**dict(self.meta), **dict(self.counts), **own, **finished})
 
 
 class RunFacts(NamedTuple):
-    """What happened in a run, apart from the state of its items."""
+    """The facts of a run, apart from the states of its items."""
 
     generated_at_utc: str
     elapsed_sec: float
@@ -148,7 +131,7 @@ class RunFacts(NamedTuple):
 
 
 def progress_every_n(verbose: int, n_to_run: int) -> int:
-    """Return after how many items to log a line: about ``verbose`` lines a run, every item at 10, never (0) at 0."""
+    """Return the number of items between log lines: about ``verbose`` lines per run, every item at 10, none (0) at 0."""
     if verbose <= 0:
         return 0
     return 1 if verbose >= 10 else max(1, min(n_to_run // verbose, MAX_ITEMS_BETWEEN_LINES))
@@ -158,27 +141,18 @@ def generation_manifest(
     parameters: Parameters, source: Source, states: Mapping[str, ItemState], facts: RunFacts, files: OutputFiles
 ) -> GenerationManifest:
     """Build the manifest. ``states`` has the state of every item after the run."""
-    identity, max_workers, counted = source.identity, parameters.llm.max_workers, Counter(states.values())
-    meta = GenerationMeta(
-        generated_at_utc=facts.generated_at_utc,
-        model_name=identity.model_name,
-        temperature=identity.temperature,
-        provider=source.provider,
-        judge_enabled=identity.judge_enabled,
-        prompt_sha=identity.prompt_sha,
-        schema_sha=identity.schema_sha,
-        judge_prompt_sha=identity.judge_prompt_sha,
-        elapsed_sec=facts.elapsed_sec,
-        verbose=parameters.cache.verbose,
-        progress_every_n=progress_every_n(parameters.cache.verbose, facts.n_to_run),
-        cache_skips_pre_scan=facts.n_cache_skipped,
-        cache_skips_observed=facts.n_cache_skipped,
-        max_workers=max_workers,
-        execution_mode="parallel" if max_workers > 1 else "sequential",
-        stopped_by=facts.stopped_by,
-        structured_output=facts.structured_output,
-        pacing=facts.pacing,
-    )
+    max_workers, counted = parameters.llm.max_workers, Counter(states.values())
+    settings = {
+        "provider": source.provider,
+        "verbose": parameters.cache.verbose,
+        "progress_every_n": progress_every_n(parameters.cache.verbose, facts.n_to_run),
+        "cache_skips_pre_scan": facts.n_cache_skipped,
+        "cache_skips_observed": facts.n_cache_skipped,
+        "max_workers": max_workers,
+        "execution_mode": "parallel" if max_workers > 1 else "sequential",
+    }
+    # The model takes only the fields that it declares.
+    meta = GenerationMeta.model_validate({**dict(source.identity), **facts._asdict(), **settings})
     counts = GenerationCounts(
         n_total=len(states),
         n_success=counted["accepted"],

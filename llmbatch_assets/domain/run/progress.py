@@ -20,8 +20,8 @@ MIN_SAMPLE_SEC = 0.5
 class Tally:
     """Counts of a run's items, and the usage of its calls.
 
-    ``found`` items were accepted by another run in the meantime. ``failed_permanently`` are those of the ``failed``
-    items that the provider refused. ``cached`` items had an output before the run and are not part of ``total``.
+    ``found`` items were accepted by another run in the meantime. ``failed`` includes the ``failed_permanently`` items.
+    ``cached`` items had an output before the run and are not part of ``total``.
     """
 
     total: int

@@ -1,4 +1,4 @@
-"""The quality of a batch's outputs as checks that pass or fail."""
+"""Checks of the quality of a batch's outputs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SCHEMA_FAILURES = {
 class OutputQuality:
     """The state of a batch after a run.
 
-    ``versions`` holds a fingerprint of each accepted output; equal outputs have equal ones. ``causes`` counts the items
-    that failed in this run.
+    ``versions`` holds a fingerprint of each accepted output; equal outputs have the same one. ``causes`` counts the
+    items that failed in this run, by cause.
     """
 
     n_accepted: int
@@ -38,18 +38,18 @@ class OutputQuality:
 
     @property
     def acceptance_rate(self) -> float:
-        """The accepted share of all items ever attempted; 1 if none was."""
+        """The accepted share of all items attempted so far; 1 if there are none."""
         attempted = self.n_accepted + self.n_failed
         return self.n_accepted / attempted if attempted else 1.0
 
     @property
     def mean_score(self) -> float | None:
-        """The judge's mean score; None without scores."""
+        """The mean score of the judge; None without scores."""
         return fmean(self.scores) if self.scores else None
 
 
 class CheckFinding(NamedTuple):
-    """The result of a check. A failed check with ``warning`` is worth a look but blocks nothing."""
+    """The result of a check. With ``warning``, a failed check blocks nothing."""
 
     name: str
     passed: bool

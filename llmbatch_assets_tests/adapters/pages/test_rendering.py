@@ -26,7 +26,7 @@ from llmbatch_assets.adapters.pages.rendering import (
 )
 from llmbatch_assets.adapters.pages.report_rows import RowSpool
 from llmbatch_assets.domain.parameter_blocks import Report
-from llmbatch_assets.domain.report.findings import Findings, gather
+from llmbatch_assets.domain.report.findings import Findings
 from llmbatch_assets.domain.report.items import ItemRow, item_row, sample_of
 from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, report_page
 from llmbatch_assets.domain.report.value_counts import CountedColumn
@@ -122,12 +122,8 @@ def page(text: str, **changes: Any) -> ReportPage:
     rejected = failed(1, message=text).model_copy(update={"cause": "judge_rejected", "judge": judge})
     failures = {1: [rejected, failed(1, 2, message=text)]}
     items = [work_item(number, context=text, group_key=text or None) for number in range(3)]
-    gather(
-        findings,
-        items,
-        lambda item: outputs.get(item.row_index or 0),
-        lambda item: failures.get(item.row_index or 0, []),
-    )
+    for number, item in enumerate(items):
+        findings.add(item, outputs.get(number), failures.get(number, []))
     meta = {"input_path": text, "warnings": [text], "cells_changed": {text: {text: 1}}}
     runs = last_runs(
         [record(text, "2026-01-01T00:00:00Z", model_name=text, stopped_by=text)] * 2, {text: RunUsage()}, 3

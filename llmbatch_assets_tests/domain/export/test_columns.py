@@ -1,4 +1,4 @@
-"""Columns: one for everything, each with a name of its own; and a record as a line of them."""
+"""Columns with unique names for every value, and the cells of records."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_no_column_overwrites_another(input_columns: list[str], output_fields: l
     assert len(set(names)) == len(names)
 
 
-def test_columns_come_in_their_fixed_order() -> None:
+def test_columns_have_a_fixed_order() -> None:
     columns = export_columns(["id", "answer"], fields("answer", "mood"))
     assert [column.name for column in columns] == [
         "id",
@@ -70,7 +70,7 @@ def test_columns_come_in_their_fixed_order() -> None:
     ]
 
 
-def test_an_input_column_with_one_of_our_names_makes_way() -> None:
+def test_an_input_column_with_one_of_our_names_is_renamed() -> None:
     names = [column.name for column in export_columns(["meta_model", "input_meta_model"], [])]
     assert names[:2] == ["input_input_meta_model", "input_meta_model"]
     assert names.count("meta_model") == 1
@@ -90,7 +90,7 @@ def test_an_input_column_with_one_of_our_names_makes_way() -> None:
         ({"b": 1, "a": None}, '{"a":null,"b":1}'),
     ],
 )
-def test_a_cell_is_text_as_it_is_and_json_otherwise(value: Any, text: str) -> None:
+def test_text_cells_are_unchanged_and_others_are_json(value: Any, text: str) -> None:
     assert cell_text(value) == text
 
 
@@ -110,13 +110,13 @@ def test_a_record_becomes_one_line_of_cells() -> None:
     }
 
 
-def test_a_nested_field_is_found_and_its_absence_is_nothing() -> None:
+def test_a_nested_field_is_found_and_a_missing_one_is_none() -> None:
     column = Column("a.b", "parsed", ("a", "b"))
     found = [cells(record(parsed=parsed), [column]) for parsed in ({"a": {"b": 1}}, {"a": None}, {"a": "text"}, {})]
     assert found == [[1], [None], [None], [None]]
 
 
-def test_what_is_beside_the_named_fields_is_one_cell() -> None:
+def test_undeclared_fields_share_one_cell() -> None:
     column = Column("parsed_extra_json", "parsed", (), "json", frozenset({"known"}))
     assert cells(record(parsed={"known": 1, "b": 2, "a": [3]}), [column]) == ['{"a":[3],"b":2}']
     assert cells(record(parsed={"known": 1}), [column]) == [None]
@@ -129,13 +129,13 @@ def test_any_value_becomes_a_plain_cell(value: Any) -> None:
     assert cell is None or isinstance(cell, str | int | float)
 
 
-def test_halves_of_surrogate_pairs_are_written_out() -> None:
+def test_lone_surrogates_are_escaped() -> None:
     columns = [Column("v", "parsed", ("v",))]
     assert cells(record(parsed={"v": "a\ud83db"}), columns) == ["a\\ud83db"]
     assert cells(record(parsed={"v": ["\ud83d"]}), columns) == ['["\\ud83d"]']
 
 
-def test_the_place_of_a_value_is_told() -> None:
+def test_the_origin_of_a_value_is_named() -> None:
     columns = [
         Column("a.b", "parsed", ("a", "b")),
         Column("x", "parsed", ("a",), "json", frozenset()),
@@ -206,16 +206,16 @@ REST = {**dict.fromkeys(["two", "free", "open", "anything"], "json"), "made": "i
 FLAT = {"place.city": "string", "place.zip_code": "integer", "maybe.city": "string", "maybe.zip_code": "integer"}
 
 
-def test_fields_have_the_type_of_their_schema_and_its_order() -> None:
+def test_fields_have_the_types_and_order_of_the_schema() -> None:
     expected = PLAIN | JSON_ALONE | {"place": "json", "maybe": "json"} | REST
     assert list(types_of(Output).items()) == list(expected.items())
 
 
-def test_objects_are_flattened_in_place_where_nothing_gets_lost() -> None:
+def test_objects_are_flattened_in_place_if_nothing_is_lost() -> None:
     assert list(types_of(Output, flatten=True).items()) == list((PLAIN | JSON_ALONE | FLAT | REST).items())
 
 
-def test_an_object_that_holds_itself_stays_whole() -> None:
+def test_a_recursive_object_is_not_flattened() -> None:
     assert types_of(Tree, flatten=True) == {"value": "integer", "left": "json", "children": "json"}
 
     class Above(BaseModel):
@@ -224,7 +224,7 @@ def test_an_object_that_holds_itself_stays_whole() -> None:
     assert types_of(Above, flatten=True) == {"tree.value": "integer", "tree.left": "json", "tree.children": "json"}
 
 
-def test_what_has_no_name_in_the_schema_has_a_column_together() -> None:
+def test_undeclared_fields_share_one_column() -> None:
     assert list(schema_of(Open).fields(flatten=False)) == [
         OutputField(("known",), "string"),
         OutputField((), "json", frozenset({"known"})),
@@ -232,6 +232,6 @@ def test_what_has_no_name_in_the_schema_has_a_column_together() -> None:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("places", ["city", "zip_code"]), ("place", None), ("free", None)])
-def test_a_list_of_objects_is_told_from_others(name: str, expected: list[str] | None) -> None:
+def test_lists_of_objects_are_recognized(name: str, expected: list[str] | None) -> None:
     found = schema_of(Output).elements(name)
     assert (list(found.properties) if found else None) == expected

@@ -1,4 +1,4 @@
-"""The manifest of an export: counts that add up, columns that are explained, a preview that does nothing."""
+"""The manifest of an export: counts that add up, column origins, and a harmless preview."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def manifest(
     )
 
 
-def test_the_manifest_says_where_each_column_comes_from_and_what_it_holds() -> None:
+def test_the_manifest_has_origin_and_type_of_each_column() -> None:
     made = manifest(
         {"exported": 3, "missing": 1}, {"exported": 3, "missing": 1}, {"csv": {"formulas_escaped": 2}}
     ).model_dump()
@@ -51,7 +51,7 @@ def test_counts_add_up() -> None:
     assert (counts["n_records"], counts["n_not_exported"], counts["n_rows_beyond_cap"]) == (9, 11, 5)
 
 
-def test_what_a_user_should_know_is_told_and_nothing_else() -> None:
+def test_notes_list_only_counts_and_changes_that_are_not_zero() -> None:
     assert export_notes(manifest({"exported": 1}, {"exported": 1}, {"csv": {"formulas_escaped": 1}})) == []
     made = manifest({"failed": 2}, {"failed": 2}, {"xlsx": {"cut_at_32767_characters": 3}}, "output_earlier.csv")
     missing, cut, aside = export_notes(made)
@@ -73,7 +73,7 @@ def test_an_export_with_records_of_a_model_has_model_records(before: dict[str, A
     assert has_model_records(before) is expected
 
 
-def test_the_preview_has_no_effect_on_the_page_that_shows_it() -> None:
+def test_cells_of_the_preview_cannot_change_the_page() -> None:
     columns = export_columns(["=a|b"], [])[:1]
     shown = preview(columns, [["<img src=x>`|`[x](y)\n# z" + "w" * 99], [None], [1.5]]).splitlines()
     assert len(shown) == 5

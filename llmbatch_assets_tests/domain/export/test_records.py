@@ -1,4 +1,4 @@
-"""Outputs beside their rows, at the place that the plan of today says; what is left out has a line of its own."""
+"""Outputs joined with their rows at their current positions; everything else is listed as not exported."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def left_out(found: Sequence[Entry]) -> list[NotExported]:
 
 
 @pytest.mark.parametrize("mode", ["row_wise", "row_output_with_group_context"])
-def test_every_row_gets_its_output_and_its_place_of_today(mode: str) -> None:
+def test_every_row_gets_its_output_and_its_current_position(mode: str) -> None:
     found = records(joined(mode))
     assert [record["meta"]["row_index"] for record in found] == [0, 1, 2, 3]
     assert [record["input"] for record in found] == TABLE.rows
@@ -66,7 +66,7 @@ def test_every_row_gets_its_output_and_its_place_of_today(mode: str) -> None:
     assert "old" not in {record["meta"]["partition_key"] for record in found}
 
 
-def test_rows_that_share_an_output_each_have_a_record_in_the_order_of_the_table() -> None:
+def test_rows_that_share_an_output_each_have_a_record_in_table_order() -> None:
     found = records(joined("row_wise", work_items={"duplicates": "share"}))
     assert [record["meta"]["row_index"] for record in found] == [0, 1, 2, 3]
     assert found[0]["parsed"] == found[2]["parsed"] != found[3]["parsed"]
@@ -81,7 +81,7 @@ def test_rows_that_share_an_output_each_have_a_record_in_the_order_of_the_table(
     group_rows=st.sampled_from(["one", "expand"]),
     cap=st.integers(0, 2),
 )
-def test_every_row_is_a_record_or_left_out_once(
+def test_every_row_is_exported_or_listed_as_not_exported_once(
     states: list[str], mode: str, share: bool, group_rows: str, cap: int
 ) -> None:
     join, items = planned(
@@ -118,7 +118,7 @@ def standing(item: WorkItem, state: str) -> ItemOutcome:
     return ItemOutcome(item)
 
 
-def test_what_is_left_out_says_why_and_where_to_look() -> None:
+def test_lines_that_are_not_exported_have_a_reason_and_a_file() -> None:
     join, items = planned("row_output_with_group_context")
     both = standing(items[0], "failed")._replace(older=OutdatedOutput("o.json", "model"))
     failed, missing, outdated = entries(join, [both, ItemOutcome(items[1]), standing(items[2], "outdated")])
@@ -162,7 +162,7 @@ def test_rows_beyond_the_cap_are_listed(group_rows: str) -> None:
     assert "first 2 rows" in beyond.message
 
 
-def test_the_output_of_a_group_stands_beside_each_of_its_rows() -> None:
+def test_the_output_of_a_group_is_joined_with_each_of_its_rows() -> None:
     found = joined("group_output", {"say": "x"}, outputs={"group_rows": "expand"})
     assert left_out(found) == []
     assert [(one["meta"]["row_index"], one["meta"]["group_key"]) for one in records(found)] == [
@@ -185,19 +185,19 @@ def exploded(elements: Any, ids: Sequence[str] = ("1", "2", "3")) -> tuple[list[
     return [(one["meta"]["row_index"], one["element"]["a"]) for one in records(found)], left_out(found)
 
 
-def test_each_element_stands_beside_the_row_that_it_is_about() -> None:
+def test_each_element_is_joined_with_the_row_it_refers_to() -> None:
     made, left = exploded([{"row": "3", "a": "c"}, {"row": "1", "a": "a"}, {"row": "2", "a": "b"}])
     assert (made, left) == ([(2, "c"), (0, "a"), (1, "b")], [])
 
 
-def test_keys_match_as_texts_in_the_composed_form() -> None:
+def test_keys_are_compared_as_composed_text() -> None:
     made, left = exploded(
         [{"row": 7, "a": 1}, {"row": " cafe\u0301 ", "a": 2}, {"row": 1.0, "a": 3}], ("7", "caf\u00e9", "1")
     )
     assert (made, left) == ([(0, 1), (1, 2), (2, 3)], [])
 
 
-def test_elements_and_rows_that_match_nothing_are_listed() -> None:
+def test_unmatched_elements_and_rows_are_listed() -> None:
     made, left = exploded([{"row": "1", "a": "a"}, {"row": "9", "a": "x"}, {"row": None, "a": "y"}])
     assert made == [(0, "a")]
     assert [(one.state, one.row_index) for one in left] == [
@@ -222,7 +222,7 @@ def test_without_elements_every_row_is_listed(elements: Any) -> None:
     assert (made, [one.row_index for one in left]) == ([], [0, 1, 2])
 
 
-def test_a_row_beyond_the_cap_is_matched_by_nothing() -> None:
+def test_a_row_beyond_the_cap_is_never_matched() -> None:
     table = snapshot([("1", "red", ""), ("2", "red", "")])
     parsed = {"answers": [{"row": "1"}, {"row": "2"}]}
     blocks = {"grouping": {"max_rows_per_group": 1}, "outputs": {"explode": EXPLODE}}

@@ -1,4 +1,4 @@
-"""What is asked of an export is there, or is told before anything runs."""
+"""Export settings that name unknown fields or columns are reported before anything runs."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def test_a_group_has_its_column_and_each_row_all_columns(group_rows: str, n_inpu
 @pytest.mark.parametrize(
     ("fields", "expected"), [(["passed", "score"], "judge.passed"), (["verdict", "ok"], "judge.verdict")]
 )
-def test_the_verdict_is_the_judges_own_field(fields: list[str], expected: str) -> None:
+def test_the_verdict_column_reads_the_judges_own_field(fields: list[str], expected: str) -> None:
     columns = Join.of(snapshot([]), parameters()).columns(SCHEMA, dict.fromkeys(fields, "string"), flatten=False)
     assert [one.origin for one in columns if one.name == "judge_verdict"] == [expected]
 
 
 @pytest.mark.parametrize(("said", "expected"), [("integer", "integer"), ("number", "number"), ("json", "number")])
-def test_the_score_is_an_integer_where_the_judges_schema_says_so(said: ColumnType, expected: str) -> None:
+def test_the_score_is_an_integer_if_the_judges_schema_says_so(said: ColumnType, expected: str) -> None:
     columns = Join.of(snapshot([]), parameters()).columns(SCHEMA, {"score": said}, flatten=False)
     assert [one.type for one in columns if one.name == "judge_score"] == [expected]
 
@@ -79,13 +79,13 @@ def test_the_score_is_an_integer_where_the_judges_schema_says_so(said: ColumnTyp
         ({"input_column": "ID"}, "outputs.explode.input_column: the table has no column 'ID'; it has: id"),
     ],
 )
-def test_what_is_not_there_is_named_with_what_is(change: dict[str, str], told: str) -> None:
+def test_unknown_names_are_reported_with_the_known_ones(change: dict[str, str], told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)):
         named("group_output", explode=JOIN_EXPLODE | change)
 
 
 @pytest.mark.parametrize("outputs", [{"explode": JOIN_EXPLODE}, {"group_rows": "expand"}])
-def test_what_is_for_groups_is_told_to_have_no_effect_elsewhere(outputs: dict[str, Any]) -> None:
+def test_group_settings_without_groups_give_a_warning(outputs: dict[str, Any]) -> None:
     for mode, grouping in ROW_MODES.items():
         told = export_warnings(parameters(grouping=grouping, outputs=outputs))
         assert [warning.partition(" ")[0] for warning in told] == (
@@ -103,6 +103,6 @@ def test_what_is_for_groups_is_told_to_have_no_effect_elsewhere(outputs: dict[st
         ({"nested": "deep"}, "flatten"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(outputs: dict[str, Any], told: str) -> None:
+def test_contradictory_settings_are_refused(outputs: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         parameters(outputs=outputs)

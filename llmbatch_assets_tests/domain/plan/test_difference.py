@@ -1,4 +1,4 @@
-"""Differences of prompts, schemas and configurations, as people are shown them."""
+"""Differences between prompts, schemas and configurations, as shown to users."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from llmbatch_assets.domain.plan.difference import (
 )
 
 
-def test_lines_of_a_prompt_come_and_go() -> None:
+def test_a_prompt_diff_shows_added_and_removed_lines() -> None:
     assert prompt_lines({"user": "one\ntwo"}, {"user": "one\ntwo"}) == []
     assert prompt_lines({"user": "one\ntwo"}, {"user": "one\nthree"})[-2:] == ["-two", "+three"]
     assert prompt_lines(None, {"user": "one"})[1:] == ["+[user]", "+one"]
     assert f"-({UNKNOWN})" in prompt_lines({}, {"user": "one"})
 
 
-def test_very_long_prompts_are_shown_whole() -> None:
+def test_very_long_prompts_are_shown_in_full() -> None:
     text = "\n".join(map(str, range(MOST_LINES + 1)))
     lines = prompt_lines({"user": text}, {"user": text + "\nmore"})
     assert len(lines) == 2 * (MOST_LINES + 2) + 1
@@ -37,7 +37,7 @@ def test_values_are_compared_under_dotted_keys() -> None:
     assert changed_values(None, None) == []
 
 
-def test_fields_of_a_schema_go_by_their_names() -> None:
+def test_schema_fields_are_listed_by_name() -> None:
     part = {"properties": {"n": {"type": "integer"}}, "required": ["n"]}
     schema = {"properties": {"answer": {"maxLength": 80}}, "required": ["answer"], "$defs": {"Part": part}}
     fields = schema_fields(schema)
@@ -48,7 +48,7 @@ def test_fields_of_a_schema_go_by_their_names() -> None:
     }
 
 
-def test_no_difference_is_false() -> None:
+def test_empty_differences_are_false() -> None:
     nothing = Differences("sha", None, [], [], [], [])
     assert not nothing
     assert nothing._replace(prompt=["+a"])

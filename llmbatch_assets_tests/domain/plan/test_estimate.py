@@ -1,4 +1,4 @@
-"""Estimates: lengths of requests, what a sample says about the rest, and how often the rest is within the range."""
+"""Estimates: request lengths, extrapolation from a sample, and how often the total is within the range."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_total_follows_the_rate_that_fits_best(seen: Any, per_byte: tuple[floa
     assert extrapolate([900, 1100], seen, per_byte)[0] == pytest.approx(total)
 
 
-def test_a_few_items_say_little() -> None:
+def test_a_few_items_give_a_large_error() -> None:
     assert extrapolate([10] * 100, [(10, 10)] * 4, (0.0,)) == (1000, 0.5)
     assert extrapolate([10] * 100, [(10, 10)] * 20, (0.0,)) == (1000, 0.05)
     assert extrapolate([10] * 100, [(10, 0), (10, 200)] * 3, (0.0,))[1] == pytest.approx(0.9, abs=0.05)
@@ -137,7 +137,7 @@ def total(seen: list[ItemUsage]) -> float:
     return sum(one.input_tokens + 4 * one.output_tokens for one in seen)
 
 
-def test_a_sample_of_20_says_what_the_rest_takes_as_surely_as_it_claims() -> None:
+def test_a_sample_of_20_predicts_the_rest_as_accurately_as_it_claims() -> None:
     chance = random.Random(5)  # noqa: S311  # a test's own numbers
     off, held = [], 0
     for _ in range(200):
@@ -152,7 +152,7 @@ def test_a_sample_of_20_says_what_the_rest_takes_as_surely_as_it_claims() -> Non
     assert held >= 0.9 * len(off)
 
 
-def test_no_answer_is_longer_than_it_may_be() -> None:
+def test_no_answer_exceeds_the_output_limit() -> None:
     sample = [ItemUsage(100 * n, 1, 25 * n, 10 * n) for n in range(1, 11)]
     assert estimate_calls(requests([10_000] * 5), sample, [], 100).output_tokens.likely == 500
     assert estimate_calls(requests([100] * 5, answer=Range(10, 500, 900)), [], [], 100).output_tokens.high == 750
@@ -161,7 +161,7 @@ def test_no_answer_is_longer_than_it_may_be() -> None:
 # Without a sample.
 
 
-def test_without_a_sample_it_is_by_assumption() -> None:
+def test_without_a_sample_the_estimate_uses_assumptions() -> None:
     told = estimate_calls(requests([600] * 10, unseen=300), [], [], None)
     assert told.basis == "assumed"
     assert told.calls == Range(10, 11, 15)
@@ -170,7 +170,7 @@ def test_without_a_sample_it_is_by_assumption() -> None:
     assert "guessed from the schema" in method_of(generate=told)
 
 
-def test_answers_to_other_questions_are_better_than_none() -> None:
+def test_answers_to_another_prompt_are_better_than_assumptions() -> None:
     others = [ItemUsage(0, 2, 220, 100, 0, 6.0)] * 10
     told = estimate_calls(requests([600] * 10), [], others, None)
     assert told.basis == "kindred"
@@ -179,7 +179,7 @@ def test_answers_to_other_questions_are_better_than_none() -> None:
     assert "same model with another prompt" in method_of(generate=told)
 
 
-def test_nothing_to_ask_takes_nothing() -> None:
+def test_no_requests_cost_nothing() -> None:
     assert estimate_calls(requests([]), [], [], None) == NO_CALLS
     assert method_of(generate=NO_CALLS) == ""
 
@@ -195,7 +195,7 @@ def price(usage: TokenUsage) -> float:
     return (usage.input_tokens - 0.5 * usage.cached_input_tokens + 2 * usage.output_tokens) / 1000
 
 
-def test_calls_are_priced_one_by_one_and_reuse_apart() -> None:
+def test_calls_are_priced_individually_and_cached_input_separately() -> None:
     assert cost(CALLS, price) == pytest.approx((1.0, 1.2, 1.4))
     assert cost(CALLS, price, with_cache=True) == pytest.approx((0.8, 0.95, 1.1))
     assert cost(CALLS, lambda _: None) is None
@@ -203,13 +203,13 @@ def test_calls_are_priced_one_by_one_and_reuse_apart() -> None:
     assert cost(CALLS, lambda usage: 5.0 if usage.input_tokens > 500 else 1.0) == (10, 10, 10)
 
 
-def test_limits_of_a_server_take_their_time() -> None:
+def test_rate_limits_set_a_minimum_time() -> None:
     assert shortest_time([CALLS, CALLS], 10, 0) == (120, 120, 120)
     assert shortest_time([CALLS], 0, 100) == pytest.approx((540, 660, 780))
     assert shortest_time([CALLS], 0, 0) == (0, 0, 0)
 
 
-def test_what_is_not_judged_takes_no_call() -> None:
+def test_items_that_are_not_judged_need_no_call() -> None:
     half = CALLS.scaled(0.5)
     assert (half.calls.likely, half.output_tokens.high, half.seconds.low) == (5, 50, 10)
 
@@ -233,7 +233,7 @@ PROMPTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 @given(row=st.text(max_size=40), group=st.none() | st.text(max_size=40))
-def test_a_length_is_that_of_the_request(prompt: dict[str, Any], row: str, group: str | None) -> None:
+def test_the_length_is_that_of_the_rendered_request(prompt: dict[str, Any], row: str, group: str | None) -> None:
     template = PromptTemplate(path="p", **prompt)
     item = WorkItem("w", "k", "g", 0, None if group is None else "c", row, {})
     messages = template.render(SHARED | item_values(item, group))
@@ -242,5 +242,5 @@ def test_a_length_is_that_of_the_request(prompt: dict[str, Any], row: str, group
     assert measured == sum(byte_length(message.content) for message in messages)
 
 
-def test_scripts_that_take_more_tokens_are_longer() -> None:
+def test_scripts_with_more_tokens_per_character_are_longer() -> None:
     assert (byte_length("river"), byte_length("река"), byte_length("川の水")) == (5, 8, 9)

@@ -80,7 +80,7 @@ def test_artifacts_give_the_first_reason_that_applies(
         ({"prompt_sha": "o", "temperature": 0.0, "judge_prompt_sha": "o"}, None),
     ],
 )
-def test_what_makes_two_identities_differ(changes: dict[str, Any], reasons: RerunReasons | None) -> None:
+def test_changes_between_identities_are_named(changes: dict[str, Any], reasons: RerunReasons | None) -> None:
     expected = ("prompt_changed", "parameters_changed", "judge_changed") if reasons is None else reasons
     assert changes_between(PLAIN, PLAIN.model_copy(update=changes)) == expected
 
@@ -90,7 +90,7 @@ def test_an_identity_is_read_back_from_its_parts(identity: BatchIdentity) -> Non
     assert identity_of(identity.parts("w")) == identity
 
 
-def test_reasons_are_counted_the_most_frequent_first_and_always_in_one_order() -> None:
+def test_reasons_are_counted_most_frequent_first_in_a_fixed_order() -> None:
     both = in_order("prompt_changed", "row_changed", "prompt_changed")
     assert both == ("row_changed", "prompt_changed")
     several = {"a": ("new_row",), "b": both, "c": both, "d": ("forced",)}
@@ -150,21 +150,21 @@ CASES: list[tuple[str, Rows, dict[int | None, str]]] = [
 
 
 @pytest.mark.parametrize(("rows", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_rows_are_matched_by_their_position(rows: Rows, expected: dict[int | None, str]) -> None:
+def test_rows_are_matched_by_position(rows: Rows, expected: dict[int | None, str]) -> None:
     assert reasons(items_of([A, B, C, D]), items_of(rows)) == expected
 
 
-def test_a_label_finds_a_row_wherever_it_went() -> None:
+def test_a_label_finds_a_row_that_moved() -> None:
     before, now = items_of([A, B, C, D], "id"), items_of([D, B2, NEW, A], "id")
     assert reasons(before, now, by_label=True) == {1: "row_changed"}
 
 
-def test_a_label_that_several_rows_share_is_none() -> None:
+def test_a_label_shared_by_several_rows_identifies_none() -> None:
     before, now = items_of([A, B, C, D], "team"), items_of([A, B2, C, D, NEW], "team")
     assert reasons(before, now, by_label=True) == {1: "row_changed"}
 
 
-def test_the_own_row_is_told_from_the_groups_others() -> None:
+def test_changes_of_the_own_row_differ_from_changes_of_other_rows() -> None:
     mode = "row_output_with_group_context"
     before, now = items_of([A, B, C, D], mode=mode), items_of([A, B2, C, D], mode=mode)
     assert reasons(before, now) == {0: "sibling_changed", 1: "row_changed"}
@@ -172,13 +172,13 @@ def test_the_own_row_is_told_from_the_groups_others() -> None:
     assert reasons(before, deleted) == {0: "sibling_changed"}
 
 
-def test_identical_rows_of_a_group_are_siblings_each() -> None:
+def test_identical_rows_of_a_group_are_each_matched_as_siblings() -> None:
     mode = "row_output_with_group_context"
     before, now = items_of([A, A, B], mode=mode), items_of([A, A, B2], mode=mode)
     assert reasons(before, now) == {0: "sibling_changed", 1: "sibling_changed", 2: "row_changed"}
 
 
-def test_a_row_of_long_ago_is_not_taken_for_the_one_before() -> None:
+def test_the_latest_previous_row_is_matched_not_an_older_one() -> None:
     # Row 1 was `two`, was edited twice, and has an output now: its old versions belong to nobody.
     old = [artifact(item, "2025-01-01") for item in items_of([A, B])][1]
     older = [artifact(item, "2024-01-01") for item in items_of([A, ("b", "x", "2")])][1]
@@ -186,7 +186,7 @@ def test_a_row_of_long_ago_is_not_taken_for_the_one_before() -> None:
     assert reasons(before, items_of([A, B2, C, D]), old, older) == {}
 
 
-def test_items_that_were_made_otherwise_changed_by_the_parameters() -> None:
+def test_items_made_with_other_settings_count_as_changed_parameters() -> None:
     now = items_of([A, B])
     known = [artifact(item, work_id=f"w{item.row_index}", other_settings=True) for item in now]
     assert reasons([], now, *known) == {0: "parameters_changed", 1: "parameters_changed"}
@@ -199,12 +199,12 @@ def test_groups_are_found_by_their_key() -> None:
     assert [found[item.work_id].reason for item in now] == ["group_changed", "group_changed"]
 
 
-def test_labels_are_what_partition_keys_begin_with() -> None:
+def test_labels_are_the_start_of_partition_keys() -> None:
     assert [label_of(item) for item in items_of([A, ("Ü b", "x", "t")], "id")] == ["a", "ü-b"]
     assert label_of(items_of([A])[0]) == ""
 
 
-def test_time_grows_with_the_rows_and_not_with_their_square() -> None:
+def test_time_grows_linearly_with_the_rows() -> None:
     def seconds(count: int) -> float:
         before = items_of([(str(n), "x", f"text {n}") for n in range(count)], mode="row_output_with_group_context")
         now = items_of([(str(n), "x", f"text {n}!") for n in range(count)], mode="row_output_with_group_context")

@@ -1,4 +1,4 @@
-"""Which items a run works on: what is asked for, in order, and nothing that is done."""
+"""Selection of items: the requested ones, in order, without those that are done."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_selection_takes_what_it_names(selection: dict[str, Any], to_run: list
     assert chosen(**selection) == (to_run, hits)
 
 
-def test_keys_that_name_no_item_are_told() -> None:
+def test_unknown_keys_are_reported() -> None:
     with pytest.raises(InputError, match=r"partition key 'x' \(2 unknown keys in all\)"):
         chosen(select="keys", keys=["x", KEYS["missing"], "y"])
 
@@ -92,7 +92,7 @@ def test_a_sample_takes_from_the_groups_in_turn_and_keeps_their_order(groups: li
 
 @quick
 @given(GROUPED, st.integers(1, 14), st.randoms(use_true_random=False))
-def test_a_sample_within_a_group_does_not_depend_on_where_its_items_stand(
+def test_a_sample_within_a_group_does_not_depend_on_the_order_of_its_items(
     groups: list[str], size: int, random: Any
 ) -> None:
     items = [make_item(number, "one") for number in range(len(groups))]
@@ -100,7 +100,7 @@ def test_a_sample_within_a_group_does_not_depend_on_where_its_items_stand(
     assert {item.work_id for item in sampled(items, size)} == {item.work_id for item in sampled(moved, size)}
 
 
-def test_a_larger_sample_holds_the_smaller() -> None:
+def test_a_larger_sample_contains_the_smaller_one() -> None:
     items = items_of(["red", "blue", "red", "green", "red", "blue"])
     samples = [{item.work_id for item in sampled(items, size)} for size in range(1, 7)]
     assert all(small < large for small, large in pairwise(samples))
@@ -115,7 +115,7 @@ def test_a_sample_is_drawn_before_it_is_limited() -> None:
 
 @quick
 @given(GROUPED)
-def test_items_of_one_group_stand_next_to_each_other_in_their_order(groups: list[str]) -> None:
+def test_items_of_a_group_are_adjacent_and_keep_their_order(groups: list[str]) -> None:
     items = items_of(groups)
     ordered = by_group(items)
     expected = [item for group in dict.fromkeys(groups) for item in items if item.group_key == group]

@@ -1,4 +1,4 @@
-"""Sums over calls: all of them, and how many of unknown cost."""
+"""Sums over calls, and the number of calls of unknown cost."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def test_all_calls_are_added() -> None:
     assert spending.n_unknown_cost == 0
 
 
-def test_a_cost_that_is_partly_known_says_what_it_leaves_out() -> None:
+def test_a_partly_known_cost_has_the_number_of_unknown_calls() -> None:
     spending = UsageTotal([record(), record(cost_usd=None)])
     assert (spending.known_cost_usd, spending.n_unknown_cost) == (0.25, 1)
 
 
-def test_a_cost_of_which_nothing_is_known_is_unknown_and_not_nothing() -> None:
+def test_a_cost_without_any_known_part_is_unknown_not_zero() -> None:
     assert UsageTotal([record(cost_usd=None), record(cost_usd=0.0)]).known_cost_usd is None
     assert UsageTotal().known_cost_usd == 0.0

@@ -1,4 +1,4 @@
-"""The summary of a run: its counts add up, and it has the shape that its readers know."""
+"""The manifest of a run: its counts add up, and its fields are the documented ones."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_its_counts_add_up_whatever_happened(states: dict[str, ItemState]) -> No
         (1, 1_000_000, MAX_ITEMS_BETWEEN_LINES),
     ],
 )
-def test_progress_is_told_as_often_as_asked(verbose: int, n_to_run: int, every: int) -> None:
+def test_progress_is_logged_as_often_as_configured(verbose: int, n_to_run: int, every: int) -> None:
     assert progress_every_n(verbose, n_to_run) == every
 
 
@@ -73,7 +73,7 @@ def test_one_worker_is_sequential(workers: int, mode: str) -> None:
     )
 
 
-def test_it_has_the_shape_that_its_readers_know() -> None:
+def test_the_manifest_has_the_documented_fields() -> None:
     states: dict[str, ItemState] = {"a": "accepted", "b": "failed", "c": "failed_permanently", "d": "missing"}
     read = parameters(llm={"max_workers": 10}, cache={"verbose": 3})
     assert generation_manifest(read, make_source(), states, FACTS, FILES).model_dump() == {
@@ -126,10 +126,10 @@ def test_it_has_the_shape_that_its_readers_know() -> None:
     }
 
 
-def test_counts_are_added_and_the_lowest_concurrency_is_the_lowest() -> None:
+def test_pacing_of_several_servers_is_summed_with_the_lowest_concurrency() -> None:
     both = PacingStats.combined([PacingStats(5, 2, 1, 4, 1.25), PacingStats(3, 0, 0, 8, 0.5)])
     assert both == PacingStats(8, 2, 1, 4, 1.75)
 
 
-def test_where_nothing_was_asked_nothing_happened() -> None:
+def test_pacing_without_servers_is_all_zero() -> None:
     assert PacingStats.combined([]) == PacingStats()

@@ -23,7 +23,7 @@ def test_the_acceptance_rate_counts_attempted_items(least: float, names: list[st
     assert failed(min_acceptance=least) == names
 
 
-def test_a_batch_of_which_nothing_is_accepted_fails_without_a_limit() -> None:
+def test_a_batch_without_accepted_items_fails_even_without_a_limit() -> None:
     none = OutputQuality(0, 24, {"refused": 24}, [], [])
     assert failed(none) == ["acceptance_rate"]
     assert next(assess(none, Checks())).message == "0 of 24 attempted items accepted (required: more than 0)"
@@ -34,15 +34,15 @@ def test_the_score_is_the_mean(least: float, names: list[str]) -> None:
     assert failed(min_judge_score=least) == names
 
 
-def test_without_scores_there_is_none_to_miss() -> None:
+def test_without_scores_the_score_check_passes() -> None:
     assert failed(OutputQuality(1, 0, {}, ["a"], []), min_judge_score=100) == []
 
 
-def test_a_batch_without_items_fails_nothing() -> None:
+def test_a_batch_without_items_passes_all_checks() -> None:
     assert failed(OutputQuality(0, 0, {}, [], []), min_acceptance=1, min_judge_score=100) == []
 
 
-def test_equal_outputs_and_broken_answers_are_worth_a_look_and_no_reason_to_stop() -> None:
+def test_duplicate_outputs_and_broken_answers_are_only_warnings() -> None:
     quality = OutputQuality(4, 3, {"not_json": 1, "refused": 1, "wrapped": 1}, ["a", "a", "b", "b", "c"], [])
     found = {finding.name: finding for finding in assess(quality, Checks())}
     assert failed(quality) == ["schema_failures", "duplicate_outputs"]

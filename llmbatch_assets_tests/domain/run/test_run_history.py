@@ -1,4 +1,4 @@
-"""What the ledger and the history together tell of past runs."""
+"""Past runs, combined from the call log and the run history."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def record(run_id: str, ended: str, **changes: Any) -> RunRecord:
     return RunRecord(**values | changes)
 
 
-def test_a_cost_is_what_is_known_of_it_and_unknown_where_nothing_is() -> None:
+def test_usage_by_run_sums_known_costs_and_counts_unknown_ones() -> None:
     costs = usage_by_run([call("a"), call("a", None), call("b", None), call("c", 0.0)])
     first = costs["a"].total
     assert (first.known_cost_usd, first.n_unknown_cost, first.requests, first.total_tokens) == (0.5, 1, 2, 30)
@@ -61,19 +61,19 @@ def test_a_cost_is_what_is_known_of_it_and_unknown_where_nothing_is() -> None:
     assert (total.requests, total.total_tokens, total.n_unknown_cost, total.known_cost_usd) == (4, 60, 2, 0.5)
 
 
-def test_runs_come_in_the_order_of_time_and_only_the_last() -> None:
+def test_the_last_runs_are_listed_oldest_first() -> None:
     records = [record(name, f"2026-01-0{day}T00:00:00Z") for name, day in (("b", 2), ("c", 3), ("a", 1))]
     assert [run.run_id for run in last_runs(records, {}, 2)] == ["b", "c"]
 
 
-def test_a_run_that_was_killed_is_known_by_its_calls_and_one_for_a_schema_is_none() -> None:
+def test_a_killed_run_is_listed_from_its_calls_but_a_schema_run_is_not() -> None:
     costs = usage_by_run([call("killed"), call("schema", purpose="schema")])
     (run,) = last_runs([], costs, 5)
     assert (run.run_id, run.record, run.acceptance, run.total.requests) == ("killed", None, None, 1)
     assert run.at_utc == "2026-01-01T00:00:00.000+00:00"
 
 
-def test_history_is_drawn_as_acceptance_and_cost() -> None:
+def test_history_charts_show_acceptance_and_cost() -> None:
     records = [record("a", "2026-01-01T00:00:00Z"), record("b", "2026-01-02T00:00:00Z", n_success=4)]
     share, cost = history_charts(last_runs(records, usage_by_run([call("a"), call("b", 0.25)]), 5))
     assert [bar.value for bar in share.bars] == [75.0, 100.0]
