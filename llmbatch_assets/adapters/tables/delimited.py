@@ -29,8 +29,6 @@ from llmbatch_assets.errors import TableError
 # The csv module's default limit of 131,072 characters per cell is too low for cells that hold a document.
 csv.field_size_limit(2**31 - 1)
 
-# Text files.
-
 # UTF-32 comes first: its little-endian mark starts with that of UTF-16.
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -48,7 +46,7 @@ _OTHER_KINDS = {
 }
 
 
-def read_text(path: Path, encoding: str) -> str:
+def read_table_text(path: Path, encoding: str) -> str:
     """Decode a file. Raises ``TableError`` with byte and line; no other encoding is tried."""
     content = path.read_bytes()
     for beginning, kind in _OTHER_KINDS.items():
@@ -103,7 +101,7 @@ class _Position:
 
 def read_delimited(file_format: str, delimiter: str, path: Path, settings: Input) -> RawTable:
     """Read a delimited file. Raises ``TableError`` with row and line."""
-    text, delimiter = read_text(path, settings.encoding), settings.delimiter or delimiter
+    text, delimiter = read_table_text(path, settings.encoding), settings.delimiter or delimiter
     delimiter_line = _DELIMITER_LINE.match(text)
     if delimiter_line:
         # Excel's first line, which names the delimiter and is not a row.

@@ -1,4 +1,4 @@
-"""Tables of records: JSON Lines files, and tables that another asset returns."""
+"""Tables of records: JSON Lines files, and tables that another Dagster asset returns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from llmbatch_assets.adapters.tables.delimited import read_text
+from llmbatch_assets.adapters.tables.delimited import read_table_text
 from llmbatch_assets.adapters.tables.export_file import ExportFile, WriteRows
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.table import RawTable
@@ -35,7 +35,7 @@ def _cells_of(records: Iterable[dict[Any, Any]], columns: Sequence[str]) -> Iter
 
 
 def _objects(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(read_text(path, encoding).split("\n"), start=1):
+    for number, line in enumerate(read_table_text(path, encoding).split("\n"), start=1):
         if not line.strip():
             continue
         try:
