@@ -25,7 +25,7 @@ from llmbatch_assets.domain.schema.spec import MODULES, render_schema
 from llmbatch_assets.domain.schema.type_grammar import PLAIN_TYPES
 from llmbatch_assets.errors import SchemaError
 
-# Deep enough to reach each field once. Validating mutually recursive models takes a multiple of the time per level.
+# Deep enough to reach each field once. Each level multiplies the time that mutually recursive models take to validate.
 SAMPLE_DEPTH = 2
 
 log = logging.getLogger(__name__)

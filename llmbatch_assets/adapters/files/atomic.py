@@ -21,7 +21,7 @@ from llmbatch_assets.domain.text import counted, format_bytes
 from llmbatch_assets.errors import ArtifactError, MissingArtifactError
 
 log = logging.getLogger(__name__)
-# Shown to users: whole artifacts only, not each of a hundred thousand outputs.
+# Shown to users. Reports whole artifacts, but not each output of a batch.
 artifact_log = logging.getLogger("llmbatch_assets.written")
 
 CHUNK_ITEMS = 1_000

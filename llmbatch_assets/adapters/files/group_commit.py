@@ -13,9 +13,9 @@ from llmbatch_assets.adapters.files import durable
 from llmbatch_assets.adapters.files.durable import FileWrite, write_group
 from llmbatch_assets.adapters.files.pipe import PipeEndedError, child_command, pack_frame, receive_frame
 
-# In a larger group, the files that were written first would wait for the rest, and their workers with them.
+# In larger groups, workers whose files are written first would wait too long for the rest.
 FILES_PER_GROUP = 16
-# Keep the child busy: the event loop may be late to read its answer.
+# Keeps the child busy while the event loop has not read its reply yet.
 GROUPS_AHEAD = 3
 
 

@@ -48,7 +48,6 @@ class Folders(NamedTuple):
 class Part(NamedTuple):
     """One page of the report. Pages after the first hold only items."""
 
-    number: int
     href: str
     range: str
     slice: Slice
@@ -56,8 +55,8 @@ class Part(NamedTuple):
 
 def parts_of(slices: Sequence[Slice], hrefs: Sequence[str]) -> list[Part]:
     return [
-        Part(number, href, f"{part.n_before + 1:,} to {part.n_before + part.n_rows:,}", part)
-        for number, (part, href) in enumerate(zip(slices, hrefs, strict=True), start=1)
+        Part(href, f"{part.n_before + 1:,} to {part.n_before + part.n_rows:,}", part)
+        for part, href in zip(slices, hrefs, strict=True)
     ]
 
 
@@ -87,7 +86,7 @@ def render_html(
 ) -> Iterator[bytes]:
     """Yield one page of the report in pieces. The page loads nothing and runs only its own script."""
     counts = page.counts
-    text = _template("report.html.j2" if part.number == 1 else "part.html.j2").render(
+    text = _template("report.html.j2" if part == parts[0] else "part.html.j2").render(
         page._asdict(),
         files=files,
         folders=folders,
@@ -167,10 +166,6 @@ def _blocks(part: float, whole: float) -> str:
     return "█" * max(round(_BAR_BLOCKS * part / whole), 1) if part and whole else ""
 
 
-def _minute(stamp: str) -> str:
-    return stamp[:16].replace("T", " ")
-
-
 def _link(link: Link) -> Markup:
     text = Markup("<code>{}</code>").format(link.text)
     return text if link.href is None else Markup('<a href="{}">{}</a>').format(link.href, text)
@@ -188,7 +183,6 @@ _FILTERS = {
     "percent": _percent,
     "bar_width": _bar_width,
     "blocks": _blocks,
-    "minute": _minute,
     "image": chart_image,
     "link": _link,
     "file_in": _file_in,

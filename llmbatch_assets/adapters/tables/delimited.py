@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow, WriteRows
+from llmbatch_assets.adapters.tables.export_file import ExportFile, WriteRows
 from llmbatch_assets.domain.export.columns import EXPORT_MARK, Cell, cell_text
 from llmbatch_assets.domain.items.cell import EscapedCell
 from llmbatch_assets.domain.items.table import RawTable
@@ -215,7 +215,7 @@ _FORMULA = re.compile(rf"{_MARK}*(?:[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])
 _CURRENCY = "[$€£¥]?"
 _NUMBER = rf"[+-] ?{_CURRENCY} ?(?:\d[\d., \u00a0\u202f]*|[.,]\d+)(?:[eE][+-]?\d+)?(?:%|{_CURRENCY})"
 _TELEPHONE = r"\+\d{1,3} [\d(][\d ()./-]*"
-# Without a call, a reference to another file or a program.
+# Without the characters of function calls, external references and commands.
 _LIST_ITEM = r"- +[^\W\d_][^(|!\[{=@]*"
 _HARMLESS = re.compile(rf"{_MARK}* *(?:{_NUMBER}|{_TELEPHONE}|{_LIST_ITEM}|[+-]+)")
 
@@ -253,22 +253,19 @@ def export_delimited(delimiter: str, export: ExportFile) -> Iterator[WriteRows]:
     writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\r\n")
     escape = escape_formula if export.escape_formulas else escape_marked_formula
 
-    def put(cells: Iterable[Cell]) -> None:
-        texts = [cell_text(cell) for cell in cells]
-        escaped = [escape(text) for text in texts]
-        if escaped != texts:
-            export.changes["formulas_escaped"] += sum(map(str.__ne__, escaped, texts))
-        writer.writerow(escaped)
-        export.put(buffer.getvalue().removesuffix("\r\n") + "\n")
-        buffer.seek(0)
-        buffer.truncate()
+    def put(rows: Iterable[Sequence[Cell]]) -> None:
+        for cells in rows:
+            texts = [cell_text(cell) for cell in cells]
+            escaped = [escape(text) for text in texts]
+            if escaped != texts:
+                export.changes["formulas_escaped"] += sum(map(str.__ne__, escaped, texts))
+            writer.writerow(escaped)
+            export.put(buffer.getvalue().removesuffix("\r\n") + "\n")
+            buffer.seek(0)
+            buffer.truncate()
 
-    def put_rows(rows: Sequence[ExportRow]) -> None:
-        for row in rows:
-            put(row.cells)
-
-    put(export.header)
-    yield put_rows
+    put([export.header])
+    yield lambda rows: put(row.cells for row in rows)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Parquet tables: reading, and exports with typed columns and the same bytes each time."""
+"""Read Parquet tables, and export them with typed columns. The same rows always give the same bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH_ROWS = 10_000
 
 
 def read_parquet(path: Path) -> RawTable:
-    """Read a Parquet file in batches."""
+    """Read a Parquet file in batches. Raises ``TableError``."""
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
@@ -116,16 +116,14 @@ class ParquetTableWriter:
         if not self._waiting:
             return
         columns = list(zip(*self._waiting, strict=True))
-        arrays = self._arrays(columns)
+        arrays = [_array(cells, field.type) for field, cells in zip(self._schema, columns, strict=True)]
         misfits = [field.name for field, array in zip(self._schema, arrays, strict=True) if array is None]
         if misfits:
             self._change_to_text(misfits)
-            arrays = self._arrays(columns)
+            texts = (_array(cells, pa.string()) for cells in columns)
+            arrays = [text if array is None else array for array, text in zip(arrays, texts, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         self._waiting.clear()
-
-    def _arrays(self, columns: Sequence[Sequence[Cell]]) -> list[pa.Array | None]:
-        return [_array(cells, field.type) for field, cells in zip(self._schema, columns, strict=True)]
 
     def _open(self) -> tuple[pq.ParquetWriter, Path]:
         self._n_files += 1

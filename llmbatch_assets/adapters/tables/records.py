@@ -88,7 +88,7 @@ def table_from_asset(value: Any, name: str) -> RawTable:
         for number, record in enumerate(value, start=1):
             if not isinstance(record, dict):
                 raise TableError(
-                    f"{name}: record {number} is {type(record).__name__}; each record must be a dict of column to value"
+                    f"{name}: record {number} is {type(record).__name__}; each record must be a dict of columns and values"
                 )
         columns = _columns_of(value)
         return RawTable(columns, _cells_of(value, columns), "asset")

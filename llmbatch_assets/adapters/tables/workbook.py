@@ -1,4 +1,4 @@
-"""Excel workbooks: reading a sheet, and exports with the same bytes each time."""
+"""Read a sheet of an Excel workbook, and export workbooks. The same rows always give the same bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 from zipfile import BadZipFile, ZipFile
@@ -24,9 +24,6 @@ from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.domain.parameters import Input
 from llmbatch_assets.domain.text import CUT_MARK, case_mark, counted
 from llmbatch_assets.errors import ConfigError, TableError
-
-if TYPE_CHECKING:
-    from xlsxwriter.worksheet import Worksheet
 
 
 def read_workbook(path: Path, settings: Input) -> RawTable:
@@ -79,7 +76,7 @@ def _sheet_name(path: Path, workbook: calamine.CalamineWorkbook, wanted: str | i
     return names[0]
 
 
-# Programs write names with and without a prefix, and attributes in any order.
+# Programs write element names with or without a namespace prefix, and attributes in any order.
 _CELL = re.compile(rb"<(?:\w+:)?c\s([^>]*?)(/?)>")
 _PLACE = re.compile(rb"\br=[\"']([A-Z]+[0-9]+)[\"']")
 _IS_ERROR = re.compile(rb"\bt=[\"']e[\"']")
@@ -176,7 +173,7 @@ class WorkbookWriter:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory())
         self._book = xlsxwriter.Workbook(self._export.file, {"constant_memory": True, "tmpdir": folder})
         self._book.set_properties({"created": _CREATED})
-        self._sheet, self._row = self._new_sheet(_SHEET)
+        self._begin_sheet(_SHEET)
         return self._add
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -184,24 +181,26 @@ class WorkbookWriter:
             # Also after an error, because the library keeps files open until then.
             self._book.close()
 
-    def _new_sheet(self, name: str) -> tuple[Worksheet, int]:
-        sheet = self._book.add_worksheet(name)
-        # No limit here: ``_put_text`` cuts long texts, and markup may be longer than the text that it stands for.
-        sheet.xls_strmax = sys.maxsize
-        for place, text in enumerate(self._export.header):
-            self._put_text(sheet, 0, place, text)
-        return sheet, 1
+    def _begin_sheet(self, name: str) -> None:
+        self._sheet = self._book.add_worksheet(name)
+        # No limit here: ``_put`` cuts long texts, and markup may be longer than the text that it stands for.
+        self._sheet.xls_strmax = sys.maxsize
+        self._row = 0
+        self._put_row(self._export.header)
 
     def _add(self, rows: Sequence[ExportRow]) -> None:
         """Write rows. If a sheet is full, they go to another one with the same header."""
         for row in rows:
             if self._row == self._max_rows:
-                self._sheet, self._row = self._new_sheet(f"{_SHEET} {len(self._book.worksheets()) + 1}")
+                self._begin_sheet(f"{_SHEET} {len(self._book.worksheets()) + 1}")
             if self._sheet.get_name() != _SHEET:
                 self._export.changes["rows_on_further_sheets"] += 1
-            for place, cell in enumerate(row.cells):
-                self._put(place, cell)
-            self._row += 1
+            self._put_row(row.cells)
+
+    def _put_row(self, cells: Sequence[Cell]) -> None:
+        for place, cell in enumerate(cells):
+            self._put(place, cell)
+        self._row += 1
 
     def _put(self, place: int, cell: Cell) -> None:
         if isinstance(cell, bool):
@@ -209,13 +208,12 @@ class WorkbookWriter:
         elif isinstance(cell, int | float) and _is_exact(cell):
             self._sheet.write_number(self._row, place, cell)
         elif cell not in (None, ""):
-            self._put_text(self._sheet, self._row, place, exported_text(cell))
-
-    def _put_text(self, sheet: Worksheet, row: int, place: int, text: str) -> None:
-        if len(text) > MAX_CHARS // 2 and _utf16_length(text) > MAX_CHARS:
-            text = _cut(text)
-            self._export.changes["cut_at_32767_characters"] += 1
-        sheet.write_string(row, place, _as_rich_text(text) if _RICH_TEXT.match(text) or _OVERLAP.search(text) else text)
+            text = exported_text(cell)
+            if len(text) > MAX_CHARS // 2 and _utf16_length(text) > MAX_CHARS:
+                text = _cut(text)
+                self._export.changes["cut_at_32767_characters"] += 1
+            is_misread = _RICH_TEXT.match(text) or _OVERLAP.search(text)
+            self._sheet.write_string(self._row, place, _as_rich_text(text) if is_misread else text)
 
 
 def _as_rich_text(text: str) -> str:
