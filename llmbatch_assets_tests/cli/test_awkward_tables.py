@@ -125,7 +125,12 @@ REFUSED: list[Any] = [
     Refused("open quote in header", "i.csv", 'a,"b\n1,2\n', ("line 1", "quote is not closed")),
     Refused("text after quote", "i.csv", 'a,b\n1,"x"y\n', ("line 2",)),
     # Bytes.
-    Refused("latin-1", "i.csv", b"a,b\n1,caf\xe9\n", ("byte 9 (line 2)", "tried utf-8", "input.encoding", "UTF-8")),
+    Refused(
+        "latin-1",
+        "i.csv",
+        b"a,b\n1,caf\xe9\n",
+        ("byte 9 (line 2)", "is not utf-8; no other encoding was tried", "input.encoding", "UTF-8"),
+    ),
     Refused(
         "wrong encoding", "i.csv", "a,b\n1,2", ("byte", "tried utf-16", "input.encoding"), input={"encoding": "utf-16"}
     ),

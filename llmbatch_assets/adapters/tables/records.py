@@ -43,25 +43,22 @@ def _objects(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
         except json.JSONDecodeError as error:
             hint = "; a JSON array is not JSON Lines, write one object per line" if line.lstrip()[0] == "[" else ""
             raise TableError(f"{path}: line {number} is not JSON: {error.msg} at column {error.colno}{hint}") from None
-        except (ValueError, ArithmeticError, RecursionError) as error:
-            reason = str(error) if isinstance(error, _RepeatedKeyError) else "a number is too large or nesting too deep"
-            raise TableError(f"{path}: line {number} is not JSON: {reason}") from None
+        except KeyError as key:
+            raise TableError(f"{path}: line {number} is not JSON: the key {key} occurs twice in one object") from None
+        except (ValueError, ArithmeticError, RecursionError):
+            raise TableError(f"{path}: line {number} is not JSON: a number is too large or nesting too deep") from None
         if not isinstance(record, dict):
             kind = {list: "a JSON array", str: "a string", bool: "true or false"}.get(type(record), "a single value")
             raise TableError(f"{path}: line {number} holds {kind}, not an object; write one object per line")
         yield record
 
 
-class _RepeatedKeyError(ValueError):
-    pass
-
-
 def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs as a record. Raises ``KeyError`` with the first key that is repeated."""
     record = dict(pairs)
     if len(record) != len(pairs):
         names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise _RepeatedKeyError(f"the key {repeated!r} occurs twice in one object")
+        raise KeyError(next(name for name in names if names.count(name) > 1))
     return record
 
 
