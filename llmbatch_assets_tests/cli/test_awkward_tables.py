@@ -132,7 +132,11 @@ REFUSED: list[Any] = [
         ("byte 9 (line 2)", "is not utf-8; no other encoding was tried", "input.encoding", "UTF-8"),
     ),
     Refused(
-        "wrong encoding", "i.csv", "a,b\n1,2", ("byte", "tried utf-16", "input.encoding"), input={"encoding": "utf-16"}
+        "wrong encoding",
+        "i.csv",
+        "a,b\n1,2",
+        ("byte", "is not utf-16; no other encoding was tried", "input.encoding"),
+        input={"encoding": "utf-16"},
     ),
     Refused("UTF-16", "i.csv", "a,b\n1,2\n".encode("utf-16"), ("byte 0 (line 1)", "mark of utf-16", "input.encoding")),
     Refused("NUL", "i.csv", "a,b\n1,\0\n", ("line 2", "NUL", "utf-8")),
