@@ -88,7 +88,7 @@ def test_a_text_of_full_length_that_looks_like_markup_is_whole(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("character", ["x", "🎉"])
-def test_a_text_that_is_too_long_is_cut_and_told(tmp_path: Path, character: str) -> None:
+def test_a_text_that_is_too_long_is_cut_and_counted(tmp_path: Path, character: str) -> None:
     changes = Counter[str]()
     longest = character * (MAX_CHARS // (2 if character > "\uffff" else 1))
     (whole,), (cut,) = read(tmp_path, written([[longest], [longest + character]], changes))
@@ -99,7 +99,7 @@ def test_a_text_that_is_too_long_is_cut_and_told(tmp_path: Path, character: str)
     assert changes == {"cut_at_32767_characters": 1}
 
 
-def test_rows_without_room_go_onto_further_sheets_and_are_told(tmp_path: Path) -> None:
+def test_rows_without_room_go_onto_further_sheets_and_are_counted(tmp_path: Path) -> None:
     changes = Counter[str]()
     content = written([[number] for number in range(5)], changes, max_rows=3)
     assert [read(tmp_path, content, sheet) for sheet in (1, 2, 3)] == [[[0], [1]], [[2], [3]], [[4]]]
