@@ -9,8 +9,7 @@ import sys
 import threading
 import types
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from llmbatch_assets.domain.schema.spec import MODULES, render_schema
 from llmbatch_assets.domain.schema.type_grammar import PLAIN_TYPES
 from llmbatch_assets.errors import SchemaError
 
-# Deep enough to reach each field once. Validating mutually recursive models takes a multiple of the time per level.
+# Deep enough to reach each field once. Each level multiplies the time that mutually recursive models take to validate.
 SAMPLE_DEPTH = 2
 
 log = logging.getLogger(__name__)
@@ -54,29 +53,30 @@ def load_source(source: str, shown_as: str) -> SchemaModels:
     return SchemaModels(_models(module), shown_as)
 
 
-@contextmanager
-def _new_module(name: str) -> Iterator[types.ModuleType]:
-    """Register an empty module, and remove it if filling it fails."""
+def _execute(
+    source: str, name: str, file_name: str, check: Callable[[type[BaseModel]], object], **names: object
+) -> types.ModuleType:
+    """Execute a module that starts with ``names``, and check its models. It stays registered only if both succeed."""
     module = sys.modules[name] = types.ModuleType(name)
     try:
-        yield module
+        vars(module).update(names)
+        exec(compile(source, file_name, "exec"), vars(module))  # noqa: S102  # our own rendering, or trusted by the user
+        for model in _models(module).values():
+            model.model_rebuild(_types_namespace=vars(module))
+            check(model)
     except BaseException:
         del sys.modules[name]
         raise
+    return module
 
 
 def _import(rendering: str, name: str, shown_as: str) -> types.ModuleType:
     try:
-        with _new_module(name) as module, warnings.catch_warnings():
-            # Only the built-ins that a rendering needs: if a string is ever evaluated as a type, it can do no harm.
-            vars(module)["__builtins__"] = _BUILTINS
+        with warnings.catch_warnings():
             # A field may shadow a method of BaseModel; that is harmless here.
             warnings.filterwarnings("ignore", message=r"(?s).*(shadows an attribute|protected namespace)")
-            exec(compile(rendering, f"<{shown_as}>", "exec"), vars(module))  # noqa: S102  # our own rendering
-            for model in _models(module).values():
-                model.model_rebuild(_types_namespace=vars(module))
-                _check_fields(model)
-            return module
+            # Only the built-ins that a rendering needs: if a string is ever evaluated as a type, it can do no harm.
+            return _execute(rendering, name, f"<{shown_as}>", _check_fields, __builtins__=_BUILTINS)
     except Exception as broken:  # noqa: BLE001  # whatever pydantic raises, it rejects the schema
         reason = str(broken).strip().splitlines() or [type(broken).__name__]
         is_too_large = isinstance(broken, OverflowError | RecursionError)
@@ -123,25 +123,16 @@ def _load_trusted(source: str, shown_as: str) -> SchemaModels:
     try:
         # Without comments and line breaks, which do not change behaviour.
         code_sha = sha1_text(ast.unparse(ast.parse(source)))
+        name = f"llmbatch_trusted_schema_{code_sha[:12]}"
         with _IMPORTING:
-            models = _models(_import_trusted(source, f"llmbatch_trusted_schema_{code_sha[:12]}", shown_as))
+            # The JSON Schema reveals types without one now rather than at the first answer.
+            module = sys.modules.get(name) or _execute(source, name, shown_as, lambda model: model.model_json_schema())
+        models = _models(module)
     except Exception as broken:
         raise SchemaError(f"{shown_as}: importing it failed with {type(broken).__name__}: {broken}") from broken
     if not models:
         raise SchemaError(f"{shown_as}: no class derives from BaseModel; write at least LLMOutput")
     return SchemaModels(models, shown_as, code_sha)
-
-
-def _import_trusted(source: str, name: str, shown_as: str) -> types.ModuleType:
-    if name in sys.modules:
-        return sys.modules[name]
-    with _new_module(name) as module:
-        exec(compile(source, shown_as, "exec"), module.__dict__)  # noqa: S102  # the user trusts it
-        for model in _models(module).values():
-            # Report unresolved references, and types without a JSON Schema, now rather than at the first answer.
-            model.model_rebuild()
-            model.model_json_schema()
-    return module
 
 
 def _models(module: types.ModuleType) -> dict[str, type[BaseModel]]:

@@ -197,7 +197,7 @@ def test_a_mark_and_lookalike_spaces_are_read_as_meant(path: Path) -> None:
     ],
     ids=lambda value: value[-40:],
 )
-def test_what_cannot_be_a_schema_is_told(path: Path, source: str, told: str) -> None:
+def test_what_cannot_be_a_schema_is_reported(path: Path, source: str, told: str) -> None:
     assert re.search(told, refused(path, source))
 
 
@@ -207,11 +207,11 @@ def test_a_refused_schema_leaves_no_module_behind(path: Path) -> None:
     assert {name for name in set(sys.modules) - before if name.startswith("llmbatch_schema")} == set()
 
 
-def test_a_file_that_is_not_utf8_is_told(path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_reported(path: Path) -> None:
     assert "not UTF-8 at byte" in refused(path, b"# caf\xe9\n" + SCHEMA.encode())
 
 
-def test_a_missing_file_is_told(path: Path) -> None:
+def test_a_missing_file_is_reported(path: Path) -> None:
     with pytest.raises(SchemaError, match=r"llm_schema\.py does not exist"):
         load_schema(path, "s.py")
 
@@ -330,7 +330,7 @@ def test_what_is_not_trusted_says_nothing_of_trust(path: Path, caplog: pytest.Lo
         ("x = 1", "no class derives from BaseModel"),
     ],
 )
-def test_a_trusted_file_that_cannot_be_imported_is_told(path: Path, source: str, told: str) -> None:
+def test_a_trusted_file_that_cannot_be_imported_is_reported(path: Path, source: str, told: str) -> None:
     for _ in range(2):
         with pytest.raises(SchemaError, match=rf"schema/llm_schema\.py: .*{told}"):
             trusted(path, source)

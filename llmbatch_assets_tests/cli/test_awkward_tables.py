@@ -125,9 +125,18 @@ REFUSED: list[Any] = [
     Refused("open quote in header", "i.csv", 'a,"b\n1,2\n', ("line 1", "quote is not closed")),
     Refused("text after quote", "i.csv", 'a,b\n1,"x"y\n', ("line 2",)),
     # Bytes.
-    Refused("latin-1", "i.csv", b"a,b\n1,caf\xe9\n", ("byte 9 (line 2)", "is not utf-8", "input.encoding", "UTF-8")),
     Refused(
-        "wrong encoding", "i.csv", "a,b\n1,2", ("byte", "is not utf-16", "input.encoding"), input={"encoding": "utf-16"}
+        "latin-1",
+        "i.csv",
+        b"a,b\n1,caf\xe9\n",
+        ("byte 9 (line 2)", "is not utf-8; no other encoding was tried", "input.encoding", "UTF-8"),
+    ),
+    Refused(
+        "wrong encoding",
+        "i.csv",
+        "a,b\n1,2",
+        ("byte", "is not utf-16; no other encoding was tried", "input.encoding"),
+        input={"encoding": "utf-16"},
     ),
     Refused("UTF-16", "i.csv", "a,b\n1,2\n".encode("utf-16"), ("byte 0 (line 1)", "mark of utf-16", "input.encoding")),
     Refused("NUL", "i.csv", "a,b\n1,\0\n", ("line 2", "NUL", "utf-8")),

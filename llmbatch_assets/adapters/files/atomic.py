@@ -7,11 +7,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
-from functools import cache
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from llmbatch_assets.domain.text import counted, format_bytes
 from llmbatch_assets.errors import ArtifactError, MissingArtifactError
 
 log = logging.getLogger(__name__)
-# Shown to users: whole artifacts only, not each of a hundred thousand outputs.
+# Shown to users. Reports whole artifacts, but not each output of a batch.
 artifact_log = logging.getLogger("llmbatch_assets.written")
 
 CHUNK_ITEMS = 1_000
@@ -83,15 +81,8 @@ def _fields(value: Any) -> dict[str, Any]:
     if isinstance(value, BaseModel):
         return dict(value)
     if is_dataclass(value) and not isinstance(value, type):
-        names, values_of = _dataclass_fields(type(value))
-        return dict(zip(names, values_of(value), strict=True))
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     raise TypeError(f"{type(value).__name__} cannot be written to a JSON artifact")
-
-
-@cache
-def _dataclass_fields(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
-    names = tuple(field.name for field in fields(kind))
-    return names, attrgetter(*names)
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> int:

@@ -2,7 +2,7 @@
 
 The child reads groups of files from its input and answers with the error of each. It is a process because a thread would
 wait for the interpreter lock after every system call, and a busy event loop releases the lock only every few
-milliseconds. It imports next to nothing, so it starts at once.
+milliseconds. It imports very little, so that it starts quickly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class FileWrite(NamedTuple):
 
 
 class _Replacement:
-    """A temporary file that takes the place of another: open, write, sync, rename; discard it if a step fails."""
+    """A temporary file that replaces another in four steps: open, write, sync, rename. Discard it if a step fails."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -13,9 +13,9 @@ from llmbatch_assets.adapters.files import durable
 from llmbatch_assets.adapters.files.durable import FileWrite, write_group
 from llmbatch_assets.adapters.files.pipe import PipeEndedError, child_command, pack_frame, receive_frame
 
-# In a larger group, the files that were written first would wait for the rest, and their workers with them.
+# In larger groups, workers whose files are written first would wait too long for the rest.
 FILES_PER_GROUP = 16
-# Keep the child busy: the event loop may be late to read its answer.
+# Keeps the child busy while the event loop has not read its reply yet.
 GROUPS_AHEAD = 3
 
 
@@ -25,7 +25,7 @@ class _Waiting(NamedTuple):
 
 
 class GroupCommit:
-    """Writes files as ``write_atomically`` does. Files that arrive while a group is written form the next group."""
+    """Writes files as ``write_atomically`` does. Files that arrive while a group is being written form the next group."""
 
     def __init__(self) -> None:
         self._pipe: asyncio.StreamWriter | None = None
@@ -35,7 +35,7 @@ class GroupCommit:
 
     @asynccontextmanager
     async def in_process(self) -> AsyncIterator[None]:
-        """Write with a child process inside this block, and finish all writes at its end. Outside, use a thread."""
+        """Write with a child process inside this block, and finish all writes at its end. Outside it, use a thread."""
         process = await asyncio.create_subprocess_exec(
             *child_command(durable.__name__),
             stdin=asyncio.subprocess.PIPE,
@@ -50,7 +50,7 @@ class GroupCommit:
         try:
             yield
         finally:
-            # Files of cancelled tasks may still wait to be sent.
+            # Files of cancelled tasks may not have been sent yet.
             self._send(at_most=len(self._sent) + len(self._waiting))
             self._pipe = None
             process.stdin.close()
@@ -60,9 +60,9 @@ class GroupCommit:
     async def write(self, write: FileWrite) -> None:
         """Replace the file; it is on disk on return.
 
-        Raises ``OSError`` if this file cannot be written, whatever happens to the others of its group. If the task is
-        cancelled meanwhile, it still gets the outcome of the file, and is cancelled at its next await. The caller can
-        so report each file that is on disk.
+        Raises ``OSError`` if this file cannot be written, whatever happens to the others of its group. A task that is
+        cancelled meanwhile still gets the outcome of its file, so that it can report the file, and is cancelled at its
+        next await.
         """
         loop = asyncio.get_running_loop()
         if self._pipe is None:
@@ -80,7 +80,12 @@ class GroupCommit:
         try:
             await asyncio.shield(done)
         except asyncio.CancelledError:
-            await _finish_then_cancel(done)
+            task = asyncio.current_task()
+            assert task is not None
+            try:
+                await done
+            finally:
+                task.cancel()
 
     def _send(self, at_most: int = GROUPS_AHEAD) -> None:
         while self._pipe is not None and self._waiting and len(self._sent) < at_most:
@@ -103,15 +108,6 @@ class GroupCommit:
             _settle(group, [OSError(errno.EIO, "the process that writes files has ended")] * len(group))
         self._sent.clear()
         self._waiting.clear()
-
-
-async def _finish_then_cancel(done: asyncio.Future[None]) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    try:
-        await done
-    finally:
-        task.cancel()
 
 
 def _settle(group: list[_Waiting], errors: Sequence[OSError | None]) -> None:

@@ -19,8 +19,8 @@ T = TypeVar("T")
 class JsonlWriter:
     """Appends lines to a file. Several processes may append at once: each line is one write.
 
-    The kernel gets each line at once, so a killed process loses none. Only a power failure can take lines that are not
-    synced, at most ``sync_every``. A file that does not exist is created with the first line.
+    Each line goes to the kernel at once, so killing the process loses none. A power failure loses at most the last
+    ``sync_every`` lines. A file that does not exist is created with the first line.
     """
 
     def __init__(self, path: Path, sync_every: int = 1) -> None:
@@ -57,7 +57,7 @@ class JsonlWriter:
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         size = os.fstat(self._handle).st_size
         if size and os.pread(self._handle, 1, size - 1) != b"\n":
-            # The last line was cut off. It must not spoil the next one.
+            # The last line was cut off. End it, so that it does not corrupt the next one.
             self._write(b"\n")
 
     def _write(self, content: bytes) -> None:

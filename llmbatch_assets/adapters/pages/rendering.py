@@ -1,4 +1,4 @@
-"""Render the report as Markdown and HTML, and the comparison as HTML. All text from tables and models is escaped."""
+"""The report as Markdown and HTML, and the comparison as HTML. All text from tables and models is escaped."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from llmbatch_assets.domain.text import counted
 _MARKDOWN = re.compile(r"([\\`*\[\]#|~]|(?<![^\W_])_|_(?![^\W_]))")
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 _BAR_BLOCKS = 20
-# Escaped text cannot contain it, because it has no `<`.
+# Stands for the item rows in the rendered page. Escaped text has no `<`, so it cannot contain this.
 _ROWS = Markup("<!--rows-->")
 
 
 class Link(NamedTuple):
-    """A file as shown, and its relative address; None if it has none."""
+    """The text that is shown for a file, and its relative address, if it has one."""
 
     text: str
     href: str | None
@@ -46,30 +46,27 @@ class Folders(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One page of the report. The first has everything, the others only items."""
+    """One page of the report. Pages after the first hold only items."""
 
-    number: int
     href: str
     range: str
     slice: Slice
 
 
 def parts_of(slices: Sequence[Slice], hrefs: Sequence[str]) -> list[Part]:
-    """The pages of a report, from their slices of the item table and their addresses."""
     return [
-        Part(number, href, f"{part.n_before + 1:,} to {part.n_before + part.n_rows:,}", part)
-        for number, (part, href) in enumerate(zip(slices, hrefs, strict=True), start=1)
+        Part(href, f"{part.n_before + 1:,} to {part.n_before + part.n_rows:,}", part)
+        for part, href in zip(slices, hrefs, strict=True)
     ]
 
 
 def render_markdown(page: ReportPage, files: Mapping[str, Link]) -> str:
-    """The report as Markdown."""
-    return _environment(autoescape=False).get_template("report.md.j2").render(page._asdict(), files=files)
+    return _template("report.md.j2").render(page._asdict(), files=files)
 
 
 def render_summary(page: ReportPage) -> str:
     """The key tables as Markdown, short enough for Dagster's UI."""
-    return _environment(autoescape=False).get_template("summary.md.j2").render(page._asdict())
+    return _template("summary.md.j2").render(page._asdict())
 
 
 def render_charts(charts: Sequence[Chart]) -> str:
@@ -81,16 +78,15 @@ def render_charts(charts: Sequence[Chart]) -> str:
 
 def render_diff(page: dict[str, Any]) -> str:
     """The comparison of ``llmbatch diff`` as one self-contained page without scripts."""
-    return _environment(autoescape=True).get_template("diff.html.j2").render(page)
+    return _template("diff.html.j2").render(page)
 
 
 def render_html(
     page: ReportPage, files: Mapping[str, Link], folders: Folders, parts: Sequence[Part], part: Part, spool: RowSpool
 ) -> Iterator[bytes]:
-    """One page of the report, in pieces. It loads nothing and runs only its own script."""
+    """Yield one page of the report in pieces. The page loads nothing and runs only its own script."""
     counts = page.counts
-    template = "report.html.j2" if part.number == 1 else "part.html.j2"
-    text = _environment(autoescape=True).get_template(template).render(
+    text = _template("report.html.j2" if part == parts[0] else "part.html.j2").render(
         page._asdict(),
         files=files,
         folders=folders,
@@ -120,25 +116,23 @@ def _own(name: str) -> Markup:
 
 def _content_policy() -> str:
     """The content security policy: no requests, and only the page's own styles, script and embedded images."""
-    style, script = (_fingerprint(_own(name)) for name in ("report.css", "report.js"))
-    return f"default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; base-uri 'none'; form-action 'none'"
+    digests = (hashlib.sha256(_own(name).encode()).digest() for name in ("report.css", "report.js"))
+    style, script = (f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return f"default-src 'none'; img-src data:; style-src {style}; script-src {script}; base-uri 'none'; form-action 'none'"
 
 
-def _fingerprint(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _environment(autoescape: bool) -> jinja2.Environment:
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("llmbatch_assets.adapters.pages"),
-        autoescape=autoescape,  # noqa: S701  # off only for Markdown, which is escaped by its own filters
+        # Not for Markdown, which is escaped by its own filters.
+        autoescape=jinja2.select_autoescape(["html.j2"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters |= _FILTERS
-    return environment
+    return environment.get_template(name)
 
 
 def _plain(text: Any) -> str:
@@ -168,12 +162,8 @@ def _bar_width(part: float, whole: float) -> str:
 
 
 def _blocks(part: float, whole: float) -> str:
-    """A bar of block characters, at least one unless the part is 0."""
+    """A bar of block characters: at least one, or none if the part is 0."""
     return "█" * max(round(_BAR_BLOCKS * part / whole), 1) if part and whole else ""
-
-
-def _minute(stamp: str) -> str:
-    return stamp[:16].replace("T", " ")
 
 
 def _link(link: Link) -> Markup:
@@ -193,7 +183,6 @@ _FILTERS = {
     "percent": _percent,
     "bar_width": _bar_width,
     "blocks": _blocks,
-    "minute": _minute,
     "image": chart_image,
     "link": _link,
     "file_in": _file_in,

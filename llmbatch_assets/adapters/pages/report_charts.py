@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import re
 from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,25 +81,18 @@ def _coloured(chart: Chart, colours: dict[str, str]) -> str:
     return svg
 
 
-@contextmanager
-def _our_settings() -> Iterator[None]:
+# The page and Dagster's UI show the same charts in different colours.
+@lru_cache(maxsize=32)
+def _drawn(chart: Chart) -> str:
+    # These imports take a second, so only reports pay for them.
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
 
     with mpl.rc_context():
         # Ignore the user's matplotlibrc.
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)  # type: ignore[arg-type]  # its keys are listed as literals
-        yield
-
-
-# The page and Dagster's UI show the same charts in different colours.
-@lru_cache(maxsize=32)
-def _drawn(chart: Chart) -> str:
-    # This import takes a second, so only reports pay for it.
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    with _our_settings():
         figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
         _draw(figure.add_subplot(), chart)
         text = io.StringIO()
@@ -136,13 +127,15 @@ def _short(value: float) -> str:
 
 
 def _label_x_axis(axes: Axes, chart: Chart) -> None:
+    ticks: dict[float, str]
     if chart.edges is None:
-        labels = [bar.label for bar in chart.bars]
-        is_crowded = sum(map(len, labels)) > _AXIS_CHARS
-        rotation, align = (45, "right") if is_crowded else (0, "center")
-        axes.set_xticks(range(len(labels)), labels, rotation=rotation, ha=align)
-        return
-    edges = [(place - 0.5, f"{edge:,.6g}") for place, edge in enumerate(chart.edges) if edge is not None]
-    is_crowded = sum(len(label) for _, label in edges) > _AXIS_CHARS
-    shown = edges[:: 2 if is_crowded else 1]
-    axes.set_xticks([place for place, _ in shown], [label for _, label in shown])
+        ticks = {place: bar.label for place, bar in enumerate(chart.bars)}
+    else:
+        ticks = {place - 0.5: f"{edge:,.6g}" for place, edge in enumerate(chart.edges) if edge is not None}
+    places, labels = list(ticks), list(ticks.values())
+    is_crowded = sum(map(len, labels)) > _AXIS_CHARS
+    if chart.edges is None:
+        axes.set_xticks(places, labels, rotation=45 if is_crowded else 0, ha="right" if is_crowded else "center")
+    else:
+        step = 2 if is_crowded else 1
+        axes.set_xticks(places[::step], labels[::step])

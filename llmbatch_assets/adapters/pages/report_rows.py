@@ -14,10 +14,10 @@ import orjson
 
 from llmbatch_assets.domain.report.items import ItemRow
 
-# Pages of 30 MB and more open slowly. The rest of a page is small.
+# Pages of 30 MB and more open slowly. The rest of a page takes little space.
 PAGE_BYTES = 22_000_000
 _PIECE_BYTES = 1 << 20
-# `</script` and `<!--` have a meaning inside a script element, and some parsers take the separators for line breaks.
+# `</script` and `<!--` have a meaning inside a script element, and some parsers treat the last two as line breaks.
 _ESCAPES = (
     (b"<", b"\\u003c"),
     (b">", b"\\u003e"),
@@ -38,11 +38,11 @@ class Slice(NamedTuple):
 
 @dataclass
 class RowSpool(AbstractContextManager["RowSpool"]):
-    """Collects rows one by one in a temporary file, and returns them as one JSON list per page."""
+    """Collects rows in a temporary file and returns them as one JSON list per page."""
 
     page_bytes: int = PAGE_BYTES
     _file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
-    # For each page that is complete, the end of its bytes and of its rows.
+    # For each complete page, the number of bytes and of rows up to its end.
     _ends: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
     _size: int = 0
     _n_rows: int = 0
@@ -51,7 +51,7 @@ class RowSpool(AbstractContextManager["RowSpool"]):
         self._file.close()
 
     def add(self, row: ItemRow) -> None:
-        line = script_json(row)
+        line = _script_json(row)
         page_size = self._size - self._ends[-1][0]
         if page_size and page_size + len(line) > self.page_bytes:
             self._ends.append((self._size, self._n_rows))
@@ -75,12 +75,12 @@ class RowSpool(AbstractContextManager["RowSpool"]):
         yield b"]"
 
 
-def script_json(value: object) -> bytes:
-    """The value as JSON for a script element. No text in it can end the element."""
+def _script_json(value: object) -> bytes:
+    """Encode a value for a script element, so that no text in it can end the element."""
     try:
         encoded = orjson.dumps(value, default=tuple)
     except TypeError:
-        # Lone surrogates, and integers beyond 64 bits.
+        # orjson refuses lone surrogates and integers beyond 64 bits.
         encoded = json.dumps(value).encode()
     for character, escaped in _ESCAPES:
         encoded = encoded.replace(character, escaped)

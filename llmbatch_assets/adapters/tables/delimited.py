@@ -15,10 +15,9 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow, WriteRows
+from llmbatch_assets.adapters.tables.export_file import ExportFile, WriteRows
 from llmbatch_assets.domain.export.columns import EXPORT_MARK, Cell, cell_text
 from llmbatch_assets.domain.items.cell import EscapedCell
 from llmbatch_assets.domain.items.table import RawTable
@@ -28,8 +27,6 @@ from llmbatch_assets.errors import TableError
 
 # The csv module's default limit of 131,072 characters per cell is too low for cells that hold a document.
 csv.field_size_limit(2**31 - 1)
-
-# Text files.
 
 # UTF-32 comes first: its little-endian mark starts with that of UTF-16.
 _BYTE_ORDER_MARKS = {
@@ -48,8 +45,8 @@ _OTHER_KINDS = {
 }
 
 
-def read_text(path: Path, encoding: str) -> str:
-    """Decode a file. Raises ``TableError`` with byte and line; no other encoding is tried."""
+def read_table_text(path: Path, encoding: str) -> str:
+    """Decode a file without trying other encodings. Raises ``TableError`` with byte and line."""
     content = path.read_bytes()
     for beginning, kind in _OTHER_KINDS.items():
         if re.match(beginning, content[:200]):
@@ -93,32 +90,24 @@ _NO_PLAIN_ESCAPE = re.compile(r'(?<!\\)(?:\\\\)*\\(?![\\|"])')
 _UNESCAPED_PIPE = re.compile(r"(?<!\\)((?:\\\\)*)\|")
 
 
-@dataclass
-class _Position:
-    """The line number on which the latest record starts; ``above`` lines precede the header."""
-
-    above: int
-    line: int = 1
-
-
 def read_delimited(file_format: str, delimiter: str, path: Path, settings: Input) -> RawTable:
     """Read a delimited file. Raises ``TableError`` with row and line."""
-    text, delimiter = read_text(path, settings.encoding), settings.delimiter or delimiter
+    text, delimiter = read_table_text(path, settings.encoding), settings.delimiter or delimiter
     delimiter_line = _DELIMITER_LINE.match(text)
     if delimiter_line:
         # Excel's first line, which names the delimiter and is not a row.
         text = text[delimiter_line.end() :]
         delimiter = settings.delimiter or delimiter_line.group(1)
-    position = _Position(above=1 if delimiter_line else 0)
+    first_line = 2 if delimiter_line else 1
     if (file_format, delimiter) == ("psv", "|") and _uses_escapes(text):
-        records = _escaped_records(text, position)
+        records = _escaped_records(text, first_line)
     else:
-        records = _quoted_records(path, text, delimiter, position)
-    header = next(records, None)
-    if header is None or (len(header) == 1 and not header[0].strip()):
+        records = _quoted_records(path, text, delimiter, first_line)
+    _, header = next(records, (first_line, []))
+    if not header or (len(header) == 1 and not header[0].strip()):
         raise TableError(f"{path}: the file is empty; its first line must name the columns")
     _check_delimiter(path, header, delimiter)
-    rows = _rows_of_width(len(header), path, records, delimiter, position)
+    rows = _rows_of_width(len(header), path, records, delimiter)
     if file_format != "psv" and EXPORT_MARK in header:
         # One of our exports, with escaped formulas.
         header, rows = list(map(unescape_formula, header)), (list(map(unescape_formula, row)) for row in rows)
@@ -137,30 +126,30 @@ def _uses_escapes(text: str) -> bool:
     return not (_NO_ESCAPE if is_export else _NO_PLAIN_ESCAPE).search(text)
 
 
-def _quoted_records(path: Path, text: str, delimiter: str, position: _Position) -> Iterator[list[str]]:
+def _quoted_records(path: Path, text: str, delimiter: str, first_line: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield each record with the number of the line on which it begins."""
     # newline="" keeps quoted line breaks. Bytes, because a StringIO takes four of them for each character.
     source = io.TextIOWrapper(io.BytesIO(text.encode("utf-8", "surrogatepass")), "utf-8", "surrogatepass", newline="")
     reader = csv.reader(source, delimiter=delimiter, strict=True)
-    next_line = position.above + 1
+    line = first_line
     try:
         for record in reader:
-            position.line, next_line = next_line, position.above + reader.line_num + 1
             if record:
-                yield record
+                yield line, record
+            line = first_line + reader.line_num
     except csv.Error as error:
         reason = "a quote is not closed" if "unexpected end" in str(error) else str(error)
         raise TableError(
-            f"{path}: in the row that begins on line {next_line}: {reason}; double each quote inside a quoted cell, and "
+            f"{path}: in the row that begins on line {line}: {reason}; double each quote inside a quoted cell, and "
             "quote cells that start with a quote"
         ) from None
 
 
-def _escaped_records(text: str, position: _Position) -> Iterator[list[str]]:
+def _escaped_records(text: str, first_line: int) -> Iterator[tuple[int, list[str]]]:
     lines = _LINE_BREAK.split(text) if "\r" in text else text.split("\n")
-    for number, line in enumerate(lines, start=1 + position.above):
+    for number, line in enumerate(lines, start=first_line):
         if line:
-            position.line = number
-            yield [_ESCAPED.sub(_unescaped, cell) for cell in _UNESCAPED_PIPE.sub("\\1\0", line).split("\0")]
+            yield number, [_ESCAPED.sub(_unescaped, cell) for cell in _UNESCAPED_PIPE.sub("\\1\0", line).split("\0")]
 
 
 def _unescaped(found: re.Match[str]) -> str:
@@ -179,9 +168,9 @@ def _check_delimiter(path: Path, header: list[str], delimiter: str) -> None:
 
 
 def _rows_of_width(
-    width: int, path: Path, records: Iterator[list[str]], delimiter: str, position: _Position
+    width: int, path: Path, records: Iterator[tuple[int, list[str]]], delimiter: str
 ) -> Iterator[list[str]]:
-    for number, record in enumerate(records, start=1):
+    for number, (line, record) in enumerate(records, start=1):
         cells = record if len(record) == width else _rejoined(record, delimiter)
         if len(cells) != width:
             remedy = (
@@ -190,7 +179,7 @@ def _rows_of_width(
                 else "Add the missing cells, or quote a cell that contains a line break"
             )
             raise TableError(
-                f"{path}: line {position.line}: row {number} has {counted(len(record), 'cell')}, the header has {width}; it "
+                f"{path}: line {line}: row {number} has {counted(len(record), 'cell')}, the header has {width}; it "
                 f"begins {record[0][:60]!r}. {remedy}"
             )
         yield cells
@@ -217,7 +206,7 @@ _FORMULA = re.compile(rf"{_MARK}*(?:[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])
 _CURRENCY = "[$€£¥]?"
 _NUMBER = rf"[+-] ?{_CURRENCY} ?(?:\d[\d., \u00a0\u202f]*|[.,]\d+)(?:[eE][+-]?\d+)?(?:%|{_CURRENCY})"
 _TELEPHONE = r"\+\d{1,3} [\d(][\d ()./-]*"
-# Without a call, a reference to another file or a program.
+# Without the characters of function calls, external references and commands.
 _LIST_ITEM = r"- +[^\W\d_][^(|!\[{=@]*"
 _HARMLESS = re.compile(rf"{_MARK}* *(?:{_NUMBER}|{_TELEPHONE}|{_LIST_ITEM}|[+-]+)")
 
@@ -255,22 +244,19 @@ def export_delimited(delimiter: str, export: ExportFile) -> Iterator[WriteRows]:
     writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\r\n")
     escape = escape_formula if export.escape_formulas else escape_marked_formula
 
-    def put(cells: Iterable[Cell]) -> None:
-        texts = [cell_text(cell) for cell in cells]
-        escaped = [escape(text) for text in texts]
-        if escaped != texts:
-            export.changes["formulas_escaped"] += sum(map(str.__ne__, escaped, texts))
-        writer.writerow(escaped)
-        export.put(buffer.getvalue().removesuffix("\r\n") + "\n")
-        buffer.seek(0)
-        buffer.truncate()
+    def put(rows: Iterable[Sequence[Cell]]) -> None:
+        for cells in rows:
+            texts = [cell_text(cell) for cell in cells]
+            escaped = [escape(text) for text in texts]
+            if escaped != texts:
+                export.changes["formulas_escaped"] += sum(map(str.__ne__, escaped, texts))
+            writer.writerow(escaped)
+            export.put(buffer.getvalue().removesuffix("\r\n") + "\n")
+            buffer.seek(0)
+            buffer.truncate()
 
-    def put_rows(rows: Sequence[ExportRow]) -> None:
-        for row in rows:
-            put(row.cells)
-
-    put(export.header)
-    yield put_rows
+    put([export.header])
+    yield lambda rows: put(row.cells for row in rows)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""An export file that is being written, as all formats see it."""
+"""The interface between an export and the writers of its formats."""
 
 from __future__ import annotations
 

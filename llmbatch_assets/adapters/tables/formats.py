@@ -1,10 +1,10 @@
-"""The table formats: how each is read and written. All files of an export are written in one pass."""
+"""The readers and exporters of all table formats. All files of an export are written in one pass."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ _FORMAT_OF_SUFFIX = {"txt": "csv", "ndjson": "jsonl", "xlsm": "xlsx", "pq": "par
 
 
 def _read_xlsx(path: Path, settings: Input) -> RawTable:
-    # Imported here: runs that do not need it must not wait for it. The same holds for Arrow below.
+    # Excel and Arrow modules are imported on demand, because most runs do not need them.
     from llmbatch_assets.adapters.tables.workbook import read_workbook
 
     return read_workbook(path, settings)
@@ -72,20 +72,16 @@ def _similar_file(path: Path) -> str:
     return f", but {similar[0]} does" if similar else ""
 
 
-@contextmanager
-def _write_xlsx(export: ExportFile) -> Iterator[WriteRows]:
+def _export_xlsx(export: ExportFile) -> AbstractContextManager[WriteRows]:
     from llmbatch_assets.adapters.tables.workbook import WorkbookWriter
 
-    with WorkbookWriter(export.file, export.header, export.changes) as workbook:
-        yield lambda rows: workbook.add(row.cells for row in rows)
+    return WorkbookWriter(export)
 
 
-@contextmanager
-def _write_parquet(export: ExportFile) -> Iterator[WriteRows]:
+def _export_parquet(export: ExportFile) -> AbstractContextManager[WriteRows]:
     from llmbatch_assets.adapters.tables.parquet import ParquetTableWriter
 
-    with ParquetTableWriter(export.file, export.columns, export.changes) as table:
-        yield lambda rows: table.add(row.cells for row in rows)
+    return ParquetTableWriter(export)
 
 
 EXPORTERS: dict[str, Exporter] = {
@@ -93,8 +89,8 @@ EXPORTERS: dict[str, Exporter] = {
     "tsv": partial(export_delimited, "\t"),
     "psv": export_psv,
     "jsonl": export_jsonl,
-    "xlsx": _write_xlsx,
-    "parquet": _write_parquet,
+    "xlsx": _export_xlsx,
+    "parquet": _export_parquet,
 }
 
 

@@ -1,18 +1,18 @@
-"""Parquet tables: reading, and exports with typed columns and the same bytes each time."""
+"""Read Parquet tables, and export them with typed columns. The same rows always give the same bytes."""
 
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shutil import copyfileobj
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llmbatch_assets.domain.export.columns import Cell, Column, cell_text
+from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow, WriteRows
+from llmbatch_assets.domain.export.columns import Cell, cell_text
 from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.errors import TableError
 
@@ -20,7 +20,7 @@ BATCH_ROWS = 10_000
 
 
 def read_parquet(path: Path) -> RawTable:
-    """Read a Parquet file in batches."""
+    """Read a Parquet file in batches. Raises ``TableError``."""
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
@@ -84,20 +84,19 @@ class ParquetTableWriter:
     """Writes a Parquet file in groups of rows.
 
     A column with a value that does not fit its type, such as an integer beyond 64 bits, becomes a string column from the
-    first row on, and ``changes`` counts it.
+    first row on. It is counted as a change.
     """
 
-    def __init__(self, file: BinaryIO, columns: Sequence[Column], changes: Counter[str]) -> None:
-        self._file = file
-        self._schema = pa.schema([(column.name, _TYPES[column.type]) for column in columns])
-        self._changes = changes
+    def __init__(self, export: ExportFile) -> None:
+        self._export = export
+        self._schema = pa.schema([(column.name, _TYPES[column.type]) for column in export.columns])
         self._waiting: list[Sequence[Cell]] = []
         self._n_files = 0
 
-    def __enter__(self) -> ParquetTableWriter:
+    def __enter__(self) -> WriteRows:
         self._folder = tempfile.TemporaryDirectory()
         self._writer, self._path = self._open()
-        return self
+        return self._add
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._folder:
@@ -106,10 +105,10 @@ class ParquetTableWriter:
             self._writer.close()
             if kind is None:
                 with self._path.open("rb") as written:
-                    copyfileobj(written, self._file)
+                    copyfileobj(written, self._export.file)
 
-    def add(self, rows: Iterable[Sequence[Cell]]) -> None:
-        self._waiting.extend(rows)
+    def _add(self, rows: Sequence[ExportRow]) -> None:
+        self._waiting.extend(row.cells for row in rows)
         if len(self._waiting) >= BATCH_ROWS:
             self._flush()
 
@@ -117,16 +116,14 @@ class ParquetTableWriter:
         if not self._waiting:
             return
         columns = list(zip(*self._waiting, strict=True))
-        arrays = self._arrays(columns)
+        arrays = [_array(cells, field.type) for field, cells in zip(self._schema, columns, strict=True)]
         misfits = [field.name for field, array in zip(self._schema, arrays, strict=True) if array is None]
         if misfits:
             self._change_to_text(misfits)
-            arrays = self._arrays(columns)
+            texts = (_array(cells, pa.string()) for cells in columns)
+            arrays = [text if array is None else array for array, text in zip(arrays, texts, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         self._waiting.clear()
-
-    def _arrays(self, columns: Sequence[Sequence[Cell]]) -> list[pa.Array | None]:
-        return [_array(cells, field.type) for field, cells in zip(self._schema, columns, strict=True)]
 
     def _open(self) -> tuple[pq.ParquetWriter, Path]:
         self._n_files += 1
@@ -135,7 +132,7 @@ class ParquetTableWriter:
 
     def _change_to_text(self, names: Sequence[str]) -> None:
         """Make columns string columns, also in the rows that are already written."""
-        self._changes["columns_as_text"] += len(names)
+        self._export.changes["columns_as_text"] += len(names)
         fields = [pa.field(field.name, pa.string()) if field.name in names else field for field in self._schema]
         self._schema = pa.schema(fields)
         self._writer.close()

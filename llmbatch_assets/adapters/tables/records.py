@@ -1,4 +1,4 @@
-"""Tables of records: JSON Lines files, and tables that another asset returns."""
+"""Tables of records: JSON Lines files, and tables that another Dagster asset returns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from llmbatch_assets.adapters.tables.delimited import read_text
+from llmbatch_assets.adapters.tables.delimited import read_table_text
 from llmbatch_assets.adapters.tables.export_file import ExportFile, WriteRows
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.table import RawTable
@@ -35,7 +35,7 @@ def _cells_of(records: Iterable[dict[Any, Any]], columns: Sequence[str]) -> Iter
 
 
 def _objects(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(read_text(path, encoding).split("\n"), start=1):
+    for number, line in enumerate(read_table_text(path, encoding).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -43,25 +43,22 @@ def _objects(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
         except json.JSONDecodeError as error:
             hint = "; a JSON array is not JSON Lines, write one object per line" if line.lstrip()[0] == "[" else ""
             raise TableError(f"{path}: line {number} is not JSON: {error.msg} at column {error.colno}{hint}") from None
-        except (ValueError, ArithmeticError, RecursionError) as error:
-            reason = str(error) if isinstance(error, _RepeatedKeyError) else "a number is too large or nesting too deep"
-            raise TableError(f"{path}: line {number} is not JSON: {reason}") from None
+        except KeyError as key:
+            raise TableError(f"{path}: line {number} is not JSON: the key {key} occurs twice in one object") from None
+        except (ValueError, ArithmeticError, RecursionError):
+            raise TableError(f"{path}: line {number} is not JSON: a number is too large or nesting too deep") from None
         if not isinstance(record, dict):
             kind = {list: "a JSON array", str: "a string", bool: "true or false"}.get(type(record), "a single value")
             raise TableError(f"{path}: line {number} holds {kind}, not an object; write one object per line")
         yield record
 
 
-class _RepeatedKeyError(ValueError):
-    pass
-
-
 def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs as a record. Raises ``KeyError`` with the first key that is repeated."""
     record = dict(pairs)
     if len(record) != len(pairs):
         names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise _RepeatedKeyError(f"the key {repeated!r} occurs twice in one object")
+        raise KeyError(next(name for name in names if names.count(name) > 1))
     return record
 
 
@@ -88,7 +85,7 @@ def table_from_asset(value: Any, name: str) -> RawTable:
         for number, record in enumerate(value, start=1):
             if not isinstance(record, dict):
                 raise TableError(
-                    f"{name}: record {number} is {type(record).__name__}; each record must be a dict of column to value"
+                    f"{name}: record {number} is {type(record).__name__}; each record must be a dict of columns and values"
                 )
         columns = _columns_of(value)
         return RawTable(columns, _cells_of(value, columns), "asset")

@@ -1,4 +1,4 @@
-"""Excel workbooks: reading a sheet, and exports with the same bytes each time."""
+"""Read a sheet of an Excel workbook, and export workbooks. The same rows always give the same bytes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import datetime as dt
 import re
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 from zipfile import BadZipFile, ZipFile
 
 import python_calamine as calamine
 
+from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow, WriteRows
 from llmbatch_assets.domain.export.columns import Cell
 from llmbatch_assets.domain.export.columns import cell_text as exported_text
 from llmbatch_assets.domain.items.cell import cell_text
@@ -24,9 +24,6 @@ from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import CUT_MARK, case_mark, counted
 from llmbatch_assets.errors import ConfigError, TableError
-
-if TYPE_CHECKING:
-    from xlsxwriter.worksheet import Worksheet
 
 
 def read_workbook(path: Path, settings: Input) -> RawTable:
@@ -79,7 +76,7 @@ def _sheet_name(path: Path, workbook: calamine.CalamineWorkbook, wanted: str | i
     return names[0]
 
 
-# Programs write names with and without a prefix, and attributes in any order.
+# Programs write element names with or without a namespace prefix, and attributes in any order.
 _CELL = re.compile(rb"<(?:\w+:)?c\s([^>]*?)(/?)>")
 _PLACE = re.compile(rb"\br=[\"']([A-Z]+[0-9]+)[\"']")
 _IS_ERROR = re.compile(rb"\bt=[\"']e[\"']")
@@ -91,7 +88,7 @@ _PLACES_SHOWN = 5
 
 
 class UnreadCells(NamedTuple):
-    """Places, such as ``B7``, of cells that hold something and are read as empty."""
+    """The places, such as ``B7``, of cells that are read as empty although they are not."""
 
     errors: list[str]
     formulas: list[str]
@@ -155,54 +152,55 @@ _OVERLAP = re.compile(r"(?<=_x[0-9a-fA-F]{4})(?=_x[0-9a-fA-F]{4}_)")
 class WorkbookWriter:
     """Writes a workbook row by row. Numbers stay numbers; strings are never formulas or links.
 
-    ``changes`` counts cells that were cut and rows on further sheets. Raises ``ConfigError`` if there are more columns
-    than a sheet can have.
+    Counts the cells that were cut and the rows on further sheets as changes. Raises ``ConfigError`` if there are more
+    columns than a sheet can have.
     """
 
-    def __init__(self, file: BinaryIO, header: Sequence[str], changes: Counter[str], max_rows: int = MAX_ROWS) -> None:
-        if len(header) > MAX_COLUMNS:
+    def __init__(self, export: ExportFile, max_rows: int = MAX_ROWS) -> None:
+        n_columns = len(export.columns)
+        if n_columns > MAX_COLUMNS:
             raise ConfigError(
-                f"outputs.formats: the export has {len(header)} columns, an xlsx sheet at most {MAX_COLUMNS}; leave xlsx out"
+                f"outputs.formats: the export has {n_columns} columns, an xlsx sheet at most {MAX_COLUMNS}; leave xlsx out"
             )
-        self._header = header
-        self._changes = changes
+        self._export = export
         self._max_rows = max_rows
-        self._file = file
         self._stack = ExitStack()
 
-    def __enter__(self) -> WorkbookWriter:
+    def __enter__(self) -> WriteRows:
         import xlsxwriter
 
         # xlsxwriter stores rows here; the folder is removed even if the workbook is not finished.
         folder = self._stack.enter_context(tempfile.TemporaryDirectory())
-        self._book = xlsxwriter.Workbook(self._file, {"constant_memory": True, "tmpdir": folder})
+        self._book = xlsxwriter.Workbook(self._export.file, {"constant_memory": True, "tmpdir": folder})
         self._book.set_properties({"created": _CREATED})
-        self._sheet, self._row = self._new_sheet(_SHEET)
-        return self
+        self._begin_sheet(_SHEET)
+        return self._add
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._stack, suppress(OSError) if kind else nullcontext():
             # Also after an error, because the library keeps files open until then.
             self._book.close()
 
-    def _new_sheet(self, name: str) -> tuple[Worksheet, int]:
-        sheet = self._book.add_worksheet(name)
-        # Long texts are cut here, with a mark. Markup may be longer than the text it stands for.
-        sheet.xls_strmax = sys.maxsize
-        for place, text in enumerate(self._header):
-            self._put_text(sheet, 0, place, text)
-        return sheet, 1
+    def _begin_sheet(self, name: str) -> None:
+        self._sheet = self._book.add_worksheet(name)
+        # No limit here: ``_put`` cuts long texts, and markup may be longer than the text that it stands for.
+        self._sheet.xls_strmax = sys.maxsize
+        self._row = 0
+        self._put_row(self._export.header)
 
-    def add(self, rows: Iterable[Sequence[Cell]]) -> None:
+    def _add(self, rows: Sequence[ExportRow]) -> None:
         """Write rows. If a sheet is full, they go to another one with the same header."""
-        for cells in rows:
+        for row in rows:
             if self._row == self._max_rows:
-                self._sheet, self._row = self._new_sheet(f"{_SHEET} {len(self._book.worksheets()) + 1}")
+                self._begin_sheet(f"{_SHEET} {len(self._book.worksheets()) + 1}")
             if self._sheet.get_name() != _SHEET:
-                self._changes["rows_on_further_sheets"] += 1
-            for place, cell in enumerate(cells):
-                self._put(place, cell)
-            self._row += 1
+                self._export.changes["rows_on_further_sheets"] += 1
+            self._put_row(row.cells)
+
+    def _put_row(self, cells: Sequence[Cell]) -> None:
+        for place, cell in enumerate(cells):
+            self._put(place, cell)
+        self._row += 1
 
     def _put(self, place: int, cell: Cell) -> None:
         if isinstance(cell, bool):
@@ -210,13 +208,12 @@ class WorkbookWriter:
         elif isinstance(cell, int | float) and _is_exact(cell):
             self._sheet.write_number(self._row, place, cell)
         elif cell not in (None, ""):
-            self._put_text(self._sheet, self._row, place, exported_text(cell))
-
-    def _put_text(self, sheet: Worksheet, row: int, place: int, text: str) -> None:
-        if len(text) > MAX_CHARS // 2 and _utf16_length(text) > MAX_CHARS:
-            text = _cut(text)
-            self._changes["cut_at_32767_characters"] += 1
-        sheet.write_string(row, place, _as_rich_text(text) if _RICH_TEXT.match(text) or _OVERLAP.search(text) else text)
+            text = exported_text(cell)
+            if len(text) > MAX_CHARS // 2 and _utf16_length(text) > MAX_CHARS:
+                text = _cut(text)
+                self._export.changes["cut_at_32767_characters"] += 1
+            is_misread = _RICH_TEXT.match(text) or _OVERLAP.search(text)
+            self._sheet.write_string(self._row, place, _as_rich_text(text) if is_misread else text)
 
 
 def _as_rich_text(text: str) -> str:

@@ -123,7 +123,7 @@ def test_readers_never_see_a_part_while_writers_race(tmp_path: Path) -> None:
 # A write that does.
 
 
-def test_folders_are_made_and_the_size_is_told(tmp_path: Path) -> None:
+def test_folders_are_made_and_the_size_is_returned(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "c.txt"
     assert write_atomically(path, iter([b"one\n", b"", b"two\n"])) == 8
     assert path.read_bytes() == b"one\ntwo\n"

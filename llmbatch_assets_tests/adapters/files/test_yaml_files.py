@@ -41,7 +41,7 @@ def test_byte_order_marks_and_lookalike_spaces_are_read_as_meant(config: Path) -
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "shift_jis"])
-def test_a_file_that_is_not_utf8_is_told_to_be_saved_as_utf8(config: Path, encoding: str) -> None:
+def test_the_error_for_a_file_that_is_not_utf8_asks_for_utf8(config: Path, encoding: str) -> None:
     assert "not UTF-8 at byte" in refused(
         config, "run: {name: 'naïve 表'}".replace("表" if encoding == "cp1252" else "ï", "").encode(encoding)
     )
@@ -89,7 +89,7 @@ def test_what_is_not_yaml_for_us_is_one_message(config: Path, content: str) -> N
     assert "Traceback" not in refused(config, content)
 
 
-def test_all_mistakes_are_told_at_once_each_with_its_path(config: Path) -> None:
+def test_all_mistakes_are_reported_at_once_each_with_its_path(config: Path) -> None:
     told = refused(
         config, "llm:\n  sed: 1\n  temperature: hot\ninput: 3\ngrouping: {enabled: yes please}\n"
     ).splitlines()
@@ -148,7 +148,7 @@ def test_comments_and_indentation_are_no_part_of_a_prompt(tmp_path: Path) -> Non
         ("user: 'open\n", "not valid YAML"),
     ],
 )
-def test_a_wrong_prompt_is_told_with_its_path(tmp_path: Path, content: str, told: str) -> None:
+def test_a_wrong_prompt_is_reported_with_its_path(tmp_path: Path, content: str, told: str) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(content)
     with pytest.raises(PromptError, match=told) as refusal:

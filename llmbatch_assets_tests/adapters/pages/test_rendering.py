@@ -304,7 +304,7 @@ def test_what_dagster_shows_is_inert_too(text: str) -> None:
 
 
 @pytest.mark.parametrize("render", [html_of, markdown_of])
-def test_counts_causes_and_pointers_are_told(render: Any) -> None:
+def test_counts_causes_and_pointers_are_shown(render: Any) -> None:
     text = render(page("plain")).replace("**", "")
     for told in ("1 of 3 items accepted", "1 failed", "1 not attempted", "schema_mismatch: 1", "item-1"):
         assert told in text

@@ -68,11 +68,11 @@ def test_a_suffix_in_capitals_is_a_suffix(tmp_path: Path) -> None:
     assert read(tmp_path / "INPUT.CSV") == (["a"], [["1"]])
 
 
-def test_an_unknown_suffix_is_told_with_the_formats(tmp_path: Path) -> None:
+def test_an_unknown_suffix_is_reported_with_the_formats(tmp_path: Path) -> None:
     assert "set input.format to csv, psv, tsv" in refused(tmp_path / "input.dat", b"a\n1\n")
 
 
-def test_a_missing_table_is_told_with_the_key_that_names_it(tmp_path: Path) -> None:
+def test_a_missing_table_is_reported_with_the_key_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"input\.csv does not exist; set input\.path"):
         read(tmp_path / "input.csv")
     (tmp_path / "folder.csv").mkdir()
@@ -86,7 +86,7 @@ def test_encodings_and_byte_order_marks_are_read(tmp_path: Path, encoding: str) 
     assert read(tmp_path / "input.csv", encoding=encoding)[0] == ["naïve", "b"]
 
 
-def test_a_wrong_encoding_is_told_with_the_byte(tmp_path: Path) -> None:
+def test_a_wrong_encoding_is_reported_with_the_byte(tmp_path: Path) -> None:
     assert "byte 8 (line 2) is not utf-8" in refused(tmp_path / "i.csv", "a,b\n1,na\xefve".encode("cp1252"))
     assert "is not utf-16" in refused(tmp_path / "i.csv", b"a,b\n1,2", encoding="utf-16")
 
@@ -105,7 +105,7 @@ def test_a_wrong_encoding_is_told_with_the_byte(tmp_path: Path) -> None:
         (b"PK\x03\x04\x00\x00", "is a workbook"),
     ],
 )
-def test_what_is_no_table_is_told_with_its_place(tmp_path: Path, content: bytes, told: str) -> None:
+def test_what_is_no_table_is_reported_with_its_place(tmp_path: Path, content: bytes, told: str) -> None:
     assert told in refused(tmp_path / "input.csv", content)
 
 
@@ -126,7 +126,7 @@ def test_a_cell_may_hold_a_document(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is unreadable for this user")
-def test_a_table_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+def test_a_table_that_may_not_be_read_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "input.csv"
     path.write_text("a\n1\n")
     path.chmod(0)
@@ -170,11 +170,11 @@ def test_a_sheet_is_found_by_name_and_by_number(tmp_path: Path, sheet: str | int
 @pytest.mark.parametrize(
     "content", [b"", b"a,b\n1,2\n", b"PK\x03\x04", workbook("ab")[:500], b"\xd0\xcf\x11\xe0" * 400]
 )
-def test_what_is_no_workbook_is_told_as_that(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_workbook_is_reported_as_such(tmp_path: Path, content: bytes) -> None:
     assert "cannot be read as a workbook" in refused(tmp_path / "input.xlsx", content)
 
 
-def test_a_password_is_told_as_a_password(tmp_path: Path) -> None:
+def test_a_password_is_reported_as_a_password(tmp_path: Path) -> None:
     assert "protected by a password; save it without one" in refused(tmp_path / "input.xlsx", protected_workbook())
     renamed = protected_workbook().replace(
         "EncryptedPackage".encode("utf-16-le"), "SomethingElse   ".encode("utf-16-le")
@@ -217,7 +217,7 @@ def test_numbers_of_json_keep_all_their_digits(tmp_path: Path) -> None:
         ('{"a": [{"b": 1, "b": 1}]}', "line 3 is not JSON: the key 'b' occurs twice in one object"),
     ],
 )
-def test_a_line_that_is_no_record_is_told_with_its_number(tmp_path: Path, line: str, told: str) -> None:
+def test_a_line_that_is_no_record_is_reported_with_its_number(tmp_path: Path, line: str, told: str) -> None:
     # Line breaks inside strings are escaped in JSON; these rare ones are not, and end no line.
     assert told in refused(tmp_path / "i.jsonl", f'{{"a": "x\u2028\x85y"}}\n\n{line}\n{{"a": 2}}\n'.encode())
 
@@ -257,7 +257,7 @@ def test_a_parquet_file_without_rows_has_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"PAR1" * 3, parquet(a=[1])[:-1], parquet(a=[1])[4:-8]])
-def test_what_is_no_parquet_is_told_as_that(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_parquet_is_reported_as_such(tmp_path: Path, content: bytes) -> None:
     assert "cannot be read as Parquet" in refused(tmp_path / "input.parquet", content)
 
 

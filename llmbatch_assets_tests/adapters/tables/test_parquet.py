@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow
 from llmbatch_assets.adapters.tables.parquet import BATCH_ROWS, ParquetTableWriter
 from llmbatch_assets.domain.export.columns import Column, ColumnType
 
@@ -26,9 +27,9 @@ TYPES: dict[ColumnType, Any] = {
 def written(columns: Sequence[ColumnType], *chunks: Sequence[Sequence[Any]]) -> tuple[pa.Table, Counter[str], bytes]:
     file, changes = io.BytesIO(), Counter[str]()
     named = [Column(f"c{place}", "parsed", (), kind) for place, kind in enumerate(columns)]
-    with ParquetTableWriter(file, named, changes) as table:
+    with ParquetTableWriter(ExportFile(file, named, False, changes)) as write:
         for chunk in chunks:
-            table.add(chunk)
+            write([ExportRow({}, row) for row in chunk])
     return pq.read_table(io.BytesIO(file.getvalue())), changes, file.getvalue()
 
 

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow
 from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.adapters.tables.workbook import MAX_CHARS, MAX_COLUMNS, WorkbookWriter
+from llmbatch_assets.domain.export.columns import Column
 from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import CUT_MARK
 from llmbatch_assets.errors import ConfigError
@@ -41,9 +43,10 @@ MARKUP = [
 
 def written(rows: Sequence[Sequence[Any]], changes: Counter[str] | None = None, **limits: int) -> bytes:
     file = io.BytesIO()
-    header = [f"c{place}" for place in range(len(rows[0]))]
-    with WorkbookWriter(file, header, Counter() if changes is None else changes, **limits) as workbook:
-        workbook.add(rows)
+    columns = [Column(f"c{place}", "parsed", ()) for place in range(len(rows[0]))]
+    export = ExportFile(file, columns, False, Counter() if changes is None else changes)
+    with WorkbookWriter(export, **limits) as write:
+        write([ExportRow({}, row) for row in rows])
     return file.getvalue()
 
 
@@ -85,7 +88,7 @@ def test_a_text_of_full_length_that_looks_like_markup_is_whole(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("character", ["x", "🎉"])
-def test_a_text_that_is_too_long_is_cut_and_told(tmp_path: Path, character: str) -> None:
+def test_a_text_that_is_too_long_is_cut_and_counted(tmp_path: Path, character: str) -> None:
     changes = Counter[str]()
     longest = character * (MAX_CHARS // (2 if character > "\uffff" else 1))
     (whole,), (cut,) = read(tmp_path, written([[longest], [longest + character]], changes))
@@ -96,7 +99,7 @@ def test_a_text_that_is_too_long_is_cut_and_told(tmp_path: Path, character: str)
     assert changes == {"cut_at_32767_characters": 1}
 
 
-def test_rows_without_room_go_onto_further_sheets_and_are_told(tmp_path: Path) -> None:
+def test_rows_without_room_go_onto_further_sheets_and_are_counted(tmp_path: Path) -> None:
     changes = Counter[str]()
     content = written([[number] for number in range(5)], changes, max_rows=3)
     assert [read(tmp_path, content, sheet) for sheet in (1, 2, 3)] == [[[0], [1]], [[2], [3]], [[4]]]
@@ -105,7 +108,7 @@ def test_rows_without_room_go_onto_further_sheets_and_are_told(tmp_path: Path) -
 
 def test_more_columns_than_a_sheet_has_are_refused() -> None:
     with pytest.raises(ConfigError, match="leave xlsx out"):
-        WorkbookWriter(io.BytesIO(), ["x"] * (MAX_COLUMNS + 1), Counter())
+        WorkbookWriter(ExportFile(io.BytesIO(), [Column("x", "parsed", ())] * (MAX_COLUMNS + 1), False, Counter()))
 
 
 def test_the_bytes_do_not_depend_on_time_and_zone(monkeypatch: pytest.MonkeyPatch) -> None:
