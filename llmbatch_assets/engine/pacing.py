@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from llmbatch_assets.domain.run.manifest import PacingStats
-from llmbatch_assets.engine.retry import FIRST_WAIT_SEC, MAX_RETRY_AFTER_SEC, MAX_WAIT_SEC
+from llmbatch_assets.engine.retry import FIRST_WAIT_SEC, MAX_RETRY_AFTER_SEC, MAX_WAIT_SEC, wait_for_any
 from llmbatch_assets.errors import FailureCause, RunPermanentError, StopCause, TransientError
 
 _MAX_DOUBLINGS = 10
@@ -198,13 +198,7 @@ class Pacer:
 
     async def _wait(self, seconds: float) -> None:
         self._changed.clear()
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._changed, self._stopped)]
-        try:
-            timeout = None if seconds == math.inf else seconds
-            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await wait_for_any(self._changed, self._stopped, timeout=None if seconds == math.inf else seconds)
 
     def _record_opening(self, now: float) -> None:
         """Record the first call of all, or the first after a cool-down."""

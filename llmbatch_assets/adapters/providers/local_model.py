@@ -235,15 +235,12 @@ def keeps_running(child: subprocess.Popen[bytes]) -> bool:
 
 def stop(child: subprocess.Popen[bytes]) -> None:
     """Close the child's standard input, which ends it; kill it if it does not end."""
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdin.close()
-    child.stdout.close()
     try:
-        child.wait(STOP_SECONDS)
+        # Closes standard input, too.
+        child.communicate(timeout=STOP_SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
-        child.wait()
+        child.communicate()
 
 
 class LocalServer:

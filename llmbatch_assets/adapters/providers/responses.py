@@ -112,7 +112,9 @@ def _error_object(body: Any) -> dict[str, Any]:
 
 def _error(status: int, details: Mapping[str, Any], message: str) -> ProviderError:
     codes = _codes(details)
-    if _is_flagged(details):
+    metadata = details.get("metadata")
+    if isinstance(metadata, dict) and "flagged_input" in metadata:
+        # OpenRouter's moderation stopped this text; its status is 403.
         return ItemPermanentError(FailureCause.CONTENT_FILTER, message)
     cause = next((cause for code, cause in STOPPING_CODES.items() if code in codes), STOPPING_STATUSES.get(status))
     if cause:
@@ -132,12 +134,6 @@ def _codes(details: Mapping[str, Any]) -> set[str]:
     parts = details.get("details")
     reasons = [part.get("reason") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
     return {str(code) for code in (details.get("code"), details.get("type"), *reasons) if code}
-
-
-def _is_flagged(details: Mapping[str, Any]) -> bool:
-    """Return whether moderation in front of the model stopped this text. OpenRouter reports that with a 403."""
-    metadata = details.get("metadata")
-    return isinstance(metadata, dict) and "flagged_input" in metadata
 
 
 def _bad_request(status: int, details: Mapping[str, Any], codes: set[str], message: str) -> ProviderError:
