@@ -44,7 +44,7 @@ class MeteredClient:
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Return the provider's answer with its cost. Raises as the provider does, and once the budget is used up."""
-        # Pricing takes as long as making the request: only if there is a limit.
+        # Price in advance only if there is a limit: pricing takes as long as making the request.
         max_cost = self.cost_of(self.forecast.max_usage(request)) if self.accounts.budget.max_cost_usd else None
         async with (
             self.accounts.budget.reserve(max_cost) as reservation,

@@ -40,8 +40,8 @@ STEP_FAR_BELOW = 0.1
 class Allowance:
     """Units per second, spread evenly: taken units are a debt that is paid off as time passes.
 
-    Even spacing keeps within a limit however the server counts: sliding windows, fixed windows or a token bucket. A
-    single call may take more than is available; later calls then wait longer.
+    Even spacing satisfies sliding windows, fixed windows and token buckets alike. A single call may take more than is
+    available; later calls then wait longer.
     """
 
     def __init__(self, per_minute: float) -> None:
@@ -227,7 +227,7 @@ class Pacer:
         stats.rate_limited += 1
         # A refusal can arrive late, when the gate is open again.
         self._taken -= permit.cool_down >= self._measured
-        # Refusals of calls that were in flight when the gate was closed are no news.
+        # Calls that were in flight when the gate closed tell nothing new.
         if permit.cool_down == stats.cool_downs:
             self._concurrency = max(1, self._concurrency // 2)
             self._fruitless += 1

@@ -46,7 +46,7 @@ class RetryingCalls:
         Raises the last ``TransientError``, and any other ``ProviderError`` at once. A stopped run ends the backoff.
         """
         try:
-            # Most calls succeed, and setting up the retries would take longer than everything else about an item.
+            # Most calls succeed, and setting up tenacity costs more than all other work on an item.
             return await self._call(client, request)
         except TransientError as error:
             failed = [error]

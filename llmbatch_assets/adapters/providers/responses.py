@@ -70,7 +70,7 @@ _FINISH_REASONS = {
     "blocklist": "content_filter",
     "prohibited_content": "content_filter",
 }
-# What OpenAI, Gemini, llama.cpp and vLLM call the structured-output setting.
+# Names of the structured-output setting at OpenAI, Gemini, llama.cpp and vLLM.
 _FORMAT_WORDS = ("response_format", "response_schema", "json schema", "json_schema", "grammar error", "parse grammar")
 # Groq's code for a model answer that is not JSON; another attempt may succeed.
 _NOT_JSON_CODE = "json_validate_failed"
@@ -181,7 +181,7 @@ def read_completion(content: bytes, latency: float, request_id: str = "") -> Com
 
 
 def _billed_usage(content: bytes) -> TokenUsage | None:
-    """Return what a response without an answer is billed for: a model writes its refusal, too."""
+    """Return the reported usage of a response without an answer. Refusals are billed, too."""
     try:
         usage = _usage(json.loads(content)["usage"])
     except (ValueError, RecursionError, TypeError, KeyError):

@@ -51,7 +51,7 @@ class CacheIndex:
     """One view of an output cache. It lists each folder once and opens files on demand.
 
     ``contract`` validates edited outputs. ``manifest`` is the manifest of the last run. ``on_broken`` is called with
-    the path and the defect of an output that cannot be accepted: runs move it out of the way, all else only looks.
+    the path and the defect of an output that cannot be accepted: runs move the file aside, other commands leave it.
     """
 
     folders: CacheFolders

@@ -60,7 +60,6 @@ class FileStore:
             self._awaiting_path(cache_id).unlink(missing_ok=True)
 
     def next_attempt(self, cache_id: str) -> int:
-        """Return the number that follows the last failed attempt, from 1."""
         return self.index.failed.get(cache_id, 0) + 1
 
     async def save_awaiting(self, answer: UnjudgedAnswer) -> None:
@@ -69,7 +68,7 @@ class FileStore:
     def awaiting(self, cache_id: str) -> UnjudgedAnswer | None:
         """Return the answer that awaits its judge. An unreadable one is set aside and will be generated again."""
         try:
-            # A string: this is done for every item, and a Path takes long to make.
+            # Runs for every item; building a Path is slow.
             with open(f"{self.index.folders.awaiting_judge}/{cache_id}.json", "rb") as file:
                 answer = UnjudgedAnswer.model_validate(json.loads(file.read()))
         except FileNotFoundError:
