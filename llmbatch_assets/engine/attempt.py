@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from llmbatch_assets.domain.answer import Verdict, feedback, read_object, read_verdict
@@ -20,6 +20,7 @@ from llmbatch_assets.domain.outcome import (
 )
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest, Conversations, Subject
+from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.ports import ChatClient, Clock, OutputStore
 from llmbatch_assets.engine.retry import RetryingCalls
@@ -37,10 +38,6 @@ class AttemptLimits:
     min_score: int
 
 
-def _no_output() -> AcceptedOutput | None:
-    return None
-
-
 @dataclass(frozen=True)
 class ItemTask:
     """One item to process.
@@ -52,8 +49,8 @@ class ItemTask:
     item: WorkItem
     group_context: str | None
     cache_id: str
-    find_existing: Callable[[], AcceptedOutput | None] = _no_output
-    find_differently_judged: Callable[[], AcceptedOutput | None] = _no_output
+    find_existing: Callable[[], AcceptedOutput | None] = lambda: None
+    find_differently_judged: Callable[[], AcceptedOutput | None] = lambda: None
 
 
 class RejectedError(AnswerError):
@@ -100,7 +97,7 @@ class ItemProcessor:
                 return ItemResult(task.item, tried, spent, accepted=result)
             if tried == n_tries or not attempt.is_worth_retrying(result):
                 return ItemResult(task.item, tried, spent, failed=result)
-            turns += _correction(result)
+            turns += _feedback_turns(result.raw_text, result.feedback)
         raise AssertionError("there is at least one generation")
 
     def _unjudged_answer(self, task: ItemTask) -> UnjudgedAnswer | None:
@@ -119,35 +116,33 @@ class ItemProcessor:
         )
 
 
+@dataclass
 class _Attempt:
     """One generation and its verdict. ``usage`` counts the attempt's calls in this run."""
 
-    def __init__(
-        self,
-        processor: ItemProcessor,
-        task: ItemTask,
-        messages: tuple[Message, ...],
-        number: int,
-        unjudged: UnjudgedAnswer | None,
-    ) -> None:
-        self.processor = processor
-        self.task = task
-        self.messages = messages
-        self.number = number
-        self.unjudged = unjudged
-        self.judging = False
-        self.request_id = ""
-        self.raw_text = unjudged.raw_text if unjudged else None
-        self.verdict: Verdict | None = None
-        self.usage = TokenUsage()
-        self.latency_sec = 0.0
+    processor: ItemProcessor
+    task: ItemTask
+    messages: tuple[Message, ...]
+    number: int
+    unjudged: UnjudgedAnswer | None
+    judging: bool = False
+    request_id: str = ""
+    raw_text: str | None = None
+    verdict: Verdict | None = None
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    latency_sec: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.unjudged:
+            self.raw_text, self.latency_sec = self.unjudged.raw_text, self.unjudged.latency_sec
 
     async def complete(self) -> AcceptedOutput | FailedAttempt:
         """Return the saved outcome. A ``RunPermanentError`` passes through: it is no failure of this item."""
         try:
             output = await self._generate_and_judge()
         except (AnswerError, TransientError, ItemPermanentError) as error:
-            self._charge(error)
+            if isinstance(error, ProviderError):
+                self._charge(error)
             failure = self._failure(error)
             await self.processor.store.save_failure(failure)
             return failure
@@ -169,7 +164,7 @@ class _Attempt:
             parsed=parsed,
             judge=verdict.answer if verdict else None,
             usage=self._total_usage(),
-            latency_sec=self._total_latency(),
+            latency_sec=self.latency_sec,
         )
 
     async def _generate(self) -> dict[str, Any]:
@@ -178,8 +173,7 @@ class _Attempt:
         completion = await self.processor.calls.ask(self.processor.generator, request)
         self._count(completion)
         self.raw_text = _with_prefix(self.messages, completion.text)
-        _raise_if_cut_off(completion)
-        return contract.validate(read_object(self.raw_text))
+        return _validated(self.raw_text, completion, contract)
 
     async def _judge(self, parsed: dict[str, Any]) -> Verdict:
         conversations = self.processor.conversations
@@ -191,16 +185,14 @@ class _Attempt:
             try:
                 completion = await self._ask_judge(ChatRequest("judge", messages, contract, self._subject()))
                 text = completion.text
-                _raise_if_cut_off(completion)
-                answer = contract.validate(read_object(text))
+                answer = _validated(text, completion, contract)
                 break
             except AnswerError as error:
                 if not remaining:
                     raise TransientError(
                         FailureCause.JUDGE_UNREADABLE, f"the judge gave no verdict: {error}"
                     ) from error
-                # Servers reject a turn without content.
-                messages += _feedback_turns(text, str(error)) if text.strip() else ()
+                messages += _feedback_turns(text, str(error))
         self.verdict = read_verdict(answer, self.processor.limits.min_score)
         return self.verdict
 
@@ -222,10 +214,8 @@ class _Attempt:
         self.latency_sec += completion.latency_sec
         self.request_id = completion.request_id
 
-    def _charge(self, error: AnswerError | ProviderError) -> None:
+    def _charge(self, error: ProviderError) -> None:
         """Count the usage of a call that gave no answer."""
-        if not isinstance(error, ProviderError):
-            return
         if isinstance(error.usage, TokenUsage):
             self.usage += error.usage
         self.request_id = error.request_id or self.request_id
@@ -237,9 +227,6 @@ class _Attempt:
     def _total_usage(self) -> TokenUsage:
         """The usage of this attempt's output, including calls of an earlier run."""
         return self.usage + self.unjudged.usage if self.unjudged else self.usage
-
-    def _total_latency(self) -> float:
-        return self.latency_sec + self.unjudged.latency_sec if self.unjudged else self.latency_sec
 
     def _subject(self) -> Subject:
         return Subject(self.task.item.work_id, self.task.cache_id, self.task.item.partition_key, self.number)
@@ -268,7 +255,7 @@ class _Attempt:
                 "feedback": str(error) if isinstance(error, AnswerError) else None,
                 "judge": self.verdict.answer if self.verdict else None,
                 "usage": self._total_usage(),
-                "latency_sec": self._total_latency(),
+                "latency_sec": self.latency_sec,
                 "request_id": self.request_id,
             }
         )
@@ -281,9 +268,10 @@ def failure_class(error: AnswerError | ProviderError) -> FailureClass:
     return "item_permanent" if isinstance(error, ItemPermanentError) else "transient"
 
 
-def _raise_if_cut_off(completion: Completion) -> None:
+def _validated(text: str, completion: Completion, contract: Contract) -> dict[str, Any]:
     if completion.finish_reason == "length":
         raise AnswerError(FailureCause.CUT_OFF, CUT_OFF_FEEDBACK)
+    return contract.validate(read_object(text))
 
 
 def _with_prefix(messages: tuple[Message, ...], answer: str) -> str:
@@ -292,13 +280,11 @@ def _with_prefix(messages: tuple[Message, ...], answer: str) -> str:
     return answer if answer.startswith(prefix) else prefix + answer
 
 
-def _correction(failure: FailedAttempt) -> tuple[Message, ...]:
-    answer, problem = failure.raw_text, failure.feedback
-    return _feedback_turns(answer, problem) if answer and answer.strip() and problem else ()
-
-
-def _feedback_turns(answer: str, problem: str) -> tuple[Message, ...]:
-    """Return the two turns that show the model its answer and what is wrong with it."""
+def _feedback_turns(answer: str | None, problem: str | None) -> tuple[Message, ...]:
+    """Return the two turns that show the model its answer and what is wrong with it, if both are known."""
+    # Servers reject a turn without content.
+    if not (answer and answer.strip() and problem):
+        return ()
     return (
         Message("assistant", answer),
         Message("user", f"{problem}\n\nGive the corrected answer as one JSON object and nothing else."),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.usage import TokenUsage, format_cost, round_cost
+from llmbatch_assets.engine.retry import wait_for_any
 from llmbatch_assets.errors import RunPermanentError, StopCause
 
 CHARS_PER_TOKEN = 4
@@ -63,15 +63,11 @@ class RunBudget:
     """
 
     def __init__(self, max_cost_usd: float, stopped: asyncio.Event) -> None:
-        self._max = max_cost_usd
+        self.max_cost_usd = max_cost_usd
         self._stopped = stopped
         self._settled = asyncio.Event()
         self._spent = 0.0
         self._reserved = 0.0
-
-    @property
-    def limited(self) -> bool:
-        return self._max > 0
 
     @asynccontextmanager
     async def reserve(self, max_cost: float | None) -> AsyncIterator[Reservation]:
@@ -80,7 +76,7 @@ class RunBudget:
         Raises ``RunPermanentError`` if the maximum exceeds what is left.
         """
         reservation = Reservation(max_cost or 0.0)
-        if self._max:
+        if self.max_cost_usd:
             await self._wait_for_room(reservation.cost)
         reserved = reservation.cost
         self._reserved += reserved
@@ -97,17 +93,10 @@ class RunBudget:
             if self._is_exceeded_by(cost):
                 raise RunPermanentError(
                     StopCause.BUDGET,
-                    f"budget reached: {format_cost(self._spent)} of {format_cost(self._max)} spent, and the next call may "
+                    f"budget reached: {format_cost(self._spent)} of {format_cost(self.max_cost_usd)} spent, and the next call may "
                     f"cost {format_cost(cost)}. Raise budget.max_cost_usd or run again to continue.",
                 )
-            await self._next_settlement()
+            await wait_for_any(self._settled, self._stopped)
 
     def _is_exceeded_by(self, cost: float) -> bool:
-        return round_cost(self._spent + cost) > self._max
-
-    async def _next_settlement(self) -> None:
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._settled, self._stopped)]
-        with contextlib.ExitStack() as stack:
-            for wait in waits:
-                stack.callback(wait.cancel)
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return round_cost(self._spent + cost) > self.max_cost_usd

@@ -29,11 +29,6 @@ class CallAccounts:
     budget: RunBudget
     now: Clock
 
-    def enter(self, record: CallRecord) -> None:
-        """Log a call and add it to the total."""
-        self.total.add(record)
-        self.ledger.write(record)
-
 
 @dataclass(frozen=True)
 class MeteredClient:
@@ -49,8 +44,8 @@ class MeteredClient:
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Return the provider's answer with its cost. Raises as the provider does, and once the budget is used up."""
-        # Pricing takes as long as making the request: only if there is a limit.
-        max_cost = self.cost_of(self.forecast.max_usage(request)) if self.accounts.budget.limited else None
+        # Price in advance only if there is a limit: pricing takes as long as making the request.
+        max_cost = self.cost_of(self.forecast.max_usage(request)) if self.accounts.budget.max_cost_usd else None
         async with (
             self.accounts.budget.reserve(max_cost) as reservation,
             self.pacer.permit(self.forecast.expected_tokens(request)) as permit,
@@ -99,26 +94,22 @@ class MeteredClient:
         status: int | None,
         request_id: str,
     ) -> None:
-        subject = request.subject
-        self.accounts.enter(
-            CallRecord(
-                at_utc=self.accounts.now(),
-                run_id=self.accounts.run_id,
-                purpose=request.purpose,
-                work_id=subject.work_id if subject else None,
-                cache_id=subject.cache_id if subject else None,
-                partition_key=subject.partition_key if subject else None,
-                attempt=subject.attempt if subject else None,
-                provider=self.provider,
-                model=self.model,
-                input_tokens=usage.input_tokens,
-                cached_input_tokens=usage.cached_input_tokens,
-                output_tokens=usage.output_tokens,
-                reasoning_tokens=usage.reasoning_tokens,
-                cost_usd=usage.cost_usd,
-                latency_sec=round(latency, 4),
-                outcome=str(outcome),
-                status=status,
-                request_id=request_id,
-            )
+        work_id, cache_id, partition_key, attempt = request.subject or (None, None, None, None)
+        record = CallRecord(
+            at_utc=self.accounts.now(),
+            run_id=self.accounts.run_id,
+            purpose=request.purpose,
+            work_id=work_id,
+            cache_id=cache_id,
+            partition_key=partition_key,
+            attempt=attempt,
+            provider=self.provider,
+            model=self.model,
+            **usage.model_dump(exclude={"requests"}),
+            latency_sec=round(latency, 4),
+            outcome=str(outcome),
+            status=status,
+            request_id=request_id,
         )
+        self.accounts.total.add(record)
+        self.accounts.ledger.write(record)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from llmbatch_assets.domain.run.manifest import PacingStats
-from llmbatch_assets.engine.retry import FIRST_WAIT_SEC, MAX_RETRY_AFTER_SEC, MAX_WAIT_SEC
+from llmbatch_assets.engine.retry import FIRST_WAIT_SEC, MAX_RETRY_AFTER_SEC, MAX_WAIT_SEC, wait_for_any
 from llmbatch_assets.errors import FailureCause, RunPermanentError, StopCause, TransientError
 
 _MAX_DOUBLINGS = 10
@@ -40,8 +40,8 @@ STEP_FAR_BELOW = 0.1
 class Allowance:
     """Units per second, spread evenly: taken units are a debt that is paid off as time passes.
 
-    Even spacing keeps within a limit however the server counts: sliding windows, fixed windows or a token bucket. A
-    single call may take more than is available; later calls then wait longer.
+    Even spacing satisfies sliding windows, fixed windows and token buckets alike. A single call may take more than is
+    available; later calls then wait longer.
     """
 
     def __init__(self, per_minute: float) -> None:
@@ -198,13 +198,7 @@ class Pacer:
 
     async def _wait(self, seconds: float) -> None:
         self._changed.clear()
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._changed, self._stopped)]
-        try:
-            timeout = None if seconds == math.inf else seconds
-            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await wait_for_any(self._changed, self._stopped, timeout=None if seconds == math.inf else seconds)
 
     def _record_opening(self, now: float) -> None:
         """Record the first call of all, or the first after a cool-down."""
@@ -233,7 +227,7 @@ class Pacer:
         stats.rate_limited += 1
         # A refusal can arrive late, when the gate is open again.
         self._taken -= permit.cool_down >= self._measured
-        # Refusals of calls that were in flight when the gate was closed are no news.
+        # Calls that were in flight when the gate closed tell nothing new.
         if permit.cool_down == stats.cool_downs:
             self._concurrency = max(1, self._concurrency // 2)
             self._fruitless += 1

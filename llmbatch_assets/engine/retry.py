@@ -46,7 +46,7 @@ class RetryingCalls:
         Raises the last ``TransientError``, and any other ``ProviderError`` at once. A stopped run ends the backoff.
         """
         try:
-            # Most calls succeed, and setting up the retries would take longer than everything else about an item.
+            # Most calls succeed, and setting up tenacity costs more than all other work on an item.
             return await self._call(client, request)
         except TransientError as error:
             failed = [error]
@@ -73,5 +73,14 @@ class RetryingCalls:
         raise RunPermanentError(StopCause.STOPPED, "the run was stopped")
 
     async def _sleep(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stopped.wait(), seconds)
+        await wait_for_any(self.stopped, timeout=seconds)
+
+
+async def wait_for_any(*events: asyncio.Event, timeout: float | None = None) -> None:  # noqa: ASYNC109  # no error
+    """Return once one of the events is set, or after the timeout in seconds."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -47,18 +47,17 @@ class StopRules:
             )
         rate = tally.failed / tally.done if tally.done else 0.0
         if self.max_failures and tally.failed >= self.max_failures:
-            return self._too_many(
-                f"{counted(tally.failed, 'item')} failed ({causes}); llm.max_failures is {self.max_failures}"
+            return RunPermanentError(
+                StopCause.TOO_MANY_FAILURES,
+                f"{counted(tally.failed, 'item')} failed ({causes}); llm.max_failures is {self.max_failures}",
             )
         if self.max_failure_rate and tally.done >= MIN_ITEMS_FOR_RATE and rate > self.max_failure_rate:
-            return self._too_many(
+            return RunPermanentError(
+                StopCause.TOO_MANY_FAILURES,
                 f"{tally.failed} of {counted(tally.done, 'item')} failed ({causes}); "
-                f"llm.max_failure_rate is {self.max_failure_rate:g}"
+                f"llm.max_failure_rate is {self.max_failure_rate:g}",
             )
         return None
-
-    def _too_many(self, message: str) -> RunPermanentError:
-        return RunPermanentError(StopCause.TOO_MANY_FAILURES, message)
 
 
 @dataclass
@@ -136,14 +135,14 @@ class WorkerPool:
 
     def _record(self, result: ItemResult) -> None:
         self.tally.count(result)
+        error: LlmBatchError | None
         try:
             self.on_result(result)
-        except LlmBatchError as error:
+            error = self.rules.error_for(self.tally)
+        except LlmBatchError as raised:
+            error = raised
+        if error is not None:
             self._stop(error)
-            return
-        error_of_rules = self.rules.error_for(self.tally)
-        if error_of_rules is not None:
-            self._stop(error_of_rules)
 
     def _stop(self, error: LlmBatchError) -> None:
         self.error = self.error or error

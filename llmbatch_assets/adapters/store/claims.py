@@ -1,4 +1,4 @@
-"""Claims on items, so that two runs at once pay for none of them twice.
+"""Claims on items, so that concurrent runs do not pay for the same item twice.
 
 A claim is a lock on one byte of one file, at an offset derived from the item's id. The operating system releases a
 process's locks when it ends, however it ends.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from llmbatch_assets.errors import BusyError
@@ -30,28 +30,24 @@ class FileClaims:
 
     def claim(self, cache_id: str) -> bool:
         """Return whether this process now holds the item; false if another one does."""
-        if sys.platform == "win32":
-            return True
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(cache_id))
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+        return self._lock(1, _offset(cache_id))
 
     def claim_all(self) -> bool:
         """Return whether this process now holds all items; false if another one holds any."""
+        return self._lock()
+
+    def _lock(self, length: int = 0, offset: int = 0) -> bool:
         if sys.platform == "win32":
             return True
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, offset)
         except (BlockingIOError, PermissionError):
             return False
         return True
 
     def release(self, cache_id: str) -> None:
-        """Give up the item."""
         if sys.platform != "win32":
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(cache_id))
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _offset(cache_id))
 
     def close(self) -> None:
         """Give up all items."""
@@ -61,24 +57,18 @@ class FileClaims:
 @contextmanager
 def claiming(path: Path) -> Iterator[FileClaims]:
     """Hold the claims of a run until the block ends."""
-    claims = FileClaims(path)
-    try:
+    with closing(FileClaims(path)) as claims:
         yield claims
-    finally:
-        claims.close()
 
 
 @contextmanager
 def claiming_all(path: Path) -> Iterator[None]:
     """Keep runs from claiming anything during the block. Raises ``BusyError`` if one holds a claim."""
-    claims = FileClaims(path)
-    try:
+    with claiming(path) as claims:
         if not claims.claim_all():
             raise BusyError("a run is working on this batch; wait until it has ended, or end it")
         yield
-    finally:
-        claims.close()
 
 
-def _place(cache_id: str) -> int:
+def _offset(cache_id: str) -> int:
     return int(cache_id[:_DIGITS], 16)

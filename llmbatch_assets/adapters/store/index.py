@@ -51,7 +51,7 @@ class CacheIndex:
     """One view of an output cache. It lists each folder once and opens files on demand.
 
     ``contract`` validates edited outputs. ``manifest`` is the manifest of the last run. ``on_broken`` is called with
-    the path and the defect of an output that cannot be accepted: runs move it out of the way, all else only looks.
+    the path and the defect of an output that cannot be accepted: runs move the file aside, other commands leave it.
     """
 
     folders: CacheFolders
@@ -124,7 +124,7 @@ class CacheIndex:
 
     def _checked(self, cache_id: str) -> CheckedOutput:
         try:
-            file = ARTIFACTS.read(f"{self._outputs}/{cache_id}.json")
+            file = ARTIFACTS.read(self._output(cache_id))
         except FileNotFoundError:
             return CheckedOutput()
         if file.checked is None:
@@ -138,7 +138,7 @@ class CacheIndex:
         """Return the ``meta`` of the output or else of the last failed attempt; empty if it cannot be read."""
         if cache_id not in self.accepted:
             return _mapping(self.failure(cache_id).get("meta"))
-        return _mapping(_content(f"{self._outputs}/{cache_id}.json").get("meta"))
+        return _mapping(_content(self._output(cache_id)).get("meta"))
 
     def failure(self, cache_id: str) -> dict[str, Any]:
         """Return the content of the last failed attempt's file; empty if it cannot be read."""
@@ -180,17 +180,13 @@ class CacheIndex:
     def failure_path(self, cache_id: str, attempt: int) -> Path:
         return self.folders.failures / f"{cache_id}__a{attempt}.json"
 
-    @cached_property
-    def _outputs(self) -> str:
-        # Building a Path for each of tens of thousands of files is slow.
-        return str(self.folders.outputs)
+    # As strings: building a Path for each of tens of thousands of files is slow.
 
-    @cached_property
-    def _failures(self) -> str:
-        return str(self.folders.failures)
+    def _output(self, cache_id: str) -> str:
+        return f"{self.folders.outputs}/{cache_id}.json"
 
     def _failure(self, cache_id: str, number: int) -> str:
-        return f"{self._failures}/{cache_id}__a{number}.json"
+        return f"{self.folders.failures}/{cache_id}__a{number}.json"
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -227,19 +223,17 @@ _LONG_NUMBER = re.compile(rb"[^\"\w]\d{19}")
 _Signature = tuple[int, int, int]
 
 
+@dataclass(slots=True)
 class ArtifactFile:
     """The JSON object in one artifact file, None if there is none. Shared by all readers: never modify it.
 
-    ``checked`` and ``failure`` are kept here by those who compute them.
+    ``checked`` and ``failure`` cache what readers compute from it.
     """
 
-    __slots__ = ("checked", "content", "failure", "signature")
-
-    def __init__(self, signature: _Signature, content: dict[str, Any] | None) -> None:
-        self.signature = signature
-        self.content = content
-        self.checked: CheckedOutput | None = None
-        self.failure: FailedAttempt | None = None
+    signature: _Signature
+    content: dict[str, Any] | None
+    checked: CheckedOutput | None = None
+    failure: FailedAttempt | None = None
 
 
 class ArtifactCache:

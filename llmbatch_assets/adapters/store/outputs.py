@@ -52,27 +52,23 @@ class FileStore:
         """Write a failed attempt next to the earlier ones. A rejected answer no longer awaits its judge."""
         cache_id = failure.meta["cache_id"]
         if self.keep_failures:
-            await self._write_failure(failure, cache_id, failure.meta["attempt_outer"])
+            number = failure.meta["attempt_outer"]
+            content = json_bytes(failure.model_dump(mode="json", by_alias=True))
+            await self.commit.write(FileWrite(str(self.index.failure_path(cache_id, number)), content))
+            self.index.failed[cache_id] = number
         if failure.failure_class == "answer":
             self._awaiting_path(cache_id).unlink(missing_ok=True)
 
-    async def _write_failure(self, failure: FailedAttempt, cache_id: str, number: int) -> None:
-        content = json_bytes(failure.model_dump(mode="json", by_alias=True))
-        await self.commit.write(FileWrite(str(self.index.failure_path(cache_id, number)), content))
-        self.index.failed[cache_id] = number
-
     def next_attempt(self, cache_id: str) -> int:
-        """Return the number that follows the last failed attempt, from 1."""
         return self.index.failed.get(cache_id, 0) + 1
 
     async def save_awaiting(self, answer: UnjudgedAnswer) -> None:
-        """Write an answer that awaits its judge."""
         await self.commit.write(FileWrite(str(self._awaiting_path(answer.cache_id)), json_bytes(answer)))
 
     def awaiting(self, cache_id: str) -> UnjudgedAnswer | None:
         """Return the answer that awaits its judge. An unreadable one is set aside and will be generated again."""
         try:
-            # A string: this is done for every item, and a Path takes long to make.
+            # Runs for every item; building a Path is slow.
             with open(f"{self.index.folders.awaiting_judge}/{cache_id}.json", "rb") as file:
                 answer = UnjudgedAnswer.model_validate(json.loads(file.read()))
         except FileNotFoundError:

@@ -51,8 +51,8 @@ def kept_text(folder: Path, sha: str) -> Any:
 
 def note_use(folder: Path, use: IdentityUse) -> None:
     """Append the use, unless the last one differs only in its time."""
-    last = (read_uses(folder) or [IdentityUse("", "", "")])[-1]
-    if last[1:] == use[1:]:
+    uses = read_uses(folder)
+    if uses and uses[-1][1:] == use[1:]:
         return
     with JsonlWriter(folder / USES) as file:
         file.append(canonical_json(use._asdict()).encode())
