@@ -44,7 +44,7 @@ from llmbatch_assets.errors import (
     MissingArtifactError,
     SchemaError,
 )
-from llmbatch_assets.stages.artifacts import artifact_path
+from llmbatch_assets.stages.artifacts import artifact_path, require_schema
 from llmbatch_assets.stages.export import columns_of_export
 from llmbatch_assets.stages.generate.clients import CallMeter
 from llmbatch_assets.stages.plan import plan_run_quickly
@@ -217,13 +217,10 @@ def _check_contracts(batch: Batch, assets: Sequence[str], *, schema_is_due: bool
         # An existing module is about to be replaced, so only the prompts matter.
         if needs_prompts:
             checked_prompts(batch.generation_prompt, batch.judge_prompt)
-    elif not batch.path(batch.layout.schema_py).is_file() and (needs_prompts or "llm_schema_txt" in assets):
-        force = "" if batch.parameters.llm_schema.auto_generate else " --force"
-        raise MissingArtifactError(
-            f"{batch.layout.schema_py} does not exist; write it, or let the model write it: "
-            f"{batch.command} --select llm_schema_py{force}"
-        )
-    elif needs_prompts:
+        return
+    if needs_prompts or "llm_schema_txt" in assets:
+        require_schema(batch)
+    if needs_prompts:
         _ = batch.conversations
     elif {"llm_schema_py", "llm_schema_txt"} & set(assets):
         batch.check_schema()

@@ -13,11 +13,10 @@ from llmbatch_assets.adapters.store.claims import claiming_all
 from llmbatch_assets.adapters.store.index import CacheIndex, read_meta
 from llmbatch_assets.adapters.store.run_records import kept_identities
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem, WorkItems
 from llmbatch_assets.errors import ArtifactError, ConfigError, InputError
-from llmbatch_assets.stages.artifacts import artifact_path, cache_index, load_artifact
+from llmbatch_assets.stages.artifacts import cache_index, current_work, has_stored_work, load_artifact
 from llmbatch_assets.stages.project import Batch, BatchFile, config_files
 
 _OUTPUT = re.compile(r"([0-9a-f]{40})\.json")
@@ -89,13 +88,12 @@ def _cache(batch: Batch) -> Path:
 def _items(batch: Batch) -> list[WorkItem]:
     """Return the items of the last run and those of the current table, as far as either can be read."""
     items: list[WorkItem] = []
-    if artifact_path(batch, "work_items").is_file():
-        try:
-            items += load_artifact(batch, "work_items", WorkItems).items
-        except ArtifactError as broken:
-            raise ConfigError(f"the work items are unknown, so nothing is pruned: {broken}") from broken
     try:
-        items += plan_work(batch.read_snapshot(), batch.parameters).items
+        items += load_artifact(batch, "work_items", WorkItems).items if has_stored_work(batch) else []
+    except ArtifactError as broken:
+        raise ConfigError(f"the work items are unknown, so nothing is pruned: {broken}") from broken
+    try:
+        items += current_work(batch).items
     except InputError:
         if not items:
             raise
@@ -185,7 +183,7 @@ _JUDGE_PARTS = {"judge_enabled", "judge_prompt_sha", "judge"}
 class CurrentUses:
     """The cache ids that the current settings of all batches sharing a cache refer to.
 
-    ``work_ids`` are those of the existing rows. ``is_accepted`` tells of a cache id whether it has an accepted output.
+    ``work_ids`` are those of the existing rows. ``is_accepted`` returns whether a cache id has an accepted output.
     """
 
     def __init__(

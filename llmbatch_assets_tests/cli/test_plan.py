@@ -79,7 +79,7 @@ def test_a_schema_that_will_be_regenerated_first_is_reported(done: Project) -> N
     (told,) = plan(done)["warnings"]
     assert told.startswith("schema/llm_schema.py will be regenerated before the run, which costs calls")
     ended = done.llmbatch_here("plan", "--offline")
-    assert (ended.returncode, "provider offline has none" in ended.stderr) == (2, True)
+    assert (ended.returncode, "provider offline has no model" in ended.stderr) == (2, True)
 
 
 def test_a_judge_that_follows_llm_is_no_change_of_its_own(done: Project) -> None:

@@ -161,7 +161,7 @@ def test_made_up_answers_are_no_schema(tmp_path: Path, schema: bool, remedy: str
 def test_a_prompt_that_is_missing_or_wrong_is_told_before_the_call(home: Callable[..., Project]) -> None:
     project = home(schema=False)
     project.prompt("schema_auto_py_generation", {"user": "{context} {row}"})
-    with pytest.raises(PromptError, match=r"nothing fills \{row\}"):
+    with pytest.raises(PromptError, match=r"unknown placeholder \{row\}"):
         reason_to_write(batch_of(project))
     project.path("prompts/schema_auto_py_generation.yaml").unlink()
     with pytest.raises(PromptError, match=r"does not exist.*prompts\.schema_auto_py_generation\.path"):
