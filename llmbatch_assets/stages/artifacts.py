@@ -78,7 +78,7 @@ def output_store(batch: Batch) -> FileStore:
 class BatchOutputs:
     """The outputs of a batch's items under its current settings, in item order. Iterate as often as you like.
 
-    Nothing is held here. ``earlier`` are the identities of previous runs.
+    Each iteration reads the files again. ``earlier`` are the identities of previous runs.
     """
 
     index: CacheIndex
@@ -89,8 +89,7 @@ class BatchOutputs:
 
     def __iter__(self) -> Iterator[tuple[WorkItem, AcceptedOutput]]:
         for item in self.items:
-            output = self.output(item)
-            if output is not None:
+            if output := self.output(item):
                 yield item, output
 
     def output(self, item: WorkItem) -> AcceptedOutput | None:

@@ -155,7 +155,7 @@ class Comparer:
 
 
 def differences_since(before: BatchIdentity, batch: Batch, previous: PreviousOutputs) -> Differences:
-    """What changed in the request since an earlier identity."""
+    """The changes of the request since an earlier identity."""
     now, use = batch.source.identity, previous.last_use(before)
     return Differences(
         against=before.sha,

@@ -69,9 +69,11 @@ class Estimator:
 
     def _generate_and_judge(self) -> tuple[CallEstimate, CallEstimate]:
         parameters, shown = self.batch.parameters, self.batch.conversations
+        if not self.items:
+            return NO_CALLS, NO_CALLS
         new = [item for item in self.items if item.work_id not in self.judged_only]
         generate, n_measured = self._calls("generate", parameters.llm, shown.generation, shown.output_contract, new)
-        if shown.judge is None or shown.judge_contract is None or not self.items:
+        if shown.judge is None or shown.judge_contract is None:
             return generate, NO_CALLS
         judge, n_judged = self._calls("judge", parameters.judge_llm(), shown.judge, shown.judge_contract, self.items)
         if n_judged:
@@ -121,7 +123,7 @@ class Estimator:
 
     @cached_property
     def _records(self) -> list[CallRecord]:
-        return list(read_ledger(self.batch.path(self.batch.layout.ledger))) if self.items else []
+        return list(read_ledger(self.batch.path(self.batch.layout.ledger)))
 
     def _usage(self, purpose: Purpose, llm: Llm, prompt: PromptLength) -> tuple[list[ItemUsage], list[ItemUsage]]:
         """Usage of the same prompt and model, and of other prompts with the model."""

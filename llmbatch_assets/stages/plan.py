@@ -92,7 +92,7 @@ class Planner:
 
     @cached_property
     def reasons(self) -> dict[str, RerunReasons]:
-        """Why each item runs, by partition key."""
+        """The reasons to run each item, by partition key."""
         return {
             item.partition_key: self._artifact_reasons[item.work_id] or self._change_reasons(item)
             for item in self.choice.to_run
@@ -149,14 +149,14 @@ class Planner:
         )
 
     def _needs_verdict_only(self, item: WorkItem) -> bool:
-        """Return whether the item has an answer that lacks only its verdict, or needs none any more."""
+        """Return whether the item has an answer that only lacks a verdict, or no longer needs one."""
         if reasons := self._artifact_reasons[item.work_id]:
             return reasons == ("verdict_missing",)
         artifacts, now = self.previous.by_item.get(item.work_id, ()), self.batch.source.identity
         return any(one.is_output and one.identity.differs_only_in_judge(now) for one in artifacts)
 
     def _differences(self) -> Differences | None:
-        """What changed since the identity that most of the items to run have artifacts of."""
+        """The changes since the identity that most of the items to run have artifacts of."""
         by_item = self.previous.by_item if self.choice.to_run else {}
         identities = [by_item[item.work_id][0].identity for item in self._untried() if item.work_id in by_item]
         identities += [match.previous.identity for match in self._matches.values()]
@@ -189,7 +189,7 @@ def plan_run_quickly(batch: Batch, selection: Selection, *, force: bool, makes_i
 
 
 def budget_question(batch: Batch, selection: Selection, *, force: bool, makes_items: bool) -> str | None:
-    """What to ask before a run whose estimate exceeds ``budget.max_cost_usd`` or whose price is unknown, else None."""
+    """The question before a run whose estimate exceeds ``budget.max_cost_usd`` or whose price is unknown; else None."""
     parameters = batch.parameters
     models = [parameters.llm, *([parameters.judge_llm()] if parameters.prompts.judge.enabled else [])]
     prices = [cost_function(llm, parameters.budget.prices)(_SAMPLE_CALL) for llm in models]
