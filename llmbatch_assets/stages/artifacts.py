@@ -19,25 +19,20 @@ from llmbatch_assets.adapters.store.run_records import IdentityUse, kept_identit
 from llmbatch_assets.domain.export.records import ItemOutcome, OutdatedOutput
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity, identity_of
-from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
+from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems, WorkPlan
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
 from llmbatch_assets.domain.plan.rerun_reasons import PreviousItem
 from llmbatch_assets.errors import ArtifactError, LlmBatchError, MissingArtifactError
 from llmbatch_assets.stages.project import Batch
 
-_PATHS = {
-    "input_snapshot": "snapshot",
-    "group_contexts": "group_contexts",
-    "work_items": "work_items",
-}
 _MANIFESTS = {"llm_outputs": 4, "export": 5, "report": 6}
 
 
 def artifact_path(batch: Batch, asset: str) -> Path:
     """Return the path of an asset's JSON artifact."""
-    layout = batch.layout
-    relative = layout.manifest(_MANIFESTS[asset]) if asset in _MANIFESTS else getattr(layout, _PATHS[asset])
-    return batch.path(relative)
+    if asset in _MANIFESTS:
+        return batch.path(batch.layout.manifest(_MANIFESTS[asset]))
+    return batch.path(getattr(batch.layout, asset.removeprefix("input_")))
 
 
 def load_artifact(batch: Batch, asset: str, kind: Any) -> Any:
@@ -83,7 +78,7 @@ def output_store(batch: Batch) -> FileStore:
 class BatchOutputs:
     """The outputs of a batch's items under its current settings, in item order. Iterate as often as you like.
 
-    Nothing is held here. ``earlier`` are the identities of previous runs.
+    Each iteration reads the files again. ``earlier`` are the identities of previous runs.
     """
 
     index: CacheIndex
@@ -94,8 +89,7 @@ class BatchOutputs:
 
     def __iter__(self) -> Iterator[tuple[WorkItem, AcceptedOutput]]:
         for item in self.items:
-            output = self.output(item)
-            if output is not None:
+            if output := self.output(item):
                 yield item, output
 
     def output(self, item: WorkItem) -> AcceptedOutput | None:
@@ -145,24 +139,19 @@ def batch_outputs(batch: Batch) -> BatchOutputs:
     return BatchOutputs(cache_index(batch), batch.source.identity, work_items.items, warnings, earlier)
 
 
-class PlannedItems(NamedTuple):
-    """The items of a batch. ``from_table``: no run has written them yet, so they come from the current table."""
-
-    items: list[WorkItem]
-    contexts: list[GroupContext]
-    from_table: bool
+def current_work(batch: Batch) -> WorkPlan:
+    """Return the work of the current table. Raises ``InputError``."""
+    return plan_work(batch.read_snapshot(), batch.parameters)
 
 
-def planned_items(batch: Batch) -> PlannedItems:
-    """Return the items that the last run planned or, before any run, those of the current table.
+def stored_work(batch: Batch) -> WorkPlan:
+    """Return the work items and group contexts that the last run wrote. Raises ``ArtifactError``."""
+    contexts = load_artifact(batch, "group_contexts", list[GroupContext])
+    return WorkPlan(load_artifact(batch, "work_items", WorkItems).items, contexts, [])
 
-    Raises ``ArtifactError`` or, for the table, ``InputError``.
-    """
-    if artifact_path(batch, "work_items").is_file():
-        contexts = load_artifact(batch, "group_contexts", list[GroupContext])
-        return PlannedItems(load_artifact(batch, "work_items", WorkItems).items, contexts, from_table=False)
-    plan = plan_work(batch.read_snapshot(), batch.parameters)
-    return PlannedItems(plan.items, plan.contexts, from_table=True)
+
+def has_stored_work(batch: Batch) -> bool:
+    return artifact_path(batch, "work_items").is_file()
 
 
 # The configuration that turns rows into items: all keys of a block, or those named. Others leave item ids as they are.
@@ -291,6 +280,6 @@ def require_schema(batch: Batch) -> None:
     if not batch.path(batch.layout.schema_py).is_file():
         force = "" if batch.parameters.llm_schema.auto_generate else " --force"
         raise MissingArtifactError(
-            f"{batch.layout.schema_py} does not exist, so requests cannot be planned; write it, or let the model write it: "
+            f"{batch.layout.schema_py} does not exist; write it, or let the model write it: "
             f"{batch.command} --select llm_schema_py{force}"
         )

@@ -44,7 +44,7 @@ from llmbatch_assets.errors import (
     MissingArtifactError,
     SchemaError,
 )
-from llmbatch_assets.stages.artifacts import artifact_path
+from llmbatch_assets.stages.artifacts import artifact_path, require_schema
 from llmbatch_assets.stages.export import columns_of_export
 from llmbatch_assets.stages.generate.clients import CallMeter
 from llmbatch_assets.stages.plan import plan_run_quickly
@@ -94,7 +94,7 @@ def _split_message(message: str) -> list[str]:
 def check_batch(batch_file: BatchFile) -> CheckResult:
     """Check configuration, prompts, schema and table without writing or calling anything."""
     found = CheckResult()
-    batch = found.collect(batch_file.load) or found.collect(lambda: _valid_part(batch_file))
+    batch = found.collect(batch_file.load) or found.collect(lambda: _without_invalid_keys(batch_file))
     if batch is None:
         found.warnings.append("prompts, schema and table were not checked: the configuration says where they are")
         return found
@@ -111,8 +111,8 @@ def check_batch(batch_file: BatchFile) -> CheckResult:
     return found
 
 
-def _valid_part(batch_file: BatchFile) -> Batch:
-    """Load the batch without its invalid keys, so that its other files can be checked."""
+def _without_invalid_keys(batch_file: BatchFile) -> Batch:
+    """Load the rest of the batch, so that its other files can be checked."""
     return Batch(batch_file.root, Layout(batch_file.path.stem, load_valid_parameters(batch_file.path)))
 
 
@@ -202,8 +202,7 @@ def preflight(batch: Batch, assets: Sequence[str], *, force_schema: bool = False
             _log_warnings(_check_export(batch, snapshot))
         if "report" in assets and not schema_is_due:
             columns_to_count(batch, snapshot.columns)
-    for asset in assets:
-        _require_inputs(batch, asset, [name for name in _INPUTS.get(asset, ()) if name not in assets])
+    _require_inputs(batch, assets)
 
 
 def _log_warnings(warnings: Iterable[str]) -> None:
@@ -217,20 +216,18 @@ def _check_contracts(batch: Batch, assets: Sequence[str], *, schema_is_due: bool
         # An existing module is about to be replaced, so only the prompts matter.
         if needs_prompts:
             checked_prompts(batch.generation_prompt, batch.judge_prompt)
-    elif not batch.path(batch.layout.schema_py).is_file() and (needs_prompts or "llm_schema_txt" in assets):
-        force = "" if batch.parameters.llm_schema.auto_generate else " --force"
-        raise MissingArtifactError(
-            f"{batch.layout.schema_py} does not exist; write it, or let the model write it: "
-            f"{batch.command} --select llm_schema_py{force}"
-        )
-    elif needs_prompts:
+        return
+    if needs_prompts or "llm_schema_txt" in assets:
+        require_schema(batch)
+    if needs_prompts:
         _ = batch.conversations
     elif {"llm_schema_py", "llm_schema_txt"} & set(assets):
         batch.check_schema()
 
 
-def _require_inputs(batch: Batch, asset: str, needed: Sequence[str]) -> None:
-    for upstream in needed:
+def _require_inputs(batch: Batch, assets: Sequence[str]) -> None:
+    needed = [(asset, upstream) for asset in assets for upstream in _INPUTS.get(asset, ()) if upstream not in assets]
+    for asset, upstream in needed:
         path = artifact_path(batch, upstream)
         if not path.is_file():
             raise MissingArtifactError(

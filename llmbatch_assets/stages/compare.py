@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.adapters.store.index import CacheIndex
-from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.plan.difference import (
@@ -29,7 +28,7 @@ from llmbatch_assets.domain.plan.rerun_reasons import RerunReasons, changes_betw
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.schema.contract import JUDGE_MODEL
 from llmbatch_assets.errors import InputError
-from llmbatch_assets.stages.artifacts import PreviousOutputs, cache_index
+from llmbatch_assets.stages.artifacts import PreviousOutputs, cache_index, current_work
 from llmbatch_assets.stages.project import Batch
 
 SHORTEST_NAME = 4
@@ -63,7 +62,7 @@ class Comparer:
 
     @cached_property
     def items(self) -> list[WorkItem]:
-        return plan_work(self.batch.read_snapshot(), self.batch.parameters).items
+        return current_work(self.batch).items
 
     @cached_property
     def _cache(self) -> CacheIndex:
@@ -76,18 +75,18 @@ class Comparer:
     @cached_property
     def identities(self) -> list[PreviousIdentity]:
         """The other identities that have artifacts of the current items, the last used first."""
-        artifacts = [one for several in self._previous.by_item.values() for one in several]
+        now, artifacts = (
+            self.batch.source.identity,
+            [one for several in self._previous.by_item.values() for one in several],
+        )
         places = {use.identity: place for place, use in enumerate(self._previous.uses)}
-        outputs = Counter(one.identity.sha for one in artifacts if one.is_output)
-        failed = Counter(one.identity.sha for one in artifacts if not one.is_output)
+        last_used = {use.identity: use.at_utc for use in self._previous.uses}
+        counts = Counter((one.identity.sha, one.is_output) for one in artifacts)
         identities = {one.identity.sha: one.identity for one in artifacts}
-        ordered = sorted(identities, key=lambda sha: -places.get(sha, -1))
-        return [self._described(identities[sha], outputs[sha], failed[sha]) for sha in ordered]
-
-    def _described(self, identity: BatchIdentity, n_outputs: int, n_failed: int) -> PreviousIdentity:
-        use = self._previous.last_use(identity)
-        changes = changes_between(identity, self.batch.source.identity)
-        return PreviousIdentity(identity, use.at_utc if use else None, n_outputs, n_failed, changes)
+        return [
+            PreviousIdentity(one, last_used.get(sha), counts[sha, True], counts[sha, False], changes_between(one, now))
+            for sha, one in sorted(identities.items(), key=lambda pair: -places.get(pair[0], -1))
+        ]
 
     def before(self, name: str) -> PreviousIdentity:
         """The identity to compare with: the last used one, or the one that ``name`` stands for.
@@ -156,7 +155,7 @@ class Comparer:
 
 
 def differences_since(before: BatchIdentity, batch: Batch, previous: PreviousOutputs) -> Differences:
-    """What changed in the request since an earlier identity."""
+    """The changes of the request since an earlier identity."""
     now, use = batch.source.identity, previous.last_use(before)
     return Differences(
         against=before.sha,

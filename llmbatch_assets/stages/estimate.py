@@ -52,8 +52,9 @@ class Estimator:
     judged_only: Collection[str]
 
     def estimate(self) -> Estimate:
-        generate, judge = self._generate, self._judge
-        costs, cached_costs = self._cost(with_cache=False), self._cost(with_cache=True)
+        generate, judge = self._generate_and_judge()
+        costs = self._cost(generate, judge, with_cache=False)
+        cached_costs = self._cost(generate, judge, with_cache=True)
         return Estimate(
             n_items=len(self.items),
             n_judged_only=len(self.judged_only),
@@ -62,22 +63,49 @@ class Estimator:
             output_tokens=generate.output_tokens + judge.output_tokens,
             cost_usd=costs,
             savings_usd=costs.likely - cached_costs.likely if costs and cached_costs else None,
-            seconds=self._seconds(),
+            seconds=self._seconds(generate, judge),
             by_purpose={"generate": generate} | ({"judge": judge} if self.batch.judge_prompt else {}),
         )
 
-    def _cost(self, *, with_cache: bool) -> Range | None:
+    def _generate_and_judge(self) -> tuple[CallEstimate, CallEstimate]:
+        parameters, shown = self.batch.parameters, self.batch.conversations
+        if not self.items:
+            return NO_CALLS, NO_CALLS
+        new = [item for item in self.items if item.work_id not in self.judged_only]
+        generate, n_measured = self._calls("generate", parameters.llm, shown.generation, shown.output_contract, new)
+        if shown.judge is None or shown.judge_contract is None:
+            return generate, NO_CALLS
+        judge, n_judged = self._calls("judge", parameters.judge_llm(), shown.judge, shown.judge_contract, self.items)
+        if n_judged:
+            # Invalid answers are not judged.
+            return generate, judge.scaled(min(1.0, n_judged / n_measured) if n_measured else 1.0)
+        # The judge is shown the answers, whose lengths are not in those of its prompt.
+        answer = _assumed_answer(shown.output_contract, parameters.llm.max_output_tokens)
+        answers = generate.output_tokens if new else answer.times(len(self.items))
+        return generate, judge._replace(input_tokens=judge.input_tokens + answers)
+
+    def _calls(
+        self, purpose: Purpose, llm: Llm, prompt: PromptTemplate, contract: Contract, items: Sequence[WorkItem]
+    ) -> tuple[CallEstimate, int]:
+        """Estimate the calls of one purpose. Also returns the number of items with measured usage."""
+        length = self._prompt_length(prompt)
+        measured, others = self._usage(purpose, llm, length)
+        requests = Requests(
+            lengths=[self._request_length(length, item) for item in items],
+            answer=_assumed_answer(contract, llm.max_output_tokens),
+            unseen=byte_length(contract.text),
+            max_calls_per_item=self.batch.parameters.llm.max_retries,
+        )
+        return estimate_calls(requests, measured, others, llm.max_output_tokens), len(measured)
+
+    def _cost(self, generate: CallEstimate, judge: CallEstimate, *, with_cache: bool) -> Range | None:
         parameters, total = self.batch.parameters, NOTHING
-        for estimate, llm in ((self._generate, parameters.llm), (self._judge, parameters.judge_llm())):
+        for estimate, llm in ((generate, parameters.llm), (judge, parameters.judge_llm())):
             part = cost(estimate, cost_function(llm, parameters.budget.prices), with_cache=with_cache)
             if part is None and estimate.calls.high:
                 return None
             total += part or NOTHING
         return total
-
-    @cached_property
-    def _generated(self) -> list[WorkItem]:
-        return [item for item in self.items if item.work_id not in self.judged_only]
 
     @cached_property
     def _group_lengths(self) -> dict[str | None, int]:
@@ -95,13 +123,15 @@ class Estimator:
 
     @cached_property
     def _records(self) -> list[CallRecord]:
-        return list(read_ledger(self.batch.path(self.batch.layout.ledger))) if self.items else []
+        return list(read_ledger(self.batch.path(self.batch.layout.ledger)))
 
     def _usage(self, purpose: Purpose, llm: Llm, prompt: PromptLength) -> tuple[list[ItemUsage], list[ItemUsage]]:
         """Usage of the same prompt and model, and of other prompts with the model."""
+        if not self._records:
+            return [], []
         items = {item.work_id: item for item in self.plan.items}
         ids = {cache_id: items[work_id] for work_id, cache_id in self.previous.current.items()}
-        for work_id, several in self.previous.by_item.items() if self._records else ():
+        for work_id, several in self.previous.by_item.items():
             ids |= {one.cache_id: items[work_id] for one in several if self._asks_the_same(purpose, one.identity)}
         logged = {record.cache_id for record in self._records}
         lengths = {cache_id: self._request_length(prompt, item) for cache_id, item in ids.items() if cache_id in logged}
@@ -116,51 +146,9 @@ class Estimator:
             return (other.judge_prompt_sha, other.judge) == (own.judge_prompt_sha, own.judge)
         return other.prompt_sha == own.prompt_sha
 
-    @cached_property
-    def _generation_length(self) -> PromptLength:
-        return self._prompt_length(self.batch.conversations.generation)
-
-    @cached_property
-    def _generation_usage(self) -> tuple[list[ItemUsage], list[ItemUsage]]:
-        return self._usage("generate", self.batch.parameters.llm, self._generation_length)
-
-    @cached_property
-    def _generate(self) -> CallEstimate:
-        if not self._generated:
-            return NO_CALLS
-        llm, contract = self.batch.parameters.llm, self.batch.conversations.output_contract
-        requests = self._requests(self._generation_length, contract, llm, self._generated)
-        return estimate_calls(requests, *self._generation_usage, llm.max_output_tokens)
-
-    @cached_property
-    def _judge(self) -> CallEstimate:
-        shown, llm = self.batch.conversations, self.batch.parameters.judge_llm()
-        if shown.judge is None or shown.judge_contract is None or not self.items:
-            return NO_CALLS
-        prompt = self._prompt_length(shown.judge)
-        measured, others = self._usage("judge", llm, prompt)
-        requests = self._requests(prompt, shown.judge_contract, llm, self.items)
-        estimate = estimate_calls(requests, measured, others, llm.max_output_tokens)
-        if not measured:
-            # The judge is shown the answers, whose lengths are not in those of its prompt.
-            answer = _assumed_answer(shown.output_contract, self.batch.parameters.llm.max_output_tokens)
-            answers = self._generate.output_tokens if self._generated else answer.times(len(self.items))
-            return estimate._replace(input_tokens=estimate.input_tokens + answers)
-        # Invalid answers are not judged.
-        generated = len(self._generation_usage[0])
-        return estimate.scaled(min(1.0, len(measured) / generated) if generated else 1.0)
-
-    def _requests(self, prompt: PromptLength, contract: Contract, llm: Llm, items: Sequence[WorkItem]) -> Requests:
-        return Requests(
-            lengths=[self._request_length(prompt, item) for item in items],
-            answer=_assumed_answer(contract, llm.max_output_tokens),
-            unseen=byte_length(contract.text),
-            max_calls_per_item=self.batch.parameters.llm.max_retries,
-        )
-
-    def _seconds(self) -> Range:
+    def _seconds(self, generate: CallEstimate, judge: CallEstimate) -> Range:
         """The longest of the calls' own time spread over the workers, and the time that rate limits force on each server."""
-        parameters, generate, judge = self.batch.parameters, self._generate, self._judge
+        parameters = self.batch.parameters
         llm, judge_llm = parameters.llm, parameters.judge_llm()
         if llm.provider == "offline":
             return NOTHING

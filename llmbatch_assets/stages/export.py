@@ -1,4 +1,4 @@
-"""Pipeline 5 of one batch: writes the accepted outputs as tables and JSON lines."""
+"""Export stage: write the accepted outputs as tables and JSON lines."""
 
 from __future__ import annotations
 
@@ -58,8 +58,7 @@ def write_exports(batch: Batch, outputs: BatchOutputs, snapshot: Snapshot) -> Ex
     """
     join = Join.of(snapshot, batch.parameters)
     run = _ExportRun(batch, columns_of_export(batch, join))
-    outcomes = outputs.outcomes(batch.shown)
-    run.write(entries(join, run.counting(outcomes)))
+    run.write(entries(join, run.counting(outputs.outcomes(batch.shown))))
     return ExportResult(run.manifest(), preview(run.columns, [line.cells for line in run.first_lines]))
 
 
@@ -101,9 +100,10 @@ class _ExportRun:
             yield outcome
 
     def write(self, found: Iterator[Entry]) -> None:
-        paths = {name: self.batch.path(path) for name, path in self._files.items()}
-        rest = {"csv": self.batch.path(self.batch.layout.not_exported)}
-        escape = self.batch.parameters.outputs.escape_formulas
+        batch = self.batch
+        paths = {name: batch.path(path) for name, path in self._files.items()}
+        rest = {"csv": batch.path(batch.layout.not_exported)}
+        escape = batch.parameters.outputs.escape_formulas
         with (
             exporting(paths, self.columns, self.changes, escape_formulas=escape) as export,
             exporting(rest, NOT_EXPORTED_COLUMNS, {}, escape_formulas=escape) as export_rest,
@@ -182,13 +182,11 @@ def exported_records(batch: Batch) -> Sequence[ExportedRecord]:
         return []
     table = read_table(path, Input.model_validate({"path": str(path), "format": file_format}))
     records = [_exported_record(dict(zip(table.columns, row, strict=False))) for row in table.rows]
-    if (
-        not batch.parameters.outputs.spreads_groups
-        or not batch.parameters.grouping.active_mode.makes_one_item_per_group
-    ):
-        return records
-    # The records of a group together stand for the group.
-    return list(dict.fromkeys(one._replace(row_index="") for one in records))
+    parameters = batch.parameters
+    if parameters.outputs.spreads_groups and parameters.grouping.active_mode.makes_one_item_per_group:
+        # The records of a group together stand for the group.
+        return list(dict.fromkeys(one._replace(row_index="") for one in records))
+    return records
 
 
 def _exported_record(record: Mapping[str, Any]) -> ExportedRecord:
@@ -198,7 +196,7 @@ def _exported_record(record: Mapping[str, Any]) -> ExportedRecord:
 
 
 def _expected_records(outputs: Iterable[tuple[WorkItem, AcceptedOutput]]) -> list[ExportedRecord]:
-    """The records that the current outputs should give: one per row that has an output, or one per group."""
+    """The records expected from the current outputs: one per row with an output, or one per group."""
     expected = []
     for item, output in outputs:
         rows = [item.row_index, *item.meta.get("shared_row_indices", ())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from llmbatch_assets.adapters.providers.prices import cost_function
 from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.grouping import plan_work
-from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems, WorkPlan
+from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
 from llmbatch_assets.domain.plan.difference import Differences
 from llmbatch_assets.domain.plan.report import Counts, PlanReport, check_budget, format_cost_range
 from llmbatch_assets.domain.plan.rerun_reasons import (
@@ -26,7 +26,7 @@ from llmbatch_assets.domain.plan.rerun_reasons import (
 from llmbatch_assets.domain.plan.selection import Choice, Selection, choose
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage, format_cost
-from llmbatch_assets.stages.artifacts import PreviousOutputs, cache_index, load_artifact, require_schema
+from llmbatch_assets.stages.artifacts import PreviousOutputs, cache_index, current_work, require_schema, stored_work
 from llmbatch_assets.stages.compare import differences_since
 from llmbatch_assets.stages.estimate import Estimator
 from llmbatch_assets.stages.project import Batch
@@ -92,7 +92,7 @@ class Planner:
 
     @cached_property
     def reasons(self) -> dict[str, RerunReasons]:
-        """Why each item runs, by partition key."""
+        """The reasons to run each item, by partition key."""
         return {
             item.partition_key: self._artifact_reasons[item.work_id] or self._change_reasons(item)
             for item in self.choice.to_run
@@ -149,14 +149,14 @@ class Planner:
         )
 
     def _needs_verdict_only(self, item: WorkItem) -> bool:
-        """Return whether the item has an answer that lacks only its verdict, or needs none any more."""
+        """Return whether the item has an answer that only lacks a verdict, or no longer needs one."""
         if reasons := self._artifact_reasons[item.work_id]:
             return reasons == ("verdict_missing",)
         artifacts, now = self.previous.by_item.get(item.work_id, ()), self.batch.source.identity
         return any(one.is_output and one.identity.differs_only_in_judge(now) for one in artifacts)
 
     def _differences(self) -> Differences | None:
-        """What changed since the identity that most of the items to run have artifacts of."""
+        """The changes since the identity that most of the items to run have artifacts of."""
         by_item = self.previous.by_item if self.choice.to_run else {}
         identities = [by_item[item.work_id][0].identity for item in self._untried() if item.work_id in by_item]
         identities += [match.previous.identity for match in self._matches.values()]
@@ -184,41 +184,36 @@ def plan_run(batch: Batch, selection: Selection | None = None, *, force: bool = 
 
 def plan_run_quickly(batch: Batch, selection: Selection, *, force: bool, makes_items: bool) -> PlanReport:
     """Plan a run that is about to start, without reading outputs. ``makes_items``: it makes the work items first."""
-    if makes_items:
-        work = plan_work(batch.read_snapshot(), batch.parameters)
-    else:
-        items = load_artifact(batch, "work_items", WorkItems).items
-        work = WorkPlan(items, load_artifact(batch, "group_contexts", list[GroupContext]), [])
+    work = current_work(batch) if makes_items else stored_work(batch)
     return Planner(batch, work, selection, force, trusting=True).report()
 
 
 def budget_question(batch: Batch, selection: Selection, *, force: bool, makes_items: bool) -> str | None:
-    """What to ask before a run whose estimate exceeds ``budget.max_cost_usd`` or whose price is unknown, else None."""
+    """The question before a run whose estimate exceeds ``budget.max_cost_usd`` or whose price is unknown; else None."""
     parameters = batch.parameters
     models = [parameters.llm, *([parameters.judge_llm()] if parameters.prompts.judge.enabled else [])]
     prices = [cost_function(llm, parameters.budget.prices)(_SAMPLE_CALL) for llm in models]
     unpriced = [llm.model_name for llm, price in zip(models, prices, strict=True) if price is None]
     if not (unpriced or (any(prices) and parameters.budget.max_cost_usd)):
         return None
-    if not batch.path(batch.layout.schema_py).is_file():
-        # The run has it written first, so the number of calls is not known.
-        return _unpriced_question(unpriced, "an unknown number of calls") if unpriced else None
-    report = plan_run_quickly(batch, selection, force=force, makes_items=makes_items)
-    estimate, budget = report.estimate, report.budget
-    if not estimate.calls.high:
+    # Without a schema, the run has it written first, so the number of calls is not known.
+    has_schema = batch.path(batch.layout.schema_py).is_file()
+    report = plan_run_quickly(batch, selection, force=force, makes_items=makes_items) if has_schema else None
+    if report and not report.estimate.calls.high:
         return None
     if unpriced:
-        return _unpriced_question(unpriced, f"about {counted(round(estimate.calls.likely), 'call')}")
-    if budget.verdict not in ("exceeds", "may_exceed"):
+        n_calls = (
+            f"about {counted(round(report.estimate.calls.likely), 'call')}" if report else "an unknown number of calls"
+        )
+        return (
+            f"The price of {unpriced[0]} is unknown (set it in budget.prices), and the run will make {n_calls}. "
+            "Start anyway?"
+        )
+    if report is None or report.budget.verdict not in ("exceeds", "may_exceed"):
         return None
+    estimate, budget = report.estimate, report.budget
     stops = "will" if budget.verdict == "exceeds" else "may"
     return (
         f"Estimated cost of {counted(estimate.n_items, 'item')}: {format_cost_range(estimate.cost_usd)}. The budget is "
         f"{format_cost(budget.max_cost_usd)} (budget.max_cost_usd), so the run {stops} stop early. Start anyway?"
-    )
-
-
-def _unpriced_question(models: Sequence[str], calls: str) -> str:
-    return (
-        f"The price of {models[0]} is unknown (set it in budget.prices), and the run will make {calls}. Start anyway?"
     )

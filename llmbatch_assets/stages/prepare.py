@@ -49,7 +49,7 @@ def prepare_work(batch: Batch, snapshot: Snapshot) -> PreparedWork:
 
 
 def plan_headline(batch: Batch, plan: WorkPlan) -> str:
-    """What a run would do now, in one line; empty if prompts or schema have mistakes, which items do not depend on."""
+    """Summarize in one line what a run would do now; "" if prompts or schema have mistakes, which do not affect items."""
     try:
         return Planner(batch, plan, trusting=True).report().headline
     except InputError:

@@ -194,23 +194,23 @@ class Batch:
         }
 
     def provenance(self) -> dict[str, object]:
-        """Return everything that identities of this batch refer to by hash, and the settings that make its items."""
+        """Return the texts that this batch's identity refers to by hash, and the settings that make its items."""
         identity = self.source.identity
-        texts: dict[str, object] = {f"identity_{identity.sha}": self._kept_identity()}
-        texts[f"items_{self.item_settings_sha()}"] = self.item_settings()
-        texts |= {self.generation_prompt.sha: self.generation_prompt.model_dump(mode="json")}
+        kept_identity: dict[str, object] = identity.model_dump(mode="json")
+        texts: dict[str, object] = {
+            f"identity_{identity.sha}": kept_identity,
+            f"items_{self.item_settings_sha()}": self.item_settings(),
+            self.generation_prompt.sha: self.generation_prompt.model_dump(mode="json"),
+        }
         if self.judge_prompt:
             texts[self.judge_prompt.sha] = self.judge_prompt.model_dump(mode="json")
             texts[self.schema.judge().sha] = self.schema.judge().json_schema
         texts |= {sha1_text(text): text for text in self._shown_texts().values()}
-        if self.schema.code_sha:
-            texts[self.schema.code_sha] = read_text(self.path(self.layout.schema_py), SchemaError, "llm_schema.py_path")
+        if code_sha := self.schema.code_sha:
+            # The code of a trusted module also validates. The schema's sha covers it without naming it.
+            kept_identity["schema_code_sha"] = code_sha
+            texts[code_sha] = read_text(self.path(self.layout.schema_py), SchemaError, "llm_schema.py_path")
         return texts | {self.schema.output().sha: self.schema.output().json_schema}
-
-    def _kept_identity(self) -> dict[str, object]:
-        # The code of a trusted module also validates. The schema's sha covers it without naming it.
-        code = {"schema_code_sha": self.schema.code_sha} if self.schema.code_sha else {}
-        return self.source.identity.model_dump(mode="json") | code
 
     def item_settings(self) -> dict[str, dict[str, object]]:
         """Return the configuration blocks that determine how rows become items."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,10 @@ from llmbatch_assets.adapters.store.claims import claiming_all
 from llmbatch_assets.adapters.store.index import CacheIndex, read_meta
 from llmbatch_assets.adapters.store.run_records import kept_identities
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem, WorkItems
 from llmbatch_assets.errors import ArtifactError, ConfigError, InputError
-from llmbatch_assets.stages.artifacts import artifact_path, cache_index, load_artifact
+from llmbatch_assets.stages.artifacts import cache_index, current_work, has_stored_work, load_artifact
 from llmbatch_assets.stages.project import Batch, BatchFile, config_files
 
 _OUTPUT = re.compile(r"([0-9a-f]{40})\.json")
@@ -50,13 +49,9 @@ def find_unused(batch_file: BatchFile, *, gone_rows: bool = False) -> Pruning:
     """
     batch = batch_file.load()
     sharing = [other for other in _all_batches(batch_file) if _cache(other) == _cache(batch)]
-    index = cache_index(batch)
-    uses = CurrentUses(
-        [other.source.identity for other in sharing],
-        frozenset(item.work_id for other in sharing for item in _items(other)),
-        lambda cache_id: index.output(cache_id) is not None,
-    )
-    search = _Search(batch, sharing, index, uses, gone_rows)
+    work_ids = {item.work_id for other in sharing for item in _items(other)}
+    uses = CurrentUses(cache_index(batch), [other.source.identity for other in sharing], work_ids)
+    search = _Search(batch, sharing, uses, gone_rows)
     return Pruning(list(search.unused()), search.n_kept)
 
 
@@ -89,13 +84,12 @@ def _cache(batch: Batch) -> Path:
 def _items(batch: Batch) -> list[WorkItem]:
     """Return the items of the last run and those of the current table, as far as either can be read."""
     items: list[WorkItem] = []
-    if artifact_path(batch, "work_items").is_file():
-        try:
-            items += load_artifact(batch, "work_items", WorkItems).items
-        except ArtifactError as broken:
-            raise ConfigError(f"the work items are unknown, so nothing is pruned: {broken}") from broken
     try:
-        items += plan_work(batch.read_snapshot(), batch.parameters).items
+        items += load_artifact(batch, "work_items", WorkItems).items if has_stored_work(batch) else []
+    except ArtifactError as broken:
+        raise ConfigError(f"the work items are unknown, so nothing is pruned: {broken}") from broken
+    try:
+        items += current_work(batch).items
     except InputError:
         if not items:
             raise
@@ -106,13 +100,12 @@ def _items(batch: Batch) -> list[WorkItem]:
 class _Search:
     batch: Batch
     sharing: list[Batch]
-    index: CacheIndex
     uses: CurrentUses
     gone_rows: bool
     n_kept: int = 0
 
     def unused(self) -> Iterator[Unused]:
-        folders, layout = self.index.folders, self.batch.layout
+        folders, layout = self.uses.index.folders, self.batch.layout
         yield from self._artifacts(folders.outputs, _OUTPUT, "outputs")
         yield from self._artifacts(folders.failures, _FAILURE, "failed attempts")
         for folder in (folders.outputs, folders.awaiting_judge):
@@ -125,17 +118,11 @@ class _Search:
 
     def _artifacts(self, folder: Path, pattern: re.Pattern[str], what: str) -> Iterator[Unused]:
         for path, cache_id in _matching(folder, pattern):
-            use = self._use(cache_id, path)
-            if use == "gone_row":
-                self.n_kept += not self.gone_rows
-            if use == "old" or (use == "gone_row" and self.gone_rows):
+            use = self.uses.use_of(cache_id, path)
+            if use == "gone_row" and not self.gone_rows:
+                self.n_kept += 1
+            elif use in ("gone_row", "old"):
                 yield Unused(f"{what} of {'other settings' if use == 'old' else 'rows that have gone'}", path)
-
-    def _use(self, cache_id: str, path: Path) -> FileUse:
-        if cache_id in self.uses.cache_ids:
-            return "current"
-        parts = read_meta(path).get("identity")
-        return self.uses.use_of(cache_id, parts if isinstance(parts, dict) else {})
 
     def _left_over(self, folder: Path, pattern: re.Pattern[str], kind: str) -> Iterator[Unused]:
         """Yield the files of known settings that are no longer current. These files do not name their settings."""
@@ -153,7 +140,7 @@ class _Search:
         return kept_identities(self.batch.path(self.batch.layout.provenance))
 
     def _texts(self, folder: Path) -> Iterator[Unused]:
-        """Yield prompts and schemas that neither the current settings use nor outputs that only await another judge."""
+        """Yield prompts and schemas used neither by current settings nor by outputs that only await another judge."""
         used = {name for batch in self.sharing for name in batch.provenance()}
         for identity in self._known:
             if any(identity.differs_only_in_judge(current) for current in self.uses.identities):
@@ -182,28 +169,35 @@ FileUse = Literal["current", "gone_row", "to_judge", "old"]
 _JUDGE_PARTS = {"judge_enabled", "judge_prompt_sha", "judge"}
 
 
+@dataclass(frozen=True)
 class CurrentUses:
     """The cache ids that the current settings of all batches sharing a cache refer to.
 
-    ``work_ids`` are those of the existing rows. ``is_accepted`` tells of a cache id whether it has an accepted output.
+    ``work_ids`` are those of the existing rows.
     """
 
-    def __init__(
-        self, identities: Iterable[BatchIdentity], work_ids: frozenset[str], is_accepted: Callable[[str], bool]
-    ) -> None:
-        self.identities = list(identities)
-        self.work_ids = work_ids
-        self._is_accepted = is_accepted
-        self._settings = {_settings(identity.parts("")) for identity in self.identities}
-        self.cache_ids = {identity.cache_id(work_id) for identity in self.identities for work_id in work_ids}
+    index: CacheIndex
+    identities: list[BatchIdentity]
+    work_ids: set[str]
 
-    def use_of(self, cache_id: str, parts: Mapping[str, Any]) -> FileUse:
-        """Return the use of a file with this cache id, whose artifact names ``parts`` as its identity.
+    @cached_property
+    def cache_ids(self) -> set[str]:
+        return {identity.cache_id(work_id) for identity in self.identities for work_id in self.work_ids}
+
+    @cached_property
+    def _settings(self) -> set[str]:
+        return {_settings(identity.parts("")) for identity in self.identities}
+
+    def use_of(self, cache_id: str, path: Path) -> FileUse:
+        """Return the use of an artifact.
 
         ``to_judge``: an output that the current judge has not seen. It will be judged instead of generated again.
         """
         if cache_id in self.cache_ids:
             return "current"
+        parts = read_meta(path).get("identity")
+        if not isinstance(parts, dict):
+            return "old"
         if _settings(parts) in self._settings:
             return "gone_row"
         return "to_judge" if self._is_to_judge(parts) else "old"
@@ -214,7 +208,7 @@ class CurrentUses:
             return False
         generation = {name: value for name, value in parts.items() if name not in _JUDGE_PARTS}
         return any(
-            generation == identity.generation_parts(work_id) and not self._is_accepted(identity.cache_id(work_id))
+            generation == identity.generation_parts(work_id) and not self.index.output(identity.cache_id(work_id))
             for identity in self.identities
         )
 

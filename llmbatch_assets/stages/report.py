@@ -1,4 +1,4 @@
-"""Pipeline 6 of one batch: collects the findings about its outputs and writes them as HTML and Markdown."""
+"""Report stage: collect findings about the outputs and write them as HTML and Markdown."""
 
 import os
 import re
@@ -34,8 +34,6 @@ MOST_RUNS = 12
 
 
 class ReportMeta(BaseModel):
-    """The ``meta`` of the manifest."""
-
     pipeline: Literal[6] = 6
     generated_at_utc: str
 
@@ -123,7 +121,6 @@ def _about(batch: Batch, outputs: BatchOutputs, findings: Findings, snapshot: Sn
 
 def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
     identity = batch.source.identity
-    judge = {"judge_prompt_sha": identity.judge_prompt_sha, "Judge model": batch.parameters.judge_llm().model_name}
     trusted = batch.parameters.llm_schema.trust
     facts = {
         "Last generation": _last_generation(batch),
@@ -138,7 +135,10 @@ def _facts(batch: Batch, last_run: str | None) -> dict[str, Any]:
         "schema_sha": identity.schema_sha,
         "Schema module": "imported unchanged (llm_schema.trust)" if trusted else "checked, not executed",
     }
-    return facts | (judge if identity.judge_enabled else {}) | {"configuration_sha": batch.config_sha()}
+    if identity.judge_enabled:
+        facts["judge_prompt_sha"] = identity.judge_prompt_sha
+        facts["Judge model"] = batch.parameters.judge_llm().model_name
+    return facts | {"configuration_sha": batch.config_sha()}
 
 
 def _last_generation(batch: Batch) -> str:

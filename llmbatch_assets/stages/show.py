@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -18,7 +19,7 @@ from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.text import composed, slug
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.errors import InputError
-from llmbatch_assets.stages.artifacts import cache_index, last_run_meta, planned_items
+from llmbatch_assets.stages.artifacts import cache_index, current_work, has_stored_work, last_run_meta, stored_work
 from llmbatch_assets.stages.project import Batch
 
 # A shorter prefix of an id is more likely a row number.
@@ -84,11 +85,12 @@ def item_details(batch: Batch, named: str) -> ItemDetails:
 
     Raises ``InputError`` if no item or more than one matches.
     """
-    plan, identity, index = planned_items(batch), batch.source.identity, cache_index(batch)
+    plan = stored_work(batch) if has_stored_work(batch) else current_work(batch)
+    identity, index = batch.source.identity, cache_index(batch)
     item = find_item(plan.items, named, identity.cache_id)
     cache_id = identity.cache_id(item.work_id)
     context = next((one.context for one in plan.contexts if one.group_context_id == item.group_context_id), None)
-    output = index.output(cache_id)
+    output, is_judged = index.output(cache_id), batch.judge_prompt is not None
     return ItemDetails(
         work_id=item.work_id,
         partition_key=item.partition_key,
@@ -98,10 +100,12 @@ def item_details(batch: Batch, named: str) -> ItemDetails:
         rows=_rows(item),
         state=index.state(cache_id),
         messages=_turns(_prompt(batch, item, context)),
-        attempts=[*_rejected(batch, index, cache_id), *([_accepted(batch, index, output)] if output else [])],
+        attempts=_attempts(batch, index, cache_id, output),
         output=output and output.parsed,
         judge=output and output.judge,
-        judge_messages=_judge_messages(batch, item, context, output),
+        judge_messages=_turns(batch.conversations.judge_output(item, context, output.parsed))
+        if is_judged and output
+        else [],
         waits_for_judge=cache_id in index.awaiting,
         to_be_made_again=cache_id in index.forced,
         calls=[call for call in read_ledger(batch.path(batch.layout.ledger)) if call.cache_id == cache_id],
@@ -173,34 +177,23 @@ def _structured_output(batch: Batch) -> Any:
     return configured if configured != "auto" else last_run_meta(batch).get("structured_output")
 
 
-def _judge_messages(
-    batch: Batch, item: WorkItem, group_context: str | None, output: AcceptedOutput | None
-) -> list[dict[str, str]]:
-    if batch.judge_prompt is None or output is None:
-        return []
-    return _turns(batch.conversations.judge_output(item, group_context, output.parsed))
-
-
 def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
     return [message._asdict() for message in messages]
 
 
-def _rejected(batch: Batch, index: CacheIndex, cache_id: str) -> list[RejectedAttempt]:
-    return [
-        RejectedAttempt(
-            **dict(failure),
-            attempt=failure.meta["attempt_outer"],
-            created_at_utc=failure.meta.get("created_at_utc"),
-            file=batch.shown(index.failure_path(cache_id, failure.meta["attempt_outer"])),
-        )
-        for failure in index.failed_attempts(cache_id)
-    ]
+def _attempts(
+    batch: Batch, index: CacheIndex, cache_id: str, output: AcceptedOutput | None
+) -> list[RejectedAttempt | AcceptedAttempt]:
+    """Return the failed attempts, then the accepted one."""
 
+    def recorded(meta: dict[str, Any], file: Path) -> dict[str, Any]:
+        at = {"attempt": meta["attempt_outer"], "created_at_utc": meta.get("created_at_utc")}
+        return {**at, "file": batch.shown(file)}
 
-def _accepted(batch: Batch, index: CacheIndex, output: AcceptedOutput) -> AcceptedAttempt:
-    return AcceptedAttempt(
-        **dict(output),
-        attempt=output.meta["attempt_outer"],
-        created_at_utc=output.meta.get("created_at_utc"),
-        file=batch.shown(index.output_path(output.meta["cache_id"])),
-    )
+    attempts: list[RejectedAttempt | AcceptedAttempt] = []
+    for failure in index.failed_attempts(cache_id):
+        path = index.failure_path(cache_id, failure.meta["attempt_outer"])
+        attempts.append(RejectedAttempt(**dict(failure), **recorded(failure.meta, path)))
+    if output:
+        attempts.append(AcceptedAttempt(**dict(output), **recorded(output.meta, index.output_path(cache_id))))
+    return attempts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +12,10 @@ from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.adapters.store.run_records import read_ledger
 from llmbatch_assets.domain.item_state import count_states
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.outcome import FailedAttempt, FailureClass, Stored
+from llmbatch_assets.domain.outcome import FailureClass, Stored
 from llmbatch_assets.domain.run.ledger import usage_breakdown
 from llmbatch_assets.domain.text import cut, flatten
-from llmbatch_assets.stages.artifacts import cache_index, last_run_meta, planned_items
+from llmbatch_assets.stages.artifacts import cache_index, current_work, has_stored_work, last_run_meta, stored_work
 from llmbatch_assets.stages.project import Batch
 
 EXAMPLE_CHARS = 200
@@ -67,7 +67,8 @@ class BatchStatus(Stored):
 
 def batch_status(batch: Batch) -> BatchStatus:
     """Read the state of a batch from its files. Raises ``InputError`` or ``ArtifactError``."""
-    plan, identity, index = planned_items(batch), batch.source.identity, cache_index(batch)
+    from_table, identity, index = not has_stored_work(batch), batch.source.identity, cache_index(batch)
+    plan = current_work(batch) if from_table else stored_work(batch)
     ids = {identity.cache_id(item.work_id): item for item in plan.items}
     states = {cache_id: index.state(cache_id) for cache_id in ids}
     failed = {cache_id: item for cache_id, item in ids.items() if states[cache_id].startswith("failed")}
@@ -77,7 +78,7 @@ def batch_status(batch: Batch) -> BatchStatus:
         provider=batch.source.provider,
         model=identity.model_name,
         items=count_states(states.values()),
-        items_are_from="the table" if plan.from_table else "the last run",
+        items_are_from="the table" if from_table else "the last run",
         waiting_for_judge=len(ids.keys() & index.awaiting),
         to_be_made_again=len(ids.keys() & index.forced),
         outputs_of_other_settings=len(index.accepted - ids.keys()),
@@ -89,31 +90,22 @@ def batch_status(batch: Batch) -> BatchStatus:
 
 def _failures_by_cause(batch: Batch, index: CacheIndex, failed: Mapping[str, WorkItem]) -> list[FailuresOfCause]:
     """Group failed items by cause, the most frequent first."""
-    first: dict[str, tuple[str, FailedAttempt]] = {}
-    counts: dict[str, int] = defaultdict(int)
-    for cache_id in failed:
+    first: dict[str, FailuresOfCause] = {}
+    counts: Counter[str] = Counter()
+    for cache_id, item in failed.items():
         failure = index.last_failure(cache_id)
-        if failure is not None:
-            counts[failure.cause] += 1
-            first.setdefault(failure.cause, (cache_id, failure))
-    return [
-        FailuresOfCause(
-            cause=cause,
-            failure_class=first[cause][1].failure_class,
-            n_items=count,
-            example=_example(batch, index, failed, *first[cause]),
-        )
-        for cause, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-    ]
-
-
-def _example(
-    batch: Batch, index: CacheIndex, failed: Mapping[str, WorkItem], cache_id: str, failure: FailedAttempt
-) -> CauseExample:
-    item = failed[cache_id]
-    return CauseExample(
-        partition_key=item.partition_key,
-        row_index=item.row_index,
-        message=cut(flatten(failure.error.get("message", "")), EXAMPLE_CHARS)[0],
-        file=batch.shown(index.failure_path(cache_id, index.failed[cache_id])),
-    )
+        if failure is None:
+            continue
+        counts[failure.cause] += 1
+        if failure.cause not in first:
+            example = CauseExample(
+                partition_key=item.partition_key,
+                row_index=item.row_index,
+                message=cut(flatten(failure.error.get("message", "")), EXAMPLE_CHARS)[0],
+                file=batch.shown(index.failure_path(cache_id, index.failed[cache_id])),
+            )
+            first[failure.cause] = FailuresOfCause(
+                cause=failure.cause, failure_class=failure.failure_class, n_items=0, example=example
+            )
+    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    return [first[cause].model_copy(update={"n_items": count}) for cause, count in ordered]

@@ -60,7 +60,7 @@ class Reporter(Protocol):
 class LogReporter:
     """Logs a run at the rate of ``cache.verbose``.
 
-    Lines are at least ``pause`` seconds apart (except the last) and at most about ``silence`` while items finish.
+    While items finish, lines are at least ``pause`` (except the last) and at most about ``silence`` seconds apart.
     """
 
     def __init__(
