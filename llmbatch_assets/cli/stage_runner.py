@@ -13,7 +13,8 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.utils import make_new_run_id
 from dagster._utils.interrupts import capture_interrupts
 
-from llmbatch_assets.assets.batch import STAGES, build_batch
+from llmbatch_assets.assets import STAGES
+from llmbatch_assets.assets.batch import build_batch
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
 from llmbatch_assets.cli.terminal import TerminalReporter, report
 from llmbatch_assets.domain.text import counted

@@ -13,7 +13,8 @@ import dagster as dg
 import pytest
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
-from llmbatch_assets.assets.batch import STAGES, BatchDefinitions, build_batch
+from llmbatch_assets.assets import STAGES
+from llmbatch_assets.assets.batch import BatchDefinitions, build_batch
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.resources.partitions import KEYS_AT_ONCE, sync_partitions
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
