@@ -18,7 +18,7 @@ from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.events.partition_events import PartitionEvents
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.resources.runs import ReporterFactory, cancel, close_orphans, dagster_reporter, sign_run
+from llmbatch_assets.resources.runs import ReporterFactory, cancel, close_orphans, dagster_reporter, process_tags
 from llmbatch_assets.resources.versions import run_tags
 from llmbatch_assets.stages.artifacts import load_artifact
 from llmbatch_assets.stages.generate.choice import BatchItems
@@ -69,7 +69,8 @@ class GenerateStep:
 
     def generate(self, config: GenerateConfig) -> Iterator[CheckFinding]:
         """Generate, then yield the findings of the checks. Raises ``Failure`` if items failed or the run was stopped."""
-        sign_run(self.context)
+        run_id = self.context.run.run_id
+        self.context.instance.add_run_tags(run_id, process_tags(run_id))
         close_orphans(self.context.instance)
         use_sources(self.context, self.batch, self.names, "prompts")
         by_key = has_chosen_partitions(self.context)

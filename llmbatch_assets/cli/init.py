@@ -1,4 +1,4 @@
-"""``llmbatch init``: create a project with a sample that runs at once."""
+"""``llmbatch init``: create a project with a sample that is ready to run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NEXT_STEPS = (
     "  llmbatch run --offline  dry run with made-up answers",
     "  llmbatch run            run a small model on this machine: pip install 'llmbatch-assets[local]'",
     "  llmbatch ui             open the project in Dagster",
-    "Then replace the sample's table, prompts and schema by your own; configs/parameters.yaml names them.",
+    "Then replace the sample's table, prompts and schema with your own; configs/parameters.yaml names them.",
 )
 
 

@@ -1,4 +1,4 @@
-"""``llmbatch prune``: lists or deletes the files that the current settings do not use."""
+"""``llmbatch prune``: list or delete the files that the current settings do not use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llmbatch show``: one item in full."""
+"""``llmbatch show``: show everything about one item."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage, format_cost
 from llmbatch_assets.stages.show import AcceptedAttempt, ItemDetails, RejectedAttempt, item_details
 
-# The words of llmbatch status.
+# The same names as in llmbatch status.
 STATES = {"failed_permanently": "permanently failed", "missing": "not attempted"}
 
 

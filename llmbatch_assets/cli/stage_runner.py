@@ -31,10 +31,10 @@ RunConfig = Mapping[str, Mapping[str, object]]
 
 
 class SignalRecorder:
-    """Records signals until it is closed, beside whatever handles them.
+    """Records signals until it is closed, without replacing their handlers.
 
-    Dagster's handlers raise the same exception for SIGTERM and Ctrl-C. Python itself writes the number of each signal
-    to the wakeup descriptor before it calls any handler.
+    Dagster's handlers raise the same exception for SIGTERM and Ctrl-C. Python writes the number of each signal to the
+    wakeup descriptor before it calls a handler.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class SignalRecorder:
             self._previous = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
 
     def last(self) -> int:
-        """The number of the last signal that ends a process; 0 if none has come."""
+        """The number of the last SIGINT or SIGTERM; 0 if none was received."""
         try:
             numbers = self._reader.recv(4096)
         except BlockingIOError:
@@ -203,11 +203,11 @@ def _signal_behind(ended: BaseException) -> int:
 
 
 def _exit_code(outcome: GenerateResult | None, interrupted: int) -> int:
-    fault = outcome.error if outcome else None
+    error = outcome.error if outcome else None
     if interrupted:
-        return 128 + (fault.signal_number if isinstance(fault, RunInterruptedError) else interrupted)
+        return 128 + (error.signal_number if isinstance(error, RunInterruptedError) else interrupted)
     if outcome is None:
         return 0
-    if fault is not None:
+    if error is not None:
         return EXIT_STOPPED
     return EXIT_FAILED_ITEMS if outcome.tally.failed or outcome.manifest.counts.n_fail else 0

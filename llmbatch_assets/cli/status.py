@@ -1,4 +1,4 @@
-"""``llmbatch status``: the state of a batch."""
+"""``llmbatch status``: show the state of a batch."""
 
 from __future__ import annotations
 
