@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from llmbatch_assets.cli.session import print_line, reporting_errors
+from llmbatch_assets.cli.session import print_lines, reporting_errors
 from llmbatch_assets.domain.text import slug
 from llmbatch_assets.stages.project import create_files
 
@@ -33,9 +33,8 @@ def init(folder: Path) -> None:
     with reporting_errors():
         files = dict(project_files(folder.resolve().name))
         create_files(folder, files)
-    print_line(f"Created a project of {len(files)} files in {folder}. Next steps:")
-    for line in NEXT_STEPS:
-        print_line(line.format(folder=folder))
+    print_lines(f"Created a project of {len(files)} files in {folder}. Next steps:")
+    print_lines(*(line.format(folder=folder) for line in NEXT_STEPS))
 
 
 NEXT_STEPS = (

@@ -38,9 +38,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 offline_option = click.option("--offline", is_flag=True, help="Use the outputs of llmbatch run --offline.")
 
 
-def print_line(line: str) -> None:
-    """Print a line that may contain user data: control characters are shown as escapes."""
-    click.echo(visible(line))
+def print_lines(*lines: str) -> None:
+    """Print lines that may contain user data: control characters are shown as escapes."""
+    for line in lines:
+        click.echo(visible(line))
 
 
 def print_json(value: Any) -> None:

@@ -13,7 +13,7 @@ from llmbatch_assets.cli.session import (
     offline_option,
     open_batch_file,
     print_json,
-    print_line,
+    print_lines,
     reporting_errors,
 )
 from llmbatch_assets.domain.canonical import readable_json
@@ -47,8 +47,7 @@ def show(item: str, config: str | None, offline: bool, as_json: bool) -> None:
         if as_json:
             print_json(found.as_json())
             return
-        for line in _lines(found, PurePosixPath(batch.parameters.input.path).name):
-            print_line(line)
+        print_lines(*_lines(found, PurePosixPath(batch.parameters.input.path).name))
 
 
 def _lines(found: ItemDetails, table: str) -> Iterator[str]:

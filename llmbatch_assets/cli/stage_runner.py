@@ -88,9 +88,7 @@ class StageRunner:
                 if self._interrupted:
                     break
         self._report_summary(assets)
-        code = _exit_code(self._reporter.outcome, self._interrupted)
-        # A script must not continue as if there were an export.
-        return EXIT_STOPPED if self._publish_failed and not self._interrupted else code
+        return self._exit_code()
 
     def _run_stage(self, instance: dg.DagsterInstance, stage: str, assets: Sequence[str], config: RunConfig) -> None:
         names = self._built.names
@@ -156,6 +154,16 @@ class StageRunner:
         if parameters.llm.provider == "offline":
             report("made-up answers: export and report contain them until the next run with a model", style="bold")
 
+    def _exit_code(self) -> int:
+        outcome = self._reporter.outcome
+        error = outcome.error if outcome else None
+        if self._interrupted:
+            return 128 + (error.signal_number if isinstance(error, RunInterruptedError) else self._interrupted)
+        # A script must not continue as if there were an export.
+        if error is not None or self._publish_failed:
+            return EXIT_STOPPED
+        return EXIT_FAILED_ITEMS if outcome and (outcome.tally.failed or outcome.manifest.counts.n_fail) else 0
+
 
 def _report_orphans(closed: Sequence[str]) -> None:
     if closed:
@@ -200,14 +208,3 @@ def _signal_behind(ended: BaseException) -> int:
             return link.signal_number
         link = link.__cause__ or link.__context__
     return 0
-
-
-def _exit_code(outcome: GenerateResult | None, interrupted: int) -> int:
-    error = outcome.error if outcome else None
-    if interrupted:
-        return 128 + (error.signal_number if isinstance(error, RunInterruptedError) else interrupted)
-    if outcome is None:
-        return 0
-    if error is not None:
-        return EXIT_STOPPED
-    return EXIT_FAILED_ITEMS if outcome.tally.failed or outcome.manifest.counts.n_fail else 0
