@@ -497,6 +497,13 @@ def test_two_batches_in_one_instance_leave_each_other_alone(rig: Rig, server: Ch
     assert "Only the second batch" in call.text
 
 
+def test_two_batches_can_be_merged_into_one_code_location(rig: Rig, server: ChatServer) -> None:
+    # Each batch once had an LLM resource of its own, and Dagster refuses to merge different objects with the same key.
+    config = rig.project.parameters("second", **settings(server.base_url))
+    merged = dg.Definitions.merge(rig.batch.definitions(), build_batch(config).definitions())
+    assert merged.resolve_job_def("generate_pending") is not merged.resolve_job_def("second__generate_pending")
+
+
 # Keys apart from the rest, so that a difference can be read.
 DEPENDENCIES: dict[str, set[str]] = {
     "input_table": set(),
