@@ -85,7 +85,11 @@ class Rig:
         self.events, self.begun = Clock(), 0.0
         # What it takes to store them is to be seen, and not what it takes to hand them over.
         partition_events.MIN_EVENTS_FOR_PROCESS = sys.maxsize
-        for owner, name in ((PartitionEvents, "materialized"), (PartitionEvents, "failed"), (EventGroups, "flush")):
+        for owner, name in (
+            (PartitionEvents, "add_materialized"),
+            (PartitionEvents, "add_failed"),
+            (EventGroups, "flush"),
+        ):
             self.events.watch(owner, name)
         choose: Callable[..., Any] = GenerateRun.choose
 

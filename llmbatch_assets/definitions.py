@@ -18,25 +18,17 @@ log = dg.get_dagster_logger("llmbatch_assets")
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """All batches of the nearest project. Raises ``ConfigError`` if the configuration that was found is invalid."""
+    """The batches of the nearest project. Raises ``ConfigError`` if the configuration that was found is invalid."""
     config = find_config(None, os.environ, Path.cwd())
     if not os.environ.get("DAGSTER_HOME"):
         _warn_of_missing_home(BatchFile(config).root / "dagster_home")
-    batches = list(_batches(config))
-    return dg.Definitions(
-        assets=[asset for batch in batches for asset in batch.assets],
-        asset_checks=[check for batch in batches for check in batch.checks],
-        jobs=[job for batch in batches for job in batch.jobs],
-        schedules=[schedule for batch in batches for schedule in batch.schedules],
-        sensors=[sensor for batch in batches for sensor in batch.sensors],
-        resources={key: resource for batch in batches for key, resource in batch.resources.items()},
-        # For runs that use none of our jobs, such as backfills.
-        executor=dg.in_process_executor,
-    )
+    # The executor is for runs that use none of our jobs, such as backfills.
+    executor = dg.Definitions(executor=dg.in_process_executor)
+    return dg.Definitions.merge(*(batch.definitions() for batch in _batches(config)), executor)
 
 
 def _batches(config: Path) -> Iterator[BatchDefinitions]:
-    """The batch of this file and those beside it. Those that are invalid are skipped; this one raises."""
+    """The batch of this file and those in the same folder. Invalid ones are skipped, unless it is this one."""
     for path in config_files(config):
         try:
             yield build_batch(path)

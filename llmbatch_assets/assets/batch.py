@@ -1,4 +1,4 @@
-"""One batch as Dagster definitions. Other Dagster projects can build batches with it, too."""
+"""One batch as Dagster definitions, for this package's code location or that of another Dagster project."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from llmbatch_assets.assets import STAGES
 from llmbatch_assets.assets.checks import batch_checks
 from llmbatch_assets.assets.llm_outputs import generate_pending_job, llm_outputs_asset
 from llmbatch_assets.assets.names import Names
@@ -18,12 +19,11 @@ from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedule, s
 from llmbatch_assets.resources.io_manager import JsonIOManager
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.runs import ReporterFactory
+from llmbatch_assets.stages.prepare import SOURCE_VERSIONS
 from llmbatch_assets.stages.project import BatchFile
 
-PREPARE = ("llm_schema_py", "llm_schema_txt", "input_snapshot", "group_contexts", "work_items")
-GENERATE = ("llm_outputs",)
-PUBLISH = ("export", "report")
-STAGES = {"prepare": PREPARE, "generate": GENERATE, "publish": PUBLISH}
+# Shared, because Dagster refuses to merge definitions whose resources of the same key are different objects.
+_LLM = LlmResource()
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class BatchDefinitions:
     resources: dict[str, object]
 
     def definitions(self) -> dg.Definitions:
-        """Combine them, for ``dg.Definitions.merge``."""
+        """Return them as one object, for ``dg.Definitions.merge``."""
         return dg.Definitions(
             assets=self.assets,
             asset_checks=self.checks,
@@ -67,11 +67,12 @@ def build_batch(
     batch_file = config if isinstance(config, BatchFile) else BatchFile(Path(config).resolve())
     batch = batch_file.load()
     names = Names(batch.name, tuple(key_prefix))
+    sources = [name for name in SOURCE_VERSIONS if input_asset is None or name != "input_table"]
     with warnings.catch_warnings():
         for feature in ("backfill_policy", "observable_source_asset"):
             warnings.filterwarnings("ignore", message=f".*`{feature}`", category=dg.BetaWarning)
         assets: list[dg.AssetsDefinition | dg.SourceAsset] = [
-            *source_assets(batch_file, names, table=input_asset is None),
+            *source_assets(batch_file, names, sources),
             *prepare_assets(batch_file, names, reporter, input_asset),
             llm_outputs_asset(batch_file, names, reporter),
             *publish_assets(batch_file, names),
@@ -86,9 +87,9 @@ def build_batch(
         assets=assets,
         jobs=list(jobs.values()),
         checks=batch_checks(batch_file, names),
-        sensors=batch_sensors(batch_file, names, jobs, table=input_asset is None),
+        sensors=batch_sensors(batch_file, names, jobs, sources),
         schedules=[daily_schedule(names, jobs["prepare"], batch.parameters.run.timezone)],
-        resources={names.io_manager: io_manager, "llm": LlmResource()},
+        resources={names.io_manager: io_manager, "llm": _LLM},
     )
 
 

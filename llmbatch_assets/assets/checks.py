@@ -1,6 +1,7 @@
-"""Asset checks: the outputs are good enough, artifacts are complete, and the export matches the current outputs."""
+"""Asset checks: output quality, complete artifacts, and an export that matches the current outputs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
@@ -25,28 +26,15 @@ def output_check_specs(names: Names) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def check_results(findings: Iterator[CheckFinding]) -> Iterator[dg.AssetCheckResult]:
-    """The findings as Dagster's check results."""
-    for finding in findings:
-        yield dg.AssetCheckResult(
-            check_name=finding.name,
-            passed=finding.passed,
-            severity=dg.AssetCheckSeverity.WARN if finding.warning else dg.AssetCheckSeverity.ERROR,
-            description=finding.message,
-            metadata=finding.facts,
-        )
-
-
-def evaluation(asset_key: dg.AssetKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
-    """The result as an event, for ops outside the asset."""
-    return dg.AssetCheckEvaluation(
-        asset_key=asset_key,
-        check_name=str(result.check_name),
-        passed=result.passed,
-        severity=result.severity,
-        description=result.description,
-        metadata=result.metadata,
-    )
+def check_fields(finding: CheckFinding) -> dict[str, Any]:
+    """The finding as the arguments of a check result or, outside the asset, of a check evaluation."""
+    return {
+        "check_name": finding.name,
+        "passed": finding.passed,
+        "severity": dg.AssetCheckSeverity.WARN if finding.warning else dg.AssetCheckSeverity.ERROR,
+        "description": finding.message,
+        "metadata": finding.facts,
+    }
 
 
 def require_passed_checks(

@@ -7,7 +7,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from llmbatch_assets.assets.checks import check_results, evaluation, output_check_specs
+from llmbatch_assets.assets.checks import check_fields, output_check_specs
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sensors import use_sources
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
@@ -18,7 +18,7 @@ from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.events.partition_events import PartitionEvents
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.resources.runs import ReporterFactory, cancel, close_orphans, dagster_reporter, sign_run
+from llmbatch_assets.resources.runs import ReporterFactory, cancel, close_orphans, dagster_reporter, process_tags
 from llmbatch_assets.resources.versions import run_tags
 from llmbatch_assets.stages.artifacts import load_artifact
 from llmbatch_assets.stages.generate.choice import BatchItems
@@ -28,7 +28,7 @@ from llmbatch_assets.stages.project import Batch, BatchFile
 
 
 class GenerateConfig(dg.Config):
-    """Item selection of a run without partitions. A run of chosen partitions takes those instead."""
+    """The items that a run without partitions selects. A run of chosen partitions ignores this selection."""
 
     select: Literal["pending", "failed", "missing", "all", "keys"] = Field(
         default="pending",
@@ -56,7 +56,7 @@ UPSTREAM = ("work_items", "group_contexts", "llm_schema_txt", "prompts")
 
 @dataclass(frozen=True)
 class GenerateStep:
-    """The generate stage as a Dagster step, of the asset or of the job without partitions."""
+    """A run of the generate stage within Dagster, as the asset or as the job without partitions."""
 
     context: dg.OpExecutionContext
     names: Names
@@ -69,7 +69,8 @@ class GenerateStep:
 
     def generate(self, config: GenerateConfig) -> Iterator[CheckFinding]:
         """Generate, then yield the findings of the checks. Raises ``Failure`` if items failed or the run was stopped."""
-        sign_run(self.context)
+        run_id = self.context.run.run_id
+        self.context.instance.add_run_tags(run_id, process_tags(run_id))
         close_orphans(self.context.instance)
         use_sources(self.context, self.batch, self.names, "prompts")
         by_key = has_chosen_partitions(self.context)
@@ -129,20 +130,15 @@ class GenerateStep:
 
 
 def has_chosen_partitions(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> bool:
-    """Return whether the run was launched for partitions, and not for the selection of its configuration."""
+    """Return whether the run was launched for partitions rather than for the items that its configuration selects."""
     return context.has_partition_key or context.has_partition_key_range
 
 
 def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFactory | None) -> dg.AssetsDefinition:
-    """Return the asset with the outputs of a batch."""
-
     @dg.asset(
         key=names.key("llm_outputs"),
         group_name=names.group,
-        ins={
-            "work_items": dg.AssetIn(key=names.key("work_items")),
-            "group_contexts": dg.AssetIn(key=names.key("group_contexts")),
-        },
+        ins={name: dg.AssetIn(key=names.key(name)) for name in ("work_items", "group_contexts")},
         deps=[names.key("llm_schema_txt"), names.key("prompts")],
         partitions_def=names.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -169,7 +165,8 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
             run = GenerateRun(items, group_contexts, llm.client, observer, context.run.run_id)
             step = GenerateStep(context.op_execution_context, names, batch, run)
             # Yielding an output would mark every partition as materialized; events are logged per item instead.
-            yield from check_results(step.generate(config))
+            for finding in step.generate(config):
+                yield dg.AssetCheckResult(**check_fields(finding))
         except LlmBatchError as error:
             if not has_chosen_partitions(context):
                 raise
@@ -182,7 +179,7 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
 
 
 def generate_pending_job(batch_file: BatchFile, names: Names, tags: dict[str, str]) -> dg.JobDefinition:
-    """Return the generate stage as a job without partitions, since the UI asks for a partition to run the asset."""
+    """Return the generate stage as a job without partitions: to run the asset, the UI demands a partition."""
 
     @dg.op(name=names.own("generate_items"), pool="llm")
     def generate_items(
@@ -192,9 +189,10 @@ def generate_pending_job(batch_file: BatchFile, names: Names, tags: dict[str, st
         items = BatchItems(batch, load_artifact(batch, "work_items", WorkItems).items)
         contexts = load_artifact(batch, "group_contexts", list[GroupContext])
         run = GenerateRun(items, contexts, llm.client, dagster_reporter(context, batch), context.run.run_id)
-        for result in check_results(GenerateStep(context, names, batch, run).generate(config)):
+        step = GenerateStep(context, names, batch, run)
+        for finding in step.generate(config):
             # Dagster accepts it, although its annotation does not say so.
-            context.log_event(evaluation(names.key("llm_outputs"), result))  # type: ignore[arg-type]
+            context.log_event(dg.AssetCheckEvaluation(step.key, **check_fields(finding)))  # type: ignore[arg-type]
 
     @dg.job(
         name=names.own("generate_pending"),
@@ -209,7 +207,7 @@ def generate_pending_job(batch_file: BatchFile, names: Names, tags: dict[str, st
 
 
 def _code_version(batch_file: BatchFile) -> str | None:
-    """Return a fingerprint of what is asked about every item; None while unknown, e.g. before there is a schema."""
+    """Return the sha of the batch's identity; None if it cannot be computed yet, e.g. without a schema."""
     try:
         return batch_file.load().source.identity.sha
     except LlmBatchError:

@@ -9,7 +9,7 @@ from pydantic import Field
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sensors import use_sources
 from llmbatch_assets.domain.items.table import Snapshot
-from llmbatch_assets.domain.items.work import GroupContext, WorkItems, items_preview, plan_metadata
+from llmbatch_assets.domain.items.work import GroupContext, WorkItems, WorkPlan, items_preview, plan_metadata
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.llm import LlmResource
@@ -148,6 +148,19 @@ def _snapshot_asset(batch_file: BatchFile, names: Names, input_asset: dg.AssetKe
     return input_snapshot
 
 
+# The type and description of each asset that is made from the snapshot.
+_WORK_ARTIFACTS: dict[str, tuple[Any, str]] = {
+    "group_contexts": (
+        list[GroupContext],
+        "The context text of each group, stored once per group. Empty if items share no context.",
+    ),
+    "work_items": (
+        WorkItems,
+        "The work items, one per output. Registers one llm_outputs partition for each item.",
+    ),
+}
+
+
 def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=names.own("group_contexts_and_work_items"),
@@ -155,20 +168,14 @@ def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
         ins={"input_snapshot": dg.AssetIn(key=names.key("input_snapshot"))},
         deps=[names.key("parameters")],
         outs={
-            "group_contexts": dg.AssetOut(
-                key=names.key("group_contexts"),
+            asset: dg.AssetOut(
+                key=names.key(asset),
                 io_manager_key=names.io_manager,
                 kinds={"json"},
-                dagster_type=list[GroupContext],
-                description="The context text of each group, stored once per group. Empty if items share no context.",
-            ),
-            "work_items": dg.AssetOut(
-                key=names.key("work_items"),
-                io_manager_key=names.io_manager,
-                kinds={"json"},
-                dagster_type=WorkItems,
-                description="The work items, one per output. Registers one llm_outputs partition for each item.",
-            ),
+                dagster_type=kind,
+                description=description,
+            )
+            for asset, (kind, description) in _WORK_ARTIFACTS.items()
         },
     )
     def group_contexts_and_work_items(
@@ -188,16 +195,8 @@ def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
             metadata={"n_group_contexts": len(plan.contexts)},
             **common,
         )
-        headline = plan_headline(batch, plan)
         yield dg.MaterializeResult(
-            asset_key=names.key("work_items"),
-            value=work_items,
-            metadata={
-                **plan_metadata(plan),
-                **({"plan": headline} if headline else {}),
-                "preview": dg.MetadataValue.md(items_preview(plan.items)),
-            },
-            **common,
+            asset_key=names.key("work_items"), value=work_items, metadata=_plan_metadata(batch, plan), **common
         )
         # After the artifact is stored: a key without its item would be a partition that no run can fill.
         keys = [item.partition_key for item in plan.items]
@@ -205,3 +204,12 @@ def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
         context.log.info(f"llm_outputs partitions: {len(keys)} total, {added} added, {removed} removed")
 
     return group_contexts_and_work_items
+
+
+def _plan_metadata(batch: Batch, plan: WorkPlan) -> dict[str, Any]:
+    headline = plan_headline(batch, plan)
+    return {
+        **plan_metadata(plan),
+        **({"plan": headline} if headline else {}),
+        "preview": dg.MetadataValue.md(items_preview(plan.items)),
+    }

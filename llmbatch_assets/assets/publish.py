@@ -17,12 +17,14 @@ from llmbatch_assets.stages.report import ReportResult, write_report
 
 
 def publish_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition]:
-    """The assets ``export`` and ``report``."""
     inputs = {
         "llm_outputs": dg.AssetIn(key=names.key("llm_outputs"), partition_mapping=dg.AllPartitionMapping()),
         "input_snapshot": dg.AssetIn(key=names.key("input_snapshot")),
     }
+    return [_export_asset(batch_file, names, inputs), _report_asset(batch_file, names, inputs)]
 
+
+def _export_asset(batch_file: BatchFile, names: Names, inputs: dict[str, dg.AssetIn]) -> dg.AssetsDefinition:
     @dg.asset(
         key=names.key("export"),
         group_name=names.group,
@@ -46,6 +48,10 @@ def publish_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinit
             context.log.warning(note)
         return dg.Output(result.manifest.model_dump(), metadata=export_metadata(result))
 
+    return export
+
+
+def _report_asset(batch_file: BatchFile, names: Names, inputs: dict[str, dg.AssetIn]) -> dg.AssetsDefinition:
     @dg.asset(
         key=names.key("report"),
         group_name=names.group,
@@ -66,11 +72,10 @@ def publish_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinit
         result = write_report(batch, llm_outputs, export, input_snapshot)
         yield dg.Output(result.manifest.model_dump(), metadata=report_metadata(result))
 
-    return [export, report]
+    return report
 
 
 def export_metadata(result: ExportResult) -> dict[str, Any]:
-    """The metadata of a materialization of ``export``."""
     manifest = result.manifest
     columns = [dg.TableColumn(column["name"], column["type"], column["from"]) for column in manifest.columns]
     return {
@@ -84,7 +89,7 @@ def export_metadata(result: ExportResult) -> dict[str, Any]:
 
 
 def report_metadata(result: ReportResult) -> dict[str, Any]:
-    """The metadata of a materialization of ``report``. Dagster plots the numbers over time."""
+    # Dagster plots the numbers over time.
     numbers = {**result.manifest.counts, **result.page.numbers}
     return {
         **{name: number for name, number in numbers.items() if number is not None},

@@ -1,4 +1,4 @@
-"""Sensors and the schedule of a batch. They launch stages without a command, and are off by default."""
+"""Sensors and the schedule of a batch. They launch stages automatically, and are off by default."""
 
 import json
 from collections.abc import Sequence
@@ -19,12 +19,11 @@ CALLS_THE_MODEL = " This calls the model."
 
 
 def batch_sensors(
-    batch_file: BatchFile, names: Names, jobs: dict[str, Job], *, table: bool
+    batch_file: BatchFile, names: Names, jobs: dict[str, Job], sources: Sequence[str]
 ) -> list[dg.SensorDefinition]:
-    """Sensors that launch the next stage after each one, and one that launches the first stage when a file changes.
+    """Sensors that launch the next stage after each one, and one that launches the first stage when a source changes.
 
-    Runs of the command line trigger none of them, because they run all stages themselves. ``table`` is true if the table
-    is a file.
+    ``llmbatch run`` triggers none of them, because it runs all stages itself.
     """
     generate, publish = jobs["generate"], jobs["publish"]
     generating = [generate, jobs["generate_pending"]]
@@ -33,9 +32,7 @@ def batch_sensors(
         _chaining_sensor(names.own("generate_after_prepare"), success, [jobs["prepare"]], generate, CALLS_THE_MODEL),
         _chaining_sensor(names.own("publish_after_generate"), success, generating, publish),
         _chaining_sensor(names.own("publish_after_failed_items"), failure, generating, publish),
-        _watching_sensor(
-            batch_file, names, jobs["prepare"], [name for name in SOURCE_VERSIONS if table or name != "input_table"]
-        ),
+        _watching_sensor(batch_file, names, jobs["prepare"], sources),
     ]
 
 
@@ -100,17 +97,13 @@ _DESCRIPTIONS = {
 }
 
 
-def source_assets(batch_file: BatchFile, names: Names, *, table: bool) -> list[dg.SourceAsset]:
-    """Prompts, parameters and, if ``table`` is a file, the table. Their fingerprints are their data versions."""
-    return [
-        _source_asset(name, description, batch_file, names)
-        for name, description in _DESCRIPTIONS.items()
-        if table or name != "input_table"
-    ]
+def source_assets(batch_file: BatchFile, names: Names, sources: Sequence[str]) -> list[dg.SourceAsset]:
+    """The files that a batch reads, as assets. Their data versions are fingerprints of their content."""
+    return [_source_asset(batch_file, names, name) for name in sources]
 
 
-def _source_asset(name: str, description: str, batch_file: BatchFile, names: Names) -> dg.SourceAsset:
-    @dg.observable_source_asset(key=names.key(name), group_name=names.group, description=description)
+def _source_asset(batch_file: BatchFile, names: Names, name: str) -> dg.SourceAsset:
+    @dg.observable_source_asset(key=names.key(name), group_name=names.group, description=_DESCRIPTIONS[name])
     def source() -> dg.DataVersion:
         return dg.DataVersion(SOURCE_VERSIONS[name](batch_file.load()))
 

@@ -12,7 +12,7 @@ from llmbatch_assets.cli.session import (
     EXIT_INPUT,
     config_option,
     open_batch_file,
-    print_line,
+    print_lines,
     reporting_errors,
     set_up_logging,
 )
@@ -46,9 +46,8 @@ def check(config: str | None, is_pinged: bool) -> None:
 def _check(batch_file: BatchFile, is_pinged: bool) -> bool:
     found = check_batch(batch_file)
     for kind, lines in (("mistake", found.mistakes), ("warning", found.warnings)):
-        for line in lines:
-            print_line(f"{kind}: {flatten(line)}")
-    print_line(f"{_shown(batch_file)}: {_summary(found)}")
+        print_lines(*(f"{kind}: {flatten(line)}" for line in lines))
+    print_lines(f"{_shown(batch_file)}: {_summary(found)}")
     if not is_pinged or found.mistakes:
         return not found.mistakes
     return _ping_models(batch_file)
@@ -70,6 +69,5 @@ def _number_of(lines: list[str], what: str) -> str:
 
 def _ping_models(batch_file: BatchFile) -> bool:
     pongs = list(ping(batch_file.load()))
-    for pong in pongs:
-        print_line(pong.message)
+    print_lines(*(pong.message for pong in pongs))
     return all(pong.answered for pong in pongs)

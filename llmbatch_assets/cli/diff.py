@@ -1,4 +1,4 @@
-"""``llmbatch diff``: outputs of the same rows before and after a change of prompt, schema, model or judge."""
+"""``llmbatch diff``: compare outputs of the same rows before and after a change of settings."""
 
 from __future__ import annotations
 

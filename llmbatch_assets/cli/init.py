@@ -1,4 +1,4 @@
-"""``llmbatch init``: create a project with a sample that runs at once."""
+"""``llmbatch init``: create a project with a sample that is ready to run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from llmbatch_assets.cli.session import print_line, reporting_errors
+from llmbatch_assets.cli.session import print_lines, reporting_errors
 from llmbatch_assets.domain.text import slug
 from llmbatch_assets.stages.project import create_files
 
@@ -24,7 +24,7 @@ DEFAULT_NAME = "llm-batches"
 def init(folder: Path) -> None:
     """Create a new project in a folder.
 
-    The project contains a sample: a table, prompts, a schema, a configuration that explains every key, and Dagster's
+    The project contains a sample: a table, prompts, a schema, a commented configuration, and Dagster's
     settings. DIR is created if it does not exist. Existing files are never overwritten: if one of the project's files
     already exists, nothing is written.
 
@@ -33,9 +33,8 @@ def init(folder: Path) -> None:
     with reporting_errors():
         files = dict(project_files(folder.resolve().name))
         create_files(folder, files)
-    print_line(f"Created a project of {len(files)} files in {folder}. Next steps:")
-    for line in NEXT_STEPS:
-        print_line(line.format(folder=folder))
+    print_lines(f"Created a project of {len(files)} files in {folder}. Next steps:")
+    print_lines(*(line.format(folder=folder) for line in NEXT_STEPS))
 
 
 NEXT_STEPS = (

@@ -1,4 +1,4 @@
-"""``llmbatch plan``: what a run would do, why, and what it would cost."""
+"""``llmbatch plan``: show the work, reasons and estimated cost of the next run."""
 
 from __future__ import annotations
 

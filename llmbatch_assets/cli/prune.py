@@ -1,4 +1,4 @@
-"""``llmbatch prune``: lists or deletes the files that the current settings do not use."""
+"""``llmbatch prune``: list or delete the files that the current settings do not use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmbatch_assets.cli.session import (
     json_option,
     open_batch_file,
     print_json,
-    print_line,
+    print_lines,
     reporting_errors,
 )
 from llmbatch_assets.domain.text import counted
@@ -55,8 +55,7 @@ def prune(config: str | None, is_deleting: bool, gone_rows: bool, as_json: bool)
         if as_json:
             print_json(_as_json(batch, pruning, kinds, is_deleting))
             return
-        for line in _lines(pruning, kinds, is_deleting):
-            print_line(line)
+        print_lines(*_lines(pruning, kinds, is_deleting))
 
 
 def _by_kind(unused: Sequence[Unused]) -> dict[str, dict[str, int]]:

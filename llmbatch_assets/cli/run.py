@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from llmbatch_assets.assets import STAGES
 from llmbatch_assets.cli.session import (
     EXIT_STOPPED,
     config_option,
@@ -17,11 +18,8 @@ from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.text import nearest
 from llmbatch_assets.stages.project import Batch
 
-ASSETS = (
-    *("llm_schema_py", "llm_schema_txt", "input_snapshot", "group_contexts", "work_items"),
-    *("llm_outputs", "export", "report"),
-)
-# One computation makes both assets.
+ASSETS = tuple(asset for assets in STAGES.values() for asset in assets)
+# One step makes both assets.
 _TOGETHER = {"group_contexts", "work_items"}
 
 

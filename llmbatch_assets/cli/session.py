@@ -1,4 +1,4 @@
-"""Common ground of the commands: shared options, the project's Dagster instance, error messages and exit codes."""
+"""Shared by all commands: options, logging, the project's Dagster instance, error messages and exit codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXIT_STOPPED = 1
 EXIT_INPUT = 2
 EXIT_FAILED_ITEMS = 3
 
-# The number of events that Dagster stores at once when it plans all partitions of a run.
+# Dagster stores this many events at once when it plans the partitions of a run.
 EVENT_BATCH_SIZE = "500"
 # Loggers that run.log_level controls: ours, and those of the HTTP client.
 LOGGERS = ("llmbatch_assets", "openai", "httpx2")
@@ -38,9 +38,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print machin
 offline_option = click.option("--offline", is_flag=True, help="Use the outputs of llmbatch run --offline.")
 
 
-def print_line(line: str) -> None:
-    """Print a line that may contain user data: control characters are shown as escapes."""
-    click.echo(visible(line))
+def print_lines(*lines: str) -> None:
+    """Print lines that may contain user data: control characters are shown as escapes."""
+    for line in lines:
+        click.echo(visible(line))
 
 
 def print_json(value: Any) -> None:
@@ -99,8 +100,8 @@ def set_up_logging(level: str) -> None:
 def use_project_instance(root: Path) -> Path:
     """Point Dagster at the project's own instance, unless the environment names another, and return its folder.
 
-    This process and its children also write events in batches, if the storage can. PostgreSQL's cannot for planned
-    events, 11 ms each: with PostgreSQL, a range is planned in one event.
+    Also lets this process and its children store events in batches. Dagster's PostgreSQL storage cannot do so for planned
+    events, which take 11 ms each; with PostgreSQL, a range of partitions is planned in one event.
     """
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH_SIZE)
     home = Path(os.environ.get("DAGSTER_HOME") or root / "dagster_home").resolve()

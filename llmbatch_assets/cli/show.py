@@ -1,4 +1,4 @@
-"""``llmbatch show``: one item in full."""
+"""``llmbatch show``: show everything about one item."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmbatch_assets.cli.session import (
     offline_option,
     open_batch_file,
     print_json,
-    print_line,
+    print_lines,
     reporting_errors,
 )
 from llmbatch_assets.domain.canonical import readable_json
@@ -22,7 +22,7 @@ from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage, format_cost
 from llmbatch_assets.stages.show import AcceptedAttempt, ItemDetails, RejectedAttempt, item_details
 
-# The words of llmbatch status.
+# The same names as in llmbatch status.
 STATES = {"failed_permanently": "permanently failed", "missing": "not attempted"}
 
 
@@ -47,8 +47,7 @@ def show(item: str, config: str | None, offline: bool, as_json: bool) -> None:
         if as_json:
             print_json(found.as_json())
             return
-        for line in _lines(found, PurePosixPath(batch.parameters.input.path).name):
-            print_line(line)
+        print_lines(*_lines(found, PurePosixPath(batch.parameters.input.path).name))
 
 
 def _lines(found: ItemDetails, table: str) -> Iterator[str]:

@@ -13,7 +13,8 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.utils import make_new_run_id
 from dagster._utils.interrupts import capture_interrupts
 
-from llmbatch_assets.assets.batch import STAGES, build_batch
+from llmbatch_assets.assets import STAGES
+from llmbatch_assets.assets.batch import build_batch
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
 from llmbatch_assets.cli.terminal import TerminalReporter, report
 from llmbatch_assets.domain.text import counted
@@ -30,10 +31,10 @@ RunConfig = Mapping[str, Mapping[str, object]]
 
 
 class SignalRecorder:
-    """Records signals until it is closed, beside whatever handles them.
+    """Records signals until it is closed, without replacing their handlers.
 
-    Dagster's handlers raise the same exception for SIGTERM and Ctrl-C. Python itself writes the number of each signal
-    to the wakeup descriptor before it calls any handler.
+    Dagster's handlers raise the same exception for SIGTERM and Ctrl-C. Python writes the number of each signal to the
+    wakeup descriptor before it calls a handler.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class SignalRecorder:
             self._previous = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
 
     def last(self) -> int:
-        """The number of the last signal that ends a process; 0 if none has come."""
+        """The number of the last SIGINT or SIGTERM; 0 if none was received."""
         try:
             numbers = self._reader.recv(4096)
         except BlockingIOError:
@@ -87,9 +88,7 @@ class StageRunner:
                 if self._interrupted:
                     break
         self._report_summary(assets)
-        code = _exit_code(self._reporter.outcome, self._interrupted)
-        # A script must not continue as if there were an export.
-        return EXIT_STOPPED if self._publish_failed and not self._interrupted else code
+        return self._exit_code()
 
     def _run_stage(self, instance: dg.DagsterInstance, stage: str, assets: Sequence[str], config: RunConfig) -> None:
         names = self._built.names
@@ -155,6 +154,16 @@ class StageRunner:
         if parameters.llm.provider == "offline":
             report("made-up answers: export and report contain them until the next run with a model", style="bold")
 
+    def _exit_code(self) -> int:
+        outcome = self._reporter.outcome
+        error = outcome.error if outcome else None
+        if self._interrupted:
+            return 128 + (error.signal_number if isinstance(error, RunInterruptedError) else self._interrupted)
+        # A script must not continue as if there were an export.
+        if error is not None or self._publish_failed:
+            return EXIT_STOPPED
+        return EXIT_FAILED_ITEMS if outcome and (outcome.tally.failed or outcome.manifest.counts.n_fail) else 0
+
 
 def _report_orphans(closed: Sequence[str]) -> None:
     if closed:
@@ -199,14 +208,3 @@ def _signal_behind(ended: BaseException) -> int:
             return link.signal_number
         link = link.__cause__ or link.__context__
     return 0
-
-
-def _exit_code(outcome: GenerateResult | None, interrupted: int) -> int:
-    fault = outcome.error if outcome else None
-    if interrupted:
-        return 128 + (fault.signal_number if isinstance(fault, RunInterruptedError) else interrupted)
-    if outcome is None:
-        return 0
-    if fault is not None:
-        return EXIT_STOPPED
-    return EXIT_FAILED_ITEMS if outcome.tally.failed or outcome.manifest.counts.n_fail else 0

@@ -1,4 +1,4 @@
-"""``llmbatch status``: the state of a batch."""
+"""``llmbatch status``: show the state of a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmbatch_assets.cli.session import (
     offline_option,
     open_batch_file,
     print_json,
-    print_line,
+    print_lines,
     reporting_errors,
 )
 from llmbatch_assets.domain.text import counted
@@ -38,8 +38,7 @@ def status(config: str | None, offline: bool, as_json: bool) -> None:
         if as_json:
             print_json(found.model_dump(mode="json", by_alias=True))
             return
-        for line in _lines(found):
-            print_line(line)
+        print_lines(*_lines(found))
 
 
 def _lines(found: BatchStatus) -> list[str]:

@@ -1,4 +1,4 @@
-"""The output of a run: a live display or plain lines in the terminal, and the log file."""
+"""Output of a run: a live display or plain lines in the terminal, and the log file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SHORTEST_KEY = 7
 
 # Copies to the log file what has been printed.
 printed = logging.getLogger("llmbatch_assets.terminal")
-# Announces each artifact and export that was written; not an error, so it goes to standard output.
+# Reports each artifact and export that was written, on standard output.
 written = logging.getLogger("llmbatch_assets.written")
 
 

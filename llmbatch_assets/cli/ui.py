@@ -46,8 +46,8 @@ def ui(config: str | None, host: str, port: int) -> None:
     os.environ[CONFIG_ENV] = str(batch_file.path)
     console.print(f"Dagster on http://{host}:{port} (instance: {home})")
     where = ["-m", "llmbatch_assets.definitions", "-d", str(batch_file.root), "-h", host, "-p", str(port)]
-    # Dagster replaces this process, so that a signal sent to it also ends webserver and daemon. Dagster handles SIGTERM as
-    # if it were SIGINT, which is ignored in background processes of shell scripts.
+    # Dagster replaces this process, so that a signal sent to it also ends webserver and daemon. Dagster turns SIGTERM into
+    # SIGINT, which background processes of shell scripts ignore unless the default is restored.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev", *where])
 

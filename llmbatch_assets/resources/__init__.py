@@ -1,1 +1,1 @@
-"""Dagster glue: what the assets are handed."""
+"""Dagster resources, storage and events that the assets use."""

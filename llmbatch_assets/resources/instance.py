@@ -1,4 +1,4 @@
-"""Open the Dagster instance of a command."""
+"""Open the Dagster instance, and translate the errors of its storage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CAPTURED = "LocalComputeLogManager"
 _NOT_CAPTURED: dict[str, object] = {
     "compute_logs": {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}
 }
-# Short messages for errors that Dagster reports in the middle of a traceback.
+# Short messages for errors that Dagster buries in a traceback.
 _REASONS = {
     r'environment variable "(\w+)" which is not set': r"the environment variable \1 is not set",
     r"Couldn't import module dagster_postgres": "PostgreSQL needs: pip install 'llmbatch-assets[postgres]'",

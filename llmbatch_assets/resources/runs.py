@@ -1,4 +1,4 @@
-"""Dagster runs: their log, their process, and runs whose process is gone, which Dagster shows as running forever."""
+"""Dagster runs: their log and their process. Runs whose process is gone are closed; Dagster would never do so."""
 
 import multiprocessing
 import os
@@ -31,13 +31,8 @@ def dagster_reporter(context: dg.OpExecutionContext | dg.AssetExecutionContext, 
     return LogReporter(log, batch.parameters.cache.verbose, pause=DAGSTER_PAUSE_SEC, silence=DAGSTER_SILENCE_SEC)
 
 
-def sign_run(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> None:
-    """Tag a run with its process, so that a later run can see whether it is still alive."""
-    context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
-
-
 def process_tags(run_id: str) -> dict[str, str]:
-    """Return the tags that identify the process of this run."""
+    """Return the tags that identify the process of this run, so that a later run can see whether it is alive."""
     return {_HOST: socket.gethostname(), _PROCESS: f"{_own_process()}-{run_id}"}
 
 
@@ -60,7 +55,7 @@ def cancel(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> NoRetur
 
 
 def _own_process() -> str:
-    # A step may run in a child process that ends before the run: its parent counts.
+    # A step may run in a child process that ends before the run does; then its parent is the run's process.
     parent = multiprocessing.parent_process()
     pid = os.getpid() if parent is None or parent.pid is None else parent.pid
     # The start time distinguishes it from a later process with the same id.
@@ -68,7 +63,7 @@ def _own_process() -> str:
 
 
 def _is_gone(run: dg.DagsterRun) -> bool:
-    # Dagster copies tags when a run is launched again: the tags of another run say nothing about this one.
+    # Dagster copies tags when a run is launched again; tags with another run's id say nothing about this one.
     process, signed, _ = run.tags.get(_PROCESS, "").partition(f"-{run.run_id}")
     return bool(signed) and not _is_alive(process)
 

@@ -167,7 +167,7 @@ class _Open(NamedTuple):
     inode: int | None
 
 
-# Engines inherited over a fork. SQLite forbids a child process even to close them, so they must not be collected.
+# Engines inherited through a fork. SQLite forbids a child process even to close them, so they are kept here forever.
 _INHERITED: list[OrderedDict[Path, _Open]] = []
 
 
@@ -202,7 +202,7 @@ class SqliteEngines:
         if found is None or found.inode != _inode(path):
             self._close(path)
             self._open[path] = found = self._open_database(path)
-            # The one just opened is the last.
+            # The most recently used come last.
             for unused in list(self._open)[:-MOST_OPEN]:
                 self._close(unused)
         self._open.move_to_end(path)

@@ -1,10 +1,9 @@
-"""Data versions and code versions, which Dagster compares to find out whether an asset is stale.
+"""Data versions and code versions, by which Dagster decides whether an asset is stale.
 
-Events that a run logs itself carry no versions. They get the tags that Dagster adds to its own events.
+Dagster tags its own events with them. Events that we log ourselves need the same tags from here.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import dagster as dg
 from dagster._core.definitions.data_version import (
@@ -21,7 +20,6 @@ from dagster._core.definitions.data_version import (
 )
 
 from llmbatch_assets.domain.canonical import sha1_named
-from llmbatch_assets.domain.outcome import AcceptedOutput
 
 
 def recorded_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
@@ -59,28 +57,8 @@ def run_tags(instance: dg.DagsterInstance, code_version: str, inputs: Iterable[d
     return provided | input_tags(instance, inputs)
 
 
-def output_version(output: AcceptedOutput) -> str:
-    """The data version of an output, a fingerprint of its content."""
-    return sha1_named(parsed=output.parsed)
-
-
 def versions_sha(tags: Mapping[str, str]) -> str:
-    """Fingerprint of the versions in the tags. Pointers to events do not count."""
+    """Fingerprint of the versions in the tags, without the pointers to events."""
     return sha1_named(
         **{name: value for name, value in tags.items() if not name.startswith(INPUT_EVENT_POINTER_TAG_PREFIX)}
     )
-
-
-@dataclass(frozen=True)
-class StoredCursor:
-    """A text that the Dagster instance stores for us, beside the cursors of its daemons."""
-
-    instance: dg.DagsterInstance
-    name: str
-
-    def value(self) -> str:
-        """The stored text; empty if none was stored."""
-        return self.instance.daemon_cursor_storage.get_cursor_values({self.name}).get(self.name, "")
-
-    def set(self, value: str) -> None:
-        self.instance.daemon_cursor_storage.set_cursor_values({self.name: value})

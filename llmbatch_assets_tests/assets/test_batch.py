@@ -13,7 +13,8 @@ import dagster as dg
 import pytest
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
-from llmbatch_assets.assets.batch import STAGES, BatchDefinitions, build_batch
+from llmbatch_assets.assets import STAGES
+from llmbatch_assets.assets.batch import BatchDefinitions, build_batch
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.resources.partitions import KEYS_AT_ONCE, sync_partitions
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
@@ -494,6 +495,13 @@ def test_two_batches_in_one_instance_leave_each_other_alone(rig: Rig, server: Ch
     assert {name for name in changed if not name.startswith("artifacts/second/")} == {"raw_data/input.csv"}
     (call,) = server.calls[5:]
     assert "Only the second batch" in call.text
+
+
+def test_two_batches_can_be_merged_into_one_code_location(rig: Rig, server: ChatServer) -> None:
+    # Each batch once had an LLM resource of its own, and Dagster refuses to merge different objects with the same key.
+    config = rig.project.parameters("second", **settings(server.base_url))
+    merged = dg.Definitions.merge(rig.batch.definitions(), build_batch(config).definitions())
+    assert merged.resolve_job_def("generate_pending") is not merged.resolve_job_def("second__generate_pending")
 
 
 # Keys apart from the rest, so that a difference can be read.

@@ -27,17 +27,14 @@ from llmbatch_assets.resources.events.item_events import EventOrigin, ItemEvent
 GROUPS_BEHIND = 12
 
 
-class NotStoredError(Exception):
-    """The child process could not store a group, or has ended."""
-
-
 class _Sent(NamedTuple):
     group: Sequence[ItemEvent]
-    answer: Future[None]
+    # The error of storing the group, if any. The future itself fails if the child process has ended.
+    answer: Future[str | None]
 
 
 class EventProcess:
-    """Stores groups of events in their order.
+    """Stores groups of events in the order in which they are passed.
 
     Groups that the child process cannot store are stored by ``store_here``, which raises the error.
     """
@@ -68,14 +65,14 @@ class EventProcess:
                 self._process.communicate()
 
     def store(self, group: Sequence[ItemEvent]) -> None:
-        """Pass on a group. Raises errors of earlier groups; this one was then not taken."""
+        """Pass a group to the child process. Raises the error of an earlier group; this one is then not accepted."""
         self._await_answers(GROUPS_BEHIND)
         self._sent.append(_Sent(group, self._thread.submit(self._exchange, group)))
 
     def _await_answers(self, max_open: int) -> None:
         while self._sent and (len(self._sent) > max_open or self._sent[0].answer.done()):
             group, answer = self._sent[0]
-            if answer.exception() is not None:
+            if answer.exception() or answer.result():
                 self._store_here(group)
             self._sent.popleft()
 
@@ -84,18 +81,17 @@ class EventProcess:
         self._process.stdin.write(pack_frame(value))
         self._process.stdin.flush()
 
-    def _exchange(self, group: Sequence[ItemEvent]) -> None:
+    def _exchange(self, group: Sequence[ItemEvent]) -> str | None:
         self._write(group)
         assert self._process.stdout is not None
-        error = read_frame(self._process.stdout)
-        if error is not None:
-            raise NotStoredError(error)
+        error: str | None = read_frame(self._process.stdout)
+        return error
 
 
 def main() -> None:
     """Store groups until the input ends, as it does when the parent process ends."""
     pipe_in, pipe_out = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
-    # Output that a storage prints must not be taken for an answer.
+    # Anything that a storage prints must not be mistaken for an answer.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with contextlib.suppress(PipeEndedError, BrokenPipeError):
         instance_ref, origin = read_frame(pipe_in)
@@ -110,8 +106,8 @@ def _error_of_storing(instance: dg.DagsterInstance, origin: EventOrigin, group: 
     try:
         store_events(instance, origin, group)
     except Exception as error:  # noqa: BLE001  # of any storage
-        # The parent process tries again, meets the same error and raises it.
-        return str(error)
+        # The parent process tries again, and raises the error if it occurs again.
+        return repr(error)
     return None
 
 

@@ -16,9 +16,8 @@ from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, 
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.plan.handle import StepHandle
 
-from llmbatch_assets.domain.canonical import readable_json
+from llmbatch_assets.domain.canonical import readable_json, sha1_named
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.resources.versions import output_version
 
 PREVIEW_CHARS = 2000
 
@@ -101,7 +100,7 @@ class MaterializedEvent(NamedTuple):
             asset_key=origin.asset_key,
             partition=self.partition_key,
             metadata=self._metadata(origin.folder),
-            tags={**origin.versions, DATA_VERSION_TAG: output_version(self.output)},
+            tags={**origin.versions, DATA_VERSION_TAG: sha1_named(parsed=self.output.parsed)},
         )
         message = f"Materialized value {made.label}."
         event = DagsterEvent(
@@ -140,7 +139,7 @@ class MaterializedEvent(NamedTuple):
 
 
 class PlannedEvent(NamedTuple):
-    """The run had planned the item: Dagster shows it as FAILED once the run has failed without materializing it."""
+    """The run planned to generate the item. If the run fails without materializing it, Dagster shows it as FAILED."""
 
     partition_key: str
     at: float

@@ -19,7 +19,7 @@ from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.events.event_process import EventProcess, store_events
 from llmbatch_assets.resources.events.item_events import EventOrigin, ItemEvent, MaterializedEvent, PlannedEvent
 from llmbatch_assets.resources.instance import translating_storage_errors
-from llmbatch_assets.resources.versions import StoredCursor, versions_sha
+from llmbatch_assets.resources.versions import versions_sha
 from llmbatch_assets.stages.runtime import holding_interrupts
 
 # Larger groups are hardly cheaper and block the event loop for longer.
@@ -33,7 +33,7 @@ Event = TypeVar("Event")
 
 
 class EventGroups(Generic[Event]):
-    """Collects events and stores them in groups: Dagster stores many for little more than the price of one.
+    """Collects events and stores them in groups, since storing a group takes Dagster little longer than one event.
 
     Events that could not be stored are kept, and ``flush`` tries again.
     """
@@ -47,7 +47,7 @@ class EventGroups(Generic[Event]):
     def add(self, event: Event) -> None:
         """Store an event with the next group. Raises an error of the storage; the event is kept even then."""
         self._waiting.append(event)
-        # An unreachable storage is slow to say so, and calls are in flight: try only once.
+        # An unreachable storage takes long to fail, and calls are in flight: try only once.
         if self._error is None and len(self._waiting) >= EVENTS_PER_GROUP:
             self._try_flush()
         elif self._error is None and self._timer is None and (loop := _running_loop()) is not None:
@@ -70,7 +70,7 @@ class EventGroups(Generic[Event]):
         if not self._waiting:
             return
         if _running_loop() is not None:
-            # The loop handles signals between its steps, and this is within one.
+            # The event loop already defers signals to the end of the current step.
             self._store()
         else:
             with holding_interrupts():
@@ -108,7 +108,8 @@ class PartitionEvents:
         self._instance = context.instance
         self._partitions = partitions
         self._versions_sha = versions_sha(versions)
-        self._mark = StoredCursor(self._instance, f"llmbatch/versions/{asset_key.to_user_string()}")
+        # The instance stores the sha beside the cursors of its daemons.
+        self._cursor = f"llmbatch/versions/{asset_key.to_user_string()}"
         self._origin = EventOrigin.of(context, asset_key, folder, versions)
         self._store_here = partial(store_events, self._instance, self._origin)
         self._store: Callable[[Sequence[ItemEvent]], None] = self._store_here
@@ -126,7 +127,7 @@ class PartitionEvents:
 
     @contextmanager
     def in_child_process(self, expected: int) -> Iterator[None]:
-        """Let a child process store the events of this block, if the ``expected`` number is worth one.
+        """Let a child process store the events of this block, if the ``expected`` number justifies one.
 
         All of them are stored at the end of the block.
         """
@@ -155,7 +156,7 @@ class PartitionEvents:
 
         After a crash or a deleted run it shows no output, after a change of versions the previous ones.
         """
-        if self._mark.value() != self._versions_sha:
+        if self._recorded_sha() != self._versions_sha:
             return list(items)
         keys = [item.partition_key for item in items]
         status = self._instance.get_status_by_partition(self._asset_key, keys, self._partitions) or {}
@@ -168,10 +169,16 @@ class PartitionEvents:
         """Store the waiting events. ``all_items``: every item with an output now shows this run's versions."""
         self.flush()
         if all_items:
-            self._mark.set(self._versions_sha)
-        elif self._mark.value() != self._versions_sha:
+            self._record_sha(self._versions_sha)
+        elif self._recorded_sha() != self._versions_sha:
             # Some items show these versions and some others: the next run that checks all items repairs it.
-            self._mark.set("")
+            self._record_sha("")
+
+    def _recorded_sha(self) -> str:
+        return self._instance.daemon_cursor_storage.get_cursor_values({self._cursor}).get(self._cursor, "")
+
+    def _record_sha(self, sha: str) -> None:
+        self._instance.daemon_cursor_storage.set_cursor_values({self._cursor: sha})
 
     def output_versions(self) -> Mapping[str, str]:
         """Return the data version of each partition's latest output, by key."""
