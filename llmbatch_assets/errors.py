@@ -16,7 +16,7 @@
     ├── AnswerError               the model's answer is unusable; the model gets feedback and another attempt
     └── ProviderError             a call returned no answer
         ├── TransientError        a later retry can help
-        ├── AskOtherwiseError     an immediate retry can help: the client has changed the form of the request
+        ├── FormatRefusedError    an immediate retry can help: the client has changed the form of the request
         ├── ItemPermanentError    this item will never be answered; others may be
         └── RunPermanentError     no call can succeed until the user changes something
 
@@ -175,7 +175,7 @@ class TransientError(ProviderError):
         self.retry_after = retry_after
 
 
-class AskOtherwiseError(ProviderError):
+class FormatRefusedError(ProviderError):
     """The server rejected the form of the request. The client has adapted, so retry at once."""
 
 

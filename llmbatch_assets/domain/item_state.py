@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 from pydantic import ValidationError
 
 from llmbatch_assets.domain.canonical import canonical_json, sha1_text
-from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
-from llmbatch_assets.errors import AnswerError
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, ItemResult
+from llmbatch_assets.errors import AnswerError, FailureCause
 
 ItemState = Literal["accepted", "failed", "failed_permanently", "missing"]
 STATES: tuple[ItemState, ...] = get_args(ItemState)
@@ -46,6 +46,14 @@ def item_state(output: AcceptedOutput | None, last_failure: FailedAttempt | None
     if last_failure is None:
         return "missing"
     return "failed_permanently" if last_failure.item_permanent else "failed"
+
+
+def state_after(result: ItemResult, before: ItemState) -> ItemState:
+    """Return the state of an item after an attempt, given its state before it."""
+    if result.failed is None or before == "accepted":
+        # If a forced regeneration failed, the earlier output is kept.
+        return "accepted"
+    return item_state(None, result.failed)
 
 
 def check_output(
@@ -96,7 +104,7 @@ def unreadable_failure(cache_id: str, attempt: int) -> FailedAttempt:
             "meta": {"cache_id": cache_id, "attempt_outer": attempt},
             "error": {"type": "ArtifactError", "message": "the file of this failure cannot be read"},
             "class": "transient",
-            "cause": "unreadable_failure",
+            "cause": FailureCause.UNREADABLE_FAILURE,
             "raw_text": None,
             "feedback": None,
             "judge": None,

@@ -80,7 +80,7 @@ class LearnedRate:
         # So that a single refusal does not undercut the configured rate.
         self._most = self.per_second = self.configured / UNDERCUT
 
-    def record_refusal(self, taken: int, seconds: float) -> None:
+    def record_rate_limit(self, taken: int, seconds: float) -> None:
         """Learn that the server took this many calls in this time, including the refusal and the requested pause."""
         if taken:
             self._in_a_row = self._in_a_row + 1 if self._steps < STEPS_IN_A_ROW else 1
@@ -165,7 +165,7 @@ class Pacer:
             yield permit
         except TransientError as error:
             if error.cause == FailureCause.RATE_LIMITED:
-                self._record_refusal(permit, error.retry_after)
+                self._record_rate_limit(permit, error.retry_after)
             raise
         else:
             self._record_answer(permit)
@@ -207,7 +207,7 @@ class Pacer:
         elif self._measured < self.stats.cool_downs:
             self._measured = self.stats.cool_downs
             # Measured up to the end of the cool-down, not to this call: the server is not to blame for idle workers.
-            self._learned.record_refusal(self._taken, self._open_at - self._opened)
+            self._learned.record_rate_limit(self._taken, self._open_at - self._opened)
             self._update_rate()
             self._opened, self._taken = now, 0
 
@@ -222,7 +222,7 @@ class Pacer:
         self._learned.record_answer()
         self._update_rate()
 
-    def _record_refusal(self, permit: Permit, retry_after: float | None) -> None:
+    def _record_rate_limit(self, permit: Permit, retry_after: float | None) -> None:
         stats = self.stats
         stats.rate_limited += 1
         # A refusal can arrive late, when the gate is open again.

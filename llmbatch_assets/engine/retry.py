@@ -18,7 +18,7 @@ from tenacity import (
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.engine.ports import ChatClient
-from llmbatch_assets.errors import AskOtherwiseError, RunPermanentError, StopCause, TransientError
+from llmbatch_assets.errors import FormatRefusedError, RunPermanentError, StopCause, TransientError
 
 FIRST_WAIT_SEC = 0.5
 MAX_WAIT_SEC = 30.0
@@ -68,7 +68,7 @@ class RetryingCalls:
 
     async def _call(self, client: ChatClient, request: ChatRequest) -> Completion:
         while not self.stopped.is_set():
-            with contextlib.suppress(AskOtherwiseError):
+            with contextlib.suppress(FormatRefusedError):
                 return await client.complete(request)
         raise RunPermanentError(StopCause.STOPPED, "the run was stopped")
 

@@ -393,24 +393,24 @@ def test_no_minute_has_more_than_is_allowed(per_minute: int, window: float, call
 
 def test_the_first_refusal_tells_the_rate() -> None:
     found = LearnedRate()
-    found.record_refusal(600, 60)
+    found.record_rate_limit(600, 60)
     assert found.per_second == pytest.approx(10 * UNDERCUT)
 
 
 def test_a_server_that_goes_on_refusing_is_still_measured_by_the_calls_before() -> None:
     # Without a Retry-After the gate is opened too early; a pause of a minute is what 600 calls have cost.
     found = LearnedRate()
-    found.record_refusal(600, 10)
-    found.record_refusal(0, 20)
-    found.record_refusal(0, 30)
+    found.record_rate_limit(600, 10)
+    found.record_rate_limit(0, 20)
+    found.record_rate_limit(0, 30)
     assert found.per_second == pytest.approx(10 * UNDERCUT)
 
 
 def test_after_a_spell_of_refusals_a_fast_server_is_soon_called_fast_again() -> None:
     found = LearnedRate()
-    found.record_refusal(150, 3.5)
+    found.record_rate_limit(150, 3.5)
     for pause in (1, 2, 4, 8, 16):
-        found.record_refusal(0, pause)
+        found.record_rate_limit(0, pause)
     assert found.per_second < 5
     seconds = 0.0
     while found.per_second < 20:
@@ -423,7 +423,7 @@ def test_one_refusal_hardly_counts_and_several_in_a_row_halve() -> None:
     # At the edge of a limit refusals come in pairs.
     found, rates = LearnedRate(10.0), []
     for _ in range(4):
-        found.record_refusal(1, 30)
+        found.record_rate_limit(1, 30)
         rates.append(found.per_second)
     assert rates == pytest.approx([10 / UNDERCUT * 0.9, 10 / UNDERCUT * 0.81, rates[1] / 2, rates[1] / 4])
 
@@ -433,19 +433,19 @@ def test_what_was_told_is_not_exceeded_for_long_and_believed_until_it_is_refused
     for _ in range(10_000):
         found.record_answer()
     for _ in range(6):
-        found.record_refusal(1, 10)
+        found.record_rate_limit(1, 10)
     assert found.per_second < 1
 
 
 def test_a_refusal_without_anything_known_sets_no_limit() -> None:
     found = LearnedRate()
-    found.record_refusal(0, 5)
+    found.record_rate_limit(0, 5)
     assert found.per_second == float("inf")
 
 
 def test_answers_raise_the_rate_ever_faster() -> None:
     found = LearnedRate()
-    found.record_refusal(600, 60)
+    found.record_rate_limit(600, 60)
     rates = [found.per_second]
     for _ in range(600):
         found.record_answer()

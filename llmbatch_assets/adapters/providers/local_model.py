@@ -235,12 +235,14 @@ def keeps_running(child: subprocess.Popen[bytes]) -> bool:
 
 def stop(child: subprocess.Popen[bytes]) -> None:
     """Close the child's standard input, which ends it; kill it if it does not end."""
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            pipe.close()
     try:
-        # Closes standard input, too.
-        child.communicate(timeout=STOP_SECONDS)
+        child.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
-        child.communicate()
+        child.wait()
 
 
 class LocalServer:

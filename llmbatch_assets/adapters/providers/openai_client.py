@@ -24,8 +24,8 @@ from llmbatch_assets.domain.parameters import OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.errors import (
-    AskOtherwiseError,
     FailureCause,
+    FormatRefusedError,
     ProviderError,
     RunPermanentError,
     StopCause,
@@ -76,7 +76,7 @@ class OpenAIClient:
             self._was_reached = True
             error = error_of_status(status_error)
             can_retry = refuses_format(status_error) and self._relax_format(used_format)
-            raise (_ask_otherwise(error) if can_retry else error) from None
+            raise (_format_refused(error) if can_retry else error) from None
         self._was_reached = True
         return read_completion(
             response.content, time.perf_counter() - started, response.headers.get("x-request-id", "")
@@ -119,10 +119,10 @@ class OpenAIClient:
         return self._formats[0] != refused
 
 
-def _ask_otherwise(error: ProviderError) -> AskOtherwiseError:
-    ask_otherwise = AskOtherwiseError(FailureCause.STRUCTURED_OUTPUT, str(error))
-    ask_otherwise.request_id, ask_otherwise.status = error.request_id, error.status
-    return ask_otherwise
+def _format_refused(error: ProviderError) -> FormatRefusedError:
+    format_refused = FormatRefusedError(FailureCause.STRUCTURED_OUTPUT, str(error))
+    format_refused.request_id, format_refused.status = error.request_id, error.status
+    return format_refused
 
 
 def _reason(causes: list[BaseException]) -> str:

@@ -13,7 +13,7 @@ from llmbatch_assets.adapters.files.atomic import log_written, read_json, remove
 from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.store.claims import claiming
 from llmbatch_assets.adapters.store.run_records import IdentityUse, append_run, keep_provenance, note_use
-from llmbatch_assets.domain.item_state import ItemState
+from llmbatch_assets.domain.item_state import ItemState, state_after
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, ItemResult
 from llmbatch_assets.domain.plan.selection import Choice, Selection, by_group
@@ -82,7 +82,7 @@ class GenerateRun:
 
         def on_result(result: ItemResult) -> None:
             key = result.item.partition_key
-            states[key] = _state_after(result, before[key])
+            states[key] = state_after(result, before[key])
             if result.failed is not None:
                 failed.append(result.item)
             if result.accepted is not None:
@@ -231,12 +231,3 @@ def _max_items_error(n_to_run: int, max_items: int) -> RunPermanentError | None:
         f"budget reached: {counted(max_items, 'item')} done, {n_to_run - max_items:,} left. "
         "Raise budget.max_items or run again to continue.",
     )
-
-
-def _state_after(result: ItemResult, before: ItemState) -> ItemState:
-    if result.failed is None:
-        return "accepted"
-    if before == "accepted":
-        # A forced regeneration failed: the earlier output is kept.
-        return before
-    return "failed_permanently" if result.failed.item_permanent else "failed"
