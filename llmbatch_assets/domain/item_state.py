@@ -33,10 +33,14 @@ class OutputContract(Protocol):
 
 
 class CheckedOutput(NamedTuple):
-    """An accepted output, or the defect that makes a stored one unusable. Neither is set if nothing is stored."""
+    """An accepted output, or the defect that makes a stored one unusable. Neither is set if nothing is stored.
+
+    ``edited`` outputs were changed by hand. Whether they are accepted depends on the current schema.
+    """
 
     output: AcceptedOutput | None = None
     defect: str = ""
+    edited: bool = False
 
 
 def item_state(output: AcceptedOutput | None, last_failure: FailedAttempt | None) -> ItemState:
@@ -62,20 +66,22 @@ def check_output(
     """Check the content of the output file of ``cache_id``. It is None if the file does not hold a JSON object."""
     if content is None:
         return CheckedOutput(defect="it holds no JSON object")
+    edited = False
     try:
         output = AcceptedOutput.model_validate(content)
         if not _belongs_to(output.meta, cache_id):
             return CheckedOutput(defect="its identity does not match its name")
-        if content.get("parsed_sha", "") not in ("", parsed_sha(output.parsed)) and contract:
+        edited = content.get("parsed_sha", "") not in ("", parsed_sha(output.parsed))
+        if edited and contract:
             _check_edited(output, contract())
     except AnswerError:
-        return CheckedOutput(defect="it was edited and no longer matches the schema")
+        return CheckedOutput(defect="it was edited and no longer matches the schema", edited=True)
     except ValidationError as broken:
         first = broken.errors()[0]
         return CheckedOutput(defect=f"it cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']})")
     except (ValueError, RecursionError) as broken:
         return CheckedOutput(defect=f"it cannot be read: {str(broken).splitlines()[0]}")
-    return CheckedOutput(output)
+    return CheckedOutput(output, edited=edited)
 
 
 def _check_edited(output: AcceptedOutput, contract: OutputContract) -> None:

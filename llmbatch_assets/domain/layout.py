@@ -94,5 +94,5 @@ class Layout:
         """Return the folders in which runs of the batch replace files."""
         exported = (self.export(one) for one in self.parameters.outputs.formats)
         reported = (self.report(one) for one in ("md", "html"))
-        delivered = {path.parent for path in (*exported, *reported, self.not_exported, self.schema_txt)}
-        return delivered | {self.cache, self.llm_outputs, self.llm_failures, self.awaiting_judge, self.provenance}
+        folders = {path.parent for path in (*exported, *reported, self.not_exported, self.schema_txt)}
+        return folders | {self.cache, self.llm_outputs, self.llm_failures, self.awaiting_judge, self.provenance}

@@ -127,7 +127,7 @@ class WorkerPool:
             self._stop(error)
             return
         except OSError as error:
-            self._stop(RunPermanentError(StopCause.DISK, f"an artifact cannot be written: {error}"))
+            self._stop(RunPermanentError(StopCause.DISK, f"an artifact cannot be read or written: {error}"))
             return
         finally:
             self.tally.in_flight -= 1

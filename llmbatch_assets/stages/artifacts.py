@@ -78,7 +78,7 @@ def output_store(batch: Batch) -> FileStore:
 class BatchOutputs:
     """The outputs of a batch's items under its current settings, in item order. Iterate as often as you like.
 
-    Each iteration reads the files again. ``earlier`` are the identities of previous runs.
+    Each iteration reads the files again, unless they are still in memory. ``earlier`` are the identities of previous runs.
     """
 
     index: CacheIndex

@@ -271,7 +271,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_what_is_on_it_is_whole(
     ended = project.llmbatch_here(*GENERATE)
 
     assert ended.returncode == 1
-    assert "an artifact cannot be written" in ended.stdout + ended.stderr
+    assert "an artifact cannot be read or written" in ended.stdout + ended.stderr
     whole = project.outputs()
     assert 0 < len(whole) < 40
     assert all(output["parsed"] for output in whole.values())

@@ -218,8 +218,9 @@ def _read_port(child: subprocess.Popen[bytes]) -> int | None:
     timer = threading.Timer(START_SECONDS, child.kill)
     timer.start()
     try:
-        line = child.stdout.readline()
-        return int(json.loads(line)["port"]) if line else None
+        return int(json.loads(child.stdout.readline())["port"])
+    except (ValueError, KeyError, TypeError):
+        return None
     finally:
         timer.cancel()
 

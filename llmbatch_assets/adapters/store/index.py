@@ -117,19 +117,19 @@ class CacheIndex:
 
     def output(self, cache_id: str) -> AcceptedOutput | None:
         """Return the accepted output, even if it was written after the folder was listed."""
-        output, defect = self._checked(cache_id)
-        if defect:
-            self.on_broken(self.output_path(cache_id), defect)
-        return output
+        checked = self._checked(cache_id)
+        if checked.defect:
+            self.on_broken(self.output_path(cache_id), checked.defect)
+        return checked.output
 
     def _checked(self, cache_id: str) -> CheckedOutput:
         try:
             file = ARTIFACTS.read(self._output(cache_id))
         except FileNotFoundError:
             return CheckedOutput()
-        if file.checked is None:
+        if file.checked is None or file.checked.edited:
             file.checked = check_output(file.content, cache_id, self.contract)
-            if file.checked.output:
+            if file.checked.output and not file.checked.edited:
                 # Keeping the other values twice would take half as much memory again.
                 file.content = {"meta": file.checked.output.meta}
         return file.checked

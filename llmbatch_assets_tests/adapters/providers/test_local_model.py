@@ -28,7 +28,9 @@ from llmbatch_assets.adapters.providers.local_model import (
     is_alive,
     model_file,
     process_started,
+    stop,
     unpack_model,
+    wait_until_ready,
 )
 from llmbatch_assets.errors import LocalModelError
 
@@ -302,3 +304,15 @@ def test_a_server_that_does_not_start_shows_its_log(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "model.log"
     with pytest.raises(LocalModelError, match=r"(?s)did not start.*model\.log.*failed to load model"):
         LocalServer(tmp_path, log).url()
+
+
+@pytest.mark.parametrize("line", ["", "{", "no port", "[]", '{"port": null}', '{"host": "127.0.0.1"}'])
+def test_a_server_that_prints_no_port_shows_its_log(tmp_path: Path, line: str) -> None:
+    log = tmp_path / "model.log"
+    log.write_text("out of memory")
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import sys; print(sys.argv[1])", line], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with pytest.raises(LocalModelError, match=r"(?s)did not start.*model\.log.*out of memory"):
+        wait_until_ready(child, log)
+    stop(child)

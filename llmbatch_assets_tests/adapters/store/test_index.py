@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch_assets.adapters.store.index import ArtifactCache
+from llmbatch_assets.adapters.store.index import ArtifactCache, CacheFolders, CacheIndex
+from llmbatch_assets.errors import AnswerError, FailureCause
+from llmbatch_assets_tests.domain.strategies import make_item, make_output
 
 # Long ago, so that a later change shows in the timestamp.
 LONG_AGO = 1_700_000_000
@@ -80,3 +82,26 @@ def test_a_file_larger_than_the_bound_drops_no_other(tmp_path: Path) -> None:
     first = cache.read(small)
     assert cache.read(large) is not cache.read(large)
     assert cache.read(small) is first
+
+
+class Contract:
+    """A schema that accepts no answer."""
+
+    def __init__(self, sha: str) -> None:
+        self.sha = sha
+
+    def validate(self, answer: object) -> None:
+        raise AnswerError(FailureCause.SCHEMA_MISMATCH, f"{answer} does not match")
+
+
+def test_an_edited_output_is_checked_again_for_each_schema(tmp_path: Path) -> None:
+    output = make_output(make_item(1))
+    stored = output.model_dump(mode="json") | {"parsed_sha": "of what it was before"}
+    cache_id = output.meta["cache_id"]
+    write(tmp_path / f"{cache_id}.json", json.dumps(stored))
+    own, other = output.meta["identity"]["schema_sha"], "another schema"
+    states = [
+        CacheIndex(CacheFolders(*[tmp_path] * 4), lambda sha=sha: Contract(sha)).state(cache_id)  # type: ignore[misc]
+        for sha in (other, own, other)
+    ]
+    assert states == ["accepted", "missing", "accepted"]
