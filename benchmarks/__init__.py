@@ -1,1 +1,1 @@
-"""What the product costs, measured: one command each, run from the repository."""
+"""Benchmarks of the product. Run each as a module from the repository."""

@@ -1,4 +1,4 @@
-"""What the same work costs without a framework: asyncio, a semaphore, the Pydantic model, one JSON file per item.
+"""The same work without a framework: asyncio, a semaphore, the Pydantic model, one JSON file per item.
 
     python -m benchmarks.bare_loops aiohttp|openai BASE_URL PROJECT WORKERS
 

@@ -1,4 +1,4 @@
-"""What Dagster adds to a run, per item: events, planned events, statuses, memory; on its default storage, ours, PostgreSQL.
+"""Measure the time that Dagster adds per item: events, planned events, statuses, memory; on its default storage, ours, PostgreSQL.
 
     python -m benchmarks.dagster_events [--rounds 3] [--only default:1000,ours:20000]
 

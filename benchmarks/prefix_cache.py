@@ -1,4 +1,4 @@
-"""How many input tokens of the sample the embedded model's server has already read for an earlier call.
+"""Count the sample's input tokens that the embedded model's server already processed for an earlier call.
 
     python -m benchmarks.prefix_cache [CASE ...]     prints a table and writes benchmarks/results/prefix_cache.json
 

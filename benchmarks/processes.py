@@ -1,4 +1,4 @@
-"""What a command takes: wall time, processor time and peak memory of it and everything that it starts."""
+"""Measure a command: wall time, processor time and peak memory of it and everything that it starts."""
 
 from __future__ import annotations
 

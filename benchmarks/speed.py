@@ -1,4 +1,4 @@
-"""How fast a batch is, and what the framework adds to bare loops that do the same calls.
+"""Measure the speed of a batch, and compare it with bare loops that make the same calls.
 
     python -m benchmarks.speed [--cases PATTERN ...] [--rounds 5] [--large] [--huge]
 

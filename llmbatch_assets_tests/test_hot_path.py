@@ -1,4 +1,4 @@
-"""What the framework adds to a call, in Python function calls: they count the same on every machine."""
+"""The framework's overhead per call, in Python function calls, which are the same on every machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Dagster calls out of date, and what it does not."""
+"""Changes that make Dagster show an asset as out of date, and changes that do not."""
 
 from __future__ import annotations
 

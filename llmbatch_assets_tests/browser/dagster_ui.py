@@ -1,4 +1,4 @@
-"""What a person does in Dagster's pages, by the names that stand there."""
+"""Actions of a user in Dagster's pages, by the labels shown there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``llmbatch run`` pays, writes down and holds back, against a server that counts for itself."""
+"""Calls, costs and limits of ``llmbatch run``, against a server that keeps its own count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Dagster's own API says of the partitions, whatever has become of the runs: on our storage, and on PostgreSQL."""
+"""Partition states in Dagster's API after all kinds of runs, on our storage and on PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which configuration file is taken, and what a batch makes of it."""
+"""Finding the configuration file, and loading a batch from it."""
 
 import os
 from pathlib import Path

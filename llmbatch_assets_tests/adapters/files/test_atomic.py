@@ -1,4 +1,4 @@
-"""What is left on disk when a write does not come to its end, and what is said of a file that cannot be read."""
+"""Interrupted writes leave the old file intact, and unreadable files are reported."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Which server is trusted, who ends it, and what a broken download leaves behind."""
+"""The shared local server: when it is trusted, who stops it, and what a broken download leaves behind."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the bodies of answers and refusals mean: who can do something about it, and what it cost."""
+"""The meaning of response bodies: the kind of error, and the usage."""
 
 import json
 from typing import Any

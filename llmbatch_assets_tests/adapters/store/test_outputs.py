@@ -1,4 +1,4 @@
-"""What counts as done: a broken or foreign file never does, and nothing that was paid for is overwritten."""
+"""Broken or foreign files never count as accepted, and nothing that was paid for is overwritten."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What is kept of everything that was ever asked, so that each artifact leads to the texts that made it."""
+"""Provenance: every artifact can be traced back to the prompts and schemas that produced it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run writes by itself is what Dagster would have written."""
+"""The events that a run writes itself equal those that Dagster would have written."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Which clients a batch gets: one that generates and, only where it is wanted, one that judges."""
+"""The clients of a batch: one for generating and, only if there is a judge, one for judging."""
 
 import asyncio
 import json
