@@ -46,7 +46,7 @@ _COMMANDS = f"""# Command line
 | exit code | meaning |
 | --- | --- |
 | 0 | success; for `llmbatch run`: all requested items are accepted |
-| 1 | stopped: server not available, key rejected, quota exhausted, budget reached, or too many failures |
+| 1 | stopped: server not available, key rejected, quota exhausted, budget or limit reached, too many failures, disk full, export blocked by `checks.block_export`, or confirmation refused |
 | 2 | usage error, invalid configuration or input, or missing key; nothing was run |
 | 3 | finished with failed items |
 | 130, 143 | interrupted by Ctrl-C or SIGTERM |
