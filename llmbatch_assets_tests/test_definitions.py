@@ -51,14 +51,18 @@ def test_every_configuration_file_is_a_batch(loaded: dg.Definitions) -> None:
     keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
     assert len(keys) == 2 * len({key.removeprefix("second/") for key in keys})
     jobs = {job.name for job in loaded.resolve_all_job_defs() if not job.name.startswith("__")}
-    names = ("prepare", "generate", "generate_pending", "publish")
+    names = ("prepare", "generate_pending", "publish", "run_all")
     assert jobs == {f"{batch}{name}" for batch in ("", "second__") for name in names}
     assert {job.executor_def for job in loaded.resolve_all_job_defs()} == {dg.in_process_executor}
-    assert all(sensor.default_status is dg.DefaultSensorStatus.STOPPED for sensor in loaded.sensors or ())
+    # What calls the model is off.
+    on = {one.name for one in loaded.sensors or () if one.default_status is dg.DefaultSensorStatus.RUNNING}
+    assert on == {
+        f"{batch}{name}" for batch in ("", "second__") for name in ("prepare_after_changes", "publish_automatically")
+    }
     off = dg.DefaultScheduleStatus.STOPPED
     schedules = [one for one in loaded.schedules or () if isinstance(one, dg.ScheduleDefinition)]
     assert {one.name: (one.job_name, one.default_status) for one in schedules} == {
-        f"{batch}prepare_daily": (f"{batch}prepare", off) for batch in ("", "second__")
+        f"{batch}{job}_daily": (f"{batch}{job}", off) for batch in ("", "second__") for job in ("prepare", "run_all")
     }
 
 

@@ -15,7 +15,7 @@ from llmbatch_assets.assets.llm_outputs import generate_pending_job, llm_outputs
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.prepare import prepare_assets
 from llmbatch_assets.assets.publish import publish_assets
-from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedule, source_assets
+from llmbatch_assets.assets.sensors import Job, batch_sensors, daily_schedules, source_assets
 from llmbatch_assets.resources.io_manager import JsonIOManager
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.resources.runs import ReporterFactory
@@ -81,14 +81,17 @@ def build_batch(
     tags = {"llmbatch/batch": names.batch} | (
         {"llmbatch/run_id": run_id} if (run_id := batch.parameters.run.run_id) else {}
     )
-    jobs: dict[str, Job] = {**_jobs(names, tags), "generate_pending": generate_pending_job(batch_file, names, tags)}
+    jobs: dict[str, Job] = {
+        **_jobs(names, tags),
+        "generate_pending": generate_pending_job(batch_file, names, tags, reporter),
+    }
     return BatchDefinitions(
         names=names,
         assets=assets,
         jobs=list(jobs.values()),
         checks=batch_checks(batch_file, names),
-        sensors=batch_sensors(batch_file, names, jobs, sources),
-        schedules=[daily_schedule(names, jobs["prepare"], batch.parameters.run.timezone)],
+        sensors=batch_sensors(batch_file, names, jobs, sources, input_asset),
+        schedules=daily_schedules(names, jobs, batch.parameters.run.timezone),
         resources={names.io_manager: io_manager, "llm": _LLM},
     )
 
@@ -96,18 +99,19 @@ def build_batch(
 def _jobs(names: Names, tags: dict[str, str]) -> dict[str, Job]:
     descriptions = {
         "prepare": "Prepares schema, snapshot and work items: everything before the first call.",
-        "generate": "Generates the selected partitions. Launched without partitions (CLI, sensors), generates what the run "
-        "config selects. In the UI, use generate_pending.",
         "publish": "Writes the export and the report.",
+        "run_all": "Runs all stages in order: prepare, generate what is pending, publish. For schedules; in the UI, it asks for "
+        "partitions: choose All.",
     }
+    stages = {**STAGES, "run_all": [asset for assets in STAGES.values() for asset in assets]}
     return {
-        stage: dg.define_asset_job(
-            names.own(stage),
-            selection=dg.AssetSelection.assets(*(names.key(asset) for asset in assets)),
-            description=descriptions[stage],
+        job: dg.define_asset_job(
+            names.own(job),
+            selection=dg.AssetSelection.assets(*(names.key(asset) for asset in stages[job])),
+            description=description,
             tags=tags,
             # Starting a process per step would take seconds, longer than most steps.
             executor_def=dg.in_process_executor,
         )
-        for stage, assets in STAGES.items()
+        for job, description in descriptions.items()
     }

@@ -8,8 +8,9 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, unresolved
-from llmbatch_assets.domain.run.quality import OUTPUT_CHECKS, CheckFinding
+from llmbatch_assets.domain.run.quality import OUTPUT_CHECKS, UP_TO_DATE, UP_TO_DATE_DESCRIPTION, CheckFinding
 from llmbatch_assets.domain.schema.json_schema import open_objects
+from llmbatch_assets.resources.runs import failing_with_message
 from llmbatch_assets.stages.artifacts import load_artifact
 from llmbatch_assets.stages.export import not_exported_once, out_of_date
 from llmbatch_assets.stages.project import BatchFile
@@ -22,7 +23,7 @@ def output_check_specs(names: Names) -> list[dg.AssetCheckSpec]:
     """The checks that a run of ``llm_outputs`` evaluates itself."""
     return [
         dg.AssetCheckSpec(name, asset=names.key("llm_outputs"), description=description)
-        for name, description in OUTPUT_CHECKS.items()
+        for name, description in {**OUTPUT_CHECKS, UP_TO_DATE: UP_TO_DATE_DESCRIPTION}.items()
     ]
 
 
@@ -76,6 +77,7 @@ def batch_checks(batch_file: BatchFile, names: Names) -> list[dg.AssetChecksDefi
         name="schema_strict",
         description="Every model of the schema rejects fields that it does not declare.",
     )
+    @failing_with_message()
     def schema_strict() -> dg.AssetCheckResult:
         return _result("accepts undeclared fields", open_objects(batch_file.load().schema.output().json_schema))
 
@@ -85,6 +87,7 @@ def batch_checks(batch_file: BatchFile, names: Names) -> list[dg.AssetChecksDefi
         additional_deps=[names.key("group_contexts")],
         description="Every work item has a context, and every group context that it refers to exists.",
     )
+    @failing_with_message()
     def contexts_resolve() -> dg.AssetCheckResult:
         batch = batch_file.load()
         work_items = load_artifact(batch, "work_items", WorkItems)
@@ -96,6 +99,7 @@ def batch_checks(batch_file: BatchFile, names: Names) -> list[dg.AssetChecksDefi
         name="every_row_once",
         description="Every row or group with an accepted output is in the exported file exactly once.",
     )
+    @failing_with_message()
     def every_row_once() -> dg.AssetCheckResult:
         return _result("not exported exactly once; run export again", not_exported_once(batch_file.load()))
 
@@ -105,6 +109,7 @@ def batch_checks(batch_file: BatchFile, names: Names) -> list[dg.AssetChecksDefi
         description="Every exported record is from the currently accepted output. Dagster does not track staleness "
         "across 100 or more partitions, so it does not mark an old export as stale.",
     )
+    @failing_with_message()
     def matches_outputs() -> dg.AssetCheckResult:
         return _result("not from the currently accepted output; run export again", out_of_date(batch_file.load()))
 

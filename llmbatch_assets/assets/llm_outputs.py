@@ -1,13 +1,14 @@
 """The asset ``llm_outputs``: one partition per work item, any number of them in one run."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
 import dagster as dg
 from pydantic import Field
 
-from llmbatch_assets.assets.checks import check_fields, output_check_specs
+from llmbatch_assets.assets.checks import MAX_NAMED, check_fields, output_check_specs
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sensors import use_sources
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
@@ -15,15 +16,23 @@ from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.run.progress import format_causes
 from llmbatch_assets.domain.run.quality import CheckFinding, OutputQuality, assess
 from llmbatch_assets.domain.text import counted
-from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
-from llmbatch_assets.resources.events.partition_events import PartitionEvents
+from llmbatch_assets.errors import RunInterruptedError
+from llmbatch_assets.resources.events.partition_events import PartitionEvents, has_chosen_partitions, withdraw_planned
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.resources.runs import ReporterFactory, cancel, close_orphans, dagster_reporter, process_tags
+from llmbatch_assets.resources.runs import (
+    ReporterFactory,
+    cancel,
+    close_orphans,
+    dagster_reporter,
+    failing_with_message,
+    process_tags,
+)
 from llmbatch_assets.resources.versions import run_tags
 from llmbatch_assets.stages.artifacts import load_artifact
 from llmbatch_assets.stages.generate.choice import BatchItems
-from llmbatch_assets.stages.generate.progress import GenerateResult
+from llmbatch_assets.stages.generate.progress import GenerateResult, end_line
 from llmbatch_assets.stages.generate.run import GenerateRun
+from llmbatch_assets.stages.plan import up_to_date
 from llmbatch_assets.stages.project import Batch, BatchFile
 
 
@@ -51,7 +60,7 @@ class GenerateConfig(dg.Config):
         return Selection(self.select, self.keys, self.limit, self.sample, self.retry_failed)
 
 
-UPSTREAM = ("work_items", "group_contexts", "llm_schema_txt", "prompts")
+UPSTREAM = ("work_items", "group_contexts", "llm_schema_txt", "prompts", "model_settings")
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,34 @@ class GenerateStep:
     names: Names
     batch: Batch
     run: GenerateRun
+    # What the overview of the asset shows of this run; empty until its end, and after a run that had nothing to do.
+    totals: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        batch_file: BatchFile,
+        names: Names,
+        llm: LlmResource,
+        reporter: ReporterFactory | None,
+    ) -> Self:
+        """Load the batch and its items. Raises ``LlmBatchError``."""
+        batch = batch_file.load()
+        items = BatchItems(batch, load_artifact(batch, "work_items", WorkItems).items)
+        contexts = load_artifact(batch, "group_contexts", list[GroupContext])
+        observer = (reporter or dagster_reporter)(context, batch)
+        run = GenerateRun(items, contexts, llm.client, observer, context.run.run_id)
+        of_op = context.op_execution_context if isinstance(context, dg.AssetExecutionContext) else context
+        return cls(of_op, names, batch, run)
+
+    @property
+    def yields_output(self) -> bool:
+        """Whether the run, if it succeeds, has an output of its own, with the totals, which lets the export follow.
+
+        In a run of partitions, an output would mark each of them as materialized.
+        """
+        return self.context.has_assets_def and not has_chosen_partitions(self.context)
 
     @property
     def key(self) -> dg.AssetKey:
@@ -72,12 +109,24 @@ class GenerateStep:
         run_id = self.context.run.run_id
         self.context.instance.add_run_tags(run_id, process_tags(run_id))
         close_orphans(self.context.instance)
-        use_sources(self.context, self.batch, self.names, "prompts")
+        use_sources(self.context, self.batch, self.names, "prompts", "model_settings")
+        result, quality, has_events = self._run_items(config)
+        if has_events:
+            self.totals.update(_totals(result, quality))
+            self._report_totals(result)
+        # After the totals: Dagster does not show checks that are older than the latest materialization.
+        yield from assess(quality, self.batch.parameters.checks)
+        yield up_to_date(self.batch, self.run.items.items, result.accepted)
+        self._require_success(result)
+
+    def _run_items(self, config: GenerateConfig) -> tuple[GenerateResult, OutputQuality, bool]:
+        """Generate, and record what Dagster shows per item. The last value returned tells whether that was anything."""
         by_key = has_chosen_partitions(self.context)
-        selection = Selection(select="keys", keys=self.context.partition_keys) if by_key else config.selection()
-        choice = self.run.choose(selection, force=config.force)
         with self._partition_events() as events:
-            for item in choice.hits if by_key else events.not_shown(self.run.items.accepted):
+            selection = self._chosen_keys(events) if by_key else config.selection()
+            choice = self.run.choose(selection, force=config.force)
+            hits = choice.hits if by_key else events.not_shown(self.run.items.accepted)
+            for item in hits:
                 self._add_hit(events, item)
             events.record_versions(all_items=not by_key)
             with events.in_child_process(len(choice.to_run)):
@@ -86,16 +135,33 @@ class GenerateStep:
                 )
             # Dagster ignores failures planned by a canceled run, but they would hide the failure of an earlier run.
             if isinstance(result.error, RunInterruptedError):
-                cancel(self.context)
-            if by_key and result.error is not None:
-                raise result.error
+                cancel(self.context, end_line(result))
             # Another run may have generated and materialized some of them in the meantime.
-            events.add_failed(item.partition_key for item in result.failed if not self.run.items.has_output(item))
+            failed = [item.partition_key for item in result.failed if not self.run.items.has_output(item)]
+            events.add_failed(failed)
             for item in result.kept if by_key else ():
                 self._add_hit(events, item)
-            quality = self._quality(events, result)
-        yield from assess(quality, self.batch.parameters.checks)
-        self._end(result, quality)
+            if result.error is not None:
+                withdraw_planned(self.context, self.key, keep=self._still_failed(failed))
+            return result, self._quality(events, result), bool(hits or result.tally.done)
+
+    def _chosen_keys(self, events: PartitionEvents) -> Selection:
+        """Select the items of the partitions that the run was launched for, and mark partitions without an item."""
+        items = {item.partition_key for item in self.run.items.items}
+        chosen, partitions = list(self.context.partition_keys), self.names.registered(self.context.instance)
+        if unknown := [key for key in chosen if key not in items]:
+            events.add_retired(unknown)
+            partitions.note_retired()
+            shown = f"{', '.join(unknown[:MAX_NAMED])}{', ...' if len(unknown) > MAX_NAMED else ''}"
+            self.context.log.warning(
+                f"{counted(len(unknown), 'partition')} without an item in the table, nothing to generate: {shown}"
+            )
+        new = partitions.new_keys_of_backfill(self.context.run, items)
+        return Selection("keys", [*(key for key in chosen if key in items), *new])
+
+    def _still_failed(self, failed: Sequence[str]) -> set[str]:
+        """The failed items of a run that was stopped, and those that failed before and were not reached."""
+        return {*failed, *(key for key, state in self.run.items.states.items() if state.startswith("failed"))}
 
     def _partition_events(self) -> PartitionEvents:
         inputs = [self.names.key(name) for name in UPSTREAM]
@@ -114,85 +180,86 @@ class GenerateStep:
         scores = self.run.items.judge_scores(result.accepted)
         return OutputQuality(counts.n_success, counts.n_fail, causes, versions, scores)
 
-    def _end(self, result: GenerateResult, quality: OutputQuality) -> None:
-        metrics: dict[str, int | float] = {**result.metrics(), "acceptance_rate": quality.acceptance_rate}
-        if quality.mean_score is not None:
-            metrics["judge_score_mean"] = quality.mean_score
-        if result.tally.done:
-            self.context.log_event(dg.AssetObservation(self.key, metadata=metrics))
-        causes = format_causes(result.tally.causes)
-        metadata = {**metrics, "causes": causes or "none"}
+    def _report_totals(self, result: GenerateResult) -> None:
+        """Let the overview of the asset, which shows its latest event, show the totals instead of the last item."""
+        if self.yields_output and not (result.error or result.tally.failed):
+            return
+        # Dagster ends a backfill if one of its runs logs a materialization without a partition; this one has no run.
+        self.context.instance.report_runless_asset_event(dg.AssetMaterialization(self.key, metadata=self.totals))
+
+    def _require_success(self, result: GenerateResult) -> None:
         if result.error is not None:
-            raise dg.Failure(f"Run stopped: {result.error}", metadata=metadata, allow_retries=False)
+            raise dg.Failure(f"Run stopped: {result.error}", metadata=self.totals, allow_retries=False)
         if result.tally.failed:
+            causes = format_causes(result.tally.causes)
             message = f"{result.tally.failed} of {counted(result.tally.total, 'item')} failed: {causes}"
-            raise dg.Failure(message, metadata, allow_retries=False)
+            raise dg.Failure(message, self.totals, allow_retries=False)
 
 
-def has_chosen_partitions(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> bool:
-    """Return whether the run was launched for partitions rather than for the items that its configuration selects."""
-    return context.has_partition_key or context.has_partition_key_range
+def _totals(result: GenerateResult, quality: OutputQuality) -> dict[str, Any]:
+    metrics: dict[str, Any] = {**result.metrics(), "acceptance_rate": quality.acceptance_rate}
+    if quality.mean_score is not None:
+        metrics["judge_score_mean"] = quality.mean_score
+    return {**metrics, "causes": format_causes(result.tally.causes) or "none"}
 
 
 def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFactory | None) -> dg.AssetsDefinition:
+    key = names.key("llm_outputs")
+
     @dg.asset(
-        key=names.key("llm_outputs"),
+        key=key,
         group_name=names.group,
-        ins={name: dg.AssetIn(key=names.key(name)) for name in ("work_items", "group_contexts")},
-        deps=[names.key("llm_schema_txt"), names.key("prompts")],
+        deps=[names.key(name) for name in UPSTREAM],
         partitions_def=names.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key=names.io_manager,
         output_required=False,
         pool="llm",
-        code_version=_code_version(batch_file),
         check_specs=output_check_specs(names),
         kinds={"llm", "json"},
         description="The accepted model outputs, one partition per work item. Items that already have an accepted output are "
         "not sent to the model again. To run everything pending, use the job generate_pending.",
     )
     def llm_outputs(
-        context: dg.AssetExecutionContext,
-        config: GenerateConfig,
-        work_items: WorkItems,
-        group_contexts: list[GroupContext],
-        llm: dg.ResourceParam[LlmResource],
-    ) -> Iterator[dg.AssetCheckResult]:
-        try:
-            batch = batch_file.load()
-            observer = (reporter or dagster_reporter)(context, batch)
-            items = BatchItems(batch, work_items.items)
-            run = GenerateRun(items, group_contexts, llm.client, observer, context.run.run_id)
-            step = GenerateStep(context.op_execution_context, names, batch, run)
-            # Yielding an output would mark every partition as materialized; events are logged per item instead.
+        context: dg.AssetExecutionContext, config: GenerateConfig, llm: dg.ResourceParam[LlmResource]
+    ) -> Iterator[dg.AssetCheckResult | dg.Output[None]]:
+        with failing_with_message(), _marking_nothing_as_failed(context.op_execution_context, key):
+            step = GenerateStep.of(context, batch_file, names, llm, reporter)
             for finding in step.generate(config):
                 yield dg.AssetCheckResult(**check_fields(finding))
-        except LlmBatchError as error:
-            if not has_chosen_partitions(context):
-                raise
-            # A failed run would show all its partitions as failed, including those with an output.
-            message = f"Run stopped; no partition was marked as failed. {error}"
-            context.log.error(message)  # noqa: TRY400  # users need the message, not a traceback
-            cancel(context)
+        if step.yields_output:
+            yield dg.Output(None, metadata=step.totals)
 
     return llm_outputs
 
 
-def generate_pending_job(batch_file: BatchFile, names: Names, tags: dict[str, str]) -> dg.JobDefinition:
+@contextmanager
+def _marking_nothing_as_failed(context: dg.OpExecutionContext, key: dg.AssetKey) -> Iterator[None]:
+    """Keep the states of the partitions of a run that fails before, or outside of, its work on items."""
+    try:
+        yield
+    except dg.Failure:
+        # The run has marked its own failed items.
+        raise
+    except Exception:
+        withdraw_planned(context, key)
+        raise
+
+
+def generate_pending_job(
+    batch_file: BatchFile, names: Names, tags: dict[str, str], reporter: ReporterFactory | None
+) -> dg.JobDefinition:
     """Return the generate stage as a job without partitions: to run the asset, the UI demands a partition."""
 
     @dg.op(name=names.own("generate_items"), pool="llm")
     def generate_items(
         context: dg.OpExecutionContext, config: GenerateConfig, llm: dg.ResourceParam[LlmResource]
     ) -> None:
-        batch = batch_file.load()
-        items = BatchItems(batch, load_artifact(batch, "work_items", WorkItems).items)
-        contexts = load_artifact(batch, "group_contexts", list[GroupContext])
-        run = GenerateRun(items, contexts, llm.client, dagster_reporter(context, batch), context.run.run_id)
-        step = GenerateStep(context, names, batch, run)
-        for finding in step.generate(config):
-            # Dagster accepts it, although its annotation does not say so.
-            context.log_event(dg.AssetCheckEvaluation(step.key, **check_fields(finding)))  # type: ignore[arg-type]
+        with failing_with_message():
+            step = GenerateStep.of(context, batch_file, names, llm, reporter)
+            for finding in step.generate(config):
+                # Dagster accepts it, although its annotation does not say so.
+                context.log_event(dg.AssetCheckEvaluation(step.key, **check_fields(finding)))  # type: ignore[arg-type]
 
     @dg.job(
         name=names.own("generate_pending"),
@@ -204,11 +271,3 @@ def generate_pending_job(batch_file: BatchFile, names: Names, tags: dict[str, st
         generate_items()
 
     return generate_pending
-
-
-def _code_version(batch_file: BatchFile) -> str | None:
-    """Return the sha of the batch's identity; None if it cannot be computed yet, e.g. without a schema."""
-    try:
-        return batch_file.load().source.identity.sha
-    except LlmBatchError:
-        return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from llmbatch_assets.domain.parameters import DEFAULT_BATCH
+from llmbatch_assets.resources.partitions import ItemPartitions
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class Names:
     def partitions(self) -> dg.DynamicPartitionsDefinition:
         """One key per work item. Each batch has its own definition; otherwise one would delete another's keys."""
         return dg.DynamicPartitionsDefinition(name=self.own("work_items"))
+
+    def registered(self, instance: dg.DagsterInstance) -> ItemPartitions:
+        """The keys of ``partitions`` in this instance."""
+        return ItemPartitions(instance, self.key("llm_outputs"), self.key("work_items"), self.own("work_items"))
 
     @property
     def io_manager(self) -> str:

@@ -13,8 +13,7 @@ from llmbatch_assets.domain.items.work import GroupContext, WorkItems, WorkPlan,
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.llm import LlmResource
-from llmbatch_assets.resources.partitions import sync_partitions
-from llmbatch_assets.resources.runs import ReporterFactory, cancel
+from llmbatch_assets.resources.runs import ReporterFactory, cancel, failing_with_message
 from llmbatch_assets.stages.prepare import plan_headline, prepare_work, snapshot_of_asset, snapshot_version
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets.stages.write_schema import ensure_schema_txt, reason_to_write, write_schema
@@ -54,6 +53,7 @@ def _schema_module_asset(batch_file: BatchFile, names: Names, reporter: Reporter
         description="The Pydantic module that defines a valid output. It is parsed and checked but never imported. If it "
         "is missing, the model generates it.",
     )
+    @failing_with_message()
     def llm_schema_py(
         context: dg.AssetExecutionContext, config: SchemaModuleConfig, llm: dg.ResourceParam[LlmResource]
     ) -> dg.MaterializeResult[None]:
@@ -91,8 +91,8 @@ def _write_module(
     """Let the model write the schema module and return the metadata about it."""
     try:
         written, archived = write_schema(batch, llm.client, say, context.run.run_id)
-    except RunInterruptedError:
-        cancel(context)
+    except RunInterruptedError as interrupted:
+        cancel(context, str(interrupted))
     say(f"The model wrote {batch.layout.schema_py} in {counted(written.attempts, 'attempt')}")
     metadata: dict[str, int | float | str] = {"attempts": written.attempts, "tokens": written.usage.total_tokens}
     if written.usage.cost_usd is not None:
@@ -108,6 +108,7 @@ def _schema_text_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefiniti
         kinds={"json"},
         description="The output schema as JSON Schema, generated from llm_schema_py and inserted into the prompts.",
     )
+    @failing_with_message()
     def llm_schema_txt(context: dg.AssetExecutionContext, config: SchemaTextConfig) -> dg.MaterializeResult[None]:
         batch = batch_file.load()
         written, sha, message = ensure_schema_txt(batch, force=config.force)
@@ -132,6 +133,7 @@ def _snapshot_asset(batch_file: BatchFile, names: Names, input_asset: dg.AssetKe
         kinds={"table", "json"},
         description="The cleaned input table. All values are strings, and the same table always gives the same file.",
     )
+    @failing_with_message()
     def input_snapshot(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeResult[Snapshot]:
         batch = batch_file.load()
         if input_asset:
@@ -181,27 +183,31 @@ def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
     def group_contexts_and_work_items(
         context: dg.AssetExecutionContext, input_snapshot: Snapshot
     ) -> Iterator[dg.MaterializeResult[object]]:
-        batch = batch_file.load()
-        plan, work_items, version = prepare_work(batch, input_snapshot)
-        common: dict[str, Any] = {
-            "data_version": dg.DataVersion(version),
-            "tags": use_sources(context, batch, names, "parameters"),
-        }
-        for warning in plan.warnings:
-            context.log.warning(warning)
-        yield dg.MaterializeResult(
-            asset_key=names.key("group_contexts"),
-            value=plan.contexts,
-            metadata={"n_group_contexts": len(plan.contexts)},
-            **common,
-        )
-        yield dg.MaterializeResult(
-            asset_key=names.key("work_items"), value=work_items, metadata=_plan_metadata(batch, plan), **common
-        )
-        # After the artifact is stored: a key without its item would be a partition that no run can fill.
-        keys = [item.partition_key for item in plan.items]
-        added, removed = sync_partitions(context.instance, names.own("work_items"), keys)
-        context.log.info(f"llm_outputs partitions: {len(keys)} total, {added} added, {removed} removed")
+        with failing_with_message():
+            batch = batch_file.load()
+            plan, work_items, version = prepare_work(batch, input_snapshot)
+            common: dict[str, Any] = {
+                "data_version": dg.DataVersion(version),
+                "tags": use_sources(context, batch, names, "parameters"),
+            }
+            for warning in plan.warnings:
+                context.log.warning(warning)
+            yield dg.MaterializeResult(
+                asset_key=names.key("group_contexts"),
+                value=plan.contexts,
+                metadata={"n_group_contexts": len(plan.contexts)},
+                **common,
+            )
+            yield dg.MaterializeResult(
+                asset_key=names.key("work_items"), value=work_items, metadata=_plan_metadata(batch, plan), **common
+            )
+            # After the artifact is stored: a key without its item would be a partition that no run can fill.
+            keys = [item.partition_key for item in plan.items]
+            synced = names.registered(context.instance).sync(keys)
+            later = f", {synced.retired} removed after the current backfill or run" if synced.retired else ""
+            context.log.info(
+                f"llm_outputs partitions: {len(keys)} total, {synced.added} added, {synced.removed} removed{later}"
+            )
 
     return group_contexts_and_work_items
 

@@ -9,11 +9,38 @@ from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.export.manifest import ExportManifest, export_notes
 from llmbatch_assets.domain.export.records import export_warnings
 from llmbatch_assets.domain.items.table import Snapshot
-from llmbatch_assets.domain.run.quality import OUTPUT_CHECKS
+from llmbatch_assets.domain.run.quality import ACCEPTANCE, OUTPUT_CHECKS
+from llmbatch_assets.resources.runs import failing_with_message
 from llmbatch_assets.stages.artifacts import BatchOutputs
 from llmbatch_assets.stages.export import ExportResult, write_exports
 from llmbatch_assets.stages.project import BatchFile
 from llmbatch_assets.stages.report import ReportResult, write_report
+
+
+def publish_condition(names: Names) -> dg.AutomationCondition[dg.AssetKey]:
+    """The default condition of the export: a run of ``llm_outputs`` has ended, whichever way it was launched.
+
+    Every such run ends with a check, even if items failed. Updated partitions would be noticed in the middle of it.
+    """
+    condition, outputs = dg.AutomationCondition, names.key("llm_outputs")
+    last_check = dg.AssetSelection.checks(dg.AssetCheckKey(outputs, ACCEPTANCE))
+    run_ended = condition.any_deps_match(
+        condition.any_checks_match(condition.newly_updated()).allow(last_check).with_label("a run has ended")
+    ).allow(dg.AssetSelection.assets(outputs))
+    return _once_after(run_ended)
+
+
+def report_condition(names: Names) -> dg.AutomationCondition[dg.AssetKey]:
+    """The default condition of the report: the export was written."""
+    condition = dg.AutomationCondition
+    return _once_after(condition.any_deps_updated().allow(dg.AssetSelection.assets(names.key("export"))))
+
+
+def _once_after(event: dg.AutomationCondition[dg.AssetKey]) -> dg.AutomationCondition[dg.AssetKey]:
+    """Request the asset once after the event, when nothing is running that it depends on or that will make it anyway."""
+    condition = dg.AutomationCondition
+    waiting = event.since(condition.newly_requested() | condition.newly_updated())
+    return waiting & ~condition.any_deps_in_progress() & ~condition.in_progress()
 
 
 def publish_assets(batch_file: BatchFile, names: Names) -> list[dg.AssetsDefinition]:
@@ -31,9 +58,11 @@ def _export_asset(batch_file: BatchFile, names: Names, inputs: dict[str, dg.Asse
         ins=inputs,
         deps=[names.key("work_items")],
         io_manager_key=names.io_manager,
+        automation_condition=publish_condition(names),
         kinds={"table"},
         description="The accepted outputs joined with their input rows, as files.",
     )
+    @failing_with_message()
     def export(
         context: dg.AssetExecutionContext, llm_outputs: BatchOutputs, input_snapshot: Snapshot
     ) -> dg.Output[dict[str, Any]]:
@@ -58,6 +87,7 @@ def _report_asset(batch_file: BatchFile, names: Names, inputs: dict[str, dg.Asse
         ins={"export": dg.AssetIn(key=names.key("export")), **inputs},
         deps=[names.key("work_items"), names.key("group_contexts"), names.key("llm_schema_txt")],
         io_manager_key=names.io_manager,
+        automation_condition=report_condition(names),
         kinds={"markdown"},
         output_required=False,
         description="Report on the batch: outcomes, failures by cause, cost, sample outputs and file locations.",
@@ -65,12 +95,13 @@ def _report_asset(batch_file: BatchFile, names: Names, inputs: dict[str, dg.Asse
     def report(
         context: dg.AssetExecutionContext, export: ExportManifest, llm_outputs: BatchOutputs, input_snapshot: Snapshot
     ) -> Any:
-        batch = batch_file.load()
-        if not batch.parameters.report.enabled:
-            context.log.info("report.enabled is false; nothing to do")
-            return
-        result = write_report(batch, llm_outputs, export, input_snapshot)
-        yield dg.Output(result.manifest.model_dump(), metadata=report_metadata(result))
+        with failing_with_message():
+            batch = batch_file.load()
+            if not batch.parameters.report.enabled:
+                context.log.info("report.enabled is false; nothing to do")
+                return
+            result = write_report(batch, llm_outputs, export, input_snapshot)
+            yield dg.Output(result.manifest.model_dump(), metadata=report_metadata(result))
 
     return report
 

@@ -19,7 +19,7 @@ from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_pro
 from llmbatch_assets.cli.terminal import TerminalReporter, report
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import format_cost
-from llmbatch_assets.errors import RunInterruptedError
+from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.instance import open_instance, translating_storage_errors
 from llmbatch_assets.resources.runs import close_orphans, process_tags
 from llmbatch_assets.stages.export import notes_on_export
@@ -93,20 +93,27 @@ class StageRunner:
     def _run_stage(self, instance: dg.DagsterInstance, stage: str, assets: Sequence[str], config: RunConfig) -> None:
         names = self._built.names
         report(f"{stage}: {', '.join(assets)}", style="bold")
-        job = self._definitions.resolve_job_def(names.own(stage))
+        generates = stage == "generate"
+        job = self._definitions.resolve_job_def(names.own("generate_pending" if generates else stage))
         signals, run_id = SignalRecorder(), make_new_run_id()
         try:
             job.execute_in_process(
                 instance=instance,
                 run_id=run_id,
                 tags=process_tags(run_id),
-                asset_selection=[names.key(asset) for asset in assets],
+                asset_selection=None if generates else [names.key(asset) for asset in assets],
                 run_config={
                     "loggers": {"console": {"config": {"log_level": self._dagster_log_level}}},
-                    "ops": {names.own(asset): {"config": dict(values)} for asset, values in config.items()},
+                    "ops": {
+                        names.own("generate_items" if generates else asset): {"config": dict(values)}
+                        for asset, values in config.items()
+                    },
                 },
             )
         except dg.Failure as failure:
+            if isinstance(failure.__context__, LlmBatchError):
+                # Our own errors have exit codes of their own.
+                raise failure.__context__ from None
             self._publish_failed = stage == "publish"
             report(failure.description or "failed", style="red")
         except (KeyboardInterrupt, DagsterExecutionInterruptedError) as ended:

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from llmbatch_assets.adapters.files.atomic import log_written, write_json_if_changed
+from llmbatch_assets.resources.runs import failing_with_message
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
 from llmbatch_assets.stages.project import Batch, BatchFile
 
@@ -21,6 +22,9 @@ class JsonIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write an artifact, unless the file already has the same content."""
+        if obj is None:
+            # The outputs of llm_outputs, which were stored one by one.
+            return
         batch = self._batch()
         path = artifact_path(batch, context.asset_key.path[-1])
         size, written = write_json_if_changed(path, obj)
@@ -32,6 +36,7 @@ class JsonIOManager(dg.ConfigurableIOManager):
             log_written(batch.shown(path), size)
         context.add_output_metadata({"path": dg.MetadataValue.path(batch.shown(path)), "bytes": size})
 
+    @failing_with_message()
     def load_input(self, context: dg.InputContext) -> Any:
         """Load the artifact as the type of the asset's parameter."""
         batch, asset = self._batch(), context.asset_key.path[-1]

@@ -3,13 +3,15 @@
 import multiprocessing
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import dagster as dg
 import psutil
 from dagster._core.errors import DagsterExecutionInterruptedError
 
+from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.instance import translating_storage_errors
 from llmbatch_assets.stages.generate.progress import LogReporter, Reporter
 from llmbatch_assets.stages.project import Batch
@@ -22,7 +24,7 @@ DAGSTER_PAUSE_SEC = 1.0
 DAGSTER_SILENCE_SEC = 300.0
 
 # Makes the observer of a run from the run's context and batch.
-ReporterFactory = Callable[[dg.AssetExecutionContext, Batch], Reporter]
+ReporterFactory = Callable[[dg.OpExecutionContext | dg.AssetExecutionContext, Batch], Reporter]
 
 
 def dagster_reporter(context: dg.OpExecutionContext | dg.AssetExecutionContext, batch: Batch) -> LogReporter:
@@ -48,10 +50,22 @@ def close_orphans(instance: dg.DagsterInstance) -> list[str]:
     return [run.run_id for run in dead]
 
 
-def cancel(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> NoReturn:
+def cancel(context: dg.OpExecutionContext | dg.AssetExecutionContext, message: str) -> NoReturn:
     """End the run as CANCELED. As FAILURE, it would show every partition that it did not reach as failed."""
     context.instance.report_run_canceling(context.run)
-    raise DagsterExecutionInterruptedError
+    raise DagsterExecutionInterruptedError(message) from None
+
+
+@contextmanager
+def failing_with_message() -> Iterator[None]:
+    """Let our own errors fail a step as ``Failure``: Dagster shows its message first, but wraps other exceptions.
+
+    The original error is the ``__context__`` of the failure.
+    """
+    try:
+        yield
+    except LlmBatchError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
 
 
 def _own_process() -> str:

@@ -37,8 +37,12 @@ def observe(context: dg.OpExecutionContext | dg.AssetExecutionContext, sources: 
     """Log an observation of each source whose data version differs from Dagster's latest record."""
     for key, version in sources.items():
         if recorded_version(context.instance, key) != version:
-            tags = {DATA_VERSION_TAG: version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
-            context.log_event(dg.AssetObservation(key, tags=tags))
+            context.log_event(source_observation(key, version))
+
+
+def source_observation(key: dg.AssetKey, version: str) -> dg.AssetObservation:
+    """The observation that a source has this data version."""
+    return dg.AssetObservation(key, tags={DATA_VERSION_TAG: version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"})
 
 
 def input_tags(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,6 +15,7 @@ from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
 from llmbatch_assets.domain.plan.difference import Differences
 from llmbatch_assets.domain.plan.report import Counts, PlanReport, check_budget, format_cost_range
 from llmbatch_assets.domain.plan.rerun_reasons import (
+    LABELS,
     RerunReason,
     RerunReasons,
     RowMatch,
@@ -24,6 +25,7 @@ from llmbatch_assets.domain.plan.rerun_reasons import (
     reasons_from_artifacts,
 )
 from llmbatch_assets.domain.plan.selection import Choice, Selection, choose
+from llmbatch_assets.domain.run.quality import CheckFinding, assess_age
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage, format_cost
 from llmbatch_assets.stages.artifacts import PreviousOutputs, cache_index, current_work, require_schema, stored_work
@@ -180,6 +182,31 @@ def plan_run(batch: Batch, selection: Selection | None = None, *, force: bool = 
             "for the current schema, and a different one would make every item run",
         )
     return report._replace(warnings=warnings)
+
+
+def up_to_date(batch: Batch, items: Sequence[WorkItem], accepted: Collection[str]) -> CheckFinding:
+    """Find the outputs that were made with earlier settings.
+
+    ``accepted`` are the partition keys of the items that have an output with the current ones.
+    """
+    n_outputs, n_outdated, changes = len(accepted), 0, Counter[RerunReason]()
+    current = set(accepted)
+    pending = [item for item in items if item.partition_key not in current]
+    by_item = PreviousOutputs(batch, items, cache_index(batch)).by_item if pending else {}
+    for item in pending:
+        older = next((one for one in by_item.get(item.work_id, ()) if one.is_output), None)
+        if older is not None:
+            n_outdated += 1
+            changes.update(changes_between(older.identity, batch.source.identity))
+    by_change = {LABELS[change]: changes[change] for change in in_order(*changes)}
+    return assess_age(n_outputs + n_outdated, by_change, n_outdated)
+
+
+def stored_outputs_up_to_date(batch: Batch) -> CheckFinding:
+    """As ``up_to_date``, from the files that the last runs have left. Raises ``LlmBatchError``."""
+    items, index, identity = stored_work(batch).items, cache_index(batch), batch.source.identity
+    states = {item.partition_key: index.state(identity.cache_id(item.work_id), trusting=True) for item in items}
+    return up_to_date(batch, items, [key for key, state in states.items() if state == "accepted"])
 
 
 def plan_run_quickly(batch: Batch, selection: Selection, *, force: bool, makes_items: bool) -> PlanReport:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmbatch_assets.adapters.tables.records import table_from_asset
@@ -15,6 +17,7 @@ from llmbatch_assets.domain.items.work import WorkItems, WorkPlan, work_items_of
 from llmbatch_assets.errors import InputError
 from llmbatch_assets.stages.plan import Planner
 from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.write_schema import reason_to_write
 
 
 class PreparedWork(NamedTuple):
@@ -57,8 +60,30 @@ def plan_headline(batch: Batch, plan: WorkPlan) -> str:
 
 
 def _table_sha(batch: Batch) -> str:
-    with batch.path(batch.parameters.input.path).open("rb") as table:
-        return hashlib.file_digest(table, "sha1").hexdigest()
+    path = batch.path(batch.parameters.input.path)
+    stat = path.stat()
+    return _file_sha(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _file_sha(path: Path, _mtime_ns: int, _size: int) -> str:
+    # Sensors ask again and again, and a table can be large.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha1").hexdigest()
+
+
+def has_schema(batch: Batch) -> bool:
+    """Return whether the prepare stage can use the schema as it is; otherwise the model would have to write it."""
+    try:
+        return not reason_to_write(batch)
+    except InputError:
+        return False
+
+
+def schema_file_sha(batch: Batch) -> str:
+    """Fingerprint of the schema module's file; "" if there is none."""
+    path = batch.path(batch.layout.schema_py)
+    return hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest() if path.is_file() else ""
 
 
 def _prompts_sha(batch: Batch) -> str:
@@ -71,4 +96,5 @@ SOURCE_VERSIONS: dict[str, Callable[[Batch], str]] = {
     "input_table": _table_sha,
     "prompts": _prompts_sha,
     "parameters": Batch.config_sha,
+    "model_settings": Batch.model_settings_sha,
 }

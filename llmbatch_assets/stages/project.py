@@ -187,11 +187,18 @@ class Batch:
     def _judge_parts(self, llm: Llm) -> dict[str, object]:
         return {
             "schema_sha": self.schema.judge().sha,
-            "model_name": llm.model_name,
-            "temperature": llm.temperature,
             "min_score": self.parameters.judge.min_score,
-            **request_settings(llm),
+            **_own_settings(llm),
         }
+
+    def model_settings_sha(self) -> str:
+        """Fingerprint of the model, judge and request settings that affect outputs; prompts and schema have their own."""
+        llm, judge_llm = self.parameters.llm, self.parameters.judge_llm()
+        judged = self.parameters.prompts.judge.enabled
+        return sha1_named(
+            llm=_own_settings(llm),
+            judge={**_own_settings(judge_llm), "min_score": self.parameters.judge.min_score} if judged else None,
+        )
 
     def provenance(self) -> dict[str, object]:
         """Return the texts that this batch's identity refers to by hash, and the settings that make its items."""
@@ -222,6 +229,10 @@ class Batch:
 
     def config_sha(self) -> str:
         return sha1_named(parameters=self.parameters.model_dump(mode="json"))
+
+
+def _own_settings(llm: Llm) -> dict[str, object]:
+    return {"model_name": llm.model_name, "temperature": llm.temperature, **request_settings(llm)}
 
 
 def keys_in_use(batch: Batch) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from llmbatch_assets.assets import STAGES
 from llmbatch_assets.assets.batch import BatchDefinitions, build_batch
-from llmbatch_assets.assets.names import Names
-from llmbatch_assets.resources.partitions import KEYS_AT_ONCE, sync_partitions
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
 from llmbatch_assets_tests.project import ROWS, Project, make_project, partition_states, settings
 
@@ -37,13 +35,19 @@ class Rig:
     def run(
         self, stage: str, key: str | None = None, tags: Mapping[str, str] | None = None, **config: Any
     ) -> dg.ExecuteInProcessResult:
-        """One run of a stage; ``config`` is that of ``llm_outputs``."""
-        names = self.batch.names
-        ops = {names.own("llm_outputs"): {"config": config}} if config else {}
-        job = self.batch.definitions().resolve_job_def(names.own(stage))
+        """One run of a stage; ``config`` is that of ``generate_items``. Partitions are materialized without a job."""
+        names, definitions = self.batch.names, self.batch.definitions()
+        by_partition = bool(key or tags)
+        jobs = {"generate": "generate_pending"}
+        job = (
+            definitions.resolve_implicit_global_asset_job_def()
+            if by_partition
+            else definitions.resolve_job_def(names.own(jobs.get(stage, stage)))
+        )
         return job.execute_in_process(
-            run_config={"loggers": QUIET, "ops": ops},
+            run_config={"loggers": QUIET, "ops": {names.own("generate_items"): {"config": config}} if config else {}},
             instance=self.instance,
+            asset_selection=[names.key("llm_outputs")] if by_partition else None,
             partition_key=key,
             tags=tags,
             raise_on_error=False,
@@ -70,12 +74,24 @@ class Rig:
         records = self.instance.fetch_materializations(wanted, limit=100).records
         return [made for record in records if (made := record.asset_materialization)]
 
+    def totals(self) -> list[dg.AssetMaterialization]:
+        """Those of whole runs, the latest first."""
+        records = self.instance.fetch_materializations(self.batch.names.key("llm_outputs"), limit=100).records
+        return [made for record in records if (made := record.asset_materialization) and made.partition is None]
+
     def version(self, key: str) -> str:
         """The data version of a partition."""
         return (self.materializations(key)[0].tags or {})["dagster/data_version"]
 
 
 RigMaker = Callable[..., Rig]
+
+
+def failure_messages(rig: Rig, run_id: str) -> list[str]:
+    """What Dagster shows first of the steps of a run that failed."""
+    entries = rig.instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    failures = [entry.get_dagster_event().step_failure_data.user_failure_data for entry in entries]
+    return [failure.description or "" for failure in failures if failure]
 
 
 @pytest.fixture
@@ -144,7 +160,10 @@ def test_a_range_run_that_is_stopped_shows_nothing_as_failed(rig: Rig, server: C
     assert FAILED not in rig.states().values()
     assert rig.states()[keys[0]] is MATERIALIZED
     (latest,) = rig.instance.get_runs(limit=1)
-    assert latest.status is dg.DagsterRunStatus.CANCELED
+    assert latest.status is dg.DagsterRunStatus.FAILURE
+    (told,) = failure_messages(rig, latest.run_id)
+    assert told.startswith("Run stopped: ")
+    assert "refused the key" in told
 
 
 def test_a_range_run_that_cannot_begin_shows_nothing_as_failed(rig: Rig) -> None:
@@ -158,8 +177,9 @@ def test_a_range_run_that_cannot_begin_shows_nothing_as_failed(rig: Rig) -> None
     assert rig.states() == before == {**dict.fromkeys(keys[:3], MATERIALIZED), **dict.fromkeys(keys[3:])}
     run = rig.instance.get_run_by_id(ended.run_id)
     assert run is not None
-    assert run.status is dg.DagsterRunStatus.CANCELED
-    assert any("{nothing}" in entry.user_message for entry in rig.instance.all_logs(ended.run_id))
+    assert run.status is dg.DagsterRunStatus.FAILURE
+    (told,) = failure_messages(rig, ended.run_id)
+    assert "{nothing}" in told
 
 
 def test_a_forced_output_that_cannot_be_replaced_stays_and_is_shown(rig: Rig, server: ChatServer) -> None:
@@ -264,9 +284,8 @@ def test_what_was_spent_is_told_as_numbers(rig: Rig, server: ChatServer) -> None
     assert not rig.run("generate").success
 
     (made,) = rig.materializations(keys[1])
-    (run,) = rig.instance.fetch_observations(dg.AssetKey("llm_outputs"), limit=5).records
-    assert run.asset_observation is not None
-    facts: dict[str, Any] = {name: value.value for name, value in run.asset_observation.metadata.items()}
+    (run,) = rig.totals()
+    facts: dict[str, Any] = {name: value.value for name, value in run.metadata.items()}
     assert (facts["accepted"], facts["failed"], facts["requests"]) == (4, 1, 5)
     cost = made.metadata["cost_usd"].value
     assert isinstance(cost, float)
@@ -274,7 +293,7 @@ def test_what_was_spent_is_told_as_numbers(rig: Rig, server: ChatServer) -> None
 
     # A run that has asked nothing has nothing to tell.
     assert rig.run("generate").success
-    assert len(rig.instance.fetch_observations(dg.AssetKey("llm_outputs"), limit=5).records) == 1
+    assert len(rig.totals()) == 1
 
 
 # The partitions follow the table, the events follow the files.
@@ -299,49 +318,6 @@ def test_partitions_follow_the_rows_and_unchanged_ones_stay_as_they_are(rig: Rig
     assert set(rig.states().values()) == {MATERIALIZED}
     assert rig.run("generate").success
     assert server.count() == 5 + 1
-
-
-def test_partitions_become_exactly_the_keys_in_their_order(instance: dg.DagsterInstance) -> None:
-    first, other = Names("parameters").partitions.name, Names("second").partitions.name
-    assert first is not None
-    assert other is not None
-    sync_partitions(instance, other, ["mine"])
-
-    # From, to, added, removed.
-    for keys, counts in [
-        ([], (0, 0)),
-        (["c", "a", "b"], (3, 0)),
-        (["c", "a", "b"], (0, 0)),
-        (["b", "c", "a"], (0, 0)),
-        (["new", "b", "x, y / ü"], (2, 2)),
-        ([], (0, 3)),
-    ]:
-        assert sync_partitions(instance, first, keys) == counts
-        assert sorted(instance.get_dynamic_partitions("work_items")) == sorted(keys)
-    assert sync_partitions(instance, first, ["c", "a", "b"]) == (3, 0)
-    assert list(instance.get_dynamic_partitions("work_items")) == ["c", "a", "b"]
-    # Those of another batch are not ours.
-    assert list(instance.get_dynamic_partitions("second__work_items")) == ["mine"]
-
-
-def test_many_partitions_are_added_in_statements_that_a_database_takes(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add, sizes = instance.add_dynamic_partitions, list[int]()
-
-    def counted(name: str, keys: Sequence[str]) -> None:
-        sizes.append(len(keys))
-        add(name, keys)
-
-    monkeypatch.setattr(instance, "add_dynamic_partitions", counted)
-    keys = [f"item-{number}" for number in range(2 * KEYS_AT_ONCE + 1)]
-
-    assert sync_partitions(instance, "work_items", keys) == (len(keys), 0)
-
-    assert sizes == [KEYS_AT_ONCE, KEYS_AT_ONCE, 1]
-    assert list(instance.get_dynamic_partitions("work_items")) == keys
-    assert sync_partitions(instance, "work_items", keys) == (0, 0)
-    assert len(sizes) == 3
 
 
 @pytest.mark.parametrize("mode", ["group_output", "row_output_with_group_context"])
@@ -509,12 +485,13 @@ DEPENDENCIES: dict[str, set[str]] = {
     "input_table": set(),
     "prompts": set(),
     "parameters": set(),
+    "model_settings": set(),
     "llm_schema_py": {"parameters", "prompts"},
     "llm_schema_txt": {"llm_schema_py"},
     "input_snapshot": {"input_table", "parameters"},
     "group_contexts": {"input_snapshot", "parameters"},
     "work_items": {"input_snapshot", "parameters"},
-    "llm_outputs": {"work_items", "group_contexts", "llm_schema_txt", "prompts"},
+    "llm_outputs": {"work_items", "group_contexts", "llm_schema_txt", "prompts", "model_settings"},
     "export": {"llm_outputs", "input_snapshot", "work_items"},
     "report": {"export", "llm_outputs", "input_snapshot", "work_items", "group_contexts", "llm_schema_txt"},
 }

@@ -1,10 +1,14 @@
-"""Sensors run the next stage, and the first one when a file has changed; a run of the command line starts none."""
+"""Sensors prepare after changes and publish after runs; what calls the model is started by none unless turned on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import dagster as dg
+import pytest
 
 from llmbatch_assets_tests.assets.test_batch import Rig, RigMaker, offline_rig
+from llmbatch_assets_tests.project import ROWS
 
 __all__ = ["offline_rig"]
 
@@ -14,49 +18,98 @@ def sensor(rig: Rig, name: str) -> dg.SensorDefinition:
 
 
 def watch(rig: Rig, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
+    """One look of the sensor; Dagster stores the events that it returns."""
     context = dg.build_sensor_context(instance=rig.instance, cursor=cursor)
     got = sensor(rig, "prepare_after_changes")(context)
     assert isinstance(got, dg.SensorResult | dg.SkipReason)
+    for event in got.asset_events if isinstance(got, dg.SensorResult) else ():
+        rig.instance.report_runless_asset_event(event)
     return got
 
 
-def test_each_end_of_a_stage_requests_the_next_one(offline_rig: RigMaker) -> None:
+def requested(got: dg.SensorResult | dg.SkipReason) -> list[tuple[list[str], Mapping[str, str]]]:
+    """The assets and tags of the runs that a look asks for."""
+    assert isinstance(got, dg.SensorResult)
+    return [
+        (sorted(key.path[-1] for key in request.asset_selection or ()), request.tags)
+        for request in got.run_requests or ()
+    ]
+
+
+def cursor_of(got: dg.SensorResult | dg.SkipReason) -> str:
+    assert isinstance(got, dg.SensorResult)
+    assert got.cursor
+    return got.cursor
+
+
+PREPARED = ["group_contexts", "input_snapshot", "llm_schema_py", "llm_schema_txt", "work_items"]
+
+
+def test_what_costs_nothing_is_on_and_what_calls_the_model_is_off(offline_rig: RigMaker) -> None:
+    on = {one.name: one.default_status for one in offline_rig().batch.sensors}
+    running, stopped = dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED
+    assert on == {
+        "prepare_after_changes": running,
+        "publish_automatically": running,
+        "generate_after_prepare": stopped,
+    }
+    schedules = {one.name: one.default_status for one in offline_rig().batch.schedules}
+    assert schedules == dict.fromkeys(("prepare_daily", "run_all_daily"), dg.DefaultScheduleStatus.STOPPED)
+
+
+def test_generating_follows_each_run_of_prepare(offline_rig: RigMaker) -> None:
     rig = offline_rig()
-    for name, stage in (
-        ("generate_after_prepare", "prepare"),
-        ("publish_after_generate", "generate"),
-        ("publish_after_failed_items", "generate"),
-    ):
-        ended = rig.run(stage)
-        event = next(one for one in ended.all_events if one.event_type_value == "PIPELINE_SUCCESS")
-        one = sensor(rig, name)
-        context = dg.build_run_status_sensor_context(name, event, rig.instance, ended.dagster_run)
-        requested = one(context)
-        assert isinstance(requested, dg.RunRequest)
-        # Once for each run, however often the sensor looks.
-        assert requested.run_key == ended.run_id
+    ended = rig.run("prepare")
+    event = next(one for one in ended.all_events if one.event_type_value == "PIPELINE_SUCCESS")
+    one = sensor(rig, "generate_after_prepare")
+    got = one(dg.build_run_status_sensor_context(one.name, event, rig.instance, ended.dagster_run))
+    assert isinstance(got, dg.RunRequest)
+    # Once for each run, however often the sensor looks.
+    assert got.run_key == ended.run_id
 
 
-def test_a_change_is_acted_upon_once_and_not_where_a_run_has_already_seen_it(offline_rig: RigMaker) -> None:
+def test_a_new_project_is_prepared_once(offline_rig: RigMaker) -> None:
     rig = offline_rig()
     first = watch(rig)
-    assert isinstance(first, dg.SensorResult)
-    assert first.run_requests is not None
-    assert len(first.run_requests) == 1
+    assert requested(first) == [
+        (PREPARED, {"llmbatch/changed": "input_table,prompts,parameters"}),
+    ]
     # The run that was asked for failed, or is still to come.
-    assert isinstance(watch(rig, first.cursor), dg.SkipReason)
+    assert isinstance(watch(rig, cursor_of(first)), dg.SkipReason)
 
+
+def test_a_run_that_has_seen_a_change_counts(offline_rig: RigMaker) -> None:
+    rig = offline_rig()
     rig.prepare()
-    assert isinstance(watch(rig), dg.SkipReason)
-
+    assert requested(watch(rig)) == []
     rig.project.write("prompts/generation.yaml", "user: '{context} Be brief.'")
-    changed = watch(rig, first.cursor)
-    assert isinstance(changed, dg.SensorResult)
-    assert changed.run_requests is not None
-    assert changed.run_requests[0].tags["llmbatch/changed"] == "prompts"
-    # By the command line or otherwise.
+    first = watch(rig)
+    assert requested(first) == [(PREPARED, {"llmbatch/changed": "prompts"})]
+
+
+def test_another_model_needs_no_preparation(offline_rig: RigMaker) -> None:
+    rig = offline_rig()
     rig.prepare()
-    assert isinstance(watch(rig, first.cursor), dg.SkipReason)
+    first = watch(rig)
+    rig.project.parameters(llm={"provider": "offline", "temperature": 0.5})
+    rig.prepare()
+    assert requested(watch(rig, cursor_of(first))) == []
+
+
+def test_an_edited_schema_is_a_change(offline_rig: RigMaker) -> None:
+    rig = offline_rig()
+    rig.prepare()
+    first = watch(rig)
+    schema = rig.project.path("schema/llm_schema.py")
+    schema.write_text(schema.read_text(encoding="utf-8") + "\n# A comment.\n", encoding="utf-8")
+    assert requested(watch(rig, cursor_of(first))) == [(PREPARED, {"llmbatch/changed": "schema"})]
+
+
+def test_a_schema_that_the_model_would_write_is_left_to_a_run_of_the_user(offline_rig: RigMaker) -> None:
+    rig = offline_rig(llm={"provider": "openai", "model_name": "m", "base_url": "http://127.0.0.1:9/v1"})
+    rig.project.path("schema/llm_schema.py").unlink()
+    ((assets, _),) = requested(watch(rig))
+    assert assets == ["group_contexts", "input_snapshot", "work_items"]
 
 
 def test_a_mistake_in_a_file_is_told_and_nothing_is_run(offline_rig: RigMaker) -> None:
@@ -65,3 +118,77 @@ def test_a_mistake_in_a_file_is_told_and_nothing_is_run(offline_rig: RigMaker) -
     told = watch(rig)
     assert isinstance(told, dg.SkipReason)
     assert "llm.provider" in str(told.skip_message)
+
+
+class Ticks:
+    """The automation of a rig's export and report, tick by tick."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._cursor: dg.AssetDaemonCursor | None = None
+        self.tick()
+
+    def tick(self) -> set[str]:
+        """Evaluate the conditions; gives what they ask for."""
+        result = dg.evaluate_automation_conditions(
+            self._rig.batch.definitions(),
+            self._rig.instance,
+            asset_selection=dg.AssetSelection.assets("export", "report"),
+            cursor=self._cursor,
+        )
+        self._cursor = result.cursor
+        return {one.key.path[-1] for one in result.results if result.get_num_requested(one.key)}
+
+
+@pytest.fixture
+def prepared(offline_rig: RigMaker) -> Rig:
+    rig = offline_rig()
+    rig.prepare()
+    return rig
+
+
+def run_job(rig: Rig, keys: Sequence[str]) -> None:
+    assert rig.run("generate", select="keys", keys=keys).success
+
+
+def run_range(rig: Rig, keys: Sequence[str]) -> None:
+    assert rig.run_range(keys[0], keys[-1]).success
+
+
+def run_one(rig: Rig, keys: Sequence[str]) -> None:
+    assert rig.run("generate", key=keys[0]).success
+
+
+@pytest.mark.parametrize("make", [run_job, run_range, run_one])
+def test_export_and_report_follow_every_way_of_making_items(prepared: Rig, make: object) -> None:
+    ticks = Ticks(prepared)
+    assert callable(make)
+    make(prepared, prepared.project.partition_keys()[:2])
+    assert ticks.tick() == {"export", "report"}
+    assert prepared.run("publish").success
+    assert ticks.tick() == set()
+
+
+def test_export_and_report_follow_a_run_with_failed_items(prepared: Rig) -> None:
+    ticks = Ticks(prepared)
+    change = {"provider": "openai", "model_name": "m", "base_url": "http://127.0.0.1:9/v1", "transport_retries": 0}
+    prepared.project.parameters(llm=change)
+    assert not prepared.run("generate", limit=1).success
+    assert ticks.tick() == {"export", "report"}
+
+
+def test_nothing_follows_preparation_or_a_changed_prompt(prepared: Rig) -> None:
+    ticks = Ticks(prepared)
+    prepared.project.table(ROWS[1:])
+    prepared.prepare()
+    prepared.project.write("prompts/generation.yaml", "user: '{context} Be brief.'")
+    watch(prepared)
+    assert ticks.tick() == set()
+
+
+def test_a_run_of_all_stages_needs_nothing_to_follow(offline_rig: RigMaker) -> None:
+    rig = offline_rig()
+    ticks = Ticks(rig)
+    assert rig.run("run_all").success
+    assert rig.project.path("artifacts/outputs/output.csv").is_file()
+    assert ticks.tick() == set()

@@ -62,7 +62,18 @@ def generated(offline_rig: RigMaker) -> Rig:
 
 
 def n_events(rig: Rig) -> int:
-    return len(rig.instance.fetch_materializations(rig.batch.names.key("llm_outputs"), limit=1000).records)
+    records = rig.instance.fetch_materializations(rig.batch.names.key("llm_outputs"), limit=1000).records
+    return sum(record.partition_key is not None for record in records)
+
+
+def observe_changes(rig: Rig) -> dict[str, dg.AssetCheckEvaluation]:
+    """What the sensor reports without a reload of the definitions; gives the checks."""
+    (sensor,) = (one for one in rig.batch.sensors if one.name == "prepare_after_changes")
+    result = sensor(dg.build_sensor_context(instance=rig.instance))
+    assert isinstance(result, dg.SensorResult)
+    for event in result.asset_events:
+        rig.instance.report_runless_asset_event(event)
+    return {event.check_name: event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)}
 
 
 def test_outputs_are_fresh_until_something_that_makes_them_changes(offline_rig: RigMaker) -> None:
@@ -81,16 +92,39 @@ def test_outputs_are_fresh_until_something_that_makes_them_changes(offline_rig: 
 
 
 def test_a_changed_model_or_prompt_makes_them_stale_until_they_are_made_again(offline_rig: RigMaker) -> None:
-    rig = change(generated(offline_rig), "llm", model_name="another-model")
+    rig = generated(offline_rig)
+    change(rig, "llm", model_name="another-model")
+    found = observe_changes(rig)["up_to_date"]
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert found.description == (
+        f"{len(ROWS)} of {len(ROWS)} outputs were made with earlier settings (model or parameters changed). "
+        "Run generate_pending to update them."
+    )
+    # Without a reload of the definitions.
     assert set(statuses(rig).values()) == {StaleStatus.STALE}
     assert rig.run("generate").success
     assert all_fresh(rig)
+    assert up_to_date(rig)
 
     rig.project.write("prompts/generation.yaml", "user: '{context} Be brief.'")
-    rig = again(rig)
+    assert "(prompt changed)" in str(observe_changes(rig)["up_to_date"].description)
     assert set(statuses(rig).values()) == {StaleStatus.STALE}
+    assert rig.run("generate", limit=2).success
+    assert not up_to_date(rig)
     assert rig.run("generate").success
     assert all_fresh(rig)
+    assert up_to_date(rig)
+
+
+def up_to_date(rig: Rig) -> bool:
+    """What the latest evaluation of the check says, as the page of the asset shows it."""
+    check = dg.AssetCheckKey(rig.batch.names.key("llm_outputs"), "up_to_date")
+    record = rig.instance.get_latest_asset_check_evaluation_record(check)
+    assert record is not None
+    assert record.event is not None
+    evaluation = record.event.get_dagster_event().event_specific_data
+    assert isinstance(evaluation, dg.AssetCheckEvaluation)
+    return evaluation.passed
 
 
 def test_observing_what_a_run_has_seen_changes_nothing(offline_rig: RigMaker) -> None:

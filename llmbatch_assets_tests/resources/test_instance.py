@@ -34,6 +34,7 @@ MATERIALIZED, FAILED = AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.F
 HARBOUR = ROWS[2][2]
 MADE = "input_snapshot,work_items,llm_outputs"
 WRONG = says("no JSON at all")
+OUTPUTS = dg.AssetKey("llm_outputs")
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 ROOT = Path(__file__).parents[2]
 
@@ -100,11 +101,11 @@ def test_a_project_goes_on_after_its_storage_was_changed_and_changed_back(
     keys = disk_project.partition_keys()
     before = disk_project.partition_states()
     assert before == dict.fromkeys(keys, MATERIALIZED) | {keys[2]: FAILED}
-    assert runs_of(disk_project) == {"prepare": "SUCCESS", "generate": "FAILURE"}
+    assert runs_of(disk_project) == {"prepare": "SUCCESS", "generate_pending": "FAILURE"}
 
     write_settings(home, OURS)
     assert disk_project.partition_states() == before
-    assert runs_of(disk_project)["generate"] == "FAILURE"
+    assert runs_of(disk_project)["generate_pending"] == "FAILURE"
     assert disk_project.llmbatch_here("run", "--select", "llm_outputs").returncode == 0
     assert server.count() == 5 + 1
     done = dict.fromkeys(keys, MATERIALIZED)
@@ -112,7 +113,7 @@ def test_a_project_goes_on_after_its_storage_was_changed_and_changed_back(
 
     write_settings(home, DEFAULT)
     assert disk_project.partition_states() == done
-    assert runs_of(disk_project)["generate"] == "SUCCESS"
+    assert runs_of(disk_project)["generate_pending"] == "SUCCESS"
     assert server.count() == 5 + 1
 
 
@@ -121,7 +122,7 @@ def test_a_deleted_run_is_made_good_by_the_next_one_without_a_call(disk_project:
     calls, keys, asset = server.count(), set(disk_project.partition_keys()), dg.AssetKey("llm_outputs")
     with instance_of(disk_project) as instance:
         assert set(disk_project.partition_states().values()) == {MATERIALIZED}
-        (run,) = instance.get_runs(dg.RunsFilter(job_name="generate"))
+        (run,) = instance.get_runs(dg.RunsFilter(job_name="generate_pending"))
         instance.delete_run(run.run_id)
         # The statuses are still those of before, and nothing is behind them.
         assert set(disk_project.partition_states().values()) == {MATERIALIZED}
@@ -154,8 +155,8 @@ def test_a_range_is_planned_in_batches_by_what_we_launch(
 
         monkeypatch.setattr(instance.event_log_storage, "store_event_batch", counted)
         tags = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
-        job = definitions.resolve_job_def("generate")
-        assert job.execute_in_process(instance=instance, run_config=QUIET, tags=tags).success
+        job = definitions.resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=instance, run_config=QUIET, tags=tags, asset_selection=[OUTPUTS]).success
     assert [count for count in planned if count] == ([5] if launched_by_us else [])
     assert project.partition_states() == dict.fromkeys(keys, MATERIALIZED)
 
@@ -177,8 +178,10 @@ def test_in_postgres_a_range_is_planned_in_one_event_by_what_we_launch(
         definitions.resolve_job_def("prepare").execute_in_process(instance=instance, run_config=QUIET)
         keys = disk_project.partition_keys()
         tags = {"dagster/asset_partition_range_start": keys[1], "dagster/asset_partition_range_end": keys[3]}
-        job = definitions.resolve_job_def("generate")
-        run = job.execute_in_process(instance=instance, run_config=QUIET, tags=tags, raise_on_error=False)
+        job = definitions.resolve_implicit_global_asset_job_def()
+        run = job.execute_in_process(
+            instance=instance, run_config=QUIET, tags=tags, raise_on_error=False, asset_selection=[OUTPUTS]
+        )
         planned = [entry.get_dagster_event().partition for entry in instance.all_logs(run.run_id, of_type=PLANNED)]
         states = partition_states(instance)
     # The range, and what failed of it.
@@ -195,7 +198,7 @@ def test_a_project_keeps_its_records_in_postgres(
     assert disk_project.llmbatch_here("run").returncode == 3
     keys = disk_project.partition_keys()
     assert disk_project.partition_states() == dict.fromkeys(keys, MATERIALIZED) | {keys[2]: FAILED}
-    assert runs_of(disk_project) == {"prepare": "SUCCESS", "generate": "FAILURE", "publish": "SUCCESS"}
+    assert runs_of(disk_project) == {"prepare": "SUCCESS", "generate_pending": "FAILURE", "publish": "SUCCESS"}
     # Fewer rows, other settings, made-up answers: partitions go, and new outputs are told.
     disk_project.table(ROWS[:4])
     assert disk_project.llmbatch_here("run", "--offline").returncode == 0

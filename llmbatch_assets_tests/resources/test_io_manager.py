@@ -44,9 +44,13 @@ def run(
 
 def refused(project: Project, *assets: dg.AssetsDefinition | dg.AssetSpec) -> LlmBatchError:
     """The error of ours that the run ends with."""
-    with pytest.raises(LlmBatchError) as raised:
+    with pytest.raises(dg.Failure) as raised:
         run(project, *assets)
-    return raised.value
+    error = raised.value.__context__
+    assert isinstance(error, LlmBatchError)
+    # What Dagster shows first.
+    assert raised.value.description == str(error)
+    return error
 
 
 @dg.asset

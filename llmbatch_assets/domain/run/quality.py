@@ -68,6 +68,31 @@ OUTPUT_CHECKS = {
 }
 
 
+UP_TO_DATE = "up_to_date"
+UP_TO_DATE_DESCRIPTION = (
+    "Every output was made with the current prompt, schema, model and judge. A warning only; evaluated after each run, and by "
+    "the sensor prepare_after_changes after each change."
+)
+
+
+def assess_age(n_outputs: int, outdated: Mapping[str, int], n_outdated: int) -> CheckFinding:
+    """The finding of the check ``up_to_date``.
+
+    ``n_outputs`` counts the items with an output, ``n_outdated`` those whose output was made with earlier settings, and
+    ``outdated`` those by what changed since.
+    """
+    facts: dict[str, float | int] = {"n_outputs": n_outputs, "n_outdated": n_outdated}
+    if n_outdated:
+        changes = ", ".join(f"{change}" for change in outdated)
+        message = (
+            f"{n_outdated:,} of {counted(n_outputs, 'output')} were made with earlier settings ({changes}). "
+            "Run generate_pending to update them."
+        )
+    else:
+        message = f"{counted(n_outputs, 'output')}, all up to date" if n_outputs else "No outputs yet"
+    return CheckFinding(UP_TO_DATE, not n_outdated, True, message, facts)
+
+
 def assess(quality: OutputQuality, limits: Checks) -> Iterator[CheckFinding]:
     """The findings on the outputs of a batch, one for each of ``OUTPUT_CHECKS``."""
     yield _acceptance(quality, limits.min_acceptance)

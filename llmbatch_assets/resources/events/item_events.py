@@ -15,9 +15,11 @@ from dagster._core.definitions.dependency import NodeHandle
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, StepMaterializationData
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.plan.handle import StepHandle
+from dagster._core.instance import RUNLESS_RUN_ID
 
 from llmbatch_assets.domain.canonical import readable_json, sha1_named
 from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.resources.partitions import RETIRED_VERSION
 
 PREVIEW_CHARS = 2000
 
@@ -63,13 +65,29 @@ class EventOrigin:
             versions=versions,
         )
 
-    def entry(self, event: DagsterEvent, message: str, at: float) -> EventLogEntry:
+    def materialization(self, made: dg.AssetMaterialization, at: float) -> EventLogEntry:
+        """Return a materialization, exactly as Dagster logs one."""
+        message = f"Materialized value {made.label}."
+        event = DagsterEvent(
+            event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+            job_name=self.job_name,
+            step_handle=self.step_handle,
+            node_handle=self.node_handle,
+            step_kind_value=self.step_kind,
+            logging_tags=self.step_tags,
+            event_specific_data=StepMaterializationData(made),
+            message=message,
+            pid=self.pid,
+        )
+        return self.entry(event, message, at, self.run_id)
+
+    def entry(self, event: DagsterEvent, message: str, at: float, run_id: str) -> EventLogEntry:
         """Return an event as Dagster stores it."""
         return EventLogEntry(  # type: ignore[no-untyped-call]
             error_info=None,
             level=logging.DEBUG,
             user_message=message,
-            run_id=self.run_id,
+            run_id=run_id,
             timestamp=at,
             step_key=self.step_key,
             job_name=self.job_name,
@@ -95,26 +113,14 @@ class MaterializedEvent(NamedTuple):
     at: float
 
     def entry(self, origin: EventOrigin) -> EventLogEntry:
-        """Return a materialization, exactly as Dagster logs one."""
+        """Return the materialization of the item's partition."""
         made = dg.AssetMaterialization(
             asset_key=origin.asset_key,
             partition=self.partition_key,
             metadata=self._metadata(origin.folder),
             tags={**origin.versions, DATA_VERSION_TAG: sha1_named(parsed=self.output.parsed)},
         )
-        message = f"Materialized value {made.label}."
-        event = DagsterEvent(
-            event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
-            job_name=origin.job_name,
-            step_handle=origin.step_handle,
-            node_handle=origin.node_handle,
-            step_kind_value=origin.step_kind,
-            logging_tags=origin.step_tags,
-            event_specific_data=StepMaterializationData(made),
-            message=message,
-            pid=origin.pid,
-        )
-        return origin.entry(event, message, self.at)
+        return origin.materialization(made, self.at)
 
     def _metadata(self, folder: PurePosixPath) -> dict[str, Any]:
         output, judge = self.output, self.output.judge or {}
@@ -138,11 +144,35 @@ class MaterializedEvent(NamedTuple):
         return {name: value for name, value in facts.items() if value is not None}
 
 
-class PlannedEvent(NamedTuple):
-    """The run planned to generate the item. If the run fails without materializing it, Dagster shows it as FAILED."""
+class RetiredEvent(NamedTuple):
+    """A key that a run targets, but that is no item of the table: there is nothing to generate for it.
+
+    Without a materialization, Dagster would count it as failed in its backfill and skip what follows.
+    """
 
     partition_key: str
     at: float
+
+    def entry(self, origin: EventOrigin) -> EventLogEntry:
+        """Return a materialization that says so. It is deleted together with the key."""
+        made = dg.AssetMaterialization(
+            asset_key=origin.asset_key,
+            partition=self.partition_key,
+            metadata={"state": "not an item of the current table; nothing was generated"},
+            tags={DATA_VERSION_TAG: RETIRED_VERSION},
+        )
+        return origin.materialization(made, self.at)
+
+
+class PlannedEvent(NamedTuple):
+    """The run planned to generate the item. If the run fails without materializing it, Dagster shows it as FAILED.
+
+    A ``withdrawn`` one supersedes an earlier one: since it belongs to no run, Dagster shows the state from before.
+    """
+
+    partition_key: str
+    at: float
+    withdrawn: bool = False
 
     def entry(self, origin: EventOrigin) -> EventLogEntry:
         """Return a planned materialization, exactly as Dagster logs one."""
@@ -150,7 +180,7 @@ class PlannedEvent(NamedTuple):
             origin.asset_key, partition=self.partition_key, partitions_subset=None
         )
         event = DagsterEvent.build_asset_materialization_planned_event(origin.job_name, origin.step_key, planned)
-        return origin.entry(event, "", self.at)
+        return origin.entry(event, "", self.at, run_id=RUNLESS_RUN_ID if self.withdrawn else origin.run_id)
 
 
 def _preview(parsed: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import PurePosixPath
 from types import TracebackType
@@ -17,13 +17,20 @@ from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.events.event_process import EventProcess, store_events
-from llmbatch_assets.resources.events.item_events import EventOrigin, ItemEvent, MaterializedEvent, PlannedEvent
+from llmbatch_assets.resources.events.item_events import (
+    EventOrigin,
+    ItemEvent,
+    MaterializedEvent,
+    PlannedEvent,
+    RetiredEvent,
+)
 from llmbatch_assets.resources.instance import translating_storage_errors
 from llmbatch_assets.resources.versions import versions_sha
 from llmbatch_assets.stages.runtime import holding_interrupts
 
 # Larger groups are hardly cheaper and block the event loop for longer.
 EVENTS_PER_GROUP = 50
+WITHDRAWN_AT_ONCE = 500
 # Maximum delay of an event, as long as the event loop runs.
 MAX_DELAY_SEC = 0.5
 # An event process costs about a second of processor time to start; it pays off from this many events.
@@ -194,8 +201,38 @@ class PartitionEvents:
         Dagster shows a partition as FAILED if a failed run had planned it and it was not materialized since. A run that
         chose its own items has planned none, and a run of a range perhaps only the range as a whole.
         """
+        self._add_all(PlannedEvent(key, at=time.time()) for key in keys)
+
+    def add_retired(self, keys: Iterable[str]) -> None:
+        """Record that there is nothing to generate for keys that are not items."""
+        self._add_all(RetiredEvent(key, at=time.time()) for key in keys)
+
+    def _add_all(self, events: Iterable[ItemEvent]) -> None:
         # Groups of one kind of event are stored faster than mixed ones.
         self.flush()
-        for key in keys:
-            self._groups.add(PlannedEvent(key, at=time.time()))
+        for event in events:
+            self._groups.add(event)
         self.flush()
+
+
+def has_chosen_partitions(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> bool:
+    """Return whether the run was launched for partitions rather than for the items that its configuration selects."""
+    return context.has_partition_key or context.has_partition_key_range
+
+
+def withdraw_planned(context: dg.OpExecutionContext, asset_key: dg.AssetKey, keep: Collection[str] = ()) -> None:
+    """Before a run of chosen partitions fails: let Dagster show only ``keep`` as failed.
+
+    Dagster shows all partitions that a failed run had planned as failed, even those with an output from before. The others
+    keep their state; those that were shown as failed become missing.
+    """
+    storage = context.instance.event_log_storage
+    # Where Dagster plans a range in one event, that event does not affect the state of the keys.
+    if not has_chosen_partitions(context) or storage.supports_partition_subset_in_asset_materialization_planned_events:
+        return
+    origin = EventOrigin.of(context, asset_key, PurePosixPath(), {})
+    withdrawn = [PlannedEvent(key, time.time(), withdrawn=True) for key in context.partition_keys if key not in keep]
+    # If the storage is down, the run fails for that reason, which users should read.
+    with suppress(LlmBatchError), translating_storage_errors():
+        for start in range(0, len(withdrawn), WITHDRAWN_AT_ONCE):
+            store_events(context.instance, origin, withdrawn[start : start + WITHDRAWN_AT_ONCE])
