@@ -22,6 +22,8 @@ from llmbatch_assets.stages.project import Batch, BatchFile
 
 Job: TypeAlias = dg.JobDefinition | UnresolvedAssetJobDefinition
 WATCH_SEC = 10
+# As often as Dagster's own daemon looks at automation conditions.
+PUBLISH_SEC = 30
 # The assets of the prepare stage that do not need the schema.
 TABLE_ASSETS = ("input_snapshot", "group_contexts", "work_items")
 
@@ -78,7 +80,7 @@ def _publish_sensor(names: Names) -> dg.SensorDefinition:
             names.own("publish_automatically"),
             target=dg.AssetSelection.assets(names.key("export"), names.key("report")),
             default_status=dg.DefaultSensorStatus.RUNNING,
-            minimum_interval_seconds=WATCH_SEC,
+            minimum_interval_seconds=PUBLISH_SEC,
             description="Launches export and report after items were generated in any way. Makes no calls.",
         )
 
@@ -115,42 +117,38 @@ class ChangeWatch:
         return watch
 
     def _look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        batch = self.batch_file.load()
-        self._remove_retired(context.instance, batch)
-        versions = {self.names.key(name): SOURCE_VERSIONS[name](batch) for name in self.sources}
-        seen = {key: recorded_version(context.instance, key) for key in versions}
-        changed = [key for key, version in versions.items() if version != seen[key]]
-        # The prepare stage does not depend on the model.
-        to_prepare = [key for key in changed if key != self.names.key("model_settings")]
-        state = {key.path[-1]: version for key, version in versions.items()}
-        state["schema"] = schema_file_sha(batch)
+        batch, instance = self.batch_file.load(), context.instance
+        self._remove_retired(instance, batch)
+        now = {name: SOURCE_VERSIONS[name](batch) for name in self.sources} | {"schema": schema_file_sha(batch)}
         if self.input_asset:
-            made = recorded_version(context.instance, self.input_asset)
+            made = recorded_version(instance, self.input_asset)
             if made is None:
                 return dg.SkipReason(f"Materialize {self.input_asset.to_user_string()} first: it provides the table.")
-            state["input_asset"] = made
-        cursor = json.dumps(state, sort_keys=True)
+            now["input_asset"] = made
+        cursor = json.dumps(now, sort_keys=True)
         if context.cursor == cursor:
             return dg.SkipReason("Table, prompts, schema and configuration have not changed.")
-        # Each change launches one run, even if that run fails. Whatever else has prepared these versions counts, too.
-        is_prepared = not to_prepare and not self._only_other_changes(context.cursor, state)
+        changed = [name for name in self.sources if now[name] != recorded_version(instance, self.names.key(name))]
+        observations = [source_observation(self.names.key(name), now[name]) for name in changed]
         return dg.SensorResult(
-            [] if is_prepared else [self._request(batch, to_prepare)],
-            asset_events=[*(source_observation(key, versions[key]) for key in changed), *self._age(batch)],
+            self._requests(batch, [*changed, *self._other_changes(context.cursor, now)]),
+            asset_events=[*observations, *self._age(batch)],
             cursor=cursor,
         )
 
-    def _only_other_changes(self, cursor: str | None, state: Mapping[str, str]) -> bool:
-        """Return whether a file that is no source asset has changed since the last look."""
-        before = json.loads(cursor) if cursor else state
-        return any(before.get(name) != state.get(name) for name in ("schema", "input_asset"))
+    def _other_changes(self, cursor: str | None, now: Mapping[str, str]) -> list[str]:
+        """Return what has changed since the last look without being a source asset."""
+        before = json.loads(cursor) if cursor else now
+        return [name for name in ("schema", "input_asset") if before.get(name) != now.get(name)]
 
-    def _request(self, batch: Batch, changed: Sequence[dg.AssetKey]) -> dg.RunRequest:
+    def _requests(self, batch: Batch, changed: Sequence[str]) -> list[dg.RunRequest]:
+        # Each change launches one run, even if that run fails. The prepare stage does not depend on the model.
+        to_prepare = [name for name in changed if name != "model_settings"]
+        if not to_prepare:
+            return []
         assets = STAGES["prepare"] if has_schema(batch) else TABLE_ASSETS
-        return dg.RunRequest(
-            asset_selection=[self.names.key(asset) for asset in assets],
-            tags={"llmbatch/changed": ",".join(key.path[-1] for key in changed) or "schema"},
-        )
+        selection = [self.names.key(asset) for asset in assets]
+        return [dg.RunRequest(asset_selection=selection, tags={"llmbatch/changed": ",".join(to_prepare)})]
 
     def _age(self, batch: Batch) -> list[dg.AssetCheckEvaluation]:
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -14,6 +15,8 @@ from dagster._time import get_current_timestamp
 
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.resources.partitions import KEYS_AT_ONCE, RETIRED_VERSION, ItemPartitions
+from llmbatch_assets_tests.event_history import POSTGRES, write_settings
+from llmbatch_assets_tests.postgres_server import new_database
 
 OUTPUTS, ITEMS = dg.AssetKey("llm_outputs"), dg.AssetKey("work_items")
 KEYS = ["a", "b", "c"]
@@ -152,8 +155,20 @@ def test_a_backfill_of_some_or_of_the_outputs_alone_means_those(
     assert partitions.new_keys_of_backfill(RUN, [*KEYS, "new"]) == []
 
 
-def test_a_key_that_comes_back_has_its_state_from_before_it_was_retired(instance: dg.DagsterInstance) -> None:
-    partitions = partitions_of(instance)
+@pytest.fixture(params=["sqlite", "postgres"])
+def stored(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    """An instance on disk or in PostgreSQL."""
+    if request.param == "postgres":
+        monkeypatch.setenv("POSTGRES_URL_OF_THE_TEST", new_database(request.getfixturevalue("postgres_url")))
+    write_settings(tmp_path, POSTGRES if request.param == "postgres" else {"sqlite": {"base_dir": str(tmp_path)}})
+    with dg.DagsterInstance.from_config(str(tmp_path)) as made:
+        yield made
+
+
+def test_a_key_that_comes_back_has_its_state_from_before_it_was_retired(stored: dg.DagsterInstance) -> None:
+    instance, partitions = stored, partitions_of(stored)
     partitions.sync(KEYS)
     report(instance, "a", "an-output")
     for key in ("a", "b"):
