@@ -14,6 +14,7 @@ from llmbatch_assets.assets.checks import check_fields
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.items.work import WorkItems
 from llmbatch_assets.errors import LlmBatchError
+from llmbatch_assets.resources.instance import show_automation_as_on
 from llmbatch_assets.resources.versions import input_tags, observe, recorded_version, source_observation
 from llmbatch_assets.stages.artifacts import load_artifact
 from llmbatch_assets.stages.plan import stored_outputs_up_to_date
@@ -126,6 +127,8 @@ class ChangeWatch:
                 return dg.SkipReason(f"Materialize {self.input_asset.to_user_string()} first: it provides the table.")
             now["input_asset"] = made
         cursor = json.dumps(now, sort_keys=True)
+        if not context.cursor:
+            show_automation_as_on(instance)
         if context.cursor == cursor:
             return dg.SkipReason("Table, prompts, schema and configuration have not changed.")
         changed = [name for name in self.sources if now[name] != recorded_version(instance, self.names.key(name))]

@@ -51,6 +51,19 @@ def open_instance() -> dg.DagsterInstance:
         ) from broken
 
 
+def show_automation_as_on(instance: dg.DagsterInstance) -> None:
+    """Let Dagster's pages not say that automation is off.
+
+    Jobs and groups of assets with automation conditions show the switch of an older mechanism, "Auto-materialize", which is
+    off by default and which automation sensors ignore.
+    """
+    # Imported late: only the sensors need the daemon's module, which takes half a second to import.
+    from dagster._daemon.asset_daemon import get_auto_materialize_paused, set_auto_materialize_paused
+
+    if instance.auto_materialize_use_sensors and get_auto_materialize_paused(instance):
+        set_auto_materialize_paused(instance, False)
+
+
 def _reason(broken: str) -> str:
     found = ((re.search(pattern, broken), message) for pattern, message in _REASONS.items())
     return next((match.expand(message) for match, message in found if match), broken)

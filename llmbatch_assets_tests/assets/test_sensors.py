@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 import pytest
+from dagster._daemon.asset_daemon import get_auto_materialize_paused
 
 from llmbatch_assets_tests.assets.test_batch import Rig, RigMaker, offline_rig
 from llmbatch_assets_tests.project import ROWS
@@ -76,6 +77,13 @@ def test_a_new_project_is_prepared_once(offline_rig: RigMaker) -> None:
     ]
     # The run that was asked for failed, or is still to come.
     assert isinstance(watch(rig, cursor_of(first)), dg.SkipReason)
+
+
+def test_the_pages_do_not_say_that_automation_is_off(offline_rig: RigMaker) -> None:
+    rig = offline_rig()
+    assert get_auto_materialize_paused(rig.instance)
+    watch(rig)
+    assert not get_auto_materialize_paused(rig.instance)
 
 
 def test_a_run_that_has_seen_a_change_counts(offline_rig: RigMaker) -> None:
