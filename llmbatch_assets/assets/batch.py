@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
+from typing import Any, TypeAlias
 
 import dagster as dg
+from dagster._core.definitions.external_asset import create_external_asset_from_source_asset
 
 from llmbatch_assets.assets import STAGES
 from llmbatch_assets.assets.checks import batch_checks
+from llmbatch_assets.assets.export_table import EXPORT_TABLE, export_table_asset
 from llmbatch_assets.assets.llm_outputs import generate_pending_job, llm_outputs_asset
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.prepare import prepare_assets
@@ -22,8 +26,7 @@ from llmbatch_assets.resources.runs import ReporterFactory
 from llmbatch_assets.stages.prepare import SOURCE_VERSIONS
 from llmbatch_assets.stages.project import BatchFile
 
-# Shared, because Dagster refuses to merge definitions whose resources of the same key are different objects.
-_LLM = LlmResource()
+InputAsset: TypeAlias = dg.AssetKey | dg.AssetsDefinition | dg.AssetSpec | dg.SourceAsset | Sequence[str] | str
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class BatchDefinitions:
     """The definitions that one batch adds to a code location."""
 
     names: Names
-    assets: list[dg.AssetsDefinition | dg.SourceAsset]
+    assets: list[dg.AssetsDefinition]
     jobs: list[Job]
     checks: list[dg.AssetChecksDefinition]
     sensors: list[dg.SensorDefinition]
@@ -54,46 +57,104 @@ def build_batch(
     config: Path | str | BatchFile,
     reporter: ReporterFactory | None = None,
     *,
-    input_asset: dg.AssetKey | None = None,
-    key_prefix: Sequence[str] = (),
+    input_asset: InputAsset | None = None,
+    key_prefix: Sequence[str] | str = (),
+    group_name: str | None = None,
+    owners: Sequence[str] = (),
+    tags: Mapping[str, str] | None = None,
+    automation_condition: dg.AutomationCondition[Any] | EllipsisType | None = ...,
+    table_io_manager_key: str | None = None,
 ) -> BatchDefinitions:
     """Build the assets, checks, jobs, sensors, schedule and resources of the batch that a configuration file describes.
 
-    The file is read now for the names, and again by each run. ``reporter`` makes the object that reports the progress
-    of ``llm_outputs``; by default, progress goes to Dagster's log. ``input_asset`` names an asset that returns the table,
-    in place of ``input.path``: a data frame, an Arrow table or a list of records. ``key_prefix`` is put before all asset
-    keys and before the names of jobs, sensors, schedules and partitions. Raises ``ConfigError``.
+    The file is read now for the names, and again by each run. Raises ``ConfigError``.
+
+    Args:
+        config: Path of the configuration file.
+        reporter: Makes the object that reports the progress of ``llm_outputs``; by default, progress goes to Dagster's log.
+        input_asset: An asset that returns the table, in place of ``input.path``: a data frame, an Arrow table or a list
+            of records.
+        key_prefix: Is put before all asset keys and before the names of jobs, sensors, schedules and partitions.
+        group_name: Group of all assets. The default is the name of the batch, or ``llmbatch`` for ``parameters.yaml``.
+        owners: Owners of all assets: email addresses, or ``team:`` and a name.
+        tags: Tags of all assets.
+        automation_condition: Replaces the condition by which ``export`` and ``report`` follow ``llm_outputs``. With None,
+            they are only made by jobs and by hand.
+        table_io_manager_key: Adds the asset ``export_table``: the exported records as a pandas DataFrame, which your I/O
+            manager with this key stores.
     """
     batch_file = config if isinstance(config, BatchFile) else BatchFile(Path(config).resolve())
     batch = batch_file.load()
-    names = Names(batch.name, tuple(key_prefix))
-    sources = [name for name in SOURCE_VERSIONS if input_asset is None or name != "input_table"]
-    with warnings.catch_warnings():
-        for feature in ("backfill_policy", "observable_source_asset"):
-            warnings.filterwarnings("ignore", message=f".*`{feature}`", category=dg.BetaWarning)
-        assets: list[dg.AssetsDefinition | dg.SourceAsset] = [
-            *source_assets(batch_file, names, sources),
-            *prepare_assets(batch_file, names, reporter, input_asset),
-            llm_outputs_asset(batch_file, names, reporter),
-            *publish_assets(batch_file, names),
-        ]
-    io_manager = JsonIOManager(config_file=str(batch_file.path), offline=batch_file.offline)
-    tags = {"llmbatch/batch": names.batch} | (
+    names = Names(batch.name, (key_prefix,) if isinstance(key_prefix, str) else tuple(key_prefix), group_name or "")
+    input_key = _asset_key(input_asset)
+    sources = [name for name in SOURCE_VERSIONS if input_key is None or name != "input_table"]
+    assets = _assets(batch_file, names, reporter, input_key, sources, table_io_manager_key)
+    run_tags = {"llmbatch/batch": names.batch} | (
         {"llmbatch/run_id": run_id} if (run_id := batch.parameters.run.run_id) else {}
     )
     jobs: dict[str, Job] = {
-        **_jobs(names, tags),
-        "generate_pending": generate_pending_job(batch_file, names, tags, reporter),
+        **_jobs(names, run_tags),
+        "generate_pending": generate_pending_job(batch_file, names, run_tags, reporter),
     }
     return BatchDefinitions(
         names=names,
-        assets=assets,
+        assets=_with_attributes(assets, names, owners, tags or {}, automation_condition),
         jobs=list(jobs.values()),
         checks=batch_checks(batch_file, names),
-        sensors=batch_sensors(batch_file, names, jobs, sources, input_asset),
+        sensors=batch_sensors(batch_file, names, jobs, sources, input_key),
         schedules=daily_schedules(names, jobs, batch.parameters.run.timezone),
-        resources={names.io_manager: io_manager, "llm": _LLM},
+        resources={
+            names.io_manager: JsonIOManager(config_file=str(batch_file.path), offline=batch_file.offline),
+            names.llm: LlmResource(),
+        },
     )
+
+
+def _asset_key(asset: InputAsset | None) -> dg.AssetKey | None:
+    if asset is None or isinstance(asset, dg.AssetKey):
+        return asset
+    if isinstance(asset, dg.AssetsDefinition | dg.AssetSpec | dg.SourceAsset):
+        return asset.key
+    return dg.AssetKey.from_coercible(asset)
+
+
+def _assets(
+    batch_file: BatchFile,
+    names: Names,
+    reporter: ReporterFactory | None,
+    input_key: dg.AssetKey | None,
+    sources: Sequence[str],
+    table_io_manager_key: str | None,
+) -> list[dg.AssetsDefinition]:
+    with warnings.catch_warnings():
+        for feature in ("backfill_policy", "observable_source_asset"):
+            warnings.filterwarnings("ignore", message=f".*`{feature}`", category=dg.BetaWarning)
+        return [
+            # Source assets cannot have owners. Dagster itself converts them when it loads the definitions.
+            *map(create_external_asset_from_source_asset, source_assets(batch_file, names, sources)),
+            *prepare_assets(batch_file, names, reporter, input_key),
+            llm_outputs_asset(batch_file, names, reporter),
+            *publish_assets(batch_file, names),
+            *([export_table_asset(batch_file, names, table_io_manager_key)] if table_io_manager_key else []),
+        ]
+
+
+def _with_attributes(
+    assets: Sequence[dg.AssetsDefinition],
+    names: Names,
+    owners: Sequence[str],
+    tags: Mapping[str, str],
+    condition: dg.AutomationCondition[Any] | EllipsisType | None,
+) -> list[dg.AssetsDefinition]:
+    published = {names.key(asset) for asset in (*STAGES["publish"], EXPORT_TABLE)}
+
+    def customized(spec: dg.AssetSpec) -> dg.AssetSpec:
+        replaced = condition if spec.key in published else ...
+        return spec.replace_attributes(
+            owners=[*spec.owners, *owners], tags={**spec.tags, **tags}, automation_condition=replaced
+        )
+
+    return [asset.map_asset_specs(customized) for asset in assets]
 
 
 def _jobs(names: Names, tags: dict[str, str]) -> dict[str, Job]:

@@ -18,7 +18,7 @@ from llmbatch_assets.domain.run.quality import CheckFinding, OutputQuality, asse
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.events.partition_events import PartitionEvents, has_chosen_partitions, withdraw_planned
-from llmbatch_assets.resources.llm import LlmResource
+from llmbatch_assets.resources.llm import LlmResource, llm_resource
 from llmbatch_assets.resources.runs import (
     ReporterFactory,
     cancel,
@@ -214,6 +214,7 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key=names.io_manager,
         output_required=False,
+        required_resource_keys={names.llm},
         pool="llm",
         check_specs=output_check_specs(names),
         kinds={"llm", "json"},
@@ -221,10 +222,10 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
         "not sent to the model again. To run everything pending, use the job generate_pending.",
     )
     def llm_outputs(
-        context: dg.AssetExecutionContext, config: GenerateConfig, llm: dg.ResourceParam[LlmResource]
+        context: dg.AssetExecutionContext, config: GenerateConfig
     ) -> Iterator[dg.AssetCheckResult | dg.Output[None]]:
         with failing_with_message(), _marking_nothing_as_failed(context.op_execution_context, key):
-            step = GenerateStep.of(context, batch_file, names, llm, reporter)
+            step = GenerateStep.of(context, batch_file, names, llm_resource(context, names.llm), reporter)
             for finding in step.generate(config):
                 yield dg.AssetCheckResult(**check_fields(finding))
         if step.yields_output:
@@ -251,12 +252,10 @@ def generate_pending_job(
 ) -> dg.JobDefinition:
     """Return the generate stage as a job without partitions: to run the asset, the UI demands a partition."""
 
-    @dg.op(name=names.own("generate_items"), pool="llm")
-    def generate_items(
-        context: dg.OpExecutionContext, config: GenerateConfig, llm: dg.ResourceParam[LlmResource]
-    ) -> None:
+    @dg.op(name=names.own("generate_items"), pool="llm", required_resource_keys={names.llm})
+    def generate_items(context: dg.OpExecutionContext, config: GenerateConfig) -> None:
         with failing_with_message():
-            step = GenerateStep.of(context, batch_file, names, llm, reporter)
+            step = GenerateStep.of(context, batch_file, names, llm_resource(context, names.llm), reporter)
             for finding in step.generate(config):
                 # Dagster accepts it, although its annotation does not say so.
                 context.log_event(dg.AssetCheckEvaluation(step.key, **check_fields(finding)))  # type: ignore[arg-type]

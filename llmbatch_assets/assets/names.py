@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import dagster as dg
@@ -16,6 +17,8 @@ class Names:
 
     batch: str
     prefix: tuple[str, ...] = ()
+    # The group of the assets, if not the usual one.
+    group_name: str = ""
 
     @property
     def is_default(self) -> bool:
@@ -23,14 +26,15 @@ class Names:
 
     @property
     def group(self) -> str:
-        return "llmbatch" if self.is_default else self.batch
+        return self.group_name or ("llmbatch" if self.is_default else self.batch)
 
     def key(self, asset: str) -> dg.AssetKey:
         return dg.AssetKey([*self._before, asset])
 
     def own(self, name: str) -> str:
         """A name that must be unique in the Dagster instance or code location: of a job, a resource or partitions."""
-        return "__".join([*self._before, name])
+        # Dagster allows fewer characters in these names than in asset keys.
+        return re.sub(r"\W", "_", "__".join([*self._before, name]), flags=re.ASCII)
 
     @property
     def _before(self) -> list[str]:
@@ -47,4 +51,8 @@ class Names:
 
     @property
     def io_manager(self) -> str:
-        return self.own("json_io_manager")
+        return self.own("llmbatch_io_manager")
+
+    @property
+    def llm(self) -> str:
+        return self.own("llmbatch_llm")

@@ -12,7 +12,7 @@ from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, WorkPlan, items_preview, plan_metadata
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
-from llmbatch_assets.resources.llm import LlmResource
+from llmbatch_assets.resources.llm import LlmResource, llm_resource
 from llmbatch_assets.resources.runs import ReporterFactory, cancel, failing_with_message
 from llmbatch_assets.stages.prepare import plan_headline, prepare_work, snapshot_of_asset, snapshot_version
 from llmbatch_assets.stages.project import Batch, BatchFile
@@ -48,15 +48,14 @@ def _schema_module_asset(batch_file: BatchFile, names: Names, reporter: Reporter
         key=names.key("llm_schema_py"),
         group_name=names.group,
         deps=[names.key("parameters"), names.key("prompts")],
+        required_resource_keys={names.llm},
         pool="llm",
         kinds={"python", "pydantic"},
         description="The Pydantic module that defines a valid output. It is parsed and checked but never imported. If it "
         "is missing, the model generates it.",
     )
     @failing_with_message()
-    def llm_schema_py(
-        context: dg.AssetExecutionContext, config: SchemaModuleConfig, llm: dg.ResourceParam[LlmResource]
-    ) -> dg.MaterializeResult[None]:
+    def llm_schema_py(context: dg.AssetExecutionContext, config: SchemaModuleConfig) -> dg.MaterializeResult[None]:
         batch = batch_file.load()
         path = batch.layout.schema_py
         reason = reason_to_write(batch, force=config.force)
@@ -64,7 +63,7 @@ def _schema_module_asset(batch_file: BatchFile, names: Names, reporter: Reporter
         if reason:
             say = reporter(context, batch).say if reporter else context.log.info
             say(f"The model will write {path}: {reason}")
-            metadata |= _write_module(context, batch, llm, say)
+            metadata |= _write_module(context, batch, llm_resource(context, names.llm), say)
         batch.check_schema()
         contract = batch.schema.output()
         is_trusted = batch.parameters.llm_schema.trust

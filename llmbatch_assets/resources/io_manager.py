@@ -8,6 +8,7 @@ import dagster as dg
 from llmbatch_assets.adapters.files.atomic import log_written, write_json_if_changed
 from llmbatch_assets.resources.runs import failing_with_message
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
+from llmbatch_assets.stages.downstream.tables import exported_table, output_record, outputs_table, table_builder
 from llmbatch_assets.stages.project import Batch, BatchFile
 
 
@@ -38,10 +39,33 @@ class JsonIOManager(dg.ConfigurableIOManager):
 
     @failing_with_message()
     def load_input(self, context: dg.InputContext) -> Any:
-        """Load the artifact as the type of the asset's parameter."""
+        """Load the artifact as the type of the asset's parameter.
+
+        As a data frame or an Arrow table, outputs have a row per item, and the export has a row per record. An asset with
+        the partitions of ``llm_outputs`` gets the outputs of its own partitions.
+        """
         batch, asset = self._batch(), context.asset_key.path[-1]
         kind = context.dagster_type.typing_type
-        return batch_outputs(batch) if kind is BatchOutputs else load_artifact(batch, asset, kind)
+        if kind is BatchOutputs:
+            return batch_outputs(batch)
+        if (build := table_builder(kind)) and asset in ("llm_outputs", "export"):
+            return build(exported_table(batch) if asset == "export" else outputs_table(batch, _partitions(context)))
+        if asset == "llm_outputs" and (own := _own_partitions(context)):
+            records = {key: output_record(batch, key) for key in own}
+            return records[own[0]] if len(own) == 1 else records
+        return load_artifact(batch, asset, kind)
+
+
+def _partitions(context: dg.InputContext) -> set[str] | None:
+    """Return the partitions that the input consists of; None if the asset is loaded without its partitions."""
+    return set(context.asset_partition_keys) if context.has_asset_partitions else None
+
+
+def _own_partitions(context: dg.InputContext) -> list[str]:
+    """Return the partitions of a run whose asset is partitioned like the input; otherwise none."""
+    asset = context.step_context.assets_def
+    is_alike = context.has_asset_partitions and asset and asset.partitions_def == context.asset_partitions_def
+    return list(context.asset_partition_keys) if is_alike else []
 
 
 def _files_of(artifact: Any) -> dict[str, int | None]:

@@ -15,3 +15,9 @@ class LlmResource(dg.ConfigurableResource[None]):
     def client(self, llm: Llm, root: Path) -> AbstractAsyncContextManager[Client]:
         """Open a client with these settings; ``root`` is the project's folder."""
         return open_client(llm, root)
+
+
+def llm_resource(context: dg.OpExecutionContext | dg.AssetExecutionContext, key: str) -> LlmResource:
+    """Return the resource with this key. Each batch has a key of its own, so no parameter can be named after it."""
+    resource: LlmResource = getattr(context.resources, key)
+    return resource

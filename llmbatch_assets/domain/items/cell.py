@@ -25,6 +25,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from llmbatch_assets.domain.canonical import canonical_json
+from llmbatch_assets.domain.items.column_types import InputType, column_type
 from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import flatten, harden, has_surrogates
 
@@ -147,6 +148,13 @@ class Cleaner:
         self._longest_token = max(map(len, self._null_tokens), default=0)
         self._columns = columns
         self._changes: dict[str, Counter[str]] = {}
+        self._kinds: dict[str, set[type]] = {name: set() for name in columns}
+
+    @property
+    def column_types(self) -> dict[str, InputType]:
+        """The types of the columns that held something other than text."""
+        types = {name: column_type(kinds) for name, kinds in self._kinds.items()}
+        return {name: kind for name, kind in types.items() if kind != "string"}
 
     @property
     def changes(self) -> dict[str, dict[str, int]]:
@@ -170,7 +178,10 @@ class Cleaner:
     def _column(self, name: str, cells: Sequence[Any], places: Sequence[int]) -> Sequence[str]:
         try:
             joined = _SEPARATOR.join(cells)
+            if any(cells):
+                self._kinds[name].add(str)
         except TypeError:
+            self._kinds[name].update(type(cell) for cell in cells if not isinstance(cell, str) or cell)
             cells = [self._text(name, *placed) for placed in zip(cells, places, strict=True)]
             joined = _SEPARATOR.join(cells)
         if _may_need_cleaning(joined):

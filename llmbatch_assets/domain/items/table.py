@@ -79,6 +79,9 @@ def take_snapshot(table: RawTable, path: str, settings: Input) -> Snapshot:
         raise TableError(f"{path}: {broken}") from None
     shape: dict[str, Any] = {"n_rows": len(rows), "n_cols": len(columns), "columns": columns}
     meta = {"input_path": path, "input_format": table.file_format, **shape, "cells_changed": cleaner.changes}
+    if types := cleaner.column_types:
+        # Text tables have none, and their snapshots stay as they were.
+        meta["column_types"] = types
     meta["warnings"] = [*table.warnings, *_row_warnings(rows)]
     # Not validated: the types are right, and a large table has a million cells.
     return Snapshot.model_construct(

@@ -1,0 +1,1 @@
+"""The outputs of a batch for the assets that depend on it."""
