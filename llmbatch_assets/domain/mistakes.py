@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from llmbatch_assets.domain.environment import WRITTEN, Resolved
 from llmbatch_assets.domain.items.context import RowRenderer, group_template_mistakes
 from llmbatch_assets.domain.items.grouping import named_columns
 from llmbatch_assets.domain.items.table import nearest_first
@@ -29,12 +30,13 @@ _ADVICE = {
 }
 
 
-def parameter_mistakes(problem: ValidationError, file: str) -> list[str]:
+def parameter_mistakes(problem: ValidationError, file: str, resolved: Resolved = WRITTEN) -> list[str]:
     """Return one line per mistake: file, key, value, what is allowed and, for an unknown key, similar ones."""
-    return [f"{file}: {_sentence(error)}" for error in problem.errors(include_url=False)]
+    errors = [error for error in problem.errors(include_url=False) if not resolved.is_missing(error["loc"])]
+    return [f"{file}: {_sentence(error, resolved.variable_at(error['loc']))}" for error in errors]
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: Any, variable: str) -> str:
     path = tuple(str(part) for part in error["loc"])
     key = ".".join(path) or "the file"
     if error["type"] == "extra_forbidden":
@@ -44,7 +46,9 @@ def _sentence(error: Any) -> str:
     wanted = error["msg"].removeprefix("Value error, ")
     if error["type"] in ("model_type", "dict_type"):
         wanted = "must be a mapping of keys to values"
-    return f"{key}: {wanted}{_found_value(path, error['input'])}"
+    # What a variable holds may be secret.
+    found = f" (from the environment variable {variable})" if variable else _found_value(path, error["input"])
+    return f"{key}: {wanted}{found}"
 
 
 def _found_value(path: tuple[str, ...], value: Any) -> str:

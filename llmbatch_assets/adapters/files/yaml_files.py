@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from llmbatch_assets.domain.environment import resolve_environment
 from llmbatch_assets.domain.mistakes import parameter_mistakes
 from llmbatch_assets.domain.parameters import Parameters, read_parameters
 from llmbatch_assets.domain.prompt import PromptTemplate
@@ -32,19 +34,23 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def load_parameters(path: Path) -> Parameters:
-    """Load a configuration file. Raises ``ConfigError`` with all its mistakes."""
-    mapping = _mapping(path, ConfigError)
+    """Load a configuration file and the environment variables that it names.
+
+    Raises ``ConfigError`` with all mistakes.
+    """
+    resolved = resolve_environment(_mapping(path, ConfigError), os.environ)
     try:
-        return read_parameters(mapping)
+        return read_parameters(resolved.mapping)
     except ValidationError as problem:
-        raise ConfigError("\n".join(parameter_mistakes(problem, str(path)))) from None
+        mistakes = [*resolved.mistakes(str(path)), *parameter_mistakes(problem, str(path), resolved)]
+        raise ConfigError("\n".join(mistakes)) from None
     except (ValueError, TypeError) as broken:
         raise ConfigError(f"{path}: contains a value that JSON does not support: {broken}") from None
 
 
 def load_valid_parameters(path: Path) -> Parameters:
     """Load a configuration file without its invalid keys. Raises ``ConfigError`` if it is not a YAML mapping."""
-    mapping = _mapping(path, ConfigError)
+    mapping = resolve_environment(_mapping(path, ConfigError), os.environ).mapping
     while True:
         try:
             return read_parameters(mapping)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch_assets.adapters.files.yaml_files import load_parameters, load_prompt, read_text
+from llmbatch_assets.adapters.files.yaml_files import load_parameters, load_prompt, load_valid_parameters, read_text
 from llmbatch_assets.errors import ConfigError, LlmBatchError, PromptError, SchemaError, TableError
 
 
@@ -173,3 +173,41 @@ def test_texts_fail_as_their_reader_asks(tmp_path: Path, error: type[ConfigError
     with pytest.raises(error, match="not UTF-8 at byte 3; save the file as UTF-8") as refusal:
         read_text(tmp_path / "t", error)
     assert isinstance(refusal.value, LlmBatchError)
+
+
+# Environment variables.
+
+
+def test_a_variable_is_read_when_the_file_is_loaded(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text("llm: {model_name: {env: THE_MODEL}, max_workers: {env: WORKERS}}")
+    monkeypatch.setenv("THE_MODEL", "m-1")
+    monkeypatch.setenv("WORKERS", "3")
+    assert (load_parameters(config).llm.model_name, load_parameters(config).llm.max_workers) == ("m-1", 3)
+    monkeypatch.setenv("THE_MODEL", "m-2")
+    assert load_parameters(config).llm.model_name == "m-2"
+
+
+def test_missing_variables_are_reported_with_the_other_mistakes(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("THE_MODEL", raising=False)
+    message = refused(config, "llm: {model_name: {env: THE_MODEL}, temprature: 1}\ninput: {sheet: {env: SHEET_NAME}}\n")
+    lines = message.splitlines()
+    assert len(lines) == 3
+    assert "llm.model_name: the environment variable THE_MODEL is not set" in lines[0]
+    assert "input.sheet: the environment variable SHEET_NAME is not set" in lines[1]
+    assert "did you mean temperature" in lines[2]
+    # llmbatch check goes on with the rest of the file.
+    assert load_valid_parameters(config).llm.model_name == "gpt-4o-mini"
+
+
+def test_the_value_of_a_variable_is_not_shown(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKERS", "sk-secret")
+    message = refused(config, "llm: {max_workers: {env: WORKERS}}")
+    assert "llm.max_workers: Input should be a valid integer (from the environment variable WORKERS)" in message
+    assert "sk-secret" not in message
+
+
+def test_an_api_key_in_place_of_its_name_is_not_shown(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    message = refused(config, "llm: {api_key_env: {env: OPENAI_API_KEY}}")
+    assert "must be the NAME of an environment variable" in message
+    assert "sk-secret" not in message
