@@ -38,6 +38,11 @@ that is not in these tables is an error. `llmbatch check` reports all mistakes i
 The file is the one given with `--config`, or else in the environment variable `LLMBATCH_PARAMETERS`. By default, it is the
 nearest `configs/parameters.yaml` in the working directory or a folder above it. Paths are relative to the project, which is
 the folder that contains `configs/`. `<dir>` stands for `artifacts.dir`, and `<batch>` for the name of the batch.
+
+A value can come from an environment variable, in the same form as in `dagster.yaml`: `model_name: {{env: TRIAGE_MODEL}}`. An
+error names variables that are not set. Keys that take text get the variable as it is; other keys get a number, `true`,
+`false` or `null`. Artifacts record the values, so name API keys in `llm.api_key_env` instead. `llm.extra_body` is sent as
+it is written.
 """
 _COMMANDS = f"""# Command line
 

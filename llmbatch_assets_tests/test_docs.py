@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from llmbatch_assets.cli import COMMANDS, main
+from llmbatch_assets.domain.environment import resolve_environment
 from llmbatch_assets.domain.parameters import Parameters, read_parameters
 
 ROOT = Path(__file__).parents[1]
@@ -42,12 +43,15 @@ def test_every_key_has_a_row_and_a_description() -> None:
         assert page.count(f"| `{key}`") == 1
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/calls.md", "docs/exports.md", "docs/tutorial.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/calls.md", "docs/embedding.md", "docs/exports.md", "docs/tutorial.md"]
+)
 def test_every_configuration_that_a_page_shows_is_taken(page: str) -> None:
     shown = re.findall(r"^ *```yaml\n(.*?)^ *```$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert shown
+    environment = {"TRIAGE_MODEL": "a-model", "TRIAGE_WORKERS": "8"}
     for block in shown:
-        read_parameters(yaml.safe_load(block))
+        read_parameters(resolve_environment(yaml.safe_load(block), environment).mapping)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,11 +1,11 @@
-"""A Dagster project with a table, a batch that reads it, and an asset that uses the outputs."""
+"""A Dagster project with a table, a batch that reads it, and an asset that uses the outputs. Tables are in DuckDB."""
 
-import json
+import os
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pandas as pd
+from dagster_duckdb_pandas import DuckDBPandasIOManager
 
 from llmbatch_assets import build_batch
 
@@ -24,15 +24,21 @@ def tickets() -> pd.DataFrame:
     )
 
 
-batch = build_batch(PROJECT / "configs/parameters.yaml", input_asset=dg.AssetKey("tickets"), key_prefix=["support"])
+batch = build_batch(
+    PROJECT / "configs/parameters.yaml", input_asset=tickets, key_prefix="support", owners=["team:support"]
+)
 
 
 @dg.asset(ins={"export": dg.AssetIn(key=batch.names.key("export"))})
-def urgent_tickets(export: dict[str, Any]) -> list[str]:
-    """The tickets that the model classified as urgent."""
-    lines = (PROJECT / export["files"]["jsonl"]).read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
-    return [record["input"]["ticket"] for record in records if record["parsed"]["urgent"]]
+def urgent_tickets(export: pd.DataFrame) -> pd.DataFrame:
+    """The tickets that the model classified as urgent, the oldest first."""
+    return export.loc[export["urgent"], ["ticket", "opened", "reason"]].sort_values("opened")
 
 
-defs = dg.Definitions.merge(dg.Definitions(assets=[tickets, urgent_tickets]), batch.definitions())
+defs = dg.Definitions.merge(
+    dg.Definitions(
+        assets=[tickets, urgent_tickets],
+        resources={"io_manager": DuckDBPandasIOManager(database=os.environ.get("WAREHOUSE", "warehouse.duckdb"))},
+    ),
+    batch.definitions(),
+)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.export.columns import Column, ColumnType, Record
 from llmbatch_assets.domain.items.column_types import InputType, typed_cell
+from llmbatch_assets.domain.text import without_surrogates
 
 ValueType = ColumnType | Literal["date", "timestamp"]
 
@@ -43,6 +44,8 @@ def typed_value(value: Any, column: TypedColumn) -> Any:
     """The value of a record in its column's type; input values are text in a record."""
     if column.part == "input" and isinstance(value, str):
         return typed_cell(value, column.type)  # type: ignore[arg-type]  # input columns are never json
+    if isinstance(value, str) and not value.isascii():
+        return without_surrogates(value)
     return value
 
 
