@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
@@ -84,30 +84,12 @@ def build_batch(
             manager with this key stores.
     """
     batch_file = config if isinstance(config, BatchFile) else BatchFile(Path(config).resolve())
-    batch = batch_file.load()
-    names = Names(batch.name, (key_prefix,) if isinstance(key_prefix, str) else tuple(key_prefix), group_name or "")
-    input_key = _asset_key(input_asset)
-    sources = [name for name in SOURCE_VERSIONS if input_key is None or name != "input_table"]
-    assets = _assets(batch_file, names, reporter, input_key, sources, table_io_manager_key)
-    run_tags = {"llmbatch/batch": names.batch} | (
-        {"llmbatch/run_id": run_id} if (run_id := batch.parameters.run.run_id) else {}
-    )
-    jobs: dict[str, Job] = {
-        **_jobs(names, run_tags),
-        "generate_pending": generate_pending_job(batch_file, names, run_tags, reporter),
-    }
-    return BatchDefinitions(
-        names=names,
-        assets=_with_attributes(assets, names, owners, tags or {}, automation_condition),
-        jobs=list(jobs.values()),
-        checks=batch_checks(batch_file, names),
-        sensors=batch_sensors(batch_file, names, jobs, sources, input_key),
-        schedules=daily_schedules(names, jobs, batch.parameters.run.timezone),
-        resources={
-            names.io_manager: JsonIOManager(config_file=str(batch_file.path), offline=batch_file.offline),
-            names.llm: LlmResource(),
-        },
-    )
+    prefix = (key_prefix,) if isinstance(key_prefix, str) else tuple(key_prefix)
+    names = Names(batch_file.load().name, prefix, group_name or "")
+    build = _Build(batch_file, names, reporter, _asset_key(input_asset), table_io_manager_key)
+    published = build.stages["publish"]
+    customized = _attributes(published, owners, tags or {}, automation_condition)
+    return build.definitions(customized, published if automation_condition else ())
 
 
 def _asset_key(asset: InputAsset | None) -> dg.AssetKey | None:
@@ -118,57 +100,92 @@ def _asset_key(asset: InputAsset | None) -> dg.AssetKey | None:
     return dg.AssetKey.from_coercible(asset)
 
 
-def _assets(
-    batch_file: BatchFile,
-    names: Names,
-    reporter: ReporterFactory | None,
-    input_key: dg.AssetKey | None,
-    sources: Sequence[str],
-    table_io_manager_key: str | None,
-) -> list[dg.AssetsDefinition]:
-    with warnings.catch_warnings():
-        for feature in ("backfill_policy", "observable_source_asset"):
-            warnings.filterwarnings("ignore", message=f".*`{feature}`", category=dg.BetaWarning)
-        return [
-            # Source assets cannot have owners. Dagster itself converts them when it loads the definitions.
-            *map(create_external_asset_from_source_asset, source_assets(batch_file, names, sources)),
-            *prepare_assets(batch_file, names, reporter, input_key),
-            llm_outputs_asset(batch_file, names, reporter),
-            *publish_assets(batch_file, names),
-            *([export_table_asset(batch_file, names, table_io_manager_key)] if table_io_manager_key else []),
-        ]
+@dataclass(frozen=True)
+class _Build:
+    """The making of one batch's definitions."""
+
+    batch_file: BatchFile
+    names: Names
+    reporter: ReporterFactory | None
+    input_key: dg.AssetKey | None
+    table_io_manager_key: str | None
+
+    @property
+    def stages(self) -> dict[str, Sequence[str]]:
+        table = [EXPORT_TABLE] if self.table_io_manager_key else []
+        return {**STAGES, "publish": [*STAGES["publish"], *table]}
+
+    @property
+    def sources(self) -> list[str]:
+        return [name for name in SOURCE_VERSIONS if self.input_key is None or name != "input_table"]
+
+    def definitions(
+        self, customized: Callable[[dg.AssetSpec], dg.AssetSpec], automated: Sequence[str]
+    ) -> BatchDefinitions:
+        """Return the definitions. ``customized`` replaces attributes; ``automated`` assets have automation conditions."""
+        batch_file, names, run = self.batch_file, self.names, self.batch_file.load().parameters.run
+        tags = {"llmbatch/batch": names.batch} | ({"llmbatch/run_id": run.run_id} if run.run_id else {})
+        jobs: dict[str, Job] = {
+            **_jobs(names, self.stages, tags),
+            "generate_pending": generate_pending_job(batch_file, names, tags, self.reporter),
+        }
+        return BatchDefinitions(
+            names=names,
+            assets=[asset.map_asset_specs(customized) for asset in self._assets()],
+            jobs=list(jobs.values()),
+            checks=batch_checks(batch_file, names),
+            sensors=batch_sensors(batch_file, names, jobs, self.sources, self.input_key, automated),
+            schedules=daily_schedules(names, jobs, run.timezone),
+            resources={
+                names.io_manager: JsonIOManager(config_file=str(batch_file.path), offline=batch_file.offline),
+                names.llm: LlmResource(),
+            },
+        )
+
+    def _assets(self) -> list[dg.AssetsDefinition]:
+        batch_file, names, table = self.batch_file, self.names, self.table_io_manager_key
+        with warnings.catch_warnings():
+            for feature in ("backfill_policy", "observable_source_asset"):
+                warnings.filterwarnings("ignore", message=f".*`{feature}`", category=dg.BetaWarning)
+            return [
+                # Source assets cannot have owners. Dagster itself converts them when it loads the definitions.
+                *map(create_external_asset_from_source_asset, source_assets(batch_file, names, self.sources)),
+                *prepare_assets(batch_file, names, self.reporter, self.input_key),
+                llm_outputs_asset(batch_file, names, self.reporter),
+                *publish_assets(batch_file, names),
+                *([export_table_asset(batch_file, names, table)] if table else []),
+            ]
 
 
-def _with_attributes(
-    assets: Sequence[dg.AssetsDefinition],
-    names: Names,
+def _attributes(
+    published: Sequence[str],
     owners: Sequence[str],
     tags: Mapping[str, str],
     condition: dg.AutomationCondition[Any] | EllipsisType | None,
-) -> list[dg.AssetsDefinition]:
-    published = {names.key(asset) for asset in (*STAGES["publish"], EXPORT_TABLE)}
+) -> Callable[[dg.AssetSpec], dg.AssetSpec]:
+    """Return a function that adds attributes to the spec of an asset. The condition is that of the published ones."""
 
     def customized(spec: dg.AssetSpec) -> dg.AssetSpec:
-        replaced = condition if spec.key in published else ...
+        replaced = condition if spec.key.path[-1] in published else ...
         return spec.replace_attributes(
             owners=[*spec.owners, *owners], tags={**spec.tags, **tags}, automation_condition=replaced
         )
 
-    return [asset.map_asset_specs(customized) for asset in assets]
+    return customized
 
 
-def _jobs(names: Names, tags: dict[str, str]) -> dict[str, Job]:
+def _jobs(names: Names, stages: Mapping[str, Sequence[str]], tags: dict[str, str]) -> dict[str, Job]:
     descriptions = {
         "prepare": "Prepares schema, snapshot and work items: everything before the first call.",
         "publish": "Writes the export and the report.",
         "run_all": "Runs all stages in order: prepare, generate what is pending, publish. For schedules; in the UI, it asks for "
         "partitions: choose All.",
     }
-    stages = {**STAGES, "run_all": [asset for assets in STAGES.values() for asset in assets]}
+    chosen = {**stages, "run_all": [asset for assets in stages.values() for asset in assets]}
     return {
         job: dg.define_asset_job(
             names.own(job),
-            selection=dg.AssetSelection.assets(*(names.key(asset) for asset in stages[job])),
+            selection=dg.AssetSelection.assets(*(names.key(asset) for asset in chosen[job])),
             description=description,
             tags=tags,
             # Starting a process per step would take seconds, longer than most steps.

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from llmbatch_assets.assets.names import Names
+from llmbatch_assets.assets.publish import report_condition
 from llmbatch_assets.stages.downstream.tables import exported_frame
 from llmbatch_assets.stages.project import BatchFile
 
@@ -19,7 +20,7 @@ def export_table_asset(batch_file: BatchFile, names: Names, io_manager_key: str)
         group_name=names.group,
         deps=[names.key("export")],
         io_manager_key=io_manager_key,
-        automation_condition=dg.AutomationCondition.eager(),
+        automation_condition=report_condition(names),
         kinds={"table"},
         description="The exported records as a table: one row per accepted item, with typed columns. Stored by the I/O "
         f"manager {io_manager_key}.",

@@ -31,7 +31,7 @@ def publish_condition(names: Names) -> dg.AutomationCondition[dg.AssetKey]:
 
 
 def report_condition(names: Names) -> dg.AutomationCondition[dg.AssetKey]:
-    """The default condition of the report: the export was written."""
+    """The default condition of the report, and of the export as a table: the export was written."""
     condition = dg.AutomationCondition
     return _once_after(condition.any_deps_updated().allow(dg.AssetSelection.assets(names.key("export"))))
 

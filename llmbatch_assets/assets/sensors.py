@@ -30,17 +30,23 @@ TABLE_ASSETS = ("input_snapshot", "group_contexts", "work_items")
 
 
 def batch_sensors(
-    batch_file: BatchFile, names: Names, jobs: dict[str, Job], sources: Sequence[str], input_asset: dg.AssetKey | None
+    batch_file: BatchFile,
+    names: Names,
+    jobs: dict[str, Job],
+    sources: Sequence[str],
+    input_asset: dg.AssetKey | None,
+    automated: Sequence[str],
 ) -> list[dg.SensorDefinition]:
     """The sensors of a batch. Those that make no calls are on by default.
 
-    ``llmbatch run`` triggers none of them to run a stage, because it runs all stages itself.
+    ``automated`` assets are published by their automation conditions. ``llmbatch run`` triggers no sensor to run a stage,
+    because it runs all stages itself.
     """
     prepare, generate = jobs["prepare"], jobs["generate_pending"]
     return [
         ChangeWatch(batch_file, names, sources, input_asset).sensor(prepare),
         _generate_sensor(names.own("generate_after_prepare"), prepare, generate),
-        _publish_sensor(names),
+        *([_publish_sensor(names, automated)] if automated else []),
     ]
 
 
@@ -74,15 +80,15 @@ def _generate_sensor(name: str, after: Job, then: Job) -> dg.SensorDefinition:
     return chain
 
 
-def _publish_sensor(names: Names) -> dg.SensorDefinition:
+def _publish_sensor(names: Names, automated: Sequence[str]) -> dg.SensorDefinition:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=dg.BetaWarning)
         return dg.AutomationConditionSensorDefinition(
             names.own("publish_automatically"),
-            target=dg.AssetSelection.assets(names.key("export"), names.key("report")),
+            target=dg.AssetSelection.assets(*map(names.key, automated)),
             default_status=dg.DefaultSensorStatus.RUNNING,
             minimum_interval_seconds=PUBLISH_SEC,
-            description="Launches export and report after items were generated in any way. Makes no calls.",
+            description=f"Launches {' and '.join(automated)} after items were generated in any way. Makes no calls.",
         )
 
 
