@@ -14,7 +14,6 @@ import pytest
 from dagster_duckdb_pandas import DuckDBPandasIOManager
 
 from llmbatch_assets import BatchDefinitions, build_batch
-from llmbatch_assets.errors import MissingArtifactError
 from llmbatch_assets_tests.project import Project, make_project
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -191,8 +190,10 @@ def test_three_batches_merge_with_duckdb_and_foreign_resources(
     )
 
     location.materialize("tickets")
-    for batch in (support, plain, second):
+    # Stage by stage, or all in one run.
+    for batch in (support, second):
         run_batch(location, batch)
+    location.run("run_all")
     location.materialize("urgent", "arrow", "answers")
 
     # The stored types are those of the schema and of the user's table, whatever the values are.
@@ -257,8 +258,20 @@ def test_a_condition_is_that_of_export_and_report(rich: Project) -> None:
 
 
 def test_without_a_condition_nothing_follows_by_itself(rich: Project) -> None:
-    specs = keys_of(build_batch(rich.config, automation_condition=None, table_io_manager_key="io_manager"))
-    assert not any(spec.automation_condition for spec in specs.values())
+    batch = build_batch(rich.config, automation_condition=None, table_io_manager_key="io_manager")
+    assert not any(spec.automation_condition for spec in keys_of(batch).values())
+    assert "publish_automatically" not in {sensor.name for sensor in batch.sensors}
+
+
+def test_the_table_is_published_with_the_export(rich: Project) -> None:
+    batch = build_batch(rich.config, table_io_manager_key="io_manager")
+    location = merged(batch, assets=[], database=Path("none"))
+    for job in ("publish", "run_all"):
+        assert dg.AssetKey("export_table") in location.resolve_job_def(job).asset_layer.executable_asset_keys
+    [sensor] = [one for one in batch.sensors if one.name == "publish_automatically"]
+    assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
+    targets = sensor.asset_selection.resolve(location.resolve_asset_graph())
+    assert {key.path[-1] for key in targets} == {"export", "report", "export_table"}
 
 
 @pytest.mark.parametrize(
@@ -334,7 +347,5 @@ def test_a_range_of_partitions_gets_its_outputs_by_key(tmp_path: Path, instance:
 def test_a_partition_without_an_output_is_one_sentence(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     location, _ = partitioned(make_project(tmp_path / "project"), instance, tmp_path)
     missing = instance.get_dynamic_partitions("work_items")[4]
-    with pytest.raises(
-        (MissingArtifactError, dg.Failure), match=f"no accepted output for partition {missing}; generate it with: llm"
-    ):
+    with pytest.raises(dg.Failure, match=f"no accepted output for partition {missing}; generate it with: llm"):
         location.materialize("each", partition_key=missing)

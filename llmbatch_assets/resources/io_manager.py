@@ -8,7 +8,7 @@ import dagster as dg
 from llmbatch_assets.adapters.files.atomic import log_written, write_json_if_changed
 from llmbatch_assets.resources.runs import failing_with_message
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
-from llmbatch_assets.stages.downstream.tables import exported_table, output_record, outputs_table, table_builder
+from llmbatch_assets.stages.downstream.tables import exported_table, output_records, outputs_table, table_builder
 from llmbatch_assets.stages.project import Batch, BatchFile
 
 
@@ -51,7 +51,7 @@ class JsonIOManager(dg.ConfigurableIOManager):
         if (build := table_builder(kind)) and asset in ("llm_outputs", "export"):
             return build(exported_table(batch) if asset == "export" else outputs_table(batch, _partitions(context)))
         if asset == "llm_outputs" and (own := _own_partitions(context)):
-            records = {key: output_record(batch, key) for key in own}
+            records = output_records(batch, own)
             return records[own[0]] if len(own) == 1 else records
         return load_artifact(batch, asset, kind)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -79,15 +79,17 @@ def outputs_table(batch: Batch, partitions: Container[str] | None = None) -> Typ
     return TypedTable(typed, rows)
 
 
-def output_record(batch: Batch, partition: str) -> dict[str, Any]:
-    """Return the accepted output of one partition, as its file holds it. Raises ``MissingArtifactError``."""
+def output_records(batch: Batch, partitions: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the accepted outputs of some partitions, as their files hold them. Raises ``MissingArtifactError``."""
     outputs = batch_outputs(batch)
-    output = next((outputs.output(item) for item in outputs.items if item.partition_key == partition), None)
-    if output is None:
+    items = {item.partition_key: item for item in outputs.items}
+    found = {key: outputs.output(items[key]) if key in items else None for key in partitions}
+    if missing := [key for key, output in found.items() if output is None]:
+        others = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
         raise MissingArtifactError(
-            f"llm_outputs has no accepted output for partition {partition}; generate it with: {batch.command}"
+            f"llm_outputs has no accepted output for partition {missing[0]}{others}; generate it with: {batch.command}"
         )
-    return output.model_dump(mode="json")
+    return {key: output.model_dump(mode="json") for key, output in found.items() if output}
 
 
 def exported_frame(batch: Batch) -> Any:
