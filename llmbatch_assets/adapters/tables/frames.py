@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def _columns(table: TypedTable) -> list[Sequence[Any]]:
 
 def _series(values: Sequence[Any], kind: ValueType) -> pd.Series[Any]:
     if kind == "timestamp":
-        return pd.Series(_timestamps(values))
+        return _timestamps(values).to_pandas()
     try:
         # Databases cannot tell the type of an object column without values.
         return pd.Series(values, dtype=_DTYPES.get(kind, "object" if _has_values(values) else "string"))
@@ -61,15 +62,19 @@ def _has_values(values: Sequence[Any]) -> bool:
     return any(value is not None for value in values)
 
 
-def _timestamps(values: Sequence[Any]) -> pd.DatetimeIndex:
+def _timestamps(values: Sequence[Any]) -> pa.Array:
+    # Microseconds, since nanoseconds end in 2262, and tables have dates such as 9999-12-31.
+    moments = [dt.datetime.fromisoformat(value) if value else None for value in values]
+    if not any(moment and moment.tzinfo for moment in moments):
+        return pa.array(moments, pa.timestamp("us"))
     # Offsets may differ within a column, so times with a zone become UTC.
-    has_zone = any(pd.Timestamp(value).tzinfo is not None for value in values if value)
-    return pd.DatetimeIndex(pd.to_datetime(list(values), format="ISO8601", utc=has_zone))
+    with_zone = (moment and moment.replace(tzinfo=moment.tzinfo or dt.UTC) for moment in moments)
+    return pa.array(with_zone, pa.timestamp("us", tz="UTC"))
 
 
 def _array(values: Sequence[Any], kind: ValueType) -> pa.Array:
     if kind == "timestamp":
-        return pa.Array.from_pandas(_timestamps(values))
+        return _timestamps(values)
     try:
         return pa.array(values, _ARROW_TYPES.get(kind, None if _has_values(values) else pa.string()))
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):

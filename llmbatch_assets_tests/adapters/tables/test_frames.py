@@ -26,8 +26,13 @@ def table_of(kind: ValueType, *values: Any) -> TypedTable:
         ("number", [1, 0.5, None], "float64", pa.float64()),
         ("boolean", [True, None], "boolean", pa.bool_()),
         ("date", [dt.date(2026, 1, 5), None], "object", pa.date32()),
-        ("timestamp", ["2026-01-05", "2026-01-06T08:30:00.123456", None], "datetime64[ns]", pa.timestamp("ns")),
-        ("timestamp", ["2026-03-29T01:00:00+01:00", "2026-03-29T03:00:00+02:00"], "datetime64[ns, UTC]", None),
+        ("timestamp", ["2026-01-05", "2026-01-06T08:30:00.123456", None], "datetime64[us]", pa.timestamp("us")),
+        (
+            "timestamp",
+            ["2026-03-29T01:00:00+01:00", "2026-03-29T03:00:00+02:00"],
+            "datetime64[us, UTC]",
+            pa.timestamp("us", tz="UTC"),
+        ),
         ("json", [["a"], []], "object", pa.list_(pa.string())),
         # A column of lists without a value has no type in a database, so it is text.
         ("json", [None], "string", pa.string()),
@@ -35,21 +40,27 @@ def table_of(kind: ValueType, *values: Any) -> TypedTable:
         # No row at all.
         ("integer", [], "Int64", pa.int64()),
         ("string", [], "string", pa.string()),
-        ("timestamp", [], "datetime64[ns]", pa.timestamp("ns")),
+        ("timestamp", [], "datetime64[us]", pa.timestamp("us")),
     ],
 )
 def test_a_column_has_the_type_of_its_schema(
-    kind: ValueType, values: Sequence[Any], dtype: str, arrow: pa.DataType | None
+    kind: ValueType, values: Sequence[Any], dtype: str, arrow: pa.DataType
 ) -> None:
     table = table_of(kind, *values)
     assert str(data_frame(table)["x"].dtype) == dtype
-    if arrow is not None:
-        assert arrow_table(table).schema.field("x").type == arrow
+    assert arrow_table(table).schema.field("x").type == arrow
 
 
 def test_times_with_different_offsets_are_the_same_instants_in_utc() -> None:
     frame = data_frame(table_of("timestamp", "2026-03-29T01:00:00+01:00", "2026-03-29T03:00:00+02:00"))
     assert frame["x"].dt.hour.tolist() == [0, 1]
+
+
+def test_a_date_beyond_nanoseconds_is_kept() -> None:
+    # pandas' own nanoseconds end in 2262. Nanoseconds themselves are cut.
+    table = table_of("timestamp", "9999-12-31", "2026-01-05T08:30:00.123456789", None)
+    assert data_frame(table)["x"].dt.year.tolist()[:2] == [9999, 2026]
+    assert arrow_table(table)["x"].to_pylist()[1] == dt.datetime(2026, 1, 5, 8, 30, 0, 123456)
 
 
 def test_an_integer_beyond_64_bits_is_kept() -> None:
