@@ -58,6 +58,10 @@ def test_a_source_has_another_version_once_its_file_changes(project: Project) ->
     before = {name: version(batch_of(project)) for name, version in SOURCE_VERSIONS.items()}
     project.table(ROWS[:2])
     project.write("prompts/generation.yaml", "user: '{context} Be brief.'")
-    project.parameters(**settings(llm={"temperature": 0.7}))
+    project.parameters(**settings(llm={"max_workers": 7}))
     after = {name: version(batch_of(project)) for name, version in SOURCE_VERSIONS.items()}
     assert {name for name in before if before[name] != after[name]} == {"input_table", "prompts", "parameters"}
+    # Only what changes the outputs.
+    project.parameters(**settings(llm={"temperature": 0.7}))
+    last = {name: version(batch_of(project)) for name, version in SOURCE_VERSIONS.items()}
+    assert {name for name in before if last[name] != after[name]} == {"parameters", "model_settings"}
