@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from llmbatch_assets.assets.checks import MAX_NAMED, check_fields, output_check_specs
+from llmbatch_assets.assets.descriptions import description
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sensors import use_sources
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems
@@ -17,7 +18,9 @@ from llmbatch_assets.domain.run.progress import format_causes
 from llmbatch_assets.domain.run.quality import CheckFinding, OutputQuality, assess
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
+from llmbatch_assets.resources.events.item_results import ItemResults
 from llmbatch_assets.resources.events.partition_events import PartitionEvents, has_chosen_partitions, withdraw_planned
+from llmbatch_assets.resources.instance import translating_storage_errors
 from llmbatch_assets.resources.llm import LlmResource, llm_resource
 from llmbatch_assets.resources.runs import (
     ReporterFactory,
@@ -34,6 +37,7 @@ from llmbatch_assets.stages.generate.progress import GenerateResult, end_line
 from llmbatch_assets.stages.generate.run import GenerateRun
 from llmbatch_assets.stages.plan import up_to_date
 from llmbatch_assets.stages.project import Batch, BatchFile
+from llmbatch_assets.stages.report import report_address
 
 
 class GenerateConfig(dg.Config):
@@ -112,7 +116,7 @@ class GenerateStep:
         use_sources(self.context, self.batch, self.names, "prompts", "model_settings")
         result, quality, has_events = self._run_items(config)
         if has_events:
-            self.totals.update(_totals(result, quality))
+            self.totals.update(result.totals(quality))
             self._report_totals(result)
         # After the totals: Dagster does not show checks that are older than the latest materialization.
         yield from assess(quality, self.batch.parameters.checks)
@@ -130,9 +134,9 @@ class GenerateStep:
                 self._add_hit(events, item)
             events.record_versions(all_items=not by_key)
             with events.in_child_process(len(choice.to_run)):
-                result = self.run.generate(
-                    choice, lambda item, output, found: events.add_materialized(item, output, hit=found)
-                )
+                results = ItemResults(events, self.run.items, translating_storage_errors()(self.context.log.error))
+                result = self.run.generate(choice, results.add)
+                results.end()
             # Dagster ignores failures planned by a canceled run, but they would hide the failure of an earlier run.
             if isinstance(result.error, RunInterruptedError):
                 cancel(self.context, end_line(result))
@@ -167,10 +171,13 @@ class GenerateStep:
         inputs = [self.names.key(name) for name in UPSTREAM]
         versions = run_tags(self.context.instance, self.batch.source.identity.sha, inputs)
         folder = self.batch.layout.llm_outputs
-        return PartitionEvents(self.context, self.key, self.names.partitions, folder, versions)
+        return PartitionEvents(
+            self.context, self.key, self.names.partitions, folder, versions, report=report_address(self.batch)
+        )
 
     def _add_hit(self, events: PartitionEvents, item: WorkItem) -> None:
-        events.add_materialized(item, self.run.items.output(item), hit=True)
+        items, output = self.run.items, self.run.items.output(item)
+        events.add_materialized(item, output, hit=True, usage=items.usage_of_hit(item, output))
 
     def _quality(self, events: PartitionEvents, result: GenerateResult) -> OutputQuality:
         counts, causes = result.manifest.counts, result.manifest.failures_by_cause
@@ -196,13 +203,6 @@ class GenerateStep:
             raise dg.Failure(message, self.totals, allow_retries=False)
 
 
-def _totals(result: GenerateResult, quality: OutputQuality) -> dict[str, Any]:
-    metrics: dict[str, Any] = {**result.metrics(), "acceptance_rate": quality.acceptance_rate}
-    if quality.mean_score is not None:
-        metrics["judge_score_mean"] = quality.mean_score
-    return {**metrics, "causes": format_causes(result.tally.causes) or "none"}
-
-
 def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFactory | None) -> dg.AssetsDefinition:
     key = names.key("llm_outputs")
 
@@ -218,8 +218,7 @@ def llm_outputs_asset(batch_file: BatchFile, names: Names, reporter: ReporterFac
         pool="llm",
         check_specs=output_check_specs(names),
         kinds={"llm", "json"},
-        description="The accepted model outputs, one partition per work item. Items that already have an accepted output are "
-        "not sent to the model again. To run everything pending, use the job generate_pending.",
+        description=description("llm_outputs"),
     )
     def llm_outputs(
         context: dg.AssetExecutionContext, config: GenerateConfig

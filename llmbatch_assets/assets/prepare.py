@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from llmbatch_assets.assets.descriptions import description
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sensors import use_sources
 from llmbatch_assets.domain.items.table import Snapshot
@@ -51,15 +52,14 @@ def _schema_module_asset(batch_file: BatchFile, names: Names, reporter: Reporter
         required_resource_keys={names.llm},
         pool="llm",
         kinds={"python", "pydantic"},
-        description="The Pydantic module that defines a valid output. It is parsed and checked but never imported. If it "
-        "is missing, the model generates it.",
+        description=description("llm_schema_py"),
     )
     @failing_with_message()
     def llm_schema_py(context: dg.AssetExecutionContext, config: SchemaModuleConfig) -> dg.MaterializeResult[None]:
         batch = batch_file.load()
         path = batch.layout.schema_py
         reason = reason_to_write(batch, force=config.force)
-        metadata: dict[str, int | float | str] = {"written_by_the_model": reason or "no"}
+        metadata: dict[str, int | float | str] = {"source": f"generated ({reason})" if reason else "existing file"}
         if reason:
             say = reporter(context, batch).say if reporter else context.log.info
             say(f"The model will write {path}: {reason}")
@@ -74,7 +74,7 @@ def _schema_module_asset(batch_file: BatchFile, names: Names, reporter: Reporter
                 "path": dg.MetadataValue.path(str(path)),
                 "schema_sha": contract.sha,
                 "models": ", ".join(batch.schema.models),
-                "imported": "as it is (llm_schema.trust)" if is_trusted else "vetted",
+                "schema_check": "skipped (llm_schema.trust)" if is_trusted else "passed",
                 **metadata,
             },
             data_version=dg.DataVersion(contract.sha),
@@ -105,7 +105,7 @@ def _schema_text_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefiniti
         group_name=names.group,
         deps=[names.key("llm_schema_py")],
         kinds={"json"},
-        description="The output schema as JSON Schema, generated from llm_schema_py and inserted into the prompts.",
+        description=description("llm_schema_txt"),
     )
     @failing_with_message()
     def llm_schema_txt(context: dg.AssetExecutionContext, config: SchemaTextConfig) -> dg.MaterializeResult[None]:
@@ -113,7 +113,7 @@ def _schema_text_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefiniti
         written, sha, message = ensure_schema_txt(batch, force=config.force)
         context.log.info(message)
         return dg.MaterializeResult(
-            metadata={"path": dg.MetadataValue.path(str(batch.layout.schema_txt)), "rewritten": written},
+            metadata={"path": dg.MetadataValue.path(str(batch.layout.schema_txt)), "file_changed": written},
             data_version=dg.DataVersion(sha),
         )
 
@@ -130,7 +130,7 @@ def _snapshot_asset(batch_file: BatchFile, names: Names, input_asset: dg.AssetKe
         deps=[names.key(name) for name in sources],
         io_manager_key=names.io_manager,
         kinds={"table", "json"},
-        description="The cleaned input table. All values are strings, and the same table always gives the same file.",
+        description=description("input_snapshot"),
     )
     @failing_with_message()
     def input_snapshot(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeResult[Snapshot]:
@@ -149,17 +149,8 @@ def _snapshot_asset(batch_file: BatchFile, names: Names, input_asset: dg.AssetKe
     return input_snapshot
 
 
-# The type and description of each asset that is made from the snapshot.
-_WORK_ARTIFACTS: dict[str, tuple[Any, str]] = {
-    "group_contexts": (
-        list[GroupContext],
-        "The context text of each group, stored once per group. Empty if items share no context.",
-    ),
-    "work_items": (
-        WorkItems,
-        "The work items, one per output. Registers one llm_outputs partition for each item.",
-    ),
-}
+# The type of each asset that is made from the snapshot.
+_WORK_ARTIFACTS: dict[str, Any] = {"group_contexts": list[GroupContext], "work_items": WorkItems}
 
 
 def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
@@ -174,9 +165,9 @@ def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
                 io_manager_key=names.io_manager,
                 kinds={"json"},
                 dagster_type=kind,
-                description=description,
+                description=description(asset),
             )
-            for asset, (kind, description) in _WORK_ARTIFACTS.items()
+            for asset, kind in _WORK_ARTIFACTS.items()
         },
     )
     def group_contexts_and_work_items(

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from llmbatch_assets.assets.checks import require_passed_checks
+from llmbatch_assets.assets.descriptions import description
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.export.manifest import ExportManifest, export_notes
 from llmbatch_assets.domain.export.records import export_warnings
@@ -60,7 +61,7 @@ def _export_asset(batch_file: BatchFile, names: Names, inputs: dict[str, dg.Asse
         io_manager_key=names.io_manager,
         automation_condition=publish_condition(names),
         kinds={"table"},
-        description="The accepted outputs joined with their input rows, as files.",
+        description=description("export"),
     )
     @failing_with_message()
     def export(
@@ -90,7 +91,7 @@ def _report_asset(batch_file: BatchFile, names: Names, inputs: dict[str, dg.Asse
         automation_condition=report_condition(names),
         kinds={"markdown"},
         output_required=False,
-        description="Report on the batch: outcomes, failures by cause, cost, sample outputs and file locations.",
+        description=description("report"),
     )
     def report(
         context: dg.AssetExecutionContext, export: ExportManifest, llm_outputs: BatchOutputs, input_snapshot: Snapshot
@@ -110,13 +111,18 @@ def export_metadata(result: ExportResult) -> dict[str, Any]:
     manifest = result.manifest
     columns = [dg.TableColumn(column["name"], column["type"], column["from"]) for column in manifest.columns]
     return {
-        **manifest.counts,
+        **_explained(manifest.counts),
         "dagster/row_count": manifest.counts["n_records"],
         "dagster/column_schema": dg.TableSchema(columns=columns),
         **_file_metadata(manifest.files),
-        "not exported": dg.MetadataValue.path(manifest.not_exported_file),
+        "not_exported_file": dg.MetadataValue.path(manifest.not_exported_file),
         "preview": dg.MetadataValue.md(result.preview),
     }
+
+
+def _explained(counts: dict[str, int]) -> dict[str, int]:
+    """Leave out the counts that are 0, except for those that every export has."""
+    return {name: count for name, count in counts.items() if count or name in {"n_records", "n_items"}}
 
 
 def report_metadata(result: ReportResult) -> dict[str, Any]:
@@ -131,4 +137,4 @@ def report_metadata(result: ReportResult) -> dict[str, Any]:
 
 
 def _file_metadata(files: dict[str, str]) -> dict[str, dg.PathMetadataValue]:
-    return {f"{name} file": dg.MetadataValue.path(path) for name, path in files.items()}
+    return {f"{name.replace(' ', '_')}_file": dg.MetadataValue.path(path) for name, path in files.items()}

@@ -11,6 +11,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from llmbatch_assets.assets import STAGES
 from llmbatch_assets.assets.checks import check_fields
+from llmbatch_assets.assets.descriptions import description
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.items.work import WorkItems
 from llmbatch_assets.errors import LlmBatchError
@@ -174,21 +175,13 @@ class ChangeWatch:
             partitions.sync([item.partition_key for item in items])
 
 
-_DESCRIPTIONS = {
-    "input_table": "The input table file.",
-    "prompts": "The prompt files. Only their messages affect outputs; name, version and purpose do not.",
-    "parameters": "The configuration file of the batch.",
-    "model_settings": "The settings of model and judge that affect outputs, from the configuration file.",
-}
-
-
 def source_assets(batch_file: BatchFile, names: Names, sources: Sequence[str]) -> list[dg.SourceAsset]:
     """The files that a batch reads, as assets. Their data versions are fingerprints of their content."""
     return [_source_asset(batch_file, names, name) for name in sources]
 
 
 def _source_asset(batch_file: BatchFile, names: Names, name: str) -> dg.SourceAsset:
-    @dg.observable_source_asset(key=names.key(name), group_name=names.group, description=_DESCRIPTIONS[name])
+    @dg.observable_source_asset(key=names.key(name), group_name=names.group, description=description(name))
     def source() -> dg.DataVersion:
         return dg.DataVersion(SOURCE_VERSIONS[name](batch_file.load()))
 

@@ -306,6 +306,11 @@ class Report(Block):
     md_path: str = Field("", description="Path of the Markdown report; empty: <reports_dir>/report.md")
     html_path: str = Field("", description="Path of the HTML report; empty: <reports_dir>/report.html")
     write_html: bool = Field(True, description="false: Markdown only.")
+    base_url: str = Field(
+        "",
+        description="Address under which the folder of the HTML report is served. Dagster links each item to its place "
+        "there; without it, to the file, which browsers open only if you copy the address.",
+    )
     sample_per_group: int = Field(
         2,
         ge=0,

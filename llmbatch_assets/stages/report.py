@@ -103,6 +103,15 @@ def _samples(output_of: Callable[[WorkItem], AcceptedOutput | None], findings: F
     return [sample_of(item, output, full=full) for item, output in picked if output is not None]
 
 
+def report_address(batch: Batch) -> str:
+    """Return the address of the HTML report; empty if none is written."""
+    settings = batch.parameters.report
+    if not (settings.enabled and settings.write_html):
+        return ""
+    path = batch.path(batch.layout.report("html"))
+    return f"{settings.base_url.rstrip('/')}/{quote(path.name)}" if settings.base_url else path.resolve().as_uri()
+
+
 def _about(batch: Batch, outputs: BatchOutputs, findings: Findings, snapshot: Snapshot) -> About:
     costs = usage_by_run(read_ledger(batch.path(batch.layout.ledger)))
     # All calls in the ledger, including failed ones and those with earlier settings.

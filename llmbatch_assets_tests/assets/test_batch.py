@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +80,23 @@ class Rig:
         records = self.instance.fetch_materializations(self.batch.names.key("llm_outputs"), limit=100).records
         return [made for record in records if (made := record.asset_materialization) and made.partition is None]
 
+    def observations(self) -> list[dg.AssetObservation]:
+        """Those of all partitions, the latest first."""
+        records = self.instance.fetch_observations(self.batch.names.key("llm_outputs"), limit=100).records
+        return [seen for record in records if (seen := record.asset_observation)]
+
     def version(self, key: str) -> str:
         """The data version of a partition."""
         return (self.materializations(key)[0].tags or {})["dagster/data_version"]
+
+
+def item_facts(made: dg.AssetMaterialization) -> dict[str, str]:
+    """The facts that the page of a partition lists about its item."""
+    rows = (
+        tuple(line.strip("| ").split(" | ", 1))
+        for line in str(made.metadata["item"].value).split("\n\n")[0].splitlines()[2:]
+    )
+    return dict(rows)  # type: ignore[arg-type]
 
 
 RigMaker = Callable[..., Rig]
@@ -133,7 +148,7 @@ def test_a_range_run_marks_hits_and_fresh_outputs_and_only_what_failed(rig: Rig,
         road: None,
     }
     assert server.count() == 2 + 3 + 1
-    sources = {key: [made.metadata["source"].value for made in rig.materializations(key)] for key in (tower, river)}
+    sources = {key: [item_facts(made)["Source"] for made in rig.materializations(key)] for key in (tower, river)}
     assert sources == {tower: ["cache", "generated"], river: ["generated"]}
 
 
@@ -260,11 +275,16 @@ def test_a_partition_tells_what_was_made_and_what_it_cost(rig: Rig, server: Chat
     facts: dict[str, Any] = {name: value.value for name, value in made.metadata.items()}
     assert facts["path"] == f"artifacts/cache/llm_outputs/{artifact.name}"
     assert facts["cache_id"] == artifact.stem
-    assert (facts["row_index"], facts["attempt"], facts["model"], facts["source"]) == (0, 2, "test-model", "generated")
-    assert facts["input_tokens"] > 0
-    assert facts["output_tokens"] > 0
-    assert facts["latency_sec"] > 0
-    assert "330 m" in facts["preview"]
+    item = item_facts(made)
+    assert (item["Row"], item["Attempts"]) == ("1 (row_index 0)", "2")
+    assert (item["Model"], item["Source"]) == ("test-model", "generated")
+    assert re.fullmatch(r"[1-9]\d* input, [1-9]\d* output", item["Tokens"])
+    assert item["Latency"].endswith(" s")
+    assert "| answer | 330 m |\n| certain | true |" in facts["item"]
+    assert "| question | How tall is the tower? |" in facts["item"]
+    assert "report" not in facts
+    assert item["Report"].startswith("file:///")
+    assert item["Report"].endswith(rf"/artifacts/reports/report.html\#item={keys[0]}")
     versions = {key: rig.version(key) for key in keys}
     assert len(set(versions.values())) == len(keys)
 
@@ -287,8 +307,7 @@ def test_what_was_spent_is_told_as_numbers(rig: Rig, server: ChatServer) -> None
     (run,) = rig.totals()
     facts: dict[str, Any] = {name: value.value for name, value in run.metadata.items()}
     assert (facts["accepted"], facts["failed"], facts["requests"]) == (4, 1, 5)
-    cost = made.metadata["cost_usd"].value
-    assert isinstance(cost, float)
+    cost = float(item_facts(made)["Cost"].removeprefix("$"))
     assert facts["cost_usd"] > 4 * cost * 0.9 > 0
 
     # A run that has asked nothing has nothing to tell.
@@ -374,7 +393,7 @@ def test_a_dagster_that_lost_its_events_gets_them_back_from_the_files(rig: Rig, 
         assert again.run("generate").success
 
         assert again.states() == dict.fromkeys(accepted, MATERIALIZED) | {refused: None}
-        assert {again.materializations(key)[0].metadata["source"].value for key in accepted} == {"cache"}
+        assert {item_facts(again.materializations(key)[0])["Source"] for key in accepted} == {"cache"}
 
     assert server.count() == 5
     assert rig.project.outputs() == before
@@ -445,8 +464,8 @@ def test_the_export_shows_counts_columns_files_and_its_first_records(rig: Rig, s
     assert (shown["n_exported"], shown["n_missing"], shown["dagster/row_count"]) == (4, 1, 4)
     columns = {column.name: column.type for column in shown["dagster/column_schema"].columns}
     assert (columns["id"], columns["answer"], columns["certain"]) == ("string", "string", "boolean")
-    assert shown["csv file"] == "artifacts/outputs/output.csv"
-    assert shown["not exported"] == "artifacts/outputs/output_not_exported.csv"
+    assert shown["csv_file"] == "artifacts/outputs/output.csv"
+    assert shown["not_exported_file"] == "artifacts/outputs/output_not_exported.csv"
     assert "| `=x()/'<b>` |" in shown["preview"]
 
 

@@ -70,7 +70,7 @@ def test_a_schema_that_exists_is_vetted_and_its_fingerprint_reported(
 
     told = metadata(run, "llm_schema_py")
     assert told["schema_sha"] == sha_of(project)
-    assert (told["written_by_the_model"], told["imported"]) == ("no", "vetted")
+    assert (told["source"], told["schema_check"]) == ("existing file", "passed")
     assert told["models"] == "LLMOutput, JudgeResult"
     assert f"Using existing schema/llm_schema.py (checks passed, schema_sha={sha_of(project)})" in logged(instance, run)
     assert server.count() == 0
@@ -92,7 +92,7 @@ def test_force_tells_attempts_archive_and_fingerprint(
     assert told["tokens"] > 0
     assert told["archived"] == f"archived/{next(iter(archived(project)))}"
     assert told["schema_sha"] == sha_of(project) != before
-    assert told["written_by_the_model"] == "forced"
+    assert told["source"] == "generated (forced)"
     [event] = run.asset_materializations_for_node("llm_schema_py")
     assert (event.tags or {})["dagster/data_version"] == sha_of(project)
     assert "Schema answer 1 of 3 rejected" in logged(instance, run)
@@ -116,14 +116,14 @@ def test_a_schema_of_which_no_answer_passes_is_a_failed_run_that_says_why(
 def test_a_trusted_schema_is_said_to_be_one(home: Callable[..., Project], instance: dg.DagsterInstance) -> None:
     project = home(llm_schema={"trust": True})
     run = materialize(project, instance, "llm_schema_py")
-    assert metadata(run, "llm_schema_py")["imported"] == "as it is (llm_schema.trust)"
+    assert metadata(run, "llm_schema_py")["schema_check"] == "skipped (llm_schema.trust)"
     assert "not checked, llm_schema.trust is set" in logged(instance, run)
 
 
 def test_the_text_is_written_once_and_on_demand(home: Callable[..., Project], instance: dg.DagsterInstance) -> None:
     project = home()
     rewritten = [
-        metadata(materialize(project, instance, "llm_schema_txt", **config), "llm_schema_txt")["rewritten"]
+        metadata(materialize(project, instance, "llm_schema_txt", **config), "llm_schema_txt")["file_changed"]
         for config in ({}, {}, {"force": True})
     ]
     assert rewritten == [True, False, True]

@@ -51,7 +51,7 @@ def generate(project: Project, **selection: Any) -> None:
     generation = GenerateRun(
         BatchItems(batch, plan.items), plan.contexts, open_client, LogReporter(lambda line: None, 0)
     )
-    generation.generate(generation.choose(Selection(**selection), force=False), lambda item, output, found: None)
+    generation.generate(generation.choose(Selection(**selection), force=False), lambda result: None)
 
 
 def deliver(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -114,4 +114,4 @@ def test_dagster_is_shown_numbers_a_summary_charts_and_files(tmp_path: Path) -> 
     assert (shown["accepted"], shown["share_accepted"], shown["cost_usd"]) == (5, 1.0, 0.0)
     assert "5 of 5 items accepted" in shown["summary"].value
     assert "](data:image/svg+xml;base64," in shown["charts"].value
-    assert shown["html file"].value == REPORT
+    assert shown["html_file"].value == REPORT

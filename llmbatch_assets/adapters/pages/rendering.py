@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -18,14 +17,11 @@ from llmbatch_assets.adapters.pages.report_charts import chart_image, neutral_ch
 from llmbatch_assets.adapters.pages.report_rows import RowSpool, Slice
 from llmbatch_assets.domain.report.charts import Chart
 from llmbatch_assets.domain.report.items import ItemRow
+from llmbatch_assets.domain.report.markdown import fenced, plain
 from llmbatch_assets.domain.report.page import ReportPage
 from llmbatch_assets.domain.report.value_counts import ValueCount
 from llmbatch_assets.domain.text import counted
 
-# Characters with a meaning inside a line of Markdown. An underscore has none between letters or digits; escaping no
-# more than necessary keeps the source readable.
-_MARKDOWN = re.compile(r"([\\`*\[\]#|~]|(?<![^\W_])_|_(?![^\W_]))")
-_ENTITY = re.compile(r"&(?=#?\w+;)")
 _BAR_BLOCKS = 20
 # Stands for the item rows in the rendered page. Escaped text has no `<`, so it cannot contain this.
 _ROWS = Markup("<!--rows-->")
@@ -72,7 +68,7 @@ def render_summary(page: ReportPage) -> str:
 def render_charts(charts: Sequence[Chart]) -> str:
     """The charts as Markdown with embedded images."""
     return "\n\n".join(
-        f"### {_plain(chart.title)}\n\n![{_plain(chart.alt)}]({neutral_chart_image(chart)})" for chart in charts
+        f"### {plain(chart.title)}\n\n![{plain(chart.alt)}]({neutral_chart_image(chart)})" for chart in charts
     )
 
 
@@ -135,17 +131,8 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _plain(text: Any) -> str:
-    """Escape text for a line or table cell of Markdown."""
-    line = _ENTITY.sub("&amp;", " ".join(str(text).split())).replace("<", "&lt;")
-    return _MARKDOWN.sub(r"\\\1", line)
-
-
 def _fenced(text: Any) -> Markup:
-    """The text as a code block that its own backticks cannot end."""
-    longest = max((len(run) for run in re.findall(r"`+", str(text))), default=0)
-    fence = "`" * max(3, longest + 1)
-    return Markup(f"{fence}\n{text}\n{fence}")  # noqa: S704  # Markdown, not HTML
+    return Markup(fenced(text))  # noqa: S704  # Markdown, not HTML
 
 
 def _number(value: float) -> str:
@@ -177,7 +164,7 @@ def _file_in(name: str, folder: str) -> Markup:
 
 _FILTERS = {
     "counted": counted,
-    "plain": _plain,
+    "plain": plain,
     "fenced": _fenced,
     "number": _number,
     "percent": _percent,

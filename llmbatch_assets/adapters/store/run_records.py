@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import orjson
+from pydantic import ValidationError
 
 from llmbatch_assets.adapters.files.atomic import write_json
 from llmbatch_assets.adapters.files.jsonl import JsonlWriter, read_jsonl
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.run.ledger import CallRecord, RunRecord
+from llmbatch_assets.domain.usage import UsageTotal
 from llmbatch_assets.errors import RunPermanentError, StopCause
 
 log = logging.getLogger(__name__)
@@ -117,6 +121,25 @@ class UsageLedger:
 def read_ledger(path: Path) -> Iterator[CallRecord]:
     """Yield the call records in the order in which they were written."""
     return read_jsonl(path, CallRecord)
+
+
+_CACHE_ID = re.compile(rb'"cache_id":"([0-9a-f]{40})"')
+
+
+def usage_of_items(path: Path, cache_ids: Collection[str]) -> dict[str, UsageTotal]:
+    """Sum the calls of these items, by cache id. Only the lines of these items are parsed."""
+    wanted, totals = {cache_id.encode() for cache_id in cache_ids}, dict[str, UsageTotal]()
+    if not wanted or not path.is_file():
+        return totals
+    with path.open("rb") as lines:
+        for line in lines:
+            found = _CACHE_ID.search(line)
+            if found is None or found[1] not in wanted:
+                continue
+            # A line that was cut off is reported where the whole ledger is read.
+            with suppress(ValidationError):
+                totals.setdefault(found[1].decode(), UsageTotal()).add(CallRecord.model_validate_json(line))
+    return totals
 
 
 def append_run(path: Path, record: RunRecord) -> None:

@@ -188,4 +188,5 @@ def _item(draft: ItemDraft, item_id: str) -> WorkItem:
         group_context_id=draft.group_context_id,
         context=draft.context,
         meta=draft.meta,
+        label=draft.label,
     )

@@ -28,7 +28,10 @@ class GroupContext:
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """One output to be made. ``context`` is the item's own text, without its group's."""
+    """One output to be made. ``context`` is the item's own text, without its group's.
+
+    ``label`` is the readable part of its name as the table spells it; empty in files of earlier versions.
+    """
 
     work_id: str
     partition_key: str
@@ -37,6 +40,7 @@ class WorkItem:
     group_context_id: str | None
     context: str
     meta: dict[str, Any]
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ def _numbers(findings: Findings) -> dict[str, float | None]:
         "share_accepted": round(counts["accepted"] / counts["items"], 4) if counts["items"] else None,
         "cost_usd": usage.cost_usd,
         "tokens": usage.total_tokens,
-        "mean_judge_score": None if score is None else round(score, 1),
+        "judge_score_mean": None if score is None else round(score, 1),
     }
 
 

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Protocol, Self
+from urllib.parse import quote
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.definitions.dependency import NodeHandle
-from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, StepMaterializationData
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    AssetObservationData,
+    DagsterEvent,
+    StepMaterializationData,
+)
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.plan.handle import StepHandle
 from dagster._core.instance import RUNLESS_RUN_ID
 
-from llmbatch_assets.domain.canonical import readable_json, sha1_named
-from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.domain.canonical import sha1_named
+from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
+from llmbatch_assets.domain.report.item_facts import (
+    ANSWER_CHARS,
+    answer_beginning,
+    failure_line,
+    failure_table,
+    input_table,
+    item_table,
+    output_table,
+)
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.resources.partitions import RETIRED_VERSION
-
-PREVIEW_CHARS = 2000
 
 
 @dataclass(frozen=True)
 class EventOrigin:
     """The step of a run that events come from, and the asset that they are about.
 
-    ``folder`` holds the outputs; ``versions`` are the tags that all outputs of the run share.
+    ``folder`` holds the outputs; ``versions`` are the tags that all outputs of the run share; ``report`` is the
+    address of the report.
     """
 
     run_id: str
@@ -42,10 +59,16 @@ class EventOrigin:
     asset_key: dg.AssetKey
     folder: PurePosixPath
     versions: Mapping[str, str]
+    report: str = ""
 
     @classmethod
     def of(
-        cls, context: dg.OpExecutionContext, asset_key: dg.AssetKey, folder: PurePosixPath, versions: Mapping[str, str]
+        cls,
+        context: dg.OpExecutionContext,
+        asset_key: dg.AssetKey,
+        folder: PurePosixPath,
+        versions: Mapping[str, str],
+        report: str = "",
     ) -> Self:
         """Return the step of this context, in this process."""
         step_context = context.get_step_execution_context()
@@ -63,29 +86,47 @@ class EventOrigin:
             asset_key=asset_key,
             folder=folder,
             versions=versions,
+            report=report,
         )
+
+    def report_of(self, item: WorkItem) -> str:
+        """Return the address of the item in the report; empty without a report."""
+        return f"{self.report}#item={quote(item.partition_key)}" if self.report else ""
+
+    def report_link(self, item: WorkItem) -> dict[str, dg.UrlMetadataValue]:
+        """Return the address as metadata. Browsers follow no link from a server's page to a file, so files have none."""
+        is_served = self.report and not self.report.startswith("file:")
+        return {"report": dg.MetadataValue.url(self.report_of(item))} if is_served else {}
 
     def materialization(self, made: dg.AssetMaterialization, at: float) -> EventLogEntry:
         """Return a materialization, exactly as Dagster logs one."""
-        message = f"Materialized value {made.label}."
+        kind, data = dg.DagsterEventType.ASSET_MATERIALIZATION, StepMaterializationData(made)
+        return self.step_entry(kind, data, f"Materialized value {made.label}.", at)
+
+    def step_entry(
+        self, kind: dg.DagsterEventType, data: Any, message: str, at: float, level: int = logging.DEBUG
+    ) -> EventLogEntry:
+        """Return an event of the step as Dagster stores it."""
         event = DagsterEvent(
-            event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+            event_type_value=kind.value,
             job_name=self.job_name,
             step_handle=self.step_handle,
             node_handle=self.node_handle,
             step_kind_value=self.step_kind,
             logging_tags=self.step_tags,
-            event_specific_data=StepMaterializationData(made),
+            event_specific_data=data,
             message=message,
             pid=self.pid,
         )
-        return self.entry(event, message, at, self.run_id)
+        return self.entry(event, message, at, self.run_id, level)
 
-    def entry(self, event: DagsterEvent, message: str, at: float, run_id: str) -> EventLogEntry:
+    def entry(
+        self, event: DagsterEvent, message: str, at: float, run_id: str, level: int = logging.DEBUG
+    ) -> EventLogEntry:
         """Return an event as Dagster stores it."""
         return EventLogEntry(  # type: ignore[no-untyped-call]
             error_info=None,
-            level=logging.DEBUG,
+            level=level,
             user_message=message,
             run_id=run_id,
             timestamp=at,
@@ -103,12 +144,14 @@ class ItemEvent(Protocol):
 
 
 class MaterializedEvent(NamedTuple):
-    """The item has an accepted output, generated now or found in the cache (a ``hit``). ``at`` is a Unix timestamp."""
+    """The item has an accepted output, generated now or found in the cache (a ``hit``).
 
-    partition_key: str
-    row_index: int | None
-    group_key: str | None
+    ``usage`` is that of all its attempts. ``at`` is a Unix timestamp.
+    """
+
+    item: WorkItem
     output: AcceptedOutput
+    usage: TokenUsage
     hit: bool
     at: float
 
@@ -116,32 +159,72 @@ class MaterializedEvent(NamedTuple):
         """Return the materialization of the item's partition."""
         made = dg.AssetMaterialization(
             asset_key=origin.asset_key,
-            partition=self.partition_key,
-            metadata=self._metadata(origin.folder),
+            partition=self.item.partition_key,
+            metadata=self._metadata(origin),
             tags={**origin.versions, DATA_VERSION_TAG: sha1_named(parsed=self.output.parsed)},
         )
         return origin.materialization(made, self.at)
 
-    def _metadata(self, folder: PurePosixPath) -> dict[str, Any]:
-        output, judge = self.output, self.output.judge or {}
+    def _metadata(self, origin: EventOrigin) -> dict[str, Any]:
+        # The page of a run loads all entries of all items, and takes longer for an entry than for a kilobyte of text.
+        cache_id = self.output.meta["cache_id"]
+        tables = (
+            item_table(self.item, self.output, self.usage, hit=self.hit, report=origin.report_of(self.item)),
+            input_table(self.item.context),
+            output_table(self.output.parsed),
+        )
         facts = {
-            "path": dg.MetadataValue.path(str(folder / f"{output.meta['cache_id']}.json")),
-            "cache_id": output.meta["cache_id"],
-            "row_index": self.row_index,
-            "group_key": self.group_key,
-            "attempt": output.meta["attempt_outer"],
-            "model": output.meta["model"],
-            "verdict": judge.get("verdict"),
-            "judge_score": judge.get("score"),
-            "input_tokens": output.usage.input_tokens,
-            "cached_input_tokens": output.usage.cached_input_tokens,
-            "output_tokens": output.usage.output_tokens,
-            "cost_usd": output.usage.cost_usd,
-            "latency_sec": round(output.latency_sec, 3),
-            "source": "cache" if self.hit else "generated",
-            "preview": dg.MetadataValue.md(_preview(output.parsed)),
+            "item": dg.MetadataValue.md("\n\n".join(tables)),
+            "path": dg.MetadataValue.path(str(origin.folder / f"{cache_id}.json")),
+            "cache_id": cache_id,
         }
-        return {name: value for name, value in facts.items() if value is not None}
+        return {**facts, **origin.report_link(self.item)}
+
+
+class FailedEvent(NamedTuple):
+    """The item failed; ``file`` holds its last attempt.
+
+    ``older`` describes the output that Dagster shows for the item, if there is one.
+    """
+
+    item: WorkItem
+    failure: FailedAttempt
+    file: str
+    older: str
+    usage: TokenUsage
+    at: float
+
+    @classmethod
+    def of(cls, item: WorkItem, failure: FailedAttempt, file: str, older: str, usage: TokenUsage) -> Self:
+        """Return the event of a failure at this moment. Only the beginning of the answer is kept."""
+        beginning = failure.raw_text and failure.raw_text[: ANSWER_CHARS + 1]
+        return cls(item, failure.model_copy(update={"raw_text": beginning}), file, older, usage, time.time())
+
+    def entry(self, origin: EventOrigin) -> EventLogEntry:
+        """Return an observation of the item's partition."""
+        seen = dg.AssetObservation(
+            asset_key=origin.asset_key,
+            partition=self.item.partition_key,
+            description=f"Failed: {self.failure.cause}",
+            metadata=self._metadata(origin),
+        )
+        kind, data = dg.DagsterEventType.ASSET_OBSERVATION, AssetObservationData(seen)
+        message = failure_line(self.item, self.failure)
+        return origin.step_entry(kind, data, message, self.at, logging.INFO)
+
+    def _metadata(self, origin: EventOrigin) -> dict[str, Any]:
+        facts = {
+            "failure": dg.MetadataValue.md(
+                failure_table(self.failure, self.older, self.usage, report=origin.report_of(self.item))
+            ),
+            "answer": dg.MetadataValue.md(answer) if (answer := answer_beginning(self.failure)) else None,
+            # An older output, shown beside the failure, has the same input and report.
+            "input": None if self.older else dg.MetadataValue.md(input_table(self.item.context)),
+            "file": dg.MetadataValue.path(self.file) if self.file else None,
+            "run": dg.MetadataValue.url(f"/runs/{origin.run_id}"),
+        }
+        known = {name: value for name, value in facts.items() if value is not None}
+        return known if self.older else {**known, **origin.report_link(self.item)}
 
 
 class RetiredEvent(NamedTuple):
@@ -181,10 +264,3 @@ class PlannedEvent(NamedTuple):
         )
         event = DagsterEvent.build_asset_materialization_planned_event(origin.job_name, origin.step_key, planned)
         return origin.entry(event, "", self.at, run_id=RUNLESS_RUN_ID if self.withdrawn else origin.run_id)
-
-
-def _preview(parsed: dict[str, Any]) -> str:
-    # A code fence in the text must not close ours.
-    text = readable_json(parsed)[:PREVIEW_CHARS]
-    fence = "`" * 12 if "```" in text else "```"
-    return f"{fence}json\n{text}\n{fence}"

@@ -15,10 +15,12 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.events.event_process import EventProcess, store_events
 from llmbatch_assets.resources.events.item_events import (
     EventOrigin,
+    FailedEvent,
     ItemEvent,
     MaterializedEvent,
     PlannedEvent,
@@ -109,18 +111,22 @@ class PartitionEvents:
         partitions: dg.DynamicPartitionsDefinition,
         folder: PurePosixPath,
         versions: Mapping[str, str],
+        report: str = "",
     ) -> None:
-        """``versions`` are the tags that all outputs of the run share."""
+        """``versions`` are the tags that all outputs of the run share; ``report`` is the address of the report."""
         self._asset_key = asset_key
         self._instance = context.instance
         self._partitions = partitions
         self._versions_sha = versions_sha(versions)
         # The instance stores the sha beside the cursors of its daemons.
         self._cursor = f"llmbatch/versions/{asset_key.to_user_string()}"
-        self._origin = EventOrigin.of(context, asset_key, folder, versions)
+        self._origin = EventOrigin.of(context, asset_key, folder, versions, report)
         self._store_here = partial(store_events, self._instance, self._origin)
         self._store: Callable[[Sequence[ItemEvent]], None] = self._store_here
-        self._groups = EventGroups[ItemEvent](translating_storage_errors()(lambda group: self._store(group)))
+        # Groups of one kind of event are stored faster than mixed ones.
+        self._groups, self._failures = (
+            EventGroups[ItemEvent](translating_storage_errors()(lambda group: self._store(group))) for _ in range(2)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -131,6 +137,7 @@ class PartitionEvents:
     def flush(self) -> None:
         """Store the events that wait for their group to fill up."""
         self._groups.flush()
+        self._failures.flush()
 
     @contextmanager
     def in_child_process(self, expected: int) -> Iterator[None]:
@@ -153,10 +160,18 @@ class PartitionEvents:
                 with holding_interrupts(), translating_storage_errors():
                     process.close()
 
-    def add_materialized(self, item: WorkItem, output: AcceptedOutput, *, hit: bool) -> None:
-        """Record that the item has an accepted output, generated now or found in the cache (a ``hit``)."""
-        event = MaterializedEvent(item.partition_key, item.row_index, item.group_key, output, hit, at=time.time())
-        self._groups.add(event)
+    def add_materialized(
+        self, item: WorkItem, output: AcceptedOutput, *, hit: bool, usage: TokenUsage | None = None
+    ) -> None:
+        """Record that the item has an accepted output, generated now or found in the cache (a ``hit``).
+
+        ``usage`` is that of all its attempts, by default that of the accepted one.
+        """
+        self._groups.add(MaterializedEvent(item, output, usage or output.usage, hit, at=time.time()))
+
+    def add_failure(self, event: FailedEvent) -> None:
+        """Record why an item failed, for the page of its partition."""
+        self._failures.add(event)
 
     def not_shown(self, items: Sequence[WorkItem]) -> list[WorkItem]:
         """Return those of the accepted items that Dagster does not show with this run's versions.

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from llmbatch_assets.adapters.store.outputs import FileStore
-from llmbatch_assets.adapters.store.run_records import earlier_identities
+from llmbatch_assets.adapters.store.run_records import earlier_identities, kept_identities, usage_of_items
+from llmbatch_assets.domain.export.records import OutdatedOutput
 from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Choice, Selection, choose
+from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
 from llmbatch_assets.errors import ArtifactError
-from llmbatch_assets.stages.artifacts import output_store
+from llmbatch_assets.stages.artifacts import BatchOutputs, output_store
 from llmbatch_assets.stages.project import Batch
 
 
@@ -63,6 +65,40 @@ class BatchItems:
         if output is None:
             raise ArtifactError(f"{self.store.index.output_path(self.cache_id(item))} has disappeared during the run")
         return output
+
+    @cached_property
+    def _earlier_usage(self) -> dict[str, UsageTotal]:
+        """The usage before this run of the items that had been attempted more than once or without an end."""
+        index = self.store.index
+        several = [
+            cache_id
+            for cache_id in map(self.cache_id, self.items)
+            if cache_id in index.failed or cache_id in index.awaiting
+        ]
+        return usage_of_items(self.batch.path(self.batch.layout.ledger), several)
+
+    def read_earlier_usage(self) -> None:
+        """Read the usage of earlier attempts now, before this run adds its own calls to the ledger."""
+        _ = self._earlier_usage
+
+    def usage(self, item: WorkItem, in_this_run: TokenUsage) -> TokenUsage:
+        """Return the usage of all attempts of an item, given what this run added."""
+        earlier = self._earlier_usage.get(self.cache_id(item))
+        return earlier.usage + in_this_run if earlier else in_this_run
+
+    def usage_of_hit(self, item: WorkItem, output: AcceptedOutput) -> TokenUsage:
+        """Return the usage of all attempts of an item that had its output before this run."""
+        earlier = self._earlier_usage.get(self.cache_id(item))
+        return earlier.usage if earlier else output.usage
+
+    @cached_property
+    def _outputs(self) -> BatchOutputs:
+        identity, folder = self.batch.source.identity, self.batch.path(self.batch.layout.provenance)
+        return BatchOutputs(self.store.index, identity, [*self.items], earlier=kept_identities(folder))
+
+    def outdated(self, item: WorkItem) -> OutdatedOutput | None:
+        """Return the item's output from earlier settings."""
+        return self._outputs.outdated(item, self.batch.shown)
 
     def has_output(self, item: WorkItem) -> bool:
         """Return whether the item has an accepted output now."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.run.manifest import GenerationManifest, progress_every_n
 from llmbatch_assets.domain.run.progress import Pace, Tally, format_causes, format_duration
+from llmbatch_assets.domain.run.quality import OutputQuality
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
@@ -28,17 +29,35 @@ class GenerateResult(NamedTuple):
     error: LlmBatchError | None
     manifest: GenerationManifest
 
-    def metrics(self) -> dict[str, int | float]:
-        """Return counts, speed, usage and cost. Unknown values are left out."""
+    def totals(self, quality: OutputQuality) -> dict[str, int | float]:
+        """Return the state of the batch after this run, and what the run took, as numbers that Dagster plots over runs."""
         meta, counts, usage = self.manifest.meta, self.manifest.counts, self.manifest.usage
+        causes = {f"failed_{cause}": count for cause, count in sorted(quality.causes.items())}
         numbers = {
-            "accepted": self.tally.accepted,
-            "failed": self.tally.failed,
-            "cache_hits": counts.n_cache_skipped + self.tally.found,
-            "items_per_second": round(self.tally.done / meta.elapsed_sec, 3) if meta.elapsed_sec else None,
-            **usage.model_dump(),
+            **causes,
+            "missing": counts.n_not_attempted,
+            "judge_score_mean": round(quality.mean_score or 0, 1),
+            "from_cache": counts.n_cache_skipped + self.tally.found,
+            "requests": usage.requests,
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "duration_sec": round(meta.elapsed_sec, 1),
+            "items_per_second": round(self.tally.done / meta.elapsed_sec, 1) if meta.elapsed_sec else 0,
         }
-        return {name: value for name, value in numbers.items() if value is not None}
+        state = {
+            "accepted": counts.n_success,
+            "failed": counts.n_fail,
+            "acceptance_rate": round(quality.acceptance_rate, 4),
+        }
+        return {**state, **_not_zero(numbers), **_cost(usage.cost_usd)}
+
+
+def _not_zero(numbers: Mapping[str, int | float]) -> dict[str, int | float]:
+    return {name: number for name, number in numbers.items() if number}
+
+
+def _cost(cost_usd: float | None) -> dict[str, int | float]:
+    return {} if cost_usd is None else {"cost_usd": round(cost_usd, 6)}
 
 
 class Reporter(Protocol):

@@ -15,7 +15,7 @@ from llmbatch_assets.adapters.store.claims import claiming
 from llmbatch_assets.adapters.store.run_records import IdentityUse, append_run, keep_provenance, note_use
 from llmbatch_assets.domain.item_state import ItemState, state_after
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
-from llmbatch_assets.domain.outcome import AcceptedOutput, ItemResult
+from llmbatch_assets.domain.outcome import ItemResult
 from llmbatch_assets.domain.plan.selection import Choice, Selection, by_group
 from llmbatch_assets.domain.run.manifest import GenerationManifest, OutputFiles, RunFacts, generation_manifest
 from llmbatch_assets.domain.run.progress import Tally
@@ -39,7 +39,7 @@ from llmbatch_assets.stages.generate.progress import GenerateResult, Reporter
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.runtime import holding_interrupts, interruptible, new_run_id, rare_collections, utc_now
 
-OnAccepted = Callable[[WorkItem, AcceptedOutput, bool], None]
+OnResult = Callable[[ItemResult], None]
 
 
 @dataclass
@@ -68,29 +68,28 @@ class GenerateRun:
         self._announce(choice, n_done)
         return choice
 
-    def generate(self, choice: Choice, on_accepted: OnAccepted) -> GenerateResult:
+    def generate(self, choice: Choice, on_result: OnResult) -> GenerateResult:
         """Generate outputs for the chosen items.
 
-        ``on_accepted`` is called for each accepted item after its file is on disk. Its last argument is true if another
-        run produced the output.
+        ``on_result`` is called for each item that was accepted or failed, after its file is on disk.
         """
         remove_leftovers(self.batch.path(folder) for folder in self.batch.layout.folders())
         self._keep_provenance()
+        self.items.read_earlier_usage()
         tally = Tally(len(choice.to_run), cached=self.items.n_skipped(choice))
         before, states, failed, started = self.items.states, dict(self.items.states), list[WorkItem](), time.monotonic()
         self.reporter.began(tally)
 
-        def on_result(result: ItemResult) -> None:
+        def record(result: ItemResult) -> None:
             key = result.item.partition_key
             states[key] = state_after(result, before[key])
             if result.failed is not None:
                 failed.append(result.item)
-            if result.accepted is not None:
-                on_accepted(result.item, result.accepted, result.found)
+            on_result(result)
             self.reporter.advanced(tally)
 
         with rare_collections():
-            error = asyncio.run(self._process(choice, tally, on_result)) if choice.to_run else None
+            error = asyncio.run(self._process(choice, tally, record)) if choice.to_run else None
         elapsed = round(time.monotonic() - started, 2)
         # An impatient user sends a second signal: finish the manifest and the summary first.
         with holding_interrupts():
@@ -140,9 +139,7 @@ class GenerateRun:
         keep_provenance(folder, self.batch.provenance())
         note_use(folder, IdentityUse(utc_now(), self.batch.source.identity.sha, self.batch.item_settings_sha()))
 
-    async def _process(
-        self, choice: Choice, tally: Tally, on_result: Callable[[ItemResult], None]
-    ) -> LlmBatchError | None:
+    async def _process(self, choice: Choice, tally: Tally, on_result: OnResult) -> LlmBatchError | None:
         llm, max_items = self.batch.parameters.llm, self.batch.parameters.budget.max_items
         rules, store = StopRules(llm.max_failures, llm.max_failure_rate), self.items.store
         try:

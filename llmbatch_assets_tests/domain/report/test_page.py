@@ -18,7 +18,7 @@ def test_a_page_shows_the_findings() -> None:
         found.add(item, make_output(item, judge=judge, latency_sec=number + 0.5), [])
     found.add(make_item(9), make_output(make_item(9), judge=None, latency_sec=9.0), [])
     page = report_page(found, ABOUT, [])
-    assert page.numbers == {"share_accepted": 1.0, "cost_usd": None, "tokens": 60, "mean_judge_score": 58.3}
+    assert page.numbers == {"share_accepted": 1.0, "cost_usd": None, "tokens": 60, "judge_score_mean": 58.3}
     assert page.headline["Cost of accepted outputs"] == "unknown"
     assert page.headline["Total spent"] == "$0.00"
     assert page.latency["median"] == 1.5
@@ -51,4 +51,4 @@ def test_data_quality_lists_changes_and_warnings() -> None:
 def test_a_page_without_items_has_no_charts_or_samples() -> None:
     page = report_page(Findings(Report()), ABOUT, [])
     assert page.counts == {"items": 0, "accepted": 0, "failed": 0, "missing": 0}
-    assert (page.charts, page.samples, page.latency, page.numbers["mean_judge_score"]) == ([], [], {}, None)
+    assert (page.charts, page.samples, page.latency, page.numbers["judge_score_mean"]) == ([], [], {}, None)

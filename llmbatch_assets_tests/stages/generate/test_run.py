@@ -13,8 +13,7 @@ import pytest
 
 from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.domain.items.grouping import plan_work
-from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.domain.outcome import ItemResult
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.run.manifest import GenerationManifest
 from llmbatch_assets.domain.run.progress import Tally
@@ -84,11 +83,11 @@ def prepare(project: Project) -> GenerateRun:
 def generate(
     project: Project,
     force: bool = False,
-    on_accepted: Callable[[WorkItem, AcceptedOutput, bool], None] = lambda item, output, found: None,
+    on_result: Callable[[ItemResult], None] = lambda result: None,
     **selection: Any,
 ) -> GenerateResult:
     generation = prepare(project)
-    outcome = generation.generate(generation.choose(Selection(**selection), force=force), on_accepted)
+    outcome = generation.generate(generation.choose(Selection(**selection), force=force), on_result)
     assert_counts_add_up(project, outcome)
     return outcome
 
@@ -161,12 +160,13 @@ def test_what_is_accepted_is_not_asked_again(project: Project, server: ChatServe
 def test_an_output_is_on_disk_before_it_is_told(offline: Project) -> None:
     told: list[int | None] = []
 
-    def look(item: WorkItem, output: AcceptedOutput, found: bool) -> None:
-        path = offline.path(f"artifacts/cache/llm_outputs/{output.meta['cache_id']}.json")
-        assert json.loads(path.read_bytes())["parsed"] == output.parsed
-        told.append(item.row_index)
+    def look(result: ItemResult) -> None:
+        assert result.accepted is not None
+        path = offline.path(f"artifacts/cache/llm_outputs/{result.accepted.meta['cache_id']}.json")
+        assert json.loads(path.read_bytes())["parsed"] == result.accepted.parsed
+        told.append(result.item.row_index)
 
-    generate(offline, on_accepted=look)
+    generate(offline, on_result=look)
     assert sorted(row for row in told if row is not None) == [0, 1, 2, 3, 4]
 
 
@@ -438,7 +438,7 @@ def test_the_run_is_told_as_it_goes(offline: Project) -> None:
     generation = prepare(offline)
     watcher = generation.reporter
     assert isinstance(watcher, Watcher)
-    outcome = generation.generate(generation.choose(Selection(limit=3), force=False), lambda item, output, found: None)
+    outcome = generation.generate(generation.choose(Selection(limit=3), force=False), lambda result: None)
     start, scan = watcher.lines
     # The model is the configured one, which is not called.
     assert start.startswith("Generating 3 items with offline answers instead of ")
@@ -455,7 +455,7 @@ def test_the_log_has_as_many_lines_as_was_asked_for(offline: Project, verbose: i
     said: list[str] = []
     generation = prepare(offline)
     generation.reporter = LogReporter(said.append, verbose)
-    generation.generate(generation.choose(Selection(), force=False), lambda item, output, found: None)
+    generation.generate(generation.choose(Selection(), force=False), lambda result: None)
     assert len([line for line in said if "/5 done" in line]) == lines
     assert bool(said) == bool(verbose)
 
@@ -493,7 +493,7 @@ def test_a_signal_while_the_end_is_told_lets_it_be_told(offline: Project, monkey
 
     monkeypatch.setattr(generation, "_write_manifest", impatient)
     with pytest.raises(KeyboardInterrupt):
-        generation.generate(generation.choose(Selection(), force=False), lambda item, output, found: None)
+        generation.generate(generation.choose(Selection(), force=False), lambda result: None)
     assert offline.json("artifacts/cache/pipeline4_manifest.json")["counts"]["n_success"] == 5
     assert isinstance(generation.reporter, Watcher)
     assert len(generation.reporter.outcomes) == 1

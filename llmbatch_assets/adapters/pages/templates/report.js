@@ -164,6 +164,16 @@
     filter();
   }
 
+  // The fragment #item=KEY, to which Dagster links, shows one item.
+  function showLinkedItem() {
+    const key = new URLSearchParams(location.hash.slice(1)).get("item");
+    if (!key) return;
+    controls.search.value = key;
+    filter();
+    body.querySelector("button")?.click();
+    table.scrollIntoView();
+  }
+
   let timer;
   controls.search.addEventListener("input", () => {
     clearTimeout(timer);
@@ -180,4 +190,6 @@
   fillFilters();
   filter();
   byId("items-tools").hidden = false;
+  showLinkedItem();
+  addEventListener("hashchange", showLinkedItem);
 })();
