@@ -21,9 +21,9 @@ from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.instance import open_instance, translating_storage_errors
-from llmbatch_assets.resources.runs import close_orphans, process_tags
+from llmbatch_assets.resources.runs import close_orphans, dagster_reporter, process_tags
 from llmbatch_assets.stages.export import notes_on_export
-from llmbatch_assets.stages.generate.progress import GenerateResult
+from llmbatch_assets.stages.generate.progress import GenerateResult, Reporter, ReporterGroup
 from llmbatch_assets.stages.project import Batch, BatchFile
 
 # Values of an asset's configuration, by the asset's name.
@@ -68,7 +68,7 @@ class StageRunner:
         self._batch_file = batch_file
         self._batch = batch
         self._reporter = TerminalReporter(batch.parameters.cache.verbose)
-        self._built = build_batch(batch_file, reporter=lambda _context, _batch: self._reporter)
+        self._built = build_batch(batch_file, reporter=self._observe)
         self._definitions = self._built.definitions()
         # The signal that ended the run; 0 if none did.
         self._interrupted = 0
@@ -89,6 +89,9 @@ class StageRunner:
                     break
         self._report_summary(assets)
         return self._exit_code()
+
+    def _observe(self, context: dg.OpExecutionContext | dg.AssetExecutionContext, batch: Batch) -> Reporter:
+        return ReporterGroup([self._reporter, dagster_reporter(context, batch)])
 
     def _run_stage(self, instance: dg.DagsterInstance, stage: str, assets: Sequence[str], config: RunConfig) -> None:
         names = self._built.names

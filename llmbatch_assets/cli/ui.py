@@ -29,7 +29,8 @@ def ui(config: str | None, host: str, port: int) -> None:
     Starts Dagster's webserver and daemon on the project's own instance, dagster_home/, until you press Ctrl-C. Batches
     with an invalid configuration are reported and skipped.
 
-    Exit codes: 0 after Ctrl-C or SIGTERM, 2 invalid configuration, or the port is in use.
+    Exit codes: 0 after Ctrl-C or SIGTERM, 2 invalid configuration, or the port is in use, or a daemon already runs on
+    the instance.
     """
     with reporting_errors():
         batch_file = open_batch_file(config)
@@ -38,6 +39,7 @@ def ui(config: str | None, host: str, port: int) -> None:
             _report_if_invalid(path)
         _check_port(host, port)
         home = use_project_instance(batch_file.root)
+        _check_daemon(home)
         # Open the instance once here: Dagster would bury the reason for a failure at the end of a long traceback.
         from llmbatch_assets.resources.instance import open_instance, translating_storage_errors
 
@@ -57,6 +59,17 @@ def _report_if_invalid(path: Path) -> None:
         BatchFile(path).load()
     except ConfigError as mistake:
         console.print(f"skipping batch {path.stem}: {visible(str(mistake))}", style="red")
+
+
+def _check_daemon(home: Path) -> None:
+    """Raise ``ConfigError`` if a daemon already runs on the instance: each would take runs that the other launched."""
+    from llmbatch_assets.resources.daemons import running_daemon
+
+    if (daemon := running_daemon(home)) is not None:
+        raise ConfigError(
+            f"a Dagster daemon already runs on {home} (process {daemon}); use its page, or end that llmbatch ui, dagster dev or "
+            "dg dev first"
+        )
 
 
 def _check_port(host: str, port: int) -> None:

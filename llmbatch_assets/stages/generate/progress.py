@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from llmbatch_assets.domain.items.work import WorkItem
@@ -74,6 +75,29 @@ class Reporter(Protocol):
 
     def ended(self, result: GenerateResult) -> None:
         """The run is over."""
+
+
+@dataclass(frozen=True)
+class ReporterGroup:
+    """Passes everything on to several observers."""
+
+    reporters: Sequence[Reporter]
+
+    def say(self, line: str) -> None:
+        for reporter in self.reporters:
+            reporter.say(line)
+
+    def began(self, tally: Tally) -> None:
+        for reporter in self.reporters:
+            reporter.began(tally)
+
+    def advanced(self, tally: Tally) -> None:
+        for reporter in self.reporters:
+            reporter.advanced(tally)
+
+    def ended(self, result: GenerateResult) -> None:
+        for reporter in self.reporters:
+            reporter.ended(result)
 
 
 class LogReporter:
