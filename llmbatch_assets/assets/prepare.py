@@ -50,7 +50,6 @@ def _schema_module_asset(batch_file: BatchFile, names: Names, reporter: Reporter
         group_name=names.group,
         deps=[names.key("parameters"), names.key("prompts")],
         required_resource_keys={names.llm},
-        pool="llm",
         kinds={"python", "pydantic"},
         description=description("llm_schema_py"),
     )

@@ -577,3 +577,10 @@ def test_work_items_tell_what_a_run_would_do(rig: Rig) -> None:
     assert str(headline()).startswith("5 items: 0 cached, 5 new, 0 to rerun; cost unknown, about ")
     assert rig.run("generate").success
     assert headline() == "5 items: 5 cached, 0 new, 0 to rerun; nothing to pay for"
+
+
+def test_new_items_are_registered_while_outputs_are_generated(tmp_path: Path) -> None:
+    # Runs that share a pool wait for each other; a run of outputs can take hours.
+    built = build_batch(make_project(tmp_path / "project").config)
+    pools = {key.path[-1]: asset.op.pool for asset in built.assets if asset.is_executable for key in asset.keys}
+    assert {asset for asset, pool in pools.items() if pool == "llm"} == {"llm_outputs"}
