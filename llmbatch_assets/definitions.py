@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,13 +15,15 @@ from llmbatch_assets.errors import ConfigError
 from llmbatch_assets.stages.project import BatchFile, config_files, find_config
 
 log = dg.get_dagster_logger("llmbatch_assets")
+# `dagster definitions validate`, `dg check defs` and `dg list defs` load definitions and run nothing.
+_COMMANDS_WITHOUT_RUNS = {"validate", "check", "list"}
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """The batches of the nearest project. Raises ``ConfigError`` if the configuration that was found is invalid."""
     config = find_config(None, os.environ, Path.cwd())
-    if not os.environ.get("DAGSTER_HOME"):
+    if not os.environ.get("DAGSTER_HOME") and _COMMANDS_WITHOUT_RUNS.isdisjoint(sys.argv[1:3]):
         _warn_of_missing_home(BatchFile(config).root / "dagster_home")
     # The executor is for runs that use none of our jobs, such as backfills.
     executor = dg.Definitions(executor=dg.in_process_executor)

@@ -158,3 +158,16 @@ def test_an_unset_dagster_home_is_told_once_with_what_to_do(
     definitions.defs()
 
     assert caplog.text.count(f"export DAGSTER_HOME={two_batches.path('dagster_home')}") == (not home)
+
+
+def test_an_unset_dagster_home_is_not_told_by_commands_that_run_nothing(
+    two_batches: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(two_batches.root)
+    monkeypatch.delenv("LLMBATCH_PARAMETERS", raising=False)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setattr(sys, "argv", ["dagster", "definitions", "validate"])
+
+    definitions.defs()
+
+    assert "DAGSTER_HOME" not in caplog.text

@@ -16,7 +16,7 @@ PACKAGE = Path(llmbatch_assets.__file__).parent
 MADE = {
     *(".gitignore", "configs/parameters.yaml", "dagster_home/dagster.yaml", "prompts/generation.yaml"),
     *("prompts/judge.yaml", "prompts/schema_auto_py_generation.yaml", "pyproject.toml", "raw_data/input.csv"),
-    *("schema/llm_schema.py", "definitions.py", "workspace.yaml"),
+    *("schema/llm_schema.py", "src/llmbatch_assets/defs/README.md", "workspace.yaml"),
 }
 
 
@@ -34,11 +34,10 @@ def test_a_new_project_is_whole_and_runs_at_once(above: Project) -> None:
     assert "cd my project" in ended.stdout or "cd 'my project'" in ended.stdout
     told = tomllib.loads(project.path("pyproject.toml").read_text())
     assert told["project"]["name"] == "my-project"
-    # dg looks for its modules beside this file, and not among what is installed.
     described = told["tool"]["dg"]["project"]
     # Dagster keeps the states of sensors by this name: dg dev must not call it otherwise than llmbatch ui.
-    assert described.pop("code_location_name") == "llmbatch_assets.definitions"
-    assert {project.path(f"{module}.py").is_file() for module in described.values()} == {True}
+    assert described["code_location_name"] == "llmbatch_assets.definitions"
+    assert described["code_location_target_module"] == "llmbatch_assets.definitions"
     project.path("dagster_home/dagster.yaml").unlink()
     project.path("dagster_home").rmdir()
 
