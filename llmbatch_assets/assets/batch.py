@@ -124,7 +124,9 @@ class _Build:
     ) -> BatchDefinitions:
         """Return the definitions. ``customized`` replaces attributes; ``automated`` assets have automation conditions."""
         batch_file, names, run = self.batch_file, self.names, self.batch_file.load().parameters.run
-        tags = {"llmbatch/batch": names.batch} | ({"llmbatch/run_id": run.run_id} if run.run_id else {})
+        tags = {"llmbatch/batch": "default" if names.is_default else names.batch} | (
+            {"llmbatch/run_id": run.run_id} if run.run_id else {}
+        )
         jobs: dict[str, Job] = {
             **_jobs(names, self.stages, tags),
             "generate_pending": generate_pending_job(batch_file, names, tags, self.reporter),

@@ -16,6 +16,9 @@ from llmbatch_assets.domain.text import visible
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets.stages.project import CONFIG_ENV, BatchFile, config_files
 
+# Dagster recommends `dg dev` instead, which needs another package.
+_NO_REMARK = ("-W", "ignore:Function `dev_command` is superseded")
+
 
 @click.command()
 @config_option
@@ -26,8 +29,8 @@ from llmbatch_assets.stages.project import CONFIG_ENV, BatchFile, config_files
 def ui(config: str | None, host: str, port: int) -> None:
     """Open the project in Dagster: lineage, partitions, runs.
 
-    Starts Dagster's webserver and daemon on the project's own instance, dagster_home/, until you press Ctrl-C. Batches
-    with an invalid configuration are reported and skipped.
+    Starts Dagster's webserver and daemon on the project's own instance, dagster_home/, until you press Ctrl-C. Prints
+    problems and what runs log. Batches with an invalid configuration are reported and skipped.
 
     Exit codes: 0 after Ctrl-C or SIGTERM, 2 invalid configuration, or the port is in use, or a daemon already runs on
     the instance.
@@ -39,19 +42,14 @@ def ui(config: str | None, host: str, port: int) -> None:
             _report_if_invalid(path)
         _check_port(host, port)
         home = use_project_instance(batch_file.root)
-        _check_daemon(home)
-        # Open the instance once here: Dagster would bury the reason for a failure at the end of a long traceback.
-        from llmbatch_assets.resources.instance import open_instance, translating_storage_errors
-
-        with translating_storage_errors():
-            open_instance().dispose()
+        _check_daemons(home)
     os.environ[CONFIG_ENV] = str(batch_file.path)
     console.print(f"Dagster on http://{host}:{port} (instance: {home})")
     where = ["-m", "llmbatch_assets.definitions", "-d", str(batch_file.root), "-h", host, "-p", str(port)]
     # Dagster replaces this process, so that a signal sent to it also ends webserver and daemon. Dagster turns SIGTERM into
     # SIGINT, which background processes of shell scripts ignore unless the default is restored.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev", *where])
+    os.execv(sys.executable, [sys.executable, *_NO_REMARK, "-m", "dagster", "dev", "--log-level", "warning", *where])
 
 
 def _report_if_invalid(path: Path) -> None:
@@ -61,15 +59,22 @@ def _report_if_invalid(path: Path) -> None:
         console.print(f"skipping batch {path.stem}: {visible(str(mistake))}", style="red")
 
 
-def _check_daemon(home: Path) -> None:
+def _check_daemons(home: Path) -> None:
     """Raise ``ConfigError`` if a daemon already runs on the instance: each would take runs that the other launched."""
-    from llmbatch_assets.resources.daemons import running_daemon
+    from llmbatch_assets.resources.daemons import daemon_elsewhere, running_daemon
+    from llmbatch_assets.resources.instance import open_instance, translating_storage_errors
 
     if (daemon := running_daemon(home)) is not None:
         raise ConfigError(
             f"a Dagster daemon already runs on {home} (process {daemon}); use its page, or end that llmbatch ui, dagster dev or "
             "dg dev first"
         )
+    # Dagster would bury the reason why an instance cannot be opened at the end of a long traceback.
+    with translating_storage_errors(), open_instance() as instance:
+        if daemon_elsewhere(instance, lambda line: console.print(line)):
+            raise ConfigError(
+                f"a Dagster daemon on another machine uses the database of {home}; use its page, or end it first"
+            )
 
 
 def _check_port(host: str, port: int) -> None:

@@ -16,7 +16,10 @@ from llmbatch_assets.resources.instance import translating_storage_errors
 from llmbatch_assets.stages.generate.progress import LogReporter, Reporter
 from llmbatch_assets.stages.project import Batch
 
-_HOST, _PROCESS = "llmbatch/host", "llmbatch/process"
+# Dagster's pages do not show tags with this prefix.
+_HOST, _PROCESS = ".dagster/llmbatch_host", ".dagster/llmbatch_process"
+# The same tags of runs of earlier versions.
+_EARLIER = {_HOST: "llmbatch/host", _PROCESS: "llmbatch/process"}
 _OPEN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 # A line of Dagster's log is a row of its database: at most one per second, and at least one in five minutes.
@@ -43,8 +46,9 @@ def close_orphans(instance: dg.DagsterInstance) -> list[str]:
 
     They end as CANCELED: as FAILURE, they would show every partition that they did not reach as failed.
     """
-    mine = dg.RunsFilter(statuses=_OPEN, tags={_HOST: socket.gethostname()})
-    dead = [run for run in instance.get_runs(filters=mine) if _is_gone(run)]
+    here = socket.gethostname()
+    filters = [dg.RunsFilter(statuses=_OPEN, tags={tag: here}) for tag in (_HOST, _EARLIER[_HOST])]
+    dead = [run for mine in filters for run in instance.get_runs(filters=mine) if _is_gone(run)]
     for run in dead:
         instance.report_run_canceled(run, message="The process of this run is gone; accepted outputs are kept.")
     return [run.run_id for run in dead]
@@ -78,7 +82,8 @@ def _own_process() -> str:
 
 def _is_gone(run: dg.DagsterRun) -> bool:
     # Dagster copies tags when a run is launched again; tags with another run's id say nothing about this one.
-    process, signed, _ = run.tags.get(_PROCESS, "").partition(f"-{run.run_id}")
+    tag = run.tags.get(_PROCESS) or run.tags.get(_EARLIER[_PROCESS], "")
+    process, signed, _ = tag.partition(f"-{run.run_id}")
     return bool(signed) and not _is_alive(process)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,7 +31,8 @@ def nothing() -> None:
 def open_run(instance: dg.DagsterInstance, **changed: str) -> str:
     """A run that is going on, signed by this process but for what is changed; an empty value leaves a tag out."""
     run_id = make_new_run_id()
-    tags: Mapping[str, str] = {**process_tags(run_id), **{f"llmbatch/{name}": tag for name, tag in changed.items()}}
+    hidden = {f".dagster/llmbatch_{name}": tag for name, tag in changed.items()}
+    tags: Mapping[str, str] = {**process_tags(run_id), **hidden}
     tags = {name: tag.replace("RUN", run_id) for name, tag in tags.items() if tag}
     instance.create_run_for_job(nothing, run_id=run_id, status=STARTED, tags=tags)
     return run_id
@@ -59,6 +61,13 @@ def test_only_a_signed_run_of_a_dead_process_of_this_machine_is_closed(instance:
     status = {run.run_id: run.status for run in instance.get_runs()}
     assert status == {**dict.fromkeys((dead, same_number), CANCELED), **dict.fromkeys(left_alone, STARTED)}
     assert close_orphans(instance) == []
+
+
+def test_a_run_of_an_earlier_version_is_closed_too(instance: dg.DagsterInstance) -> None:
+    run_id = make_new_run_id()
+    tags = {"llmbatch/host": socket.gethostname(), "llmbatch/process": f"{gone()}-1.00-{run_id}"}
+    instance.create_run_for_job(nothing, run_id=run_id, status=STARTED, tags=tags)
+    assert close_orphans(instance) == [run_id]
 
 
 @pytest.mark.slow
