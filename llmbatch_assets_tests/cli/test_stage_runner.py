@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from llmbatch_assets.cli.stage_runner import SignalRecorder
@@ -70,3 +71,19 @@ def test_a_schema_that_changes_while_outputs_are_made_is_told(
     server.script(lambda call: call.number == 5, edits)
     ended = project.llmbatch_here("run")
     assert "the schema changed during the run" in ended.stdout
+
+
+def test_the_progress_of_a_run_is_in_dagsters_log_which_is_not_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(tmp_path / "project")
+    ended = project.llmbatch_here("run")
+    assert ended.returncode == 0, ended.stderr
+    monkeypatch.setenv("DAGSTER_HOME", str(project.path("dagster_home")))
+    with dg.DagsterInstance.get() as instance:
+        records = [record for run in instance.get_runs() for record in instance.all_logs(run.run_id)]
+    lines = [record.user_message for record in records if record.dagster_event is None]
+    (progress,) = (line for line in lines if "5/5 done, 5 accepted" in line)
+    (summary,) = (line for line in lines if line.startswith("Finished after"))
+    assert lines.index(progress) < lines.index(summary)
+    assert "Finished after" not in ended.stderr
