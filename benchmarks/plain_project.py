@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import dagster as dg
@@ -29,7 +30,7 @@ ASSETS = [*BEFORE, "plain", *AFTER]
 
 
 def empty_asset(
-    name: str, deps: Sequence[str], condition: dg.AutomationCondition[dg.AssetKey] | None = None
+    name: str, deps: Sequence[str], condition: dg.AutomationCondition[Any] | None = None
 ) -> dg.AssetsDefinition:
     """Return an asset that does nothing."""
 
