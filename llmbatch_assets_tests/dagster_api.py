@@ -34,12 +34,19 @@ class RunningUi(NamedTuple):
 @contextmanager
 def running_ui(project: Project, **environment: str) -> Iterator[RunningUi]:
     """The project's ``llmbatch ui``, from when it answers to the end of the block."""
+    with running_webserver(project, "llmbatch_assets.cli", "ui", **environment) as ui:
+        yield ui
+
+
+@contextmanager
+def running_webserver(project: Project, *module: str, **environment: str) -> Iterator[RunningUi]:
+    """A Python module that serves Dagster's pages on the port it is given, started in the project's folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with (project.root.parent / "ui.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "llmbatch_assets.cli", "ui", "--port", str(port)],
+            [sys.executable, "-m", *module, "--port", str(port)],
             cwd=project.root,
             env=project.environment(**environment),
             stdout=log,
@@ -61,7 +68,7 @@ def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
                 return
         except OSError:
             time.sleep(0.3)
-    pytest.fail("llmbatch ui did not come up")
+    pytest.fail("the webserver did not come up; see ui.log")
 
 
 class DagsterApi:
@@ -70,10 +77,12 @@ class DagsterApi:
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def asks(self, query: str) -> Any:
+    def asks(self, query: str, **variables: Any) -> Any:
         """Dagster's answer to a question, as its own pages ask."""
         headers = {"Content-Type": "application/json"}
-        asked = urllib.request.Request(f"{self.address}/graphql", json.dumps({"query": query}).encode(), headers)
+        asked = urllib.request.Request(
+            f"{self.address}/graphql", json.dumps({"query": query, "variables": variables}).encode(), headers
+        )
         with urllib.request.urlopen(asked, timeout=60) as answer:
             return json.load(answer)["data"]
 

@@ -44,8 +44,9 @@ def written(project: Project) -> dict[str, bytes]:
     """Everything that a run has written, without what may differ."""
     # What happened, call by call, is no function of what was asked.
     cache = "artifacts/cache/"
-    history = ("dagster_home/", f"{cache}usage.jsonl", f"{cache}provenance/uses.jsonl", f"{cache}run_history.jsonl")
-    files = {name: content for name, content in project.tree().items() if not name.startswith(history)}
+    history = ("usage.jsonl", "provenance/uses.jsonl", "run_history.jsonl", "report_charts.json")
+    left_out = ("dagster_home/", *(f"{cache}{name}" for name in history))
+    files = {name: content for name, content in project.tree().items() if not name.startswith(left_out)}
     for pattern in VOLATILE:
         files = {name: pattern.sub(b"volatile", content) for name, content in files.items()}
     return files

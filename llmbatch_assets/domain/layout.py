@@ -60,6 +60,7 @@ class Layout:
     ledger = _InCache("usage.jsonl")
     run_history = _InCache("run_history.jsonl")
     provenance = _InCache("provenance")
+    report_charts = _InCache("report_charts.json")
 
     @property
     def log_file(self) -> PurePosixPath | None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.adapters.pages import rendering
+from llmbatch_assets.adapters.pages.report_charts import load_drawings, save_drawings
 from llmbatch_assets.adapters.pages.report_rows import PAGE_BYTES, RowSpool
 from llmbatch_assets.adapters.store.run_records import read_ledger, read_runs
 from llmbatch_assets.domain.export.manifest import ExportManifest
@@ -47,20 +48,16 @@ class ReportManifest(BaseModel):
 
 
 class ReportResult(NamedTuple):
-    """The manifest of a report that was written, and the report's contents."""
+    """The manifest of a report that was written, and the report's contents. ``charts`` are Markdown."""
 
     manifest: ReportManifest
     page: ReportPage
+    charts: str
 
     @property
     def summary(self) -> str:
         """The key tables as Markdown."""
         return rendering.render_summary(self.page)
-
-    @property
-    def charts(self) -> str:
-        """The charts as Markdown."""
-        return rendering.render_charts(self.page.all_charts)
 
 
 def write_report(
@@ -68,6 +65,8 @@ def write_report(
 ) -> ReportResult:
     """Write the report. Raises ``ConfigError`` if ``report.count_by`` has a name that is neither column nor field."""
     settings = batch.parameters.report
+    drawings = batch.path(batch.layout.report_charts)
+    load_drawings(drawings)
     fields = _output_fields(batch)
 
     def output_of(item: WorkItem) -> AcceptedOutput | None:
@@ -82,8 +81,10 @@ def write_report(
         files = _markdown(batch, page, export)
         if settings.write_html:
             files |= _html(batch, page, export, spool)
+    charts = rendering.render_charts(page.all_charts)
+    save_drawings(drawings, page.all_charts)
     meta = ReportMeta(generated_at_utc=utc_now())
-    return ReportResult(ReportManifest(meta=meta, counts=page.counts, files=files), page)
+    return ReportResult(ReportManifest(meta=meta, counts=page.counts, files=files), page, charts)
 
 
 def columns_to_count(batch: Batch, columns: Sequence[str]) -> list[CountedColumn]:

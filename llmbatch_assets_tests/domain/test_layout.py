@@ -56,6 +56,7 @@ def test_the_default_batch_has_the_plain_paths() -> None:
         "ledger": "artifacts/cache/usage.jsonl",
         "run_history": "artifacts/cache/run_history.jsonl",
         "provenance": "artifacts/cache/provenance",
+        "report_charts": "artifacts/cache/report_charts.json",
         "outputs": "artifacts/outputs",
         "not_exported": "artifacts/outputs/output_not_exported.csv",
         **{f"export {name}": f"artifacts/outputs/output.{name}" for name in FORMATS},

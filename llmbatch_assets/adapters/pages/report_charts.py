@@ -1,13 +1,24 @@
-"""Charts drawn by matplotlib as SVG. The same numbers give the same bytes."""
+"""Charts drawn by matplotlib as SVG. The same numbers give the same bytes.
+
+A second report with the same numbers does not draw them again, which takes a second: the drawings are kept in a file.
+"""
 
 from __future__ import annotations
 
 import io
 import re
 from base64 import b64encode
-from functools import lru_cache
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import TypeAdapter
+
+from llmbatch_assets.adapters.files.atomic import write_json_if_changed
+from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.report.charts import Chart
 
 if TYPE_CHECKING:
@@ -47,6 +58,32 @@ _MOST_LABELLED = 8
 _FEWEST_PLACES = 3
 # The number of characters that fit side by side below the axis.
 _AXIS_CHARS = 48
+_DRAWINGS = TypeAdapter(dict[str, str])
+# Drawings by what they show: the page and Dagster's UI show the same ones in different colours.
+_drawings: dict[str, str] = {}
+
+
+def load_drawings(path: Path) -> None:
+    """Take over what an earlier report has drawn. A file that cannot be read is ignored: the charts are drawn again."""
+    _drawings.clear()
+    with suppress(OSError, ValueError):
+        _drawings.update(_DRAWINGS.validate_json(path.read_bytes()))
+
+
+def save_drawings(path: Path, charts: Sequence[Chart]) -> None:
+    """Keep the drawings of these charts for the next report."""
+    drawn = {key: _drawings[key] for chart in charts if (key := _key(chart)) in _drawings}
+    write_json_if_changed(path, drawn)
+
+
+def _key(chart: Chart) -> str:
+    return sha1_named(chart=chart, drawn_by=_drawn_by())
+
+
+@cache
+def _drawn_by() -> str:
+    """Identify the version of matplotlib and of this module."""
+    return sha1_named(matplotlib=version("matplotlib"), module=Path(__file__).read_text(encoding="utf-8"))
 
 
 def chart_svg(chart: Chart) -> str:
@@ -75,14 +112,13 @@ def _data_url(svg: str) -> str:
 
 
 def _coloured(chart: Chart, colours: dict[str, str]) -> str:
-    svg = _drawn(chart)
+    key = _key(chart)
+    svg = _drawings[key] = _drawings.get(key) or _drawn(chart)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour.placeholder, colours[name])
     return svg
 
 
-# The page and Dagster's UI show the same charts in different colours.
-@lru_cache(maxsize=32)
 def _drawn(chart: Chart) -> str:
     # These imports take a second, so only reports pay for them.
     import matplotlib as mpl

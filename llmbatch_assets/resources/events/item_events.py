@@ -167,7 +167,6 @@ class MaterializedEvent(NamedTuple):
 
     def _metadata(self, origin: EventOrigin) -> dict[str, Any]:
         # The page of a run loads all entries of all items, and takes longer for an entry than for a kilobyte of text.
-        cache_id = self.output.meta["cache_id"]
         tables = (
             item_table(self.item, self.output, self.usage, hit=self.hit, report=origin.report_of(self.item)),
             input_table(self.item.context),
@@ -175,8 +174,7 @@ class MaterializedEvent(NamedTuple):
         )
         facts = {
             "item": dg.MetadataValue.md("\n\n".join(tables)),
-            "path": dg.MetadataValue.path(str(origin.folder / f"{cache_id}.json")),
-            "cache_id": cache_id,
+            "path": dg.MetadataValue.path(str(origin.folder / f"{self.output.meta['cache_id']}.json")),
         }
         return {**facts, **origin.report_link(self.item)}
 

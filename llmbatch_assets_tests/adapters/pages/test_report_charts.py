@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import pytest
 
-from llmbatch_assets.adapters.pages.report_charts import COLOURS, chart_svg, neutral_chart_image
-from llmbatch_assets.adapters.pages.report_charts import _drawn as drawn
+from llmbatch_assets.adapters.pages.report_charts import (
+    COLOURS,
+    chart_svg,
+    load_drawings,
+    neutral_chart_image,
+    save_drawings,
+)
 from llmbatch_assets.domain.report.charts import Bar, Chart
 
 BARS = Chart("b", "Bars", "label", "items", (Bar("one", 3), Bar("$\\frac{1}$ <&>", 0.25, "bad")))
@@ -30,7 +36,7 @@ def test_a_chart_is_an_image_without_date_maker_or_address(chart: Chart) -> None
 
 def test_a_chart_is_the_same_bytes_whatever_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chart_svg(BARS)
-    drawn.cache_clear()
+    load_drawings(Path("no such file"))
     with mpl.rc_context({"font.size": 22, "axes.grid": True, "svg.fonttype": "none", "axes.facecolor": "red"}):
         monkeypatch.setenv("TZ", "Asia/Kathmandu")
         assert chart_svg(BARS) == first
@@ -40,3 +46,46 @@ def test_a_chart_is_the_same_bytes_whatever_the_user_has_set(monkeypatch: pytest
 def test_importing_the_page_does_not_import_matplotlib() -> None:
     code = "import sys, llmbatch_assets.adapters.pages.rendering; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# A second report that shows the same numbers must not take a second longer than one without charts.
+def test_charts_of_the_previous_report_are_shown_again_without_matplotlib(tmp_path: Path) -> None:
+    path = tmp_path / "report_charts.json"
+    load_drawings(path)
+    first = [chart_svg(BARS), neutral_chart_image(BARS)]
+    save_drawings(path, [BARS, BINS])
+    load_drawings(path)
+    assert [chart_svg(BARS), neutral_chart_image(BARS)] == first
+
+    drawing = f"""
+import sys
+from pathlib import Path
+from llmbatch_assets.adapters.pages.report_charts import chart_svg, load_drawings
+from llmbatch_assets.domain.report.charts import Bar, Chart
+load_drawings(Path({str(path)!r}))
+chart_svg({BARS!r})
+print("matplotlib" in sys.modules)
+chart_svg({BARS._replace(title="Other")!r})
+print("matplotlib" in sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-c", drawing], check=True, capture_output=True, text=True)
+    assert ended.stdout.split() == ["False", "True"]
+
+
+def test_a_chart_that_is_no_longer_shown_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "report_charts.json"
+    load_drawings(path)
+    for chart in (BARS, BINS):
+        chart_svg(chart)
+    save_drawings(path, [BARS, BINS])
+    both = path.stat().st_size
+    save_drawings(path, [BINS])
+    assert 0 < path.stat().st_size < both
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": 1}', b"\xff"])
+def test_a_damaged_file_of_drawings_is_ignored(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "report_charts.json"
+    path.write_bytes(content)
+    load_drawings(path)
+    assert chart_svg(BARS).startswith("<svg")
