@@ -97,7 +97,7 @@ def test_the_webserver_shows_the_runs_and_partitions_of_the_command_line(sample:
             assert nodes["llm_outputs"] == {"numMaterialized": 3, "numPartitions": 50}
             runs = asked(port, "{runsOrError{... on Runs{results{jobName status}}}}")["runsOrError"]["results"]
             assert {run["jobName"]: run["status"] for run in runs} == dict.fromkeys(
-                ("prepare", "generate", "publish"), "SUCCESS"
+                ("prepare", "generate_pending", "publish"), "SUCCESS"
             )
         finally:
             ui.send_signal(signal.SIGTERM)

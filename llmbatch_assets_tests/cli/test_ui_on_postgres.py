@@ -101,7 +101,7 @@ def test_sensors_chain_the_stages_and_a_large_run_that_is_ended_is_gone_on_with(
         assert shown(dagster) == Shown(set(keys) - failing, failing)
         known = dagster.asks(KNOWN_OF % min(set(keys) - failing))["assetNodeOrError"]
     labels = {entry["label"] for made in known["assetMaterializations"] for entry in made["metadataEntries"]}
-    assert {"path", "cache_id", "preview"} <= labels
+    assert {"path", "item"} <= labels
     checks = known["assetChecksOrError"]["checks"]
     found = {one["name"]: one["executionForLatestMaterialization"]["status"] for one in checks}
     # One that the failures are to be seen in, and the others.

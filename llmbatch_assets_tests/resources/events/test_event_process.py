@@ -258,7 +258,7 @@ def test_a_fault_of_the_storage_is_the_groups_own(instance: dg.DagsterInstance) 
     rig = Rig(instance)
     good, bad = rig.event(0), rig.event(1)._replace(output=OUTPUT.model_copy(update={"meta": {}}))
     rig.process.store([bad])
-    with pytest.raises(KeyError, match="cache_id"):
+    with pytest.raises(KeyError, match="attempt_outer"):
         rig.process.close()
     rig = Rig(instance)
     rig.process.store([good])
