@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from llmbatch_assets.assets.names import Names
@@ -27,8 +28,25 @@ def output_check_specs(names: Names) -> list[dg.AssetCheckSpec]:
     ]
 
 
+def check_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, finding: CheckFinding) -> dg.AssetCheckEvaluation:
+    """The finding as an event about the asset, from outside of it.
+
+    Dagster shows a check only if it is about the asset's latest materialization. Without being told, it compares times,
+    those of its database in whole seconds.
+    """
+    latest = instance.fetch_materializations(key, limit=1).records
+    target = [
+        AssetCheckEvaluationTargetMaterializationData(
+            storage_id=one.storage_id, run_id=one.run_id, timestamp=one.timestamp
+        )
+        for one in latest
+    ]
+    fields = check_fields(finding)
+    return dg.AssetCheckEvaluation(asset_key=key, target_materialization_data=target[0] if target else None, **fields)
+
+
 def check_fields(finding: CheckFinding) -> dict[str, Any]:
-    """The finding as the arguments of a check result or, outside the asset, of a check evaluation."""
+    """The finding as the arguments of a check result."""
     return {
         "check_name": finding.name,
         "passed": finding.passed,

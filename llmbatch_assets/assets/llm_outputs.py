@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import dagster as dg
 from pydantic import Field
 
-from llmbatch_assets.assets.checks import MAX_NAMED, check_fields, output_check_specs
+from llmbatch_assets.assets.checks import MAX_NAMED, check_evaluation, check_fields, output_check_specs
 from llmbatch_assets.assets.descriptions import description
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sensors import use_sources
@@ -257,7 +257,8 @@ def generate_pending_job(
             step = GenerateStep.of(context, batch_file, names, llm_resource(context, names.llm), reporter)
             for finding in step.generate(config):
                 # Dagster accepts it, although its annotation does not say so.
-                context.log_event(dg.AssetCheckEvaluation(step.key, **check_fields(finding)))  # type: ignore[arg-type]
+                evaluation = check_evaluation(context.instance, step.key, finding)
+                context.log_event(evaluation)  # type: ignore[arg-type]
 
     @dg.job(
         name=names.own("generate_pending"),

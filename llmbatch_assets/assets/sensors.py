@@ -10,7 +10,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from llmbatch_assets.assets import STAGES
-from llmbatch_assets.assets.checks import check_fields
+from llmbatch_assets.assets.checks import check_evaluation
 from llmbatch_assets.assets.descriptions import description
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.items.work import WorkItems
@@ -142,7 +142,7 @@ class ChangeWatch:
         observations = [source_observation(self.names.key(name), now[name]) for name in changed]
         return dg.SensorResult(
             self._requests(batch, [*changed, *self._other_changes(context.cursor, now)]),
-            asset_events=[*observations, *self._age(batch)],
+            asset_events=[*observations, *self._age(instance, batch)],
             cursor=cursor,
         )
 
@@ -160,13 +160,13 @@ class ChangeWatch:
         selection = [self.names.key(asset) for asset in assets]
         return [dg.RunRequest(asset_selection=selection, tags={"llmbatch/changed": ",".join(to_prepare)})]
 
-    def _age(self, batch: Batch) -> list[dg.AssetCheckEvaluation]:
+    def _age(self, instance: dg.DagsterInstance, batch: Batch) -> list[dg.AssetCheckEvaluation]:
         try:
             finding = stored_outputs_up_to_date(batch)
         except LlmBatchError:
             # Before the first run, or with a mistake in prompts or schema, which the run reports.
             return []
-        return [dg.AssetCheckEvaluation(asset_key=self.names.key("llm_outputs"), **check_fields(finding))]
+        return [check_evaluation(instance, self.names.key("llm_outputs"), finding)]
 
     def _remove_retired(self, instance: dg.DagsterInstance, batch: Batch) -> None:
         partitions = self.names.registered(instance)

@@ -124,6 +124,10 @@ def up_to_date(rig: Rig) -> bool:
     assert record.event is not None
     evaluation = record.event.get_dagster_event().event_specific_data
     assert isinstance(evaluation, dg.AssetCheckEvaluation)
+    # Otherwise Dagster's pages do not show it.
+    latest = rig.instance.fetch_materializations(rig.batch.names.key("llm_outputs"), limit=1).records[0]
+    assert evaluation.target_materialization_data is not None
+    assert evaluation.target_materialization_data.storage_id == latest.storage_id
     return evaluation.passed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,7 +59,14 @@ def shown(tmp_path_factory: pytest.TempPathFactory, model: ChatServer) -> Projec
 @pytest.fixture(scope="module")
 def ui(browser: Browser, shown: Project) -> Iterator[DagsterUi]:
     """A browser window on the project's Dagster."""
-    with running_ui(shown) as running:
+    with window(browser, shown) as opened:
+        yield opened
+
+
+@contextmanager
+def window(browser: Browser, project: Project) -> Iterator[DagsterUi]:
+    """A browser window on the Dagster of any project, which is started for it."""
+    with running_ui(project) as running:
         context = browser.new_context(viewport={"width": 1280, "height": 800})
         page = context.new_page()
         page.set_default_timeout(20_000)

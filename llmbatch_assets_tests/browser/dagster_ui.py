@@ -32,6 +32,14 @@ class DagsterUi(DagsterApi):
         """Wait until a text is shown."""
         self.page.get_by_text(text).first.wait_for()
 
+    def click_exact(self, button: str) -> None:
+        """Click the button of exactly this name."""
+        self.page.get_by_role("button", name=button, exact=True).first.click()
+
+    def open_run_of(self, backfill: str, asset: str) -> None:
+        """Open the page of the backfill's run of an asset."""
+        self.open(f"/runs/{self.run_of(backfill, asset)}")
+
     def click(self, role: Any, name: str) -> None:
         """Click what is called so."""
         self.page.get_by_role(role, name=name).first.click()
@@ -43,9 +51,29 @@ class DagsterUi(DagsterApi):
         self.click("button", "Materialize all")
         return str(self.ended_after(before)[0]["status"])
 
-    def launch_pending(self) -> None:
+    def open_materialize_all(self, group: str) -> None:
+        """Open the dialog of Materialize all on the lineage of a group of assets."""
+        self.open(f"/locations/llmbatch_assets.definitions/asset-groups/{group}")
+        self.click("button", "Materialize all")
+        self.wait_for("Partition selection")
+
+    def add_partition(self, key: str) -> None:
+        """Add a partition by hand in the open dialog, which selects it."""
+        self.page.get_by_text("Add a partition").first.click()
+        self.page.get_by_placeholder("name", exact=True).fill(key)
+        self.click("button", "Save")
+        self.wait_for("1 partition")
+
+    def launched_backfill(self) -> str:
+        """Launch the backfill of the open dialog; return its id."""
+        before = {backfill["id"] for backfill in self.backfills()}
+        self.click("button", "Launch backfill")
+        self.wait_until(lambda: len(self.backfills()) > len(before), 20, "no backfill was launched")
+        return next(str(one["id"]) for one in self.backfills() if one["id"] not in before)
+
+    def launch_pending(self, prefix: str = "") -> None:
         """Start ``generate_pending`` from its launchpad, and see its run."""
-        self.open(f"{LOCATION}/generate_pending")
+        self.open(f"{LOCATION}/{prefix}generate_pending")
         self.click("tab", "Launchpad")
         self.wait_for("No errors")
         self.screenshot("dagster-launchpad")
@@ -65,11 +93,18 @@ class DagsterUi(DagsterApi):
         self.screenshot("dagster-backfill")
         self.click("button", "Launch backfill")
 
-    def switch_on(self, sensor: str) -> None:
-        """Turn a sensor on."""
+    def is_on(self, sensor: str) -> bool:
+        """Whether the page of a sensor shows it as running."""
         self.open(f"/locations/llmbatch_assets.definitions/sensors/{sensor}")
-        self.page.locator("label:has(input[type=checkbox])").first.click()
-        self.page.locator("input[type=checkbox]:checked").first.wait_for(state="attached")
+        switch = self.page.locator("tr").filter(has_text="Running").get_by_role("checkbox")
+        switch.wait_for(state="attached")
+        return switch.is_checked()
+
+    def switch(self, sensor: str) -> None:
+        """Turn a sensor on, or off again."""
+        on = self.is_on(sensor)
+        self.page.locator("tr").filter(has_text="Running").locator("label").click()
+        self.wait_until(lambda: self.is_on(sensor) != on, 20, f"{sensor} was not switched")
 
     def screenshot(self, name: str) -> None:
         """Keep the window as a picture of the documentation, where that is asked for."""

@@ -16,7 +16,7 @@ from llmbatch_assets_tests.project import Project
 REFUSED = (11, 13, 14, 16)
 N_HITS = 2
 ASSETS = {
-    "input_table", "parameters", "prompts", "llm_schema_py", "llm_schema_txt", "input_snapshot", "group_contexts",
+    "input_table", "parameters", "prompts", "model_settings", "llm_schema_py", "llm_schema_txt", "input_snapshot", "group_contexts",
     "work_items", "llm_outputs", "export", "report",
 }  # fmt: skip
 EDGES = "{assetNodes {assetKey {path} dependencyKeys {path}}}"
@@ -29,7 +29,9 @@ pytestmark = [
 
 def test_a_day(ui: DagsterUi, shown: Project, model: ChatServer) -> None:
     """One test: each part goes on where the one before it ended."""
-    assert ui.materialize_all("prepare") == "SUCCESS"
+    # Dagster has registered the items by itself.
+    ui.wait_until(lambda: len(ui.partitions("")) == N_ROWS, 60, "no items registered")
+    assert [run["status"] for run in ui.ended_after([])] == ["SUCCESS"]
     done = _terminate_keeps_what_was_accepted(ui, shown, model)
     refusing = True
     model.script(
@@ -44,16 +46,13 @@ def test_a_day(ui: DagsterUi, shown: Project, model: ChatServer) -> None:
     ui.screenshot("dagster-partitions")
     _partition_tells_its_metadata(ui, shown)
     _checks_are_shown(ui)
-    ui.switch_on("publish_after_generate")
-    calls, before = model.count(), ui.runs()
+    _automation_is_shown_and_can_be_switched(ui)
+    # After the failed backfill of only the items, too.
+    ui.wait_until(lambda: "report" in ui.made_assets(""), 90, "no report followed the backfill")
+    calls, exported = model.count(), ui.latest_run("", "export")
     refusing = False
-    # The command line brings its own next stage, or none: its run is not followed by one of the sensor.
-    shown.llmbatch("run", "--select", "llm_outputs", "--limit", "1")
     ui.launch_pending()
-    published, retried, by_command = ui.ended_after(before, count=3)
-    assert (by_command["jobName"], by_command["status"]) == ("generate", "SUCCESS")
-    assert (retried["jobName"], retried["status"]) == ("generate_pending", "SUCCESS")
-    assert (published["jobName"], published["status"]) == ("publish", "SUCCESS")
+    ui.wait_until(lambda: ui.latest_run("", "export") != exported, 90, "no export followed generate_pending")
     assert model.count() == calls + 2 * len(REFUSED)
     _partitions_are(ui, failed=0, materialized=N_ROWS, missing=0)
     _report_is_in_the_metadata(ui)
@@ -67,7 +66,7 @@ def _lineage_shows_assets_and_edges(ui: DagsterUi) -> None:
     nodes = {node["assetKey"]["path"][-1]: node for node in ui.asks(EDGES)["assetNodes"]}
     above = {key["path"][-1] for key in nodes["llm_outputs"]["dependencyKeys"]}
     assert set(nodes) == ASSETS
-    assert above == {"work_items", "group_contexts", "llm_schema_txt", "prompts"}
+    assert above == {"work_items", "group_contexts", "llm_schema_txt", "prompts", "model_settings"}
     ui.screenshot("dagster-lineage")
 
 
@@ -79,6 +78,9 @@ def _terminate_keeps_what_was_accepted(ui: DagsterUi, shown: Project, model: Cha
     ui.terminate()
     (ended,) = ui.ended_after(before, seconds=15)
     model.delay = 0
+    ui.page.get_by_text(
+        re.compile(rf"Interrupted after [\d.]+ s: \d+ of {N_ROWS} items accepted\. The next run continues from here")
+    ).first.wait_for()
     done = shown.rows_done()
     assert (ended["status"], done) == ("CANCELED", [*range(len(done))])
     assert 1 <= len(done) < min(REFUSED) - N_HITS
@@ -145,6 +147,22 @@ def _checks_are_shown(ui: DagsterUi) -> None:
         ui.wait_for(name)
     ui.wait_for(f"{N_ROWS - len(REFUSED)} of {N_ROWS} attempted items accepted")
     ui.screenshot("dagster-checks")
+
+
+def _automation_is_shown_and_can_be_switched(ui: DagsterUi) -> None:
+    ui.open("/automation")
+    for name in ("prepare_after_changes", "publish_automatically", "generate_after_prepare"):
+        ui.wait_for(name)
+    ui.screenshot("dagster-automation")
+    # Each of them is on or off as the documentation says, and one click away from the other.
+    for name, on in {
+        "prepare_after_changes": True,
+        "publish_automatically": True,
+        "generate_after_prepare": False,
+    }.items():
+        assert ui.is_on(name) == on
+    ui.switch("generate_after_prepare")
+    ui.switch("generate_after_prepare")
 
 
 def _report_is_in_the_metadata(ui: DagsterUi) -> None:

@@ -41,7 +41,7 @@ def table_row(ui: DagsterUi, name: str, value: str | re.Pattern[str]) -> None:
     ui.page.locator("tr").filter(has=cell).filter(has_text=value).last.wait_for()
 
 
-def test_an_accepted_item_is_shown_with_its_row_output_and_verdict(ui: DagsterUi) -> None:
+def _an_accepted_item_is_shown_with_its_row_output_and_verdict(ui: DagsterUi) -> None:
     open_partition(ui, 1)
     table_row(ui, "Row", "1 (row_index 0)")
     table_row(ui, "question", "Question number 1?")
@@ -51,7 +51,7 @@ def test_an_accepted_item_is_shown_with_its_row_output_and_verdict(ui: DagsterUi
     table_row(ui, "Report", "report.html#item=q01-")
 
 
-def test_a_failure_stands_above_the_older_output_and_says_so(ui: DagsterUi) -> None:
+def _a_failure_stands_above_the_older_output_and_says_so(ui: DagsterUi) -> None:
     open_partition(ui, LATER)
     table_row(ui, "Cause", "not_json")
     table_row(ui, "What to do", "one JSON object")
@@ -63,7 +63,7 @@ def test_a_failure_stands_above_the_older_output_and_says_so(ui: DagsterUi) -> N
     assert link.get_attribute("href") == f"/runs/{failed}"
 
 
-def test_an_item_without_any_output_explains_itself_in_its_events_and_in_the_log(ui: DagsterUi) -> None:
+def _an_item_without_any_output_explains_itself_in_its_events_and_in_the_log(ui: DagsterUi) -> None:
     open_partition(ui, NEVER)
     ui.page.get_by_text("did not materialize this asset").first.wait_for()
     ui.click("button", "View all historical events")
@@ -77,7 +77,7 @@ def test_an_item_without_any_output_explains_itself_in_its_events_and_in_the_log
     ).first.wait_for()
 
 
-def test_the_overview_shows_the_batch_and_not_the_last_item(ui: DagsterUi) -> None:
+def _the_overview_shows_the_batch_and_not_the_last_item(ui: DagsterUi) -> None:
     ui.open("/assets/llm_outputs?view=overview")
     table_row(ui, "accepted", str(N_ROWS - 2))
     table_row(ui, "failed", "2")
@@ -87,3 +87,11 @@ def test_the_overview_shows_the_batch_and_not_the_last_item(ui: DagsterUi) -> No
     ui.click("button", "Events")
     ui.page.locator("canvas").first.wait_for()
     ui.screenshot("dagster-overview")
+
+
+def test_pages_of_items(ui: DagsterUi) -> None:
+    """One test, so that one process starts Dagster and waits for its daemon."""
+    _an_accepted_item_is_shown_with_its_row_output_and_verdict(ui)
+    _a_failure_stands_above_the_older_output_and_says_so(ui)
+    _an_item_without_any_output_explains_itself_in_its_events_and_in_the_log(ui)
+    _the_overview_shows_the_batch_and_not_the_last_item(ui)
