@@ -11,10 +11,12 @@ from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, unresolved
 from llmbatch_assets.domain.run.quality import OUTPUT_CHECKS, UP_TO_DATE, UP_TO_DATE_DESCRIPTION, CheckFinding
 from llmbatch_assets.domain.schema.json_schema import open_objects
+from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.runs import failing_with_message
 from llmbatch_assets.stages.artifacts import load_artifact
 from llmbatch_assets.stages.export import not_exported_once, out_of_date
-from llmbatch_assets.stages.project import BatchFile
+from llmbatch_assets.stages.plan import stored_outputs_up_to_date
+from llmbatch_assets.stages.project import Batch, BatchFile
 
 MAX_NAMED = 10
 _EVALUATED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
@@ -43,6 +45,16 @@ def check_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, finding: Ch
     ]
     fields = check_fields(finding)
     return dg.AssetCheckEvaluation(asset_key=key, target_materialization_data=target[0] if target else None, **fields)
+
+
+def report_age(instance: dg.DagsterInstance, batch: Batch, names: Names) -> None:
+    """Evaluate the check ``up_to_date`` from the files that the last runs have left."""
+    try:
+        finding = stored_outputs_up_to_date(batch)
+    except LlmBatchError:
+        # Without a schema, or with a mistake in it or the prompts, which the next run reports.
+        return
+    instance.report_runless_asset_event(check_evaluation(instance, names.key("llm_outputs"), finding))
 
 
 def check_fields(finding: CheckFinding) -> dict[str, Any]:

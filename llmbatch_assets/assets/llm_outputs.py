@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
 
 import dagster as dg
 from pydantic import Field
@@ -38,6 +38,7 @@ from llmbatch_assets.stages.generate.run import GenerateRun
 from llmbatch_assets.stages.plan import up_to_date
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets.stages.report import report_address
+from llmbatch_assets.stages.runtime import holding_interrupts
 
 
 class GenerateConfig(dg.Config):
@@ -139,7 +140,7 @@ class GenerateStep:
                 results.end()
             # Dagster ignores failures planned by a canceled run, but they would hide the failure of an earlier run.
             if isinstance(result.error, RunInterruptedError):
-                cancel(self.context, end_line(result))
+                self._report_interruption(result, self._quality(events, result))
             # Another run may have generated and materialized some of them in the meantime.
             failed = [item.partition_key for item in result.failed if not self.run.items.has_output(item)]
             events.add_failed(failed)
@@ -147,7 +148,20 @@ class GenerateStep:
                 self._add_hit(events, item)
             if result.error is not None:
                 withdraw_planned(self.context, self.key, keep=self._still_failed(failed))
-            return result, self._quality(events, result), bool(hits or result.tally.done)
+            # Partitions without an item have an event, too.
+            has_events = bool(hits or result.tally.done or by_key)
+            return result, self._quality(events, result), has_events
+
+    def _report_interruption(self, result: GenerateResult, quality: OutputQuality) -> NoReturn:
+        """End the run as canceled. Its checks cannot be evaluated, but what is out of date can be shown."""
+        with holding_interrupts():
+            if result.tally.done:
+                self.totals.update(result.totals(quality))
+                self._report_totals(result)
+            finding = up_to_date(self.batch, self.run.items.items, result.accepted)
+            instance = self.context.instance
+            instance.report_runless_asset_event(check_evaluation(instance, self.key, finding))
+        cancel(self.context, end_line(result))
 
     def _chosen_keys(self, events: PartitionEvents) -> Selection:
         """Select the items of the partitions that the run was launched for, and mark partitions without an item."""
@@ -158,7 +172,8 @@ class GenerateStep:
             partitions.note_retired()
             shown = f"{', '.join(unknown[:MAX_NAMED])}{', ...' if len(unknown) > MAX_NAMED else ''}"
             self.context.log.warning(
-                f"{counted(len(unknown), 'partition')} without an item in the table, nothing to generate: {shown}"
+                f"{counted(len(unknown), 'partition')} without an item in the table, nothing to generate: {shown}. "
+                "To add an item, add a row to the table."
             )
         new = partitions.new_keys_of_backfill(self.context.run, items)
         return Selection("keys", [*(key for key in chosen if key in items), *new])
@@ -199,7 +214,10 @@ class GenerateStep:
             raise dg.Failure(f"Run stopped: {result.error}", metadata=self.totals, allow_retries=False)
         if result.tally.failed:
             causes = format_causes(result.tally.causes)
-            message = f"{result.tally.failed} of {counted(result.tally.total, 'item')} failed: {causes}"
+            message = (
+                f"{result.tally.failed} of {counted(result.tally.total, 'item')} failed: {causes}. "
+                "This run's log says why, and so do the events of each failed partition."
+            )
             raise dg.Failure(message, self.totals, allow_retries=False)
 
 

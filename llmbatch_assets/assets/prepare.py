@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from llmbatch_assets.assets.checks import report_age
 from llmbatch_assets.assets.descriptions import description
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sensors import use_sources
@@ -193,6 +194,7 @@ def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
             # After the artifact is stored: a key without its item would be a partition that no run can fill.
             keys = [item.partition_key for item in plan.items]
             synced = names.registered(context.instance).sync(keys)
+            report_age(context.instance, batch, names)
             later = f", {synced.retired} removed after the current backfill or run" if synced.retired else ""
             context.log.info(
                 f"llm_outputs partitions: {len(keys)} total, {synced.added} added, {synced.removed} removed{later}"

@@ -10,7 +10,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from llmbatch_assets.assets import STAGES
-from llmbatch_assets.assets.checks import check_evaluation
+from llmbatch_assets.assets.checks import report_age
 from llmbatch_assets.assets.descriptions import description
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.items.work import WorkItems
@@ -18,7 +18,6 @@ from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.instance import show_automation_as_on
 from llmbatch_assets.resources.versions import input_tags, observe, recorded_version, source_observation
 from llmbatch_assets.stages.artifacts import load_artifact
-from llmbatch_assets.stages.plan import stored_outputs_up_to_date
 from llmbatch_assets.stages.prepare import SOURCE_VERSIONS, has_schema, schema_file_sha
 from llmbatch_assets.stages.project import Batch, BatchFile
 
@@ -139,10 +138,11 @@ class ChangeWatch:
         if context.cursor == cursor:
             return dg.SkipReason("Table, prompts, schema and configuration have not changed.")
         changed = [name for name in self.sources if now[name] != recorded_version(instance, self.names.key(name))]
+        report_age(instance, batch, self.names)
         observations = [source_observation(self.names.key(name), now[name]) for name in changed]
         return dg.SensorResult(
             self._requests(batch, [*changed, *self._other_changes(context.cursor, now)]),
-            asset_events=[*observations, *self._age(instance, batch)],
+            asset_events=observations,
             cursor=cursor,
         )
 
@@ -159,14 +159,6 @@ class ChangeWatch:
         assets = STAGES["prepare"] if has_schema(batch) else TABLE_ASSETS
         selection = [self.names.key(asset) for asset in assets]
         return [dg.RunRequest(asset_selection=selection, tags={"llmbatch/changed": ",".join(to_prepare)})]
-
-    def _age(self, instance: dg.DagsterInstance, batch: Batch) -> list[dg.AssetCheckEvaluation]:
-        try:
-            finding = stored_outputs_up_to_date(batch)
-        except LlmBatchError:
-            # Before the first run, or with a mistake in prompts or schema, which the run reports.
-            return []
-        return [check_evaluation(instance, self.names.key("llm_outputs"), finding)]
 
     def _remove_retired(self, instance: dg.DagsterInstance, batch: Batch) -> None:
         partitions = self.names.registered(instance)

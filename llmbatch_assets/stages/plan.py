@@ -185,12 +185,11 @@ def plan_run(batch: Batch, selection: Selection | None = None, *, force: bool = 
 
 
 def up_to_date(batch: Batch, items: Sequence[WorkItem], accepted: Collection[str]) -> CheckFinding:
-    """Find the outputs that were made with earlier settings.
+    """Find the items without an output, or with one that was made with earlier settings.
 
     ``accepted`` are the partition keys of the items that have an output with the current ones.
     """
-    n_outputs, n_outdated, changes = len(accepted), 0, Counter[RerunReason]()
-    current = set(accepted)
+    n_outdated, changes, current = 0, set[RerunReason](), set(accepted)
     pending = [item for item in items if item.partition_key not in current]
     by_item = PreviousOutputs(batch, items, cache_index(batch)).by_item if pending else {}
     for item in pending:
@@ -198,8 +197,7 @@ def up_to_date(batch: Batch, items: Sequence[WorkItem], accepted: Collection[str
         if older is not None:
             n_outdated += 1
             changes.update(changes_between(older.identity, batch.source.identity))
-    by_change = {LABELS[change]: changes[change] for change in in_order(*changes)}
-    return assess_age(n_outputs + n_outdated, by_change, n_outdated)
+    return assess_age(len(items), len(items) - len(pending), n_outdated, [LABELS[one] for one in in_order(*changes)])
 
 
 def stored_outputs_up_to_date(batch: Batch) -> CheckFinding:

@@ -66,14 +66,16 @@ def n_events(rig: Rig) -> int:
     return sum(record.partition_key is not None for record in records)
 
 
-def observe_changes(rig: Rig) -> dict[str, dg.AssetCheckEvaluation]:
-    """What the sensor reports without a reload of the definitions; gives the checks."""
+def observe_changes(rig: Rig) -> str:
+    """What the sensor reports without a reload of the definitions; gives what the check says that has failed."""
     (sensor,) = (one for one in rig.batch.sensors if one.name == "prepare_after_changes")
     result = sensor(dg.build_sensor_context(instance=rig.instance))
     assert isinstance(result, dg.SensorResult)
     for event in result.asset_events:
         rig.instance.report_runless_asset_event(event)
-    return {event.check_name: event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)}
+    found = evaluation(rig)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    return str(found.description)
 
 
 def test_outputs_are_fresh_until_something_that_makes_them_changes(offline_rig: RigMaker) -> None:
@@ -94,11 +96,9 @@ def test_outputs_are_fresh_until_something_that_makes_them_changes(offline_rig: 
 def test_a_changed_model_or_prompt_makes_them_stale_until_they_are_made_again(offline_rig: RigMaker) -> None:
     rig = generated(offline_rig)
     change(rig, "llm", model_name="another-model")
-    found = observe_changes(rig)["up_to_date"]
-    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert found.description == (
+    assert observe_changes(rig) == (
         f"{len(ROWS)} of {len(ROWS)} outputs were made with earlier settings (model or parameters changed). "
-        "Run generate_pending to update them."
+        "Run generate_pending to make them."
     )
     # Without a reload of the definitions.
     assert set(statuses(rig).values()) == {StaleStatus.STALE}
@@ -107,7 +107,7 @@ def test_a_changed_model_or_prompt_makes_them_stale_until_they_are_made_again(of
     assert up_to_date(rig)
 
     rig.project.write("prompts/generation.yaml", "user: '{context} Be brief.'")
-    assert "(prompt changed)" in str(observe_changes(rig)["up_to_date"].description)
+    assert "(prompt changed)" in observe_changes(rig)
     assert set(statuses(rig).values()) == {StaleStatus.STALE}
     assert rig.run("generate", limit=2).success
     assert not up_to_date(rig)
@@ -116,19 +116,35 @@ def test_a_changed_model_or_prompt_makes_them_stale_until_they_are_made_again(of
     assert up_to_date(rig)
 
 
+def test_items_without_an_output_are_not_up_to_date(offline_rig: RigMaker) -> None:
+    rig = generated(offline_rig)
+    rig.project.table([("q9", "green", "Is this row new?"), *ROWS])
+    rig.prepare()
+    assert not up_to_date(rig)
+    assert (
+        evaluation(rig).description == f"1 of {len(ROWS) + 1} items have no output. Run generate_pending to make them."
+    )
+    assert rig.run("generate").success
+    assert up_to_date(rig)
+
+
 def up_to_date(rig: Rig) -> bool:
-    """What the latest evaluation of the check says, as the page of the asset shows it."""
+    return evaluation(rig).passed
+
+
+def evaluation(rig: Rig) -> dg.AssetCheckEvaluation:
+    """The latest evaluation of the check, as the page of the asset shows it."""
     check = dg.AssetCheckKey(rig.batch.names.key("llm_outputs"), "up_to_date")
     record = rig.instance.get_latest_asset_check_evaluation_record(check)
     assert record is not None
     assert record.event is not None
-    evaluation = record.event.get_dagster_event().event_specific_data
-    assert isinstance(evaluation, dg.AssetCheckEvaluation)
+    found = record.event.get_dagster_event().event_specific_data
+    assert isinstance(found, dg.AssetCheckEvaluation)
     # Otherwise Dagster's pages do not show it.
     latest = rig.instance.fetch_materializations(rig.batch.names.key("llm_outputs"), limit=1).records[0]
-    assert evaluation.target_materialization_data is not None
-    assert evaluation.target_materialization_data.storage_id == latest.storage_id
-    return evaluation.passed
+    assert found.target_materialization_data is not None
+    assert found.target_materialization_data.storage_id == latest.storage_id
+    return found
 
 
 def test_observing_what_a_run_has_seen_changes_nothing(offline_rig: RigMaker) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
@@ -70,27 +70,30 @@ OUTPUT_CHECKS = {
 
 UP_TO_DATE = "up_to_date"
 UP_TO_DATE_DESCRIPTION = (
-    "Every output was made with the current prompt, schema, model and judge. A warning only; evaluated after each run, and by "
-    "the sensor prepare_after_changes after each change."
+    "Every item has an output that was made with the current prompt, schema, model and judge. A warning only; evaluated after "
+    "each run of prepare or llm_outputs, and by the sensor prepare_after_changes after each change."
 )
 
 
-def assess_age(n_outputs: int, outdated: Mapping[str, int], n_outdated: int) -> CheckFinding:
+def assess_age(n_items: int, n_current: int, n_outdated: int, changes: Iterable[str]) -> CheckFinding:
     """The finding of the check ``up_to_date``.
 
-    ``n_outputs`` counts the items with an output, ``n_outdated`` those whose output was made with earlier settings, and
-    ``outdated`` those by what changed since.
+    ``n_current`` counts the items with an output by the current settings, ``n_outdated`` those with one by earlier settings
+    only. ``changes`` are the labels of what has changed since.
     """
-    facts: dict[str, float | int] = {"n_outputs": n_outputs, "n_outdated": n_outdated}
+    n_missing = n_items - n_current - n_outdated
+    facts: dict[str, float | int] = {"n_current": n_current, "n_outdated": n_outdated, "n_missing": n_missing}
+    problems = []
     if n_outdated:
-        changes = ", ".join(f"{change}" for change in outdated)
-        message = (
-            f"{n_outdated:,} of {counted(n_outputs, 'output')} were made with earlier settings ({changes}). "
-            "Run generate_pending to update them."
-        )
+        n_outputs = counted(n_current + n_outdated, "output")
+        problems.append(f"{n_outdated:,} of {n_outputs} were made with earlier settings ({', '.join(changes)}).")
+    if n_missing:
+        problems.append(f"{n_missing:,} of {counted(n_items, 'item')} have no output.")
+    if problems:
+        message = " ".join([*problems, "Run generate_pending to make them."])
     else:
-        message = f"{counted(n_outputs, 'output')}, all up to date" if n_outputs else "No outputs yet"
-    return CheckFinding(UP_TO_DATE, not n_outdated, True, message, facts)
+        message = f"{counted(n_current, 'output')}, all up to date"
+    return CheckFinding(UP_TO_DATE, not problems, True, message, facts)
 
 
 def assess(quality: OutputQuality, limits: Checks) -> Iterator[CheckFinding]:
