@@ -181,7 +181,7 @@ def _jobs(names: Names, stages: Mapping[str, Sequence[str]], tags: dict[str, str
         "prepare": "Prepares schema, snapshot and work items: everything before the first call.",
         "publish": "Writes the export and the report.",
         "run_all": "Runs all stages in order: prepare, generate what is pending, publish. For schedules; in the UI, it asks for "
-        "partitions: choose All.",
+        "partitions: choose All. If items fail, the run fails, and publish_automatically writes export and report.",
     }
     chosen = {**stages, "run_all": [asset for assets in stages.values() for asset in assets]}
     return {

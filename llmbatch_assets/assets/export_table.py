@@ -6,6 +6,7 @@ import dagster as dg
 
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.publish import report_condition
+from llmbatch_assets.resources.runs import failing_with_message
 from llmbatch_assets.stages.downstream.tables import exported_frame
 from llmbatch_assets.stages.project import BatchFile
 
@@ -25,6 +26,7 @@ def export_table_asset(batch_file: BatchFile, names: Names, io_manager_key: str)
         description="The exported records as a table: one row per accepted item, with typed columns. Stored by the I/O "
         f"manager {io_manager_key}.",
     )
+    @failing_with_message()
     def export_table() -> Any:
         return exported_frame(batch_file.load())
 

@@ -16,6 +16,7 @@ from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.items.work import WorkItems
 from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.instance import show_automation_as_on
+from llmbatch_assets.resources.runs import failing_with_message
 from llmbatch_assets.resources.versions import input_tags, observe, recorded_version, source_observation
 from llmbatch_assets.stages.artifacts import load_artifact
 from llmbatch_assets.stages.prepare import SOURCE_VERSIONS, has_schema, schema_file_sha
@@ -39,8 +40,8 @@ def batch_sensors(
 ) -> list[dg.SensorDefinition]:
     """The sensors of a batch. Those that make no calls are on by default.
 
-    ``automated`` assets are published by their automation conditions. ``llmbatch run`` triggers no sensor to run a stage,
-    because it runs all stages itself.
+    ``automated`` assets are published by their automation conditions. They also follow runs of the command line, which
+    usually have published by then.
     """
     prepare, generate = jobs["prepare"], jobs["generate_pending"]
     return [
@@ -137,19 +138,33 @@ class ChangeWatch:
             show_automation_as_on(instance)
         if context.cursor == cursor:
             return dg.SkipReason("Table, prompts, schema and configuration have not changed.")
-        changed = [name for name in self.sources if now[name] != recorded_version(instance, self.names.key(name))]
         report_age(instance, batch, self.names)
-        observations = [source_observation(self.names.key(name), now[name]) for name in changed]
+        observed = {name: recorded_version(instance, self.names.key(name)) for name in self.sources}
         return dg.SensorResult(
-            self._requests(batch, [*changed, *self._other_changes(context.cursor, now)]),
-            asset_events=observations,
+            self._requests(batch, self._changes(instance, context.cursor, now, observed)),
+            asset_events=[
+                source_observation(self.names.key(name), now[name])
+                for name in self.sources
+                if now[name] != observed[name]
+            ],
             cursor=cursor,
         )
 
-    def _other_changes(self, cursor: str | None, now: Mapping[str, str]) -> list[str]:
-        """Return what has changed since the last look without being a source asset."""
-        before = json.loads(cursor) if cursor else now
-        return [name for name in ("schema", "input_asset") if before.get(name) != now.get(name)]
+    def _changes(
+        self,
+        instance: dg.DagsterInstance,
+        cursor: str | None,
+        now: Mapping[str, str],
+        observed: Mapping[str, str | None],
+    ) -> list[str]:
+        """Return what has changed since the last look or, at the first one, since the last run that has used it."""
+        if cursor:
+            before: Mapping[str, str | None] = json.loads(cursor)
+        elif recorded_version(instance, self.names.key("work_items")) is None:
+            before = {}
+        else:
+            before = {**now, **observed}
+        return [name for name in now if now[name] != before.get(name)]
 
     def _requests(self, batch: Batch, changed: Sequence[str]) -> list[dg.RunRequest]:
         # Each change launches one run, even if that run fails. The prepare stage does not depend on the model.
@@ -174,6 +189,7 @@ def source_assets(batch_file: BatchFile, names: Names, sources: Sequence[str]) -
 
 def _source_asset(batch_file: BatchFile, names: Names, name: str) -> dg.SourceAsset:
     @dg.observable_source_asset(key=names.key(name), group_name=names.group, description=description(name))
+    @failing_with_message()
     def source() -> dg.DataVersion:
         return dg.DataVersion(SOURCE_VERSIONS[name](batch_file.load()))
 

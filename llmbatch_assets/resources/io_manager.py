@@ -52,7 +52,7 @@ class JsonIOManager(dg.ConfigurableIOManager):
             return build(exported_table(batch) if asset == "export" else outputs_table(batch, _partitions(context)))
         if asset == "llm_outputs" and (own := _own_partitions(context)):
             records = output_records(batch, own)
-            return records[own[0]] if len(own) == 1 else records
+            return records if context.step_context.has_partition_key_range else records[own[0]]
         return load_artifact(batch, asset, kind)
 
 

@@ -77,14 +77,15 @@ class ItemPartitions:
         return SyncedPartitions(len(added), len(gone), 0)
 
     def is_targeted(self) -> bool:
-        """Return whether an unfinished backfill or run targets partitions of this batch."""
-        if self._active_backfills():
-            return True
+        """Return whether an unfinished backfill or run targets registered keys, for ``llm_outputs`` or another asset."""
+        keys = set(self.instance.get_dynamic_partitions(self.name))
         runs = self.instance.get_runs(filters=dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
-        return any(
-            {PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG} & run.tags.keys()
-            and self.llm_outputs in (run.asset_selection or (self.llm_outputs,))
-            for run in runs
+        tags = (PARTITION_NAME_TAG, ASSET_PARTITION_RANGE_START_TAG)
+        return any(run.tags.get(tag) in keys for run in runs for tag in tags) or any(
+            not keys.isdisjoint(subset.get_partition_keys())
+            for backfill in self.instance.get_backfills(filters=BulkActionsFilter(statuses=_ACTIVE))
+            if (data := backfill.asset_backfill_data)
+            for subset in data.target_subset.partitions_subsets_by_asset_key.values()
         )
 
     @property
@@ -97,10 +98,10 @@ class ItemPartitions:
         self._set(self._retired_cursor, "1")
 
     def new_keys_of_backfill(self, run: dg.DagsterRun, keys: Collection[str]) -> list[str]:
-        """Return those of ``keys`` that were added since the backfill of this run was launched, if it is one of everything.
+        """Return those of ``keys`` that were added since the backfill of this run was launched, if it targets all items.
 
-        Who materializes all partitions, together with the items that they are made from, means new items as well; but
-        Dagster fixes the targets of a backfill when it is launched.
+        A backfill of all partitions and of ``work_items`` also covers items that are added later, but Dagster fixes the
+        targets of a backfill when it is launched.
         """
         backfill_id = run.tags.get(BACKFILL_ID_TAG)
         if not backfill_id or backfill_id not in self._get(self._all_cursor).split():

@@ -14,7 +14,7 @@ from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import IDENTITY_VERSION
 from llmbatch_assets.domain.items.table import Snapshot, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItems, WorkPlan, work_items_of
-from llmbatch_assets.errors import InputError
+from llmbatch_assets.errors import InputError, TableError
 from llmbatch_assets.stages.plan import Planner
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.write_schema import reason_to_write
@@ -61,8 +61,11 @@ def plan_headline(batch: Batch, plan: WorkPlan) -> str:
 
 def _table_sha(batch: Batch) -> str:
     path = batch.path(batch.parameters.input.path)
-    stat = path.stat()
-    return _file_sha(path, stat.st_mtime_ns, stat.st_size)
+    try:
+        stat = path.stat()
+        return _file_sha(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as refused:
+        raise TableError(f"input.path: {path} cannot be read: {refused.strerror}") from None
 
 
 @lru_cache(maxsize=64)

@@ -73,7 +73,7 @@ def test_a_new_project_is_prepared_once(offline_rig: RigMaker) -> None:
     rig = offline_rig()
     first = watch(rig)
     assert requested(first) == [
-        (PREPARED, {"llmbatch/changed": "input_table,prompts,parameters"}),
+        (PREPARED, {"llmbatch/changed": "input_table,prompts,parameters,schema"}),
     ]
     # The run that was asked for failed, or is still to come.
     assert isinstance(watch(rig, cursor_of(first)), dg.SkipReason)
@@ -95,13 +95,14 @@ def test_a_run_that_has_seen_a_change_counts(offline_rig: RigMaker) -> None:
     assert requested(first) == [(PREPARED, {"llmbatch/changed": "prompts"})]
 
 
-def test_another_model_needs_no_preparation(offline_rig: RigMaker) -> None:
+def test_a_change_is_prepared_even_if_something_else_has_observed_it(offline_rig: RigMaker) -> None:
     rig = offline_rig()
     rig.prepare()
     first = watch(rig)
-    rig.project.parameters(llm={"provider": "offline", "temperature": 0.5})
-    rig.prepare()
-    assert requested(watch(rig, cursor_of(first))) == []
+    rig.project.table(ROWS[1:])
+    # Observed here without a run, as by "Observe" in the pages.
+    watch(rig)
+    assert requested(watch(rig, cursor_of(first))) == [(PREPARED, {"llmbatch/changed": "input_table"})]
 
 
 def test_an_edited_schema_is_a_change(offline_rig: RigMaker) -> None:

@@ -122,7 +122,7 @@ def test_items_without_an_output_are_not_up_to_date(offline_rig: RigMaker) -> No
     rig.prepare()
     assert not up_to_date(rig)
     assert (
-        evaluation(rig).description == f"1 of {len(ROWS) + 1} items have no output. Run generate_pending to make them."
+        evaluation(rig).description == f"1 of {len(ROWS) + 1} items has no output. Run generate_pending to make them."
     )
     assert rig.run("generate").success
     assert up_to_date(rig)

@@ -28,13 +28,16 @@ def partitions_of(instance: dg.DagsterInstance) -> ItemPartitions:
 
 
 def launch_backfill(
-    instance: dg.DagsterInstance, keys: Sequence[str], selection: Sequence[dg.AssetKey] = (ITEMS, OUTPUTS)
+    instance: dg.DagsterInstance,
+    keys: Sequence[str],
+    selection: Sequence[dg.AssetKey] = (ITEMS, OUTPUTS),
+    asset: dg.AssetKey = OUTPUTS,
 ) -> PartitionBackfill:
     """A backfill of the keys and what is before them, as Materialize all launches one."""
     definition = dg.DynamicPartitionsDefinition(name="work_items")
     subset = definition.empty_subset().with_partition_keys(keys)
     target = AssetGraphSubset(  # type: ignore[call-arg]  # both arguments have defaults
-        partitions_subsets_by_asset_key={OUTPUTS: subset}, non_partitioned_asset_keys={dg.AssetKey("work_items")}
+        partitions_subsets_by_asset_key={asset: subset}, non_partitioned_asset_keys={dg.AssetKey("work_items")}
     )
     now = get_current_timestamp()
     backfill = PartitionBackfill(
@@ -122,12 +125,21 @@ def test_keys_stay_while_a_run_targets_them(instance: dg.DagsterInstance, tag: s
     assert partitions.sync(KEYS[:2]) == (0, 1, 0)
 
 
-def test_runs_of_other_assets_and_jobs_hold_no_key(instance: dg.DagsterInstance) -> None:
+def test_a_backfill_of_a_downstream_asset_holds_its_keys(instance: dg.DagsterInstance) -> None:
+    partitions = partitions_of(instance)
+    partitions.sync(KEYS)
+    backfill = launch_backfill(instance, KEYS, asset=dg.AssetKey("notification"))
+    assert partitions.sync(KEYS[:2]) == (0, 0, 1)
+    end(instance, backfill)
+    assert partitions.sync(KEYS[:2]) == (0, 1, 0)
+
+
+def test_runs_of_other_partitions_and_jobs_hold_no_key(instance: dg.DagsterInstance) -> None:
     partitions = partitions_of(instance)
     partitions.sync(KEYS)
     other = {dg.AssetKey("something_else")}
     create_run_for_test(
-        instance, asset_selection=other, tags={"dagster/partition": "c"}, status=dg.DagsterRunStatus.STARTED
+        instance, asset_selection=other, tags={"dagster/partition": "2026-01-01"}, status=dg.DagsterRunStatus.STARTED
     )
     create_run_for_test(instance, job_name="generate_pending", status=dg.DagsterRunStatus.STARTED)
     assert partitions.sync(KEYS[:2]) == (0, 1, 0)

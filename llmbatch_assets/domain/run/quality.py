@@ -86,9 +86,10 @@ def assess_age(n_items: int, n_current: int, n_outdated: int, changes: Iterable[
     problems = []
     if n_outdated:
         n_outputs = counted(n_current + n_outdated, "output")
-        problems.append(f"{n_outdated:,} of {n_outputs} were made with earlier settings ({', '.join(changes)}).")
+        were = "was" if n_outdated == 1 else "were"
+        problems.append(f"{n_outdated:,} of {n_outputs} {were} made with earlier settings ({', '.join(changes)}).")
     if n_missing:
-        problems.append(f"{n_missing:,} of {counted(n_items, 'item')} have no output.")
+        problems.append(f"{n_missing:,} of {counted(n_items, 'item')} {'has' if n_missing == 1 else 'have'} no output.")
     if problems:
         message = " ".join([*problems, "Run generate_pending to make them."])
     else:

@@ -6,7 +6,10 @@ from llmbatch_assets.errors import FailureCause
 
 _ANSWER = "Read the answer, then improve the prompt or the schema."
 _RETRY = "Run generate_pending again."
-_ROW_OR_PROMPT = "Change the row or the prompt, then run with retry_failed."
+_UNCHANGED = (
+    "To retry unchanged, set retry_failed: true in the Launchpad of generate_pending, or run with --retry-failed."
+)
+_ROW_OR_PROMPT = f"Change the row or the prompt, then run generate_pending. {_UNCHANGED}"
 
 REMEDIES: dict[str, str] = {
     FailureCause.NOT_JSON: "State in the prompt that the answer must be one JSON object, or set "
@@ -29,8 +32,8 @@ REMEDIES: dict[str, str] = {
     FailureCause.REFUSED: _ROW_OR_PROMPT,
     FailureCause.CONTENT_FILTER: f"{_ROW_OR_PROMPT} Or use another provider.",
     FailureCause.CONTEXT_TOO_LONG: "Set context.max_context_chars or grouping.max_rows_per_group, or use fewer columns; "
-    "then run with retry_failed.",
-    FailureCause.BAD_REQUEST: "Read the message. If all items fail like this, check the settings; then run with retry_failed.",
+    f"then run generate_pending. {_UNCHANGED}",
+    FailureCause.BAD_REQUEST: f"Read the message. If all items fail like this, check the settings. {_UNCHANGED}",
     FailureCause.UNREADABLE_FAILURE: _RETRY,
 }
 

@@ -37,7 +37,6 @@ class GenerateResult(NamedTuple):
         numbers = {
             **causes,
             "missing": counts.n_not_attempted,
-            "judge_score_mean": round(quality.mean_score or 0, 1),
             "from_cache": counts.n_cache_skipped + self.tally.found,
             "requests": usage.requests,
             "input_tokens": usage.input_tokens,
@@ -50,7 +49,8 @@ class GenerateResult(NamedTuple):
             "failed": counts.n_fail,
             "acceptance_rate": round(quality.acceptance_rate, 4),
         }
-        return {**state, **_not_zero(numbers), **_cost(usage.cost_usd)}
+        score = {} if quality.mean_score is None else {"judge_score_mean": round(quality.mean_score, 1)}
+        return {**state, **_not_zero(numbers), **score, **_cost(usage.cost_usd)}
 
 
 def _not_zero(numbers: Mapping[str, int | float]) -> dict[str, int | float]:
