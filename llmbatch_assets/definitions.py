@@ -23,7 +23,8 @@ _COMMANDS_WITHOUT_RUNS = {"validate", "check", "list"}
 def defs() -> dg.Definitions:
     """The batches of the nearest project. Raises ``ConfigError`` if the configuration that was found is invalid."""
     config = find_config(None, os.environ, Path.cwd())
-    if not os.environ.get("DAGSTER_HOME") and _COMMANDS_WITHOUT_RUNS.isdisjoint(sys.argv[1:3]):
+    is_command = Path(sys.argv[0]).stem in {"dagster", "dg"} and not _COMMANDS_WITHOUT_RUNS.isdisjoint(sys.argv[1:3])
+    if not os.environ.get("DAGSTER_HOME") and not is_command:
         _warn_of_missing_home(BatchFile(config).root / "dagster_home")
     # The executor is for runs that use none of our jobs, such as backfills.
     executor = dg.Definitions(executor=dg.in_process_executor)

@@ -125,7 +125,7 @@ class GenerateStep:
         self._require_success(result)
 
     def _run_items(self, config: GenerateConfig) -> tuple[GenerateResult, OutputQuality, bool]:
-        """Generate, and record what Dagster shows per item. The last value returned tells whether that was anything."""
+        """Generate, and record what Dagster shows per item. The last value is False if there was nothing."""
         by_key = has_chosen_partitions(self.context)
         with self._partition_events() as events:
             selection = self._chosen_keys(events) if by_key else config.selection()
@@ -133,7 +133,8 @@ class GenerateStep:
             hits = choice.hits if by_key else events.not_shown(self.run.items.accepted)
             for item in hits:
                 self._add_hit(events, item)
-            events.record_versions(all_items=not by_key)
+            is_whole_batch = len(choice.hits) + len(choice.to_run) == len(self.run.items.items)
+            events.record_versions(all_items=not by_key or is_whole_batch)
             with events.in_child_process(len(choice.to_run)):
                 results = ItemResults(events, self.run.items, translating_storage_errors()(self.context.log.error))
                 result = self.run.generate(choice, results.add)

@@ -66,14 +66,13 @@ def _check_daemons(home: Path) -> None:
 
     if (daemon := running_daemon(home)) is not None:
         raise ConfigError(
-            f"a Dagster daemon already runs on {home} (process {daemon}); use its page, or end that llmbatch ui, dagster dev or "
-            "dg dev first"
+            f"a Dagster daemon already runs on {home} (process {daemon}); open its page, or stop that process first"
         )
     # Dagster would bury the reason why an instance cannot be opened at the end of a long traceback.
     with translating_storage_errors(), open_instance() as instance:
         if daemon_elsewhere(instance, lambda line: console.print(line)):
             raise ConfigError(
-                f"a Dagster daemon on another machine uses the database of {home}; use its page, or end it first"
+                f"a Dagster daemon on another machine uses the database of {home}; open its page, or stop it first"
             )
 
 

@@ -21,7 +21,7 @@ _POLL_SEC = 0.5
 def running_daemon(home: Path) -> int | None:
     """Return the process id of a daemon on the instance in ``home``; None if this user runs none on this machine.
 
-    Heartbeats would not do: those of a daemon that has just ended look as fresh as those of a running one.
+    Heartbeats are not enough: those of a daemon that has just ended look as fresh as those of a running one.
     """
     daemons = [process for process in psutil.process_iter() if _is_daemon(process, home)]
     _, alive = psutil.wait_procs(daemons, timeout=ENDING_SEC)

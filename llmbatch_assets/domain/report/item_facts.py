@@ -74,7 +74,9 @@ def input_table(context: str) -> str:
 
 def output_table(parsed: dict[str, Any]) -> str:
     """Show an output's fields. Nested values are JSON."""
-    fields = [(name, value if isinstance(value, str) else canonical_json(value)) for name, value in parsed.items()]
+    # Files have their fields in alphabetical order, answers in that of the schema.
+    ordered = sorted(parsed.items())
+    fields = [(name, value if isinstance(value, str) else canonical_json(value)) for name, value in ordered]
     return fact_table(("Output", "Value"), _limited(fields, OUTPUT_CHARS))
 
 

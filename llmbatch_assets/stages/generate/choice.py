@@ -68,7 +68,7 @@ class BatchItems:
 
     @cached_property
     def _earlier_usage(self) -> dict[str, UsageTotal]:
-        """The usage before this run of the items that had been attempted more than once or without an end."""
+        """The usage before this run of the items with a failed or unfinished attempt."""
         index = self.store.index
         several = [
             cache_id

@@ -112,7 +112,9 @@ class GenerateRun:
             f"Generating {counted(n_done + len(choice.to_run), 'item')} with {model} "
             f"(judge {'on' if judge_enabled else 'off'}, {counted(llm.max_workers, 'worker')})"
         )
-        self.reporter.say(f"{n_done:,} already done, {len(choice.to_run):,} to run")
+        # Whoever materializes items that have an output may expect new ones.
+        hint = ". To make them again, set force: true." if choice.hits and not choice.to_run else ""
+        self.reporter.say(f"{n_done:,} already done, {len(choice.to_run):,} to run{hint}")
         self._report_changes(choice)
 
     def _report_changes(self, choice: Choice) -> None:

@@ -68,10 +68,10 @@ def test_text_of_another_template_is_shown_as_it_is() -> None:
 def test_outputs_are_tables_of_their_fields_with_nested_values_as_json() -> None:
     table = output_table({"text": "a | b", "tags": ["x", 1], "sure": True, "none": None})
     assert table.splitlines()[2:] == [
-        r"| text | a \| b |",
-        r'| tags | \["x",1\] |',
-        "| sure | true |",
         "| none | null |",
+        "| sure | true |",
+        r'| tags | \["x",1\] |',
+        r"| text | a \| b |",
     ]
 
 
