@@ -3,6 +3,7 @@
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.tags import AUTOMATION_CONDITION_TAG
 
 from llmbatch_assets.assets.checks import require_passed_checks
 from llmbatch_assets.assets.descriptions import description
@@ -28,19 +29,25 @@ def publish_condition(names: Names) -> dg.AutomationCondition[dg.AssetKey]:
     run_ended = condition.any_deps_match(
         condition.any_checks_match(condition.newly_updated()).allow(last_check).with_label("a run has ended")
     ).allow(dg.AssetSelection.assets(outputs))
-    return _once_after(run_ended)
+    # Checks have no time for Dagster, so a run that ended during a publication looks as if it had been published by it.
+    ended_meanwhile = run_ended & condition.executed_with_tags(tag_keys={AUTOMATION_CONDITION_TAG})
+    made = (condition.newly_requested() & ~run_ended) | (condition.newly_updated() & ~ended_meanwhile)
+    return _once_after(run_ended, made)
 
 
 def report_condition(names: Names) -> dg.AutomationCondition[dg.AssetKey]:
     """The default condition of the report, and of the export as a table: the export was written."""
     condition = dg.AutomationCondition
-    return _once_after(condition.any_deps_updated().allow(dg.AssetSelection.assets(names.key("export"))))
+    exported = condition.any_deps_updated().allow(dg.AssetSelection.assets(names.key("export")))
+    return _once_after(exported, condition.newly_requested() | condition.newly_updated())
 
 
-def _once_after(event: dg.AutomationCondition[dg.AssetKey]) -> dg.AutomationCondition[dg.AssetKey]:
-    """Request the asset once after the event, when nothing is running that it depends on or that will make it anyway."""
+def _once_after(
+    event: dg.AutomationCondition[dg.AssetKey], made: dg.AutomationCondition[Any]
+) -> dg.AutomationCondition[dg.AssetKey]:
+    """Request the asset after the event, until it is made, when nothing is running that it depends on or that makes it."""
     condition = dg.AutomationCondition
-    waiting = event.since(condition.newly_requested() | condition.newly_updated())
+    waiting = event.since(made)
     return waiting & ~condition.any_deps_in_progress() & ~condition.in_progress()
 
 

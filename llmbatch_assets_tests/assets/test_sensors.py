@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import AUTOMATION_CONDITION_TAG
 from dagster._daemon.asset_daemon import get_auto_materialize_paused
 
 from llmbatch_assets_tests.assets.test_batch import Rig, RigMaker, offline_rig
@@ -176,6 +177,19 @@ def test_export_and_report_follow_every_way_of_making_items(prepared: Rig, make:
     assert ticks.tick() == {"export", "report"}
     assert prepared.run("publish").success
     assert ticks.tick() == set()
+
+
+def test_outputs_that_are_made_while_earlier_ones_are_exported_are_exported_next(prepared: Rig) -> None:
+    ticks, keys = Ticks(prepared), prepared.project.partition_keys()
+    run_job(prepared, keys[:2])
+    assert ticks.tick() == {"export", "report"}
+    # All of it before the next look.
+    names = prepared.batch.names
+    job = prepared.batch.definitions().resolve_job_def(names.own("publish"))
+    assert job.execute_in_process(instance=prepared.instance, tags={AUTOMATION_CONDITION_TAG: "true"}).success
+    run_job(prepared, keys[2:])
+    # The report follows the export.
+    assert ticks.tick() == {"export"}
 
 
 def test_export_and_report_follow_a_run_with_failed_items(prepared: Rig) -> None:
