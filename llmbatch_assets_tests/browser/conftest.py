@@ -69,6 +69,6 @@ def window(browser: Browser, project: Project) -> Iterator[DagsterUi]:
     with running_ui(project) as running:
         context = browser.new_context(viewport={"width": 1280, "height": 800})
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(45_000)
         yield DagsterUi(page, running.address)
         context.close()

@@ -22,6 +22,7 @@ ASSETS = {
 EDGES = "{assetNodes {assetKey {path} dependencyKeys {path}}}"
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     # Playwright's loop and pipes are closed by the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -30,7 +31,7 @@ pytestmark = [
 def test_a_day(ui: DagsterUi, shown: Project, model: ChatServer) -> None:
     """One test: each part goes on where the one before it ended."""
     # Dagster has registered the items by itself.
-    ui.wait_until(lambda: len(ui.partitions("")) == N_ROWS, 60, "no items registered")
+    ui.wait_until(lambda: len(ui.partitions("")) == N_ROWS, 120, "no items registered")
     assert [run["status"] for run in ui.ended_after([])] == ["SUCCESS"]
     done = _terminate_keeps_what_was_accepted(ui, shown, model)
     refusing = True
@@ -48,11 +49,11 @@ def test_a_day(ui: DagsterUi, shown: Project, model: ChatServer) -> None:
     _checks_are_shown(ui)
     _automation_is_shown_and_can_be_switched(ui)
     # After the failed backfill of only the items, too.
-    ui.wait_until(lambda: "report" in ui.made_assets(""), 90, "no report followed the backfill")
+    ui.wait_until(lambda: "report" in ui.made_assets(""), 150, "no report followed the backfill")
     calls, exported = model.count(), ui.latest_run("", "export")
     refusing = False
     ui.launch_pending()
-    ui.wait_until(lambda: ui.latest_run("", "export") != exported, 90, "no export followed generate_pending")
+    ui.wait_until(lambda: ui.latest_run("", "export") != exported, 150, "no export followed generate_pending")
     assert model.count() == calls + 2 * len(REFUSED)
     _partitions_are(ui, failed=0, materialized=N_ROWS, missing=0)
     _report_is_in_the_metadata(ui)

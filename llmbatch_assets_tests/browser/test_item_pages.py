@@ -71,10 +71,10 @@ def _an_item_without_any_output_explains_itself_in_its_events_and_in_the_log(ui:
     table_row(ui, "Cause", "not_json")
     ui.page.keyboard.press("Escape")
     open_partition(ui, NEVER)
-    ui.click("button", "View logs")
-    ui.page.get_by_text(
-        re.compile(r"^q03-\w+ failed after 3 attempts: not_json: The answer contains no")
-    ).first.wait_for()
+    ui.page.get_by_role("button", name="View logs").first.wait_for()
+    failed = [str(run["runId"]) for run in ui.runs() if run["status"] == "FAILURE"]
+    line = re.compile(r"q03-\w+ failed after 3 attempts: not_json: The answer contains no")
+    assert any(line.match(message) for run in failed for message in ui.messages(run))
 
 
 def _the_overview_shows_the_batch_and_not_the_last_item(ui: DagsterUi) -> None:
