@@ -49,7 +49,6 @@ def shown(tmp_path_factory: pytest.TempPathFactory, model: ChatServer) -> Projec
         model.base_url,
         work_items={"label_column": "id"},
         prompts={"judge": {"enabled": True}},
-        report={"base_url": "http://127.0.0.1:8000/reports"},
         # One after another, so that what is done at any time is the beginning of the table.
         llm={"max_workers": 1},
     )

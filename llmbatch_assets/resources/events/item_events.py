@@ -93,6 +93,10 @@ class EventOrigin:
         """Return the address of the item in the report; empty without a report."""
         return f"{self.report}#item={quote(item.partition_key)}" if self.report else ""
 
+    def report_text(self, item: WorkItem) -> str:
+        """Return the address for a table, where Markdown would break a link; empty if it is metadata of its own."""
+        return "" if self.report_link(item) else self.report_of(item)
+
     def report_link(self, item: WorkItem) -> dict[str, dg.UrlMetadataValue]:
         """Return the address as metadata. Browsers follow no link from a server's page to a file, so files have none."""
         is_served = self.report and not self.report.startswith("file:")
@@ -168,7 +172,7 @@ class MaterializedEvent(NamedTuple):
     def _metadata(self, origin: EventOrigin) -> dict[str, Any]:
         # The page of a run loads all entries of all items, and takes longer for an entry than for a kilobyte of text.
         tables = (
-            item_table(self.item, self.output, self.usage, hit=self.hit, report=origin.report_of(self.item)),
+            item_table(self.item, self.output, self.usage, hit=self.hit, report=origin.report_text(self.item)),
             input_table(self.item.context),
             output_table(self.output.parsed),
         )
@@ -213,7 +217,7 @@ class FailedEvent(NamedTuple):
     def _metadata(self, origin: EventOrigin) -> dict[str, Any]:
         facts = {
             "failure": dg.MetadataValue.md(
-                failure_table(self.failure, self.older, self.usage, report=origin.report_of(self.item))
+                failure_table(self.failure, self.older, self.usage, report=origin.report_text(self.item))
             ),
             "answer": dg.MetadataValue.md(answer) if (answer := answer_beginning(self.failure)) else None,
             # An older output, shown beside the failure, has the same input and report.
