@@ -10,7 +10,7 @@ import psutil
 import pytest
 import yaml
 
-from llmbatch_assets.domain.run.quality import BROKEN
+from llmbatch_assets.domain.run.quality import BROKEN, UP_TO_DATE
 from llmbatch_assets.resources.events import event_process
 from llmbatch_assets.resources.events.partition_events import MIN_EVENTS_FOR_PROCESS
 from llmbatch_assets_tests.chat_server import ChatServer, says
@@ -104,8 +104,8 @@ def test_sensors_chain_the_stages_and_a_large_run_that_is_ended_is_gone_on_with(
     assert {"path", "item"} <= labels
     checks = known["assetChecksOrError"]["checks"]
     found = {one["name"]: one["executionForLatestMaterialization"]["status"] for one in checks}
-    # One that the failures are to be seen in, and the others.
-    assert found.pop(BROKEN) == "FAILED"
-    assert [*found.values()] == ["SUCCEEDED"] * 4
+    # Those that show failed items, and the others.
+    assert {name for name, status in found.items() if status == "FAILED"} == {BROKEN, UP_TO_DATE}
+    assert [*found.values()].count("SUCCEEDED") == 3
     assert project.path("artifacts/reports/report.html").is_file()
     assert not project.path("dagster_home/history").exists()
