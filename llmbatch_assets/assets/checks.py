@@ -54,7 +54,12 @@ def report_age(instance: dg.DagsterInstance, batch: Batch, names: Names) -> None
     except LlmBatchError:
         # Without a schema, or with a mistake in it or the prompts, which the next run reports.
         return
-    instance.report_runless_asset_event(check_evaluation(instance, names.key("llm_outputs"), finding))
+    report_check(instance, names.key("llm_outputs"), finding)
+
+
+def report_check(instance: dg.DagsterInstance, key: dg.AssetKey, finding: CheckFinding) -> None:
+    """Record the finding outside of a run of the asset."""
+    instance.report_runless_asset_event(check_evaluation(instance, key, finding))
 
 
 def check_fields(finding: CheckFinding) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn, Self
 import dagster as dg
 from pydantic import Field
 
-from llmbatch_assets.assets.checks import MAX_NAMED, check_evaluation, check_fields, output_check_specs
+from llmbatch_assets.assets.checks import MAX_NAMED, check_evaluation, check_fields, output_check_specs, report_check
 from llmbatch_assets.assets.descriptions import description
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sensors import use_sources
@@ -31,7 +31,7 @@ from llmbatch_assets.resources.runs import (
     process_tags,
 )
 from llmbatch_assets.resources.versions import run_tags
-from llmbatch_assets.stages.artifacts import load_artifact
+from llmbatch_assets.stages.artifacts import PreviousOutputs, cache_index, load_artifact
 from llmbatch_assets.stages.generate.choice import BatchItems
 from llmbatch_assets.stages.generate.progress import GenerateResult, end_line
 from llmbatch_assets.stages.generate.run import GenerateRun
@@ -121,7 +121,7 @@ class GenerateStep:
             self._report_totals(result)
         # After the totals: Dagster does not show checks that are older than the latest materialization.
         yield from assess(quality, self.batch.parameters.checks)
-        yield up_to_date(self.batch, self.run.items.items, result.accepted)
+        yield self._up_to_date(result)
         self._require_success(result)
 
     def _run_items(self, config: GenerateConfig) -> tuple[GenerateResult, OutputQuality, bool]:
@@ -159,10 +159,12 @@ class GenerateStep:
             if result.tally.done:
                 self.totals.update(result.totals(quality))
                 self._report_totals(result)
-            finding = up_to_date(self.batch, self.run.items.items, result.accepted)
-            instance = self.context.instance
-            instance.report_runless_asset_event(check_evaluation(instance, self.key, finding))
+            report_check(self.context.instance, self.key, self._up_to_date(result))
         cancel(self.context, end_line(result))
+
+    def _up_to_date(self, result: GenerateResult) -> CheckFinding:
+        previous = PreviousOutputs(self.batch, self.run.items.items, cache_index(self.batch))
+        return up_to_date(previous, result.accepted)
 
     def _chosen_keys(self, events: PartitionEvents) -> Selection:
         """Select the items of the partitions that the run was launched for, and mark partitions without an item."""

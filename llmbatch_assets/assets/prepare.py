@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from llmbatch_assets.assets.checks import report_age
+from llmbatch_assets.assets.checks import report_check
 from llmbatch_assets.assets.descriptions import description
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sensors import use_sources
@@ -16,7 +16,7 @@ from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.llm import LlmResource, llm_resource
 from llmbatch_assets.resources.runs import ReporterFactory, cancel, failing_with_message
-from llmbatch_assets.stages.prepare import plan_headline, prepare_work, snapshot_of_asset, snapshot_version
+from llmbatch_assets.stages.prepare import Outlook, outlook_on, prepare_work, snapshot_of_asset, snapshot_version
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets.stages.write_schema import ensure_schema_txt, reason_to_write, write_schema
 
@@ -176,6 +176,7 @@ def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
         with failing_with_message():
             batch = batch_file.load()
             plan, work_items, version = prepare_work(batch, input_snapshot)
+            outlook = outlook_on(batch, plan)
             common: dict[str, Any] = {
                 "data_version": dg.DataVersion(version),
                 "tags": use_sources(context, batch, names, "parameters"),
@@ -189,12 +190,13 @@ def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
                 **common,
             )
             yield dg.MaterializeResult(
-                asset_key=names.key("work_items"), value=work_items, metadata=_plan_metadata(batch, plan), **common
+                asset_key=names.key("work_items"), value=work_items, metadata=_plan_metadata(plan, outlook), **common
             )
             # After the artifact is stored: a key without its item would be a partition that no run can fill.
             keys = [item.partition_key for item in plan.items]
             synced = names.registered(context.instance).sync(keys)
-            report_age(context.instance, batch, names)
+            if outlook:
+                report_check(context.instance, names.key("llm_outputs"), outlook.age)
             later = f", {synced.retired} removed after the current backfill or run" if synced.retired else ""
             context.log.info(
                 f"llm_outputs partitions: {len(keys)} total, {synced.added} added, {synced.removed} removed{later}"
@@ -203,10 +205,9 @@ def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
     return group_contexts_and_work_items
 
 
-def _plan_metadata(batch: Batch, plan: WorkPlan) -> dict[str, Any]:
-    headline = plan_headline(batch, plan)
+def _plan_metadata(plan: WorkPlan, outlook: Outlook | None) -> dict[str, Any]:
     return {
         **plan_metadata(plan),
-        **({"plan": headline} if headline else {}),
+        **({"plan": outlook.headline} if outlook else {}),
         "preview": dg.MetadataValue.md(items_preview(plan.items)),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -64,6 +64,10 @@ class Planner:
             budget=check_budget(estimate.cost_usd, len(to_run), budget),
             warnings=self.work.warnings,
         )
+
+    def up_to_date(self) -> CheckFinding:
+        """The finding of the check ``up_to_date``. Raises ``InputError`` if prompts or schema cannot be used."""
+        return up_to_date(self.previous, [key for key, state in self.states.items() if state == "accepted"])
 
     @cached_property
     def cache(self) -> CacheIndex:
@@ -184,27 +188,26 @@ def plan_run(batch: Batch, selection: Selection | None = None, *, force: bool = 
     return report._replace(warnings=warnings)
 
 
-def up_to_date(batch: Batch, items: Sequence[WorkItem], accepted: Collection[str]) -> CheckFinding:
+def up_to_date(previous: PreviousOutputs, accepted: Collection[str]) -> CheckFinding:
     """Find the items without an output, or with one that was made with earlier settings.
 
     ``accepted`` are the partition keys of the items that have an output with the current ones.
     """
-    n_outdated, changes, current = 0, set[RerunReason](), set(accepted)
+    items, current = previous.items, set(accepted)
+    n_outdated, changes = 0, set[RerunReason]()
     pending = [item for item in items if item.partition_key not in current]
-    by_item = PreviousOutputs(batch, items, cache_index(batch)).by_item if pending else {}
+    by_item = previous.by_item if pending else {}
     for item in pending:
         older = next((one for one in by_item.get(item.work_id, ()) if one.is_output), None)
         if older is not None:
             n_outdated += 1
-            changes.update(changes_between(older.identity, batch.source.identity))
+            changes.update(changes_between(older.identity, previous.batch.source.identity))
     return assess_age(len(items), len(items) - len(pending), n_outdated, [LABELS[one] for one in in_order(*changes)])
 
 
 def stored_outputs_up_to_date(batch: Batch) -> CheckFinding:
     """As ``up_to_date``, from the files that the last runs have left. Raises ``LlmBatchError``."""
-    items, index, identity = stored_work(batch).items, cache_index(batch), batch.source.identity
-    states = {item.partition_key: index.state(identity.cache_id(item.work_id), trusting=True) for item in items}
-    return up_to_date(batch, items, [key for key, state in states.items() if state == "accepted"])
+    return Planner(batch, stored_work(batch), trusting=True).up_to_date()
 
 
 def plan_run_quickly(batch: Batch, selection: Selection, *, force: bool, makes_items: bool) -> PlanReport:

@@ -14,6 +14,7 @@ from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import IDENTITY_VERSION
 from llmbatch_assets.domain.items.table import Snapshot, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItems, WorkPlan, work_items_of
+from llmbatch_assets.domain.run.quality import CheckFinding
 from llmbatch_assets.errors import InputError, TableError
 from llmbatch_assets.stages.plan import Planner
 from llmbatch_assets.stages.project import Batch
@@ -51,12 +52,20 @@ def prepare_work(batch: Batch, snapshot: Snapshot) -> PreparedWork:
     )
 
 
-def plan_headline(batch: Batch, plan: WorkPlan) -> str:
-    """Summarize in one line what a run would do now; "" if prompts or schema have mistakes, which do not affect items."""
+class Outlook(NamedTuple):
+    """What a run would do with new items, in one line, and the finding of the check ``up_to_date``."""
+
+    headline: str
+    age: CheckFinding
+
+
+def outlook_on(batch: Batch, plan: WorkPlan) -> Outlook | None:
+    """Return the outlook; None if prompts or schema have mistakes, which do not affect items."""
+    planner = Planner(batch, plan, trusting=True)
     try:
-        return Planner(batch, plan, trusting=True).report().headline
+        return Outlook(planner.report().headline, planner.up_to_date())
     except InputError:
-        return ""
+        return None
 
 
 def _table_sha(batch: Batch) -> str:

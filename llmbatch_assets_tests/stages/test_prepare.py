@@ -8,7 +8,7 @@ import pytest
 
 from llmbatch_assets.stages.prepare import (
     SOURCE_VERSIONS,
-    plan_headline,
+    outlook_on,
     prepare_work,
     snapshot_of_asset,
     snapshot_version,
@@ -46,12 +46,15 @@ def test_a_table_of_another_asset_has_the_version_of_its_content(project: Projec
     assert versions[0] == versions[1] != versions[2]
 
 
-def test_a_mistake_in_the_prompt_leaves_the_headline_empty(project: Project) -> None:
+def test_a_mistake_in_the_prompt_leaves_the_outlook_open(project: Project) -> None:
     batch = batch_of(project)
     plan = prepare_work(batch, batch.read_snapshot()).plan
-    assert plan_headline(batch, plan)
+    outlook = outlook_on(batch, plan)
+    assert outlook is not None
+    assert outlook.headline.startswith("5 items")
+    assert outlook.age.message == "5 of 5 items have no output. Run generate_pending to make them."
     project.write("prompts/generation.yaml", "user: '{contxt}'")
-    assert plan_headline(batch_of(project), plan) == ""
+    assert outlook_on(batch_of(project), plan) is None
 
 
 def test_a_source_has_another_version_once_its_file_changes(project: Project) -> None:
