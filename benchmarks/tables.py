@@ -26,11 +26,11 @@ import python_calamine as calamine
 
 from llmbatch_assets.adapters.files.atomic import json_bytes, write_json_if_changed
 from llmbatch_assets.adapters.tables.formats import read_table
+from llmbatch_assets.domain.configuration.input_blocks import Input
+from llmbatch_assets.domain.configuration.parameters import Parameters, read_parameters
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.items.work import work_items_of
-from llmbatch_assets.domain.parameter_blocks import Input
-from llmbatch_assets.domain.parameters import Parameters, read_parameters
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "jade", "kelp", "linen")
 COLUMNS = ["id", "group", "question", "skill", "note"]

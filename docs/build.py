@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.cli import main
 from llmbatch_assets.domain.canonical import canonical_json
-from llmbatch_assets.domain.parameters import Parameters
+from llmbatch_assets.domain.configuration.parameters import Parameters
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = (

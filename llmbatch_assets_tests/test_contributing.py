@@ -17,12 +17,12 @@ from click.testing import CliRunner
 from llmbatch_assets.adapters.providers.registry import PROVIDERS, open_client
 from llmbatch_assets.adapters.tables.formats import EXPORTERS, READERS, exporting, read_table
 from llmbatch_assets.cli import COMMANDS, main
+from llmbatch_assets.domain.configuration.parameters import read_parameters
 from llmbatch_assets.domain.export.columns import Column
 from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.domain.parameters import read_parameters
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.errors import TableError

@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel
 
 from llmbatch_assets.cli import COMMANDS, main
-from llmbatch_assets.domain.environment import resolve_environment
-from llmbatch_assets.domain.parameters import Parameters, read_parameters
+from llmbatch_assets.domain.configuration.environment import resolve_environment
+from llmbatch_assets.domain.configuration.parameters import Parameters, read_parameters
 
 ROOT = Path(__file__).parents[1]
 MADE: dict[str, bytes] = runpy.run_path(str(ROOT / "docs/build.py"))["files"]()

@@ -24,13 +24,13 @@ from pydantic import TypeAdapter
 from llmbatch_assets.adapters.files.atomic import json_bytes
 from llmbatch_assets.adapters.tables.export_file import ExportRow
 from llmbatch_assets.adapters.tables.formats import EXPORTERS, READERS, exporting, read_table
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import OutputField, cells, export_columns
 from llmbatch_assets.domain.export.records import ItemOutcome, Join, NotExported, entries
 from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.items.work import work_items_of
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.errors import TableError
 from llmbatch_assets_tests.domain.strategies import EXOTIC, KEYS, ROW_MODES, make_output, parameters
 from llmbatch_assets_tests.memory_storage import kept_in_memory

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from llmbatch_assets.domain.parameters import DEFAULT_BATCH
+from llmbatch_assets.domain.configuration.parameters import DEFAULT_BATCH
 from llmbatch_assets.resources.partitions import ItemPartitions
 
 

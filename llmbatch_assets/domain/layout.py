@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Parameters
+from llmbatch_assets.domain.configuration.parameters import DEFAULT_BATCH, Parameters
 
 
 class _InCache:

@@ -12,11 +12,11 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from llmbatch_assets.domain.environment import WRITTEN, Resolved
+from llmbatch_assets.domain.configuration.environment import WRITTEN, Resolved
+from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.items.context import RowRenderer, group_template_mistakes
 from llmbatch_assets.domain.items.grouping import named_columns
 from llmbatch_assets.domain.items.table import nearest_first
-from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.domain.text import nearest

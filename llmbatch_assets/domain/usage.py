@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch_assets.domain.parameters import ModelPrice
+from llmbatch_assets.domain.configuration.model_blocks import ModelPrice
 from llmbatch_assets.domain.text import counted
 
 # With sums rounded to this many places, the order in which calls end does not matter.

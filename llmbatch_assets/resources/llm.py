@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from llmbatch_assets.adapters.providers.registry import Client, open_client
-from llmbatch_assets.domain.parameters import Llm
+from llmbatch_assets.domain.configuration.model_blocks import Llm
 
 
 class LlmResource(dg.ConfigurableResource[None]):

@@ -16,6 +16,7 @@ from llmbatch_assets.adapters.providers.credentials import missing_keys
 from llmbatch_assets.adapters.providers.prices import require_prices
 from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.adapters.tables.formats import read_table
+from llmbatch_assets.domain.configuration.model_blocks import Llm
 from llmbatch_assets.domain.export.records import Join, export_warnings
 from llmbatch_assets.domain.items.context import group_template_mistakes
 from llmbatch_assets.domain.items.grouping import plan_work
@@ -30,7 +31,6 @@ from llmbatch_assets.domain.mistakes import (
     schema_mistakes,
     schema_warnings,
 )
-from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.prompt import GENERATION_NAMES, SCHEMA_NAMES, Message
 from llmbatch_assets.domain.request import ChatRequest, checked_judge_prompt, checked_prompts

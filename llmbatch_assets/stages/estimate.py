@@ -10,9 +10,9 @@ from functools import cached_property
 from llmbatch_assets.adapters.providers.prices import cost_function
 from llmbatch_assets.adapters.store.run_records import read_ledger
 from llmbatch_assets.domain.canonical import canonical_json
+from llmbatch_assets.domain.configuration.model_blocks import Llm
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
-from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.plan.estimate import (
     BYTES_PER_TOKEN,
     NO_CALLS,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.tables.export_file import ExportRow
 from llmbatch_assets.adapters.tables.formats import exporting, read_table
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import Column, OutputSchema, cells
 from llmbatch_assets.domain.export.manifest import (
     PREVIEW_ROWS,
@@ -35,7 +36,6 @@ from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.runtime import utc_now

@@ -16,11 +16,12 @@ from llmbatch_assets.adapters.providers.credentials import read_key
 from llmbatch_assets.adapters.schema_module import load_schema
 from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.canonical import sha1_named, sha1_text
+from llmbatch_assets.domain.configuration.model_blocks import Llm
+from llmbatch_assets.domain.configuration.parameters import DEFAULT_BATCH, Parameters
 from llmbatch_assets.domain.items.identity import BatchIdentity, request_settings
 from llmbatch_assets.domain.items.table import Snapshot, take_snapshot
 from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.outcome import Source
-from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Llm, Parameters
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import Conversations, checked_prompts
 from llmbatch_assets.domain.schema.contract import SchemaModels

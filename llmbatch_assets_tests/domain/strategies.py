@@ -9,12 +9,12 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from llmbatch_assets.domain.configuration.output_blocks import Report
+from llmbatch_assets.domain.configuration.parameters import Parameters, read_parameters
 from llmbatch_assets.domain.items.identity import BatchIdentity, partition_key, work_id
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, Source
-from llmbatch_assets.domain.parameter_blocks import Report
-from llmbatch_assets.domain.parameters import Parameters, read_parameters
 from llmbatch_assets.domain.report.findings import Findings
 from llmbatch_assets.domain.usage import TokenUsage
 

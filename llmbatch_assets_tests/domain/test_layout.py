@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from llmbatch_assets.domain.configuration.parameters import DEFAULT_BATCH, Parameters
 from llmbatch_assets.domain.layout import Layout
-from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Parameters
 from llmbatch_assets_tests.domain.strategies import parameters
 
 FORMATS = ("csv", "psv", "tsv", "jsonl", "xlsx", "parquet")

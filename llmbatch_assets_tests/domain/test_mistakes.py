@@ -9,11 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llmbatch_assets.domain.mistakes import MAX_SCHEMA_MISTAKES, parameter_mistakes, prompt_warnings, schema_mistakes
-from llmbatch_assets.domain.parameters import read_parameters
+from llmbatch_assets.domain.configuration.parameters import read_parameters
+from llmbatch_assets.domain.mistakes import (
+    MAX_SCHEMA_MISTAKES,
+    parameter_mistakes,
+    prompt_warnings,
+    schema_mistakes,
+)
 from llmbatch_assets.domain.prompt import PromptTemplate
+from llmbatch_assets_tests.domain.configuration.test_parameters import BLOCKS, PASTED_KEYS, nested
 from llmbatch_assets_tests.domain.strategies import quick
-from llmbatch_assets_tests.domain.test_parameters import BLOCKS, PASTED_KEYS, nested
 
 
 def mistakes(content: dict[str, Any]) -> list[str]:

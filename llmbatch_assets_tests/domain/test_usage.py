@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.parameters import ModelPrice
+from llmbatch_assets.domain.configuration.model_blocks import ModelPrice
 from llmbatch_assets.domain.usage import TokenUsage, UsageTotal, cost_at, format_cost, round_cost
 from llmbatch_assets_tests.domain.strategies import quick
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from llmbatch_assets.domain.configuration.input_blocks import Context, Input
 from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
 from llmbatch_assets.domain.items.context import RowRenderer
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import work_id
 from llmbatch_assets.domain.items.table import RawTable, Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
-from llmbatch_assets.domain.parameter_blocks import Context, Input
 from llmbatch_assets.domain.request import item_values
 from llmbatch_assets.errors import TableError
 from llmbatch_assets_tests.domain.strategies import (

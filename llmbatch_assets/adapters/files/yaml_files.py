@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from llmbatch_assets.domain.environment import resolve_environment
+from llmbatch_assets.domain.configuration.environment import resolve_environment
+from llmbatch_assets.domain.configuration.parameters import Parameters, read_parameters
 from llmbatch_assets.domain.mistakes import parameter_mistakes
-from llmbatch_assets.domain.parameters import Parameters, read_parameters
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.text import harden
 from llmbatch_assets.errors import ConfigError, InputError, PromptError

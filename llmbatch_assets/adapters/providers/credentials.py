@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from llmbatch_assets.domain.parameters import Parameters
+from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.errors import RunPermanentError, StopCause
 
 NO_KEY = "none"

@@ -19,8 +19,8 @@ import openai
 import orjson
 
 from llmbatch_assets.adapters.providers.responses import error_of_status, read_completion, refuses_format
+from llmbatch_assets.domain.configuration.model_blocks import OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.outcome import Completion
-from llmbatch_assets.domain.parameters import OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.errors import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from llmbatch_assets.domain.parameters import Llm, ModelPrice, Parameters
+from llmbatch_assets.domain.configuration.model_blocks import Llm, ModelPrice
+from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.usage import CostOf, TokenUsage, cost_at, round_cost
 from llmbatch_assets.errors import ConfigError
 

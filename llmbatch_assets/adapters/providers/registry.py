@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from llmbatch_assets.adapters.providers.credentials import NO_KEY, read_key
 from llmbatch_assets.adapters.providers.local_model import LocalServer
 from llmbatch_assets.domain.canonical import canonical_json, sha1_named
+from llmbatch_assets.domain.configuration.model_blocks import Llm
 from llmbatch_assets.domain.outcome import Completion
-from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.schema.offline_answer import offline_answer
 from llmbatch_assets.domain.usage import TokenUsage

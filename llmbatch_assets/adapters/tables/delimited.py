@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llmbatch_assets.adapters.tables.export_file import ExportFile, WriteRows
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import EXPORT_MARK, Cell, cell_text
 from llmbatch_assets.domain.items.cell import EscapedCell
 from llmbatch_assets.domain.items.table import RawTable
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import TableError
 

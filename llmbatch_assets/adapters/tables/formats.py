@@ -12,9 +12,9 @@ from llmbatch_assets.adapters.files.durable import replacing
 from llmbatch_assets.adapters.tables.delimited import export_delimited, export_psv, read_delimited
 from llmbatch_assets.adapters.tables.export_file import Exporter, ExportFile, ExportRow, WriteRows
 from llmbatch_assets.adapters.tables.records import export_jsonl, read_records
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import Column
 from llmbatch_assets.domain.items.table import RawTable
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import nearest
 from llmbatch_assets.errors import TableError
 

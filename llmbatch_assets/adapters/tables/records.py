@@ -12,8 +12,8 @@ from typing import Any
 from llmbatch_assets.adapters.tables.delimited import read_table_text
 from llmbatch_assets.adapters.tables.export_file import ExportFile, WriteRows
 from llmbatch_assets.domain.canonical import canonical_json
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.items.table import RawTable
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.errors import TableError
 
 

@@ -17,11 +17,11 @@ from zipfile import BadZipFile, ZipFile
 import python_calamine as calamine
 
 from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow, WriteRows
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import Cell
 from llmbatch_assets.domain.export.columns import cell_text as exported_text
 from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.table import RawTable
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import CUT_MARK, case_mark, counted
 from llmbatch_assets.errors import ConfigError, TableError
 

@@ -11,14 +11,14 @@ from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.answer import verdict_field
 from llmbatch_assets.domain.canonical import canonical_json
+from llmbatch_assets.domain.configuration.output_blocks import Explode
+from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.export.columns import Column, ColumnType, OutputField, OutputSchema, Record, export_columns
 from llmbatch_assets.domain.grouping_modes import modes_with_group_items
 from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.table import Snapshot, nearest_first
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
-from llmbatch_assets.domain.parameter_blocks import Explode
-from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.text import composed, counted
 from llmbatch_assets.errors import ConfigError
 

@@ -25,8 +25,8 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from llmbatch_assets.domain.canonical import canonical_json
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.items.column_types import InputType, column_type
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import flatten, harden, has_surrogates
 
 MIDNIGHT = dt.time()

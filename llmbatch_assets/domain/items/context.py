@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from llmbatch_assets.domain.configuration.input_blocks import Context
 from llmbatch_assets.domain.items.table import KV_BLOCK, Row, nearest_first
-from llmbatch_assets.domain.parameter_blocks import Context
 from llmbatch_assets.domain.prompt import braced, fill_placeholders, placeholders_in
 from llmbatch_assets.domain.text import cut
 from llmbatch_assets.errors import ConfigError

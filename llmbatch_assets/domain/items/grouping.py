@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.canonical import sha1_text
+from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.items.context import RenderedText, RowRenderer, group_template_mistakes, limit_length
 from llmbatch_assets.domain.items.identity import partition_key, work_id
 from llmbatch_assets.domain.items.table import Snapshot, nearest_first
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkPlan
-from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.prompt import fill_placeholders
 from llmbatch_assets.domain.text import composed, counted
 from llmbatch_assets.errors import ConfigError, GroupingColumnError

@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from llmbatch_assets.domain.canonical import canonical_json, sha1_named, sha1_text
-from llmbatch_assets.domain.parameters import Llm
+from llmbatch_assets.domain.configuration.model_blocks import Llm
 from llmbatch_assets.domain.text import slug
 
 IDENTITY_VERSION = 1

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.items.cell import Cleaner
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import case_mark, composed, counted, flatten, harden, has_surrogates, nearest
 from llmbatch_assets.errors import TableError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.canonical import sha1_text
-from llmbatch_assets.domain.parameters import Parameters
+from llmbatch_assets.domain.configuration.parameters import Parameters
 
 PREVIEW_ITEMS = 10
 LARGEST_CONTEXTS = 5

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from llmbatch_assets.domain.configuration.model_blocks import Budget
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.parameters import Budget
 from llmbatch_assets.domain.plan.difference import Differences
 from llmbatch_assets.domain.plan.estimate import Estimate, Range
 from llmbatch_assets.domain.plan.rerun_reasons import RerunReasons, count_reasons

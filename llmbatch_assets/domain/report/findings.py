@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple
 
+from llmbatch_assets.domain.configuration.output_blocks import Report
 from llmbatch_assets.domain.items.table import Row
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
-from llmbatch_assets.domain.parameter_blocks import Report
 from llmbatch_assets.domain.report.items import (
     ItemRow,
     SampleChooser,

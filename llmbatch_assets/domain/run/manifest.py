@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.outcome import Source, Stored
-from llmbatch_assets.domain.parameters import Parameters
 from llmbatch_assets.domain.run.ledger import RunRecord
 from llmbatch_assets.domain.usage import UsageSummary
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from llmbatch_assets.domain.parameters import Checks
+from llmbatch_assets.domain.configuration.model_blocks import Checks
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import FailureCause
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from llmbatch_assets.adapters.tables.formats import read_table
+from llmbatch_assets.domain.configuration.input_blocks import Input
+from llmbatch_assets.domain.configuration.output_blocks import Explode
 from llmbatch_assets.domain.export.columns import Column
 from llmbatch_assets.domain.export.manifest import ExportManifest
 from llmbatch_assets.domain.export.records import Join, NotExported, entries
@@ -22,7 +24,6 @@ from llmbatch_assets.domain.export.typed_table import (
 from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.column_types import InputType
 from llmbatch_assets.domain.items.table import Snapshot
-from llmbatch_assets.domain.parameter_blocks import Explode, Input
 from llmbatch_assets.errors import ArtifactError, MissingArtifactError
 from llmbatch_assets.stages.artifacts import batch_outputs, load_artifact
 from llmbatch_assets.stages.export import columns_of_export

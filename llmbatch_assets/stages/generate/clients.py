@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from llmbatch_assets.adapters.providers.prices import cost_function, require_prices
 from llmbatch_assets.adapters.providers.registry import Client, Opener
 from llmbatch_assets.adapters.store.run_records import UsageLedger
-from llmbatch_assets.domain.parameters import Llm
+from llmbatch_assets.domain.configuration.model_blocks import Llm
 from llmbatch_assets.domain.run.manifest import PacingStats
 from llmbatch_assets.domain.usage import UsageTotal
 from llmbatch_assets.engine.budget import RunBudget, UsageForecast

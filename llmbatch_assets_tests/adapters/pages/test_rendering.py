@@ -25,7 +25,7 @@ from llmbatch_assets.adapters.pages.rendering import (
     render_summary,
 )
 from llmbatch_assets.adapters.pages.report_rows import RowSpool
-from llmbatch_assets.domain.parameter_blocks import Report
+from llmbatch_assets.domain.configuration.output_blocks import Report
 from llmbatch_assets.domain.report.findings import Findings
 from llmbatch_assets.domain.report.items import ItemRow, item_row, sample_of
 from llmbatch_assets.domain.report.page import About, ReportPage, data_quality, report_page

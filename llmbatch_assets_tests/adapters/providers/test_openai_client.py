@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch_assets.adapters.providers import openai_client
 from llmbatch_assets.adapters.providers.openai_client import OpenAIClient
+from llmbatch_assets.domain.configuration.model_blocks import GEMINI_BASE_URL, OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.outcome import Completion
-from llmbatch_assets.domain.parameters import GEMINI_BASE_URL, OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.schema.contract import Contract

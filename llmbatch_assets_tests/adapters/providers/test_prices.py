@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from llmbatch_assets.adapters.providers.prices import cost_function, require_prices
-from llmbatch_assets.domain.parameters import Llm, ModelPrice, Parameters
+from llmbatch_assets.domain.configuration.model_blocks import Llm, ModelPrice
+from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.errors import ConfigError
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch_assets.adapters.providers.registry import PROVIDERS, OfflineClient
 from llmbatch_assets.domain.answer import read_object
+from llmbatch_assets.domain.configuration.model_blocks import Llm
 from llmbatch_assets.domain.outcome import Completion
-from llmbatch_assets.domain.parameters import Llm
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.errors import RunPermanentError
 from llmbatch_assets_tests.adapters.values import LLMOutput, chat_request

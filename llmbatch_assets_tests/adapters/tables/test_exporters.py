@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.adapters.tables.export_file import ExportRow
 from llmbatch_assets.adapters.tables.formats import EXPORTERS, exporting, read_table
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import EXPORT_MARK, Column, Record, cells
-from llmbatch_assets.domain.parameter_blocks import Input
 
 UNESCAPED = {'\\"': '"', "\\\\": "\\", "\\|": "|", "\\n": "\n", "\\r": "\r", "\\t": "\t"}
 TEXTS = [

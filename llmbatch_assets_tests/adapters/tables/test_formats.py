@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from llmbatch_assets.adapters.tables.formats import read_table
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.items.table import take_snapshot
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.errors import TableError
 from llmbatch_assets_tests.tables import add_sheet, parquet, parquet_of, protected_workbook, workbook
 
@@ -275,7 +275,7 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.items.cell import cell_text
-from llmbatch_assets.domain.parameter_blocks import Input
+from llmbatch_assets.domain.configuration.input_blocks import Input
 
 (row,) = read_table(Path(sys.argv[1]), Input()).rows
 print(*map(cell_text, row))

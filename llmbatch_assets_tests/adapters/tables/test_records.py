@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from llmbatch_assets.adapters.tables.records import table_from_asset
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.items.table import take_snapshot
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.errors import TableError
 
 RECORDS: list[dict[str, Any]] = [

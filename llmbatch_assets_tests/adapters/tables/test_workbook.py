@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow
 from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.adapters.tables.workbook import MAX_CHARS, MAX_COLUMNS, WorkbookWriter
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import Column
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import CUT_MARK
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.domain.strategies import quick

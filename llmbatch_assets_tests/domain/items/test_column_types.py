@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.items.column_types import InputType, column_type, typed_cell
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
-from llmbatch_assets.domain.parameter_blocks import Input
 
 
 @pytest.mark.parametrize(

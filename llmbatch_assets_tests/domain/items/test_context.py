@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch_assets.domain.configuration.input_blocks import Context
 from llmbatch_assets.domain.items.context import RowRenderer, limit_length, shown_columns
 from llmbatch_assets.domain.items.grouping import plan_work
-from llmbatch_assets.domain.parameter_blocks import Context
 from llmbatch_assets.domain.text import CUT_MARK
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.domain.strategies import CELLS, ROW_MODES, parameters, quick, snapshot

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch_assets.domain.canonical import sha1_text
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan, work_items_of
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.domain.text import CUT_MARK
 from llmbatch_assets.errors import ConfigError, GroupingColumnError
 from llmbatch_assets_tests.domain.strategies import ROW_MODES, ROWS, TEAMS, parameters, quick, snapshot

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch_assets.domain.configuration.model_blocks import LOCAL_MODEL
 from llmbatch_assets.domain.items.identity import (
     IDENTITY_VERSION,
     partition_key,
     request_settings,
     work_id,
 )
-from llmbatch_assets.domain.parameters import LOCAL_MODEL
 from llmbatch_assets_tests.domain.strategies import make_identity, parameters, quick
 
 ITEM = "9f06640aaa0c3d36" + "0" * 24

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.items.cell import Cleaner, EscapedCell
 from llmbatch_assets.domain.items.table import RawTable, clean_columns, take_snapshot
-from llmbatch_assets.domain.parameter_blocks import Input
 from llmbatch_assets.errors import TableError
 from llmbatch_assets_tests.domain.strategies import quick
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from llmbatch_assets.domain.configuration.parameters import read_parameters
 from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity, identity_of
 from llmbatch_assets.domain.items.table import RawTable, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.parameters import read_parameters
 from llmbatch_assets.domain.plan.rerun_reasons import (
     LABELS,
     PreviousItem,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch_assets.domain.parameter_blocks import Report
+from llmbatch_assets.domain.configuration.output_blocks import Report
 from llmbatch_assets.domain.report.findings import Findings
 from llmbatch_assets.domain.report.items import NO_GROUP
 from llmbatch_assets.domain.report.value_counts import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbatch_assets.domain.parameter_blocks import Report
+from llmbatch_assets.domain.configuration.output_blocks import Report
 from llmbatch_assets.domain.report.findings import Findings
 from llmbatch_assets.domain.report.page import MOST_GROUPS, About, data_quality, report_page
 from llmbatch_assets_tests.domain.strategies import make_findings, make_item, make_output

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch_assets.domain.parameter_blocks import Report
+from llmbatch_assets.domain.configuration.output_blocks import Report
 from llmbatch_assets.domain.report.findings import Findings
 from llmbatch_assets.domain.report.value_counts import (
     EMPTY_VALUE,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch_assets.domain.parameters import Checks
+from llmbatch_assets.domain.configuration.model_blocks import Checks
 from llmbatch_assets.domain.run.quality import OUTPUT_CHECKS, OutputQuality, assess
 
 GOOD = OutputQuality(n_accepted=9, n_failed=1, causes={}, versions=["a", "b"], scores=[70.0, 90.0])

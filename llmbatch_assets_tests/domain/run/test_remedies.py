@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from llmbatch_assets.domain.parameters import Parameters
+from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.run.remedies import REMEDIES, remedy
 from llmbatch_assets.errors import FailureCause
 

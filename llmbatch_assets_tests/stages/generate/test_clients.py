@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 
 from llmbatch_assets.adapters.providers.registry import Opener, open_client
+from llmbatch_assets.domain.configuration.parameters import DEFAULT_BATCH, Parameters
 from llmbatch_assets.domain.layout import Layout
-from llmbatch_assets.domain.parameters import DEFAULT_BATCH, Parameters
 from llmbatch_assets.errors import RunPermanentError
 from llmbatch_assets.resources.llm import LlmResource
 from llmbatch_assets.stages.generate.clients import CallMeter

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from llmbatch_assets.domain.parameters import Parameters
+from llmbatch_assets.domain.configuration.parameters import Parameters
 
 Place = tuple[int | str, ...]
 

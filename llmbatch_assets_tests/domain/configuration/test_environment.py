@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from llmbatch_assets.domain.environment import resolve_environment
-from llmbatch_assets.domain.parameters import Parameters, read_parameters
+from llmbatch_assets.domain.configuration.environment import resolve_environment
+from llmbatch_assets.domain.configuration.parameters import Parameters, read_parameters
 
 
 def read(mapping: dict[str, Any], **environment: str) -> Parameters:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from llmbatch_assets.domain.configuration.model_blocks import LOCAL_MODEL, Llm
+from llmbatch_assets.domain.configuration.parameters import Parameters, read_parameters
 from llmbatch_assets.domain.grouping_modes import GROUPING_MODES
-from llmbatch_assets.domain.parameters import LOCAL_MODEL, Llm, Parameters, read_parameters
 from llmbatch_assets_tests.domain.strategies import ROW_MODES, parameters
 
 

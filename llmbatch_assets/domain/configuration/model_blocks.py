@@ -1,22 +1,19 @@
-"""Configuration of one batch: model settings, rules between blocks, and reading a parsed file.
+"""Blocks of a configuration file about models, budget and quality checks.
 
-Every key has a default and a description; unknown keys are refused.
+Descriptions are published as docs/configuration.md.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
-from llmbatch_assets.domain import parameter_blocks as blocks
-from llmbatch_assets.domain.parameter_blocks import Block, block_field
+from llmbatch_assets.domain.configuration.block import Block
 
-DEFAULT_BATCH = "parameters"
 GEMINI_BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 # The one model of provider local.
@@ -173,74 +170,3 @@ class Checks(Block):
     )
     min_judge_score: float = Field(0.0, ge=0, le=100, description="Required mean judge score.")
     block_export: bool = Field(False, description="true: do not export if an output check failed or has not run.")
-
-
-class Parameters(Block):
-    """The configuration of one batch."""
-
-    run: blocks.Run = block_field(blocks.Run)
-    input: blocks.Input = block_field(blocks.Input)
-    grouping: blocks.Grouping = block_field(blocks.Grouping)
-    context: blocks.Context = block_field(blocks.Context)
-    work_items: blocks.WorkItemsBlock = block_field(blocks.WorkItemsBlock)
-    prompts: blocks.Prompts = block_field(blocks.Prompts)
-    llm_schema: blocks.LlmSchema = block_field(blocks.LlmSchema)
-    llm: Llm = block_field(Llm)
-    judge: Judge = block_field(Judge)
-    cache: blocks.Cache = block_field(blocks.Cache)
-    artifacts: blocks.Artifacts = block_field(blocks.Artifacts)
-    outputs: blocks.Outputs = block_field(blocks.Outputs)
-    report: blocks.Report = block_field(blocks.Report)
-    checks: Checks = block_field(Checks)
-    budget: Budget = block_field(Budget)
-
-    @model_validator(mode="after")
-    def _settings_fit_provider(self) -> Parameters:
-        if self.llm.provider != "openai" and (self.llm.base_url or self.judge.base_url):
-            raise ValueError(f"base_url has no effect with llm.provider {self.llm.provider}; use provider: openai")
-        named = {"llm.model_name": self.llm.model_name, "judge.model_name": self.judge.model_name or LOCAL_MODEL}
-        unknown = [key for key, name in named.items() if name != LOCAL_MODEL]
-        if self.llm.provider == "local" and unknown:
-            raise ValueError(
-                f"llm.provider local has one model, so {unknown[0]} must be {LOCAL_MODEL} (found {named[unknown[0]]!r}); "
-                "for another model use provider: openai, with the server's address in llm.base_url"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _judge_rate_has_effect(self) -> Parameters:
-        rates = self.judge.model_dump(include={"requests_per_minute", "tokens_per_minute"}, exclude_none=True)
-        if rates and self.judge_shares_server():
-            raise ValueError(
-                f"judge.{next(iter(rates))} is only for a judge with another model_name or base_url; the calls of this "
-                "judge count towards the rates of llm"
-            )
-        return self
-
-    def judge_shares_server(self) -> bool:
-        """Return whether generation and judge call the same model on the same server."""
-        judge = self.judge_llm()
-        return (judge.endpoint, judge.model_name) == (self.llm.endpoint, self.llm.model_name)
-
-    def judge_llm(self) -> Llm:
-        """Return the settings of the judge's calls: those of ``llm`` with what ``judge`` overrides."""
-        overrides = self.judge.model_dump(exclude={"min_score"}, exclude_none=True)
-        judge = self.llm.model_copy(update=overrides)
-        if "api_key_env" not in overrides and judge.endpoint != self.llm.endpoint:
-            # Never send one server's key to another.
-            return judge.model_copy(update={"api_key_env": ""})
-        return judge
-
-    def key_names(self) -> set[str]:
-        """Return the names of the API keys that the batch needs."""
-        if self.llm.provider != "openai":
-            return set()
-        judge = {self.judge_llm().key_name} if self.prompts.judge.enabled else set()
-        return ({self.llm.key_name} | judge) - {""}
-
-
-def read_parameters(mapping: dict[str, Any]) -> Parameters:
-    """Validate a parsed file with strict types. Raises ``pydantic.ValidationError``."""
-    # In YAML, a block with all its keys commented out is None.
-    blocks = {name: block for name, block in mapping.items() if block is not None}
-    return Parameters.model_validate_json(json.dumps(blocks, default=str, allow_nan=False), strict=True)

@@ -1,0 +1,1 @@
+"""Configuration files: their blocks, and values from environment variables."""
