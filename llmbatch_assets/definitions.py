@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 from llmbatch_assets.assets.batch import BatchDefinitions, build_batch
-from llmbatch_assets.errors import ConfigError
+from llmbatch_assets.errors import ConfigError, SharedFilesError
 from llmbatch_assets.stages.project import BatchFile, config_files, find_config
 
 log = dg.get_dagster_logger("llmbatch_assets")
@@ -32,14 +32,23 @@ def defs() -> dg.Definitions:
 
 
 def _batches(config: Path) -> Iterator[BatchDefinitions]:
-    """The batch of this file and those in the same folder. Invalid ones are skipped, unless it is this one."""
+    """The batch of this file and those in the same folder. Invalid ones are skipped, unless it is this one.
+
+    Batches that would write the same files are both skipped: either could replace what the other made.
+    """
+    shared: SharedFilesError | None = None
+    n_built = 0
     for path in config_files(config):
         try:
             yield build_batch(path)
+            n_built += 1
         except ConfigError as mistake:
-            if path == config:
+            if path == config and not isinstance(mistake, SharedFilesError):
                 raise
+            shared = mistake if isinstance(mistake, SharedFilesError) else shared
             _report_skipped(path, str(mistake))
+    if shared and not n_built:
+        raise shared
 
 
 @cache

@@ -3,6 +3,7 @@
     LlmBatchError
     ├── InputError                the user's files are wrong; nothing ran          (exit code 2)
     │   ├── ConfigError           a configs/*.yaml file
+    │   │   └── SharedFilesError  two batches would write the same files
     │   ├── PromptError           a prompts/*.yaml file
     │   ├── TableError            the input table
     │   ├── GroupingColumnError   the grouping column is not in the table (also a ValueError)
@@ -92,6 +93,10 @@ class InputError(LlmBatchError):
 
 class ConfigError(InputError):
     """A configuration file cannot be used. The message lists every mistake in it."""
+
+
+class SharedFilesError(ConfigError):
+    """Two configuration files name the same path for something that runs write."""
 
 
 class PromptError(InputError, KeyError):

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmbatch_assets.cli.session import LOGGERS, console, set_up_logging
+from llmbatch_assets.domain.file_uses import OLD_LOGS
 from llmbatch_assets.domain.run.progress import Pace, Tally, format_causes, format_duration
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import ConfigError
@@ -31,7 +32,6 @@ REDRAWS_PER_SECOND = 4
 PLAIN_SILENCE_SEC = 60.0
 
 LARGEST_LOG_BYTES = 10_000_000
-OLD_LOGS = 3
 # Shorter keys are placeholders such as "none", which also occur as words.
 SHORTEST_KEY = 7
 

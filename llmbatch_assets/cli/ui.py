@@ -13,7 +13,7 @@ import click
 
 from llmbatch_assets.cli.session import config_option, console, open_batch_file, reporting_errors, use_project_instance
 from llmbatch_assets.domain.text import visible
-from llmbatch_assets.errors import ConfigError
+from llmbatch_assets.errors import ConfigError, SharedFilesError
 from llmbatch_assets.stages.project import CONFIG_ENV, BatchFile, config_files
 
 # Dagster recommends `dg dev` instead, which needs another package.
@@ -37,9 +37,7 @@ def ui(config: str | None, host: str, port: int) -> None:
     """
     with reporting_errors():
         batch_file = open_batch_file(config)
-        batch_file.load()
-        for path in config_files(batch_file.path):
-            _report_if_invalid(path)
+        _report_invalid(batch_file)
         _check_port(host, port)
         home = use_project_instance(batch_file.root)
         _check_daemons(home)
@@ -52,11 +50,19 @@ def ui(config: str | None, host: str, port: int) -> None:
     os.execv(sys.executable, [sys.executable, *_NO_REMARK, "-m", "dagster", "dev", "--log-level", "warning", *where])
 
 
-def _report_if_invalid(path: Path) -> None:
-    try:
-        BatchFile(path).load()
-    except ConfigError as mistake:
-        console.print(f"skipping batch {path.stem}: {visible(str(mistake))}", style="red")
+def _report_invalid(chosen: BatchFile) -> None:
+    """Print the batches that Dagster will skip. Raises ``ConfigError`` if the chosen one is invalid, or none is left."""
+    paths, skipped = config_files(chosen.path), list[ConfigError]()
+    for path in paths:
+        try:
+            BatchFile(path).load()
+        except ConfigError as mistake:
+            if path == chosen.path and not isinstance(mistake, SharedFilesError):
+                raise
+            skipped.append(mistake)
+            console.print(f"skipping batch {path.stem}: {visible(str(mistake))}", style="red")
+    if len(skipped) == len(paths):
+        raise skipped[0]
 
 
 def _check_daemons(home: Path) -> None:

@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 
 from llmbatch_assets.adapters.files.atomic import write_atomically
+from llmbatch_assets.adapters.files.file_conflicts import ConfiguredPaths, find_conflicts, find_shared
 from llmbatch_assets.adapters.files.yaml_files import is_in_postgres, load_parameters, load_prompt, read_text
 from llmbatch_assets.adapters.providers.credentials import read_key
 from llmbatch_assets.adapters.schema_module import load_schema
@@ -25,7 +26,7 @@ from llmbatch_assets.domain.outcome import Source
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import Conversations, checked_prompts
 from llmbatch_assets.domain.schema.contract import SchemaModels
-from llmbatch_assets.errors import ConfigError, InputError, RunPermanentError, SchemaError
+from llmbatch_assets.errors import ConfigError, InputError, RunPermanentError, SchemaError, SharedFilesError
 
 CONFIG_ENV = "LLMBATCH_PARAMETERS"
 DEFAULT_TITLE = "LLM batch"
@@ -69,7 +70,31 @@ class BatchFile:
         return folder.parent if folder.name == "configs" else folder
 
     def load(self) -> Batch:
-        """Read the batch from its file. Raises ``ConfigError``."""
+        """Read the batch from its file. Raises ``ConfigError``, also if a run would overwrite a file of the user's.
+
+        Raises ``SharedFilesError`` if a run would write files of another batch in ``configs/``.
+        """
+        batch = self.load_alone()
+        own = ConfiguredPaths(self._relative(self.path), batch.layout)
+        if found := find_conflicts(self.root, *own):
+            raise ConfigError("\n".join(f"{self.path}: {conflict}" for conflict in found))
+        if shared := self._shared_with_others(own):
+            raise SharedFilesError("\n".join(f"{self.path}: {conflict}" for conflict in shared))
+        return batch
+
+    def _shared_with_others(self, own: ConfiguredPaths) -> list[str]:
+        found = []
+        for path in config_files(self.path):
+            other = _layout_of(path) if path != self.path else None
+            if other is not None:
+                found += find_shared(self.root, own, ConfiguredPaths(self._relative(path), other))
+        return found
+
+    def _relative(self, path: Path) -> PurePosixPath:
+        return PurePosixPath(path.relative_to(self.root).as_posix())
+
+    def load_alone(self) -> Batch:
+        """Read the batch from its file, without a look at other files. Raises ``ConfigError``."""
         if not re.fullmatch(r"\w+", self.path.stem, re.ASCII):
             raise ConfigError(
                 f"{self.path}: the file name becomes a name in Dagster, so it may have only letters, digits and underscores; "
@@ -80,6 +105,21 @@ class BatchFile:
             llm = parameters.llm.model_copy(update={"provider": "offline", "base_url": ""})
             parameters = parameters.model_copy(update={"llm": llm})
         return Batch(self.root, Layout(self.path.stem, parameters))
+
+
+def _layout_of(config: Path) -> Layout | None:
+    """Return the paths of another batch; None if its configuration is invalid, so that it cannot run."""
+    try:
+        status = config.stat()
+        return _read_layout(config, status.st_mtime_ns, status.st_size, frozenset(os.environ.items()))
+    except (ConfigError, OSError):
+        return None
+
+
+# Every batch is compared with all others whenever it is loaded.
+@lru_cache(maxsize=256)
+def _read_layout(config: Path, _changed: int, _size: int, _environment: frozenset[tuple[str, str]]) -> Layout:
+    return BatchFile(config).load_alone().layout
 
 
 @dataclass(frozen=True)

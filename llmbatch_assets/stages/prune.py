@@ -17,7 +17,7 @@ from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import WorkItem, WorkItems
 from llmbatch_assets.errors import ArtifactError, ConfigError, InputError
 from llmbatch_assets.stages.artifacts import cache_index, current_work, has_stored_work, load_artifact
-from llmbatch_assets.stages.project import Batch, BatchFile, config_files
+from llmbatch_assets.stages.project import Batch, BatchFile
 
 _OUTPUT = re.compile(r"([0-9a-f]{40})\.json")
 _FAILURE = re.compile(r"([0-9a-f]{40})__a\d+\.json")
@@ -43,15 +43,14 @@ class Pruning:
 
 
 def find_unused(batch_file: BatchFile, *, gone_rows: bool = False) -> Pruning:
-    """Find the files of a batch that no batch of the project uses. Raises ``InputError`` if that is unknown.
+    """Find the files of a batch that it no longer uses. Raises ``InputError`` if that is unknown.
 
-    Outputs of the current settings for rows that have left the table are included only with ``gone_rows``.
+    No other batch uses them: batches never share a cache folder. Outputs of the current settings for rows that have left
+    the table are included only with ``gone_rows``.
     """
     batch = batch_file.load()
-    sharing = [other for other in _all_batches(batch_file) if _cache(other) == _cache(batch)]
-    work_ids = {item.work_id for other in sharing for item in _items(other)}
-    uses = CurrentUses(cache_index(batch), [other.source.identity for other in sharing], work_ids)
-    search = _Search(batch, sharing, uses, gone_rows)
+    uses = CurrentUses(cache_index(batch), batch.source.identity, {item.work_id for item in _items(batch)})
+    search = _Search(batch, uses, gone_rows)
     return Pruning(list(search.unused()), search.n_kept)
 
 
@@ -60,25 +59,6 @@ def delete(batch: Batch, unused: Sequence[Unused]) -> None:
     with claiming_all(batch.path(batch.layout.claims)):
         for file in unused:
             file.path.unlink(missing_ok=True)
-
-
-def _all_batches(batch_file: BatchFile) -> list[Batch]:
-    """Load every batch of the project with its prompts and schema, since all of them may use the files."""
-    batches = []
-    for path in dict.fromkeys([batch_file.path, *config_files(batch_file.path)]):
-        try:
-            batches.append(BatchFile(path).load())
-            _ = batches[-1].source
-        except InputError as unknown:
-            raise ConfigError(
-                f"the files that {path.name} uses are unknown, so nothing is pruned; fix it or move it out of configs/: "
-                f"{unknown}"
-            ) from unknown
-    return batches
-
-
-def _cache(batch: Batch) -> Path:
-    return batch.path(batch.layout.cache).resolve()
 
 
 def _items(batch: Batch) -> list[WorkItem]:
@@ -99,7 +79,6 @@ def _items(batch: Batch) -> list[WorkItem]:
 @dataclass
 class _Search:
     batch: Batch
-    sharing: list[Batch]
     uses: CurrentUses
     gone_rows: bool
     n_kept: int = 0
@@ -132,7 +111,7 @@ class _Search:
 
     @cached_property
     def _old_ids(self) -> set[str]:
-        old = [other for other in self._known if other not in self.uses.identities]
+        old = [other for other in self._known if other != self.uses.identity]
         return {identity.cache_id(work_id) for identity in old for work_id in self.uses.work_ids}
 
     @cached_property
@@ -141,9 +120,9 @@ class _Search:
 
     def _texts(self, folder: Path) -> Iterator[Unused]:
         """Yield prompts and schemas used neither by current settings nor by outputs that only await another judge."""
-        used = {name for batch in self.sharing for name in batch.provenance()}
+        used = set(self.batch.provenance())
         for identity in self._known:
-            if any(identity.differs_only_in_judge(current) for current in self.uses.identities):
+            if identity.differs_only_in_judge(self.uses.identity):
                 judge = identity.judge or {}
                 used |= {f"identity_{identity.sha}", str(identity.judge_prompt_sha), str(judge.get("schema_sha"))}
         for path, name in _matching(folder, _TEXT):
@@ -171,22 +150,19 @@ _JUDGE_PARTS = {"judge_enabled", "judge_prompt_sha", "judge"}
 
 @dataclass(frozen=True)
 class CurrentUses:
-    """The cache ids that the current settings of all batches sharing a cache refer to.
-
-    ``work_ids`` are those of the existing rows.
-    """
+    """The cache ids that the current settings refer to. ``work_ids`` are those of the existing rows."""
 
     index: CacheIndex
-    identities: list[BatchIdentity]
+    identity: BatchIdentity
     work_ids: set[str]
 
     @cached_property
     def cache_ids(self) -> set[str]:
-        return {identity.cache_id(work_id) for identity in self.identities for work_id in self.work_ids}
+        return {self.identity.cache_id(work_id) for work_id in self.work_ids}
 
     @cached_property
-    def _settings(self) -> set[str]:
-        return {_settings(identity.parts("")) for identity in self.identities}
+    def _settings(self) -> str:
+        return _settings(self.identity.parts(""))
 
     def use_of(self, cache_id: str, path: Path) -> FileUse:
         """Return the use of an artifact.
@@ -198,7 +174,7 @@ class CurrentUses:
         parts = read_meta(path).get("identity")
         if not isinstance(parts, dict):
             return "old"
-        if _settings(parts) in self._settings:
+        if _settings(parts) == self._settings:
             return "gone_row"
         return "to_judge" if self._is_to_judge(parts) else "old"
 
@@ -207,10 +183,8 @@ class CurrentUses:
         if not isinstance(work_id, str) or work_id not in self.work_ids:
             return False
         generation = {name: value for name, value in parts.items() if name not in _JUDGE_PARTS}
-        return any(
-            generation == identity.generation_parts(work_id) and not self.index.output(identity.cache_id(work_id))
-            for identity in self.identities
-        )
+        is_same = generation == self.identity.generation_parts(work_id)
+        return is_same and not self.index.output(self.identity.cache_id(work_id))
 
 
 def _settings(parts: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -113,24 +112,16 @@ def test_what_the_present_judge_has_still_to_see_stays(
     assert kinds(project)["outputs of other settings"] == 5
 
 
-def test_what_another_batch_uses_stays_and_an_unreadable_one_stops_all(project: Project, server: ChatServer) -> None:
+def test_another_batch_has_its_own_files_and_a_shared_cache_stops_all(project: Project, server: ChatServer) -> None:
     assert project.llmbatch_here(*RUN).returncode == 0
-    same_cache: dict[str, Any] = settings(server.base_url, cache={"dir": "artifacts/cache"})
-    project.parameters("second", **same_cache, llm_schema={"py_path": "schema/llm_schema.py"})
     with_other_prompt(project)
-    project.prompt("first", GENERATION)
-    project.parameters(
-        "second",
-        **same_cache,
-        llm_schema={"py_path": "schema/llm_schema.py"},
-        prompts={"generation": {"path": "prompts/first.yaml"}},
-    )
-    assert kinds(project, "--yes") == {}
-    project.parameters("second", llm={"provider": "none"})
+    project.parameters("second", **settings(server.base_url, cache={"dir": "artifacts/cache"}))
     ended = project.llmbatch_here("prune", "--yes")
     assert ended.returncode == 2
-    assert "nothing is pruned" in ended.stderr
+    assert "Two batches must not write the same files" in ended.stderr
     assert len(ids(project)) == 5
+    project.parameters("second", llm={"provider": "none"})
+    assert kinds(project, "--yes")["outputs of other settings"] == 5
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
