@@ -17,7 +17,8 @@ from llmbatch_assets.cli.session import (
     set_up_logging,
 )
 from llmbatch_assets.domain.text import counted, flatten
-from llmbatch_assets.stages.check import CheckResult, check_batch, ping
+from llmbatch_assets.stages.checking.batch_check import CheckResult, check_batch
+from llmbatch_assets.stages.checking.ping import ping
 from llmbatch_assets.stages.project import BatchFile, config_files
 
 
@@ -45,7 +46,7 @@ def check(config: str | None, is_pinged: bool) -> None:
 
 def _check(batch_file: BatchFile, is_pinged: bool) -> bool:
     found = check_batch(batch_file)
-    for kind, lines in (("mistake", found.mistakes), ("warning", found.warnings)):
+    for kind, lines in (("mistake", found.mistakes), ("warning", [*found.warnings, *found.remarks])):
         print_lines(*(f"{kind}: {flatten(line)}" for line in lines))
     print_lines(f"{_shown(batch_file)}: {_summary(found)}")
     if not is_pinged or found.mistakes:
@@ -59,8 +60,9 @@ def _shown(batch_file: BatchFile) -> str:
 
 
 def _summary(found: CheckResult) -> str:
-    planned = "" if found.n_items is None else f", {counted(found.n_items, 'item')}"
-    return f"{_number_of(found.mistakes, 'mistake')}, {_number_of(found.warnings, 'warning')}{planned}"
+    planned = "" if found.work is None else f", {counted(len(found.work.items), 'item')}"
+    warnings = [*found.warnings, *found.remarks]
+    return f"{_number_of(found.mistakes, 'mistake')}, {_number_of(warnings, 'warning')}{planned}"
 
 
 def _number_of(lines: list[str], what: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import click
 from rich.table import Table
@@ -15,6 +16,7 @@ from llmbatch_assets.domain.plan.rerun_reasons import LABELS, count_reasons
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.text import counted, visible
 from llmbatch_assets.domain.usage import format_cost
+from llmbatch_assets.stages.checking.preflight import preflight
 from llmbatch_assets.stages.plan import plan_run
 
 MOST_LINES = 40
@@ -38,10 +40,13 @@ def plan(
     Exit codes: 0 success, 2 usage error, or invalid configuration or input.
     """
     with reporting_errors():
-        batch = open_batch_file(config, offline=offline).load()
+        batch_file = open_batch_file(config, offline=offline)
+        set_up_logging(logging.getLevelName(logging.WARNING))
+        checked = preflight(batch_file)
+        batch = batch_file.load()
         set_up_logging(batch.parameters.run.log_level)
         selection = Selection(limit=limit, sample=sample, retry_failed=retry_failed)
-        report = plan_run(batch, selection, force=force)
+        report = plan_run(batch, selection, checked.work, checked.warnings, force=force)
     if as_json:
         click.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
     else:

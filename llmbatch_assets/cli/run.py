@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -13,9 +14,11 @@ from llmbatch_assets.cli.session import (
     exit_with_error,
     open_batch_file,
     reporting_errors,
+    set_up_logging,
 )
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.domain.text import nearest
+from llmbatch_assets.stages.checking.preflight import log_warnings, preflight, require_keys
 from llmbatch_assets.stages.project import Batch
 
 ASSETS = tuple(asset for assets in STAGES.values() for asset in assets)
@@ -83,18 +86,18 @@ def run(
         )
     with reporting_errors():
         batch_file = open_batch_file(config, offline=offline)
-        batch = batch_file.load()
-        # Imported late: Dagster takes seconds to import, and a wrong option or file should be reported at once.
-        from llmbatch_assets.cli.terminal import set_up_run_logging
-
-        set_up_run_logging(batch)
-        from llmbatch_assets.cli.stage_runner import StageRunner
-        from llmbatch_assets.stages.check import preflight, require_keys
-
         # Without --select, --force means the outputs only.
         forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)
         selection = Selection(limit=limit, sample=sample, retry_failed=retry_failed)
-        preflight(batch, select, force_schema="llm_schema_py" in forced)
+        set_up_logging(logging.getLevelName(logging.WARNING))
+        checked = preflight(batch_file, select, forced)
+        batch = batch_file.load()
+        # Imported late: Dagster takes seconds to import, and a wrong option or file should be reported at once.
+        from llmbatch_assets.cli.stage_runner import StageRunner
+        from llmbatch_assets.cli.terminal import set_up_run_logging
+
+        set_up_run_logging(batch)
+        log_warnings(checked.warnings)
         require_keys(batch, select, selection, forced)
         if "llm_outputs" in select and not yes:
             _confirm_cost(batch, selection, forced, select)

@@ -81,7 +81,8 @@ def column_mistakes(columns: Sequence[str], parameters: Parameters) -> list[str]
     """Return a message for each name that is not a column, and for each template with an unknown placeholder."""
     missing = [(key, name) for key, name in _column_names(parameters) if name and name not in columns]
     found = [
-        f"{key}: the table has no column {name!r}; it has: {nearest_first(name, columns)}" for key, name in missing
+        f"{key}: {parameters.input.path} has no column {name!r}; it has: {nearest_first(name, columns)}"
+        for key, name in missing
     ]
     if not any(key.startswith("context.columns") for key, _ in missing):
         try:

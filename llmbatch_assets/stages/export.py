@@ -32,11 +32,13 @@ from llmbatch_assets.domain.export.records import (
     NotExported,
     entries,
 )
+from llmbatch_assets.domain.file_uses import earlier
 from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
+from llmbatch_assets.stages.own_files import require_own_files
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.runtime import utc_now
 
@@ -54,10 +56,12 @@ class ExportResult(NamedTuple):
 def write_exports(batch: Batch, outputs: BatchOutputs, snapshot: Snapshot) -> ExportResult:
     """Write the configured exports and the file of what is not exported. Their counts add up to the number of items.
 
-    Raises ``ConfigError`` if ``outputs`` names a field or column that does not exist.
+    Raises ``ConfigError`` if ``outputs`` names a field or column that does not exist, or a file that no run has written.
     """
     join = Join.of(snapshot, batch.parameters)
-    run = _ExportRun(batch, columns_of_export(batch, join))
+    columns = columns_of_export(batch, join)
+    require_own_files(batch, "export")
+    run = _ExportRun(batch, columns)
     run.write(entries(join, run.counting(outputs.outcomes(batch.shown))))
     return ExportResult(run.manifest(), preview(run.columns, [line.cells for line in run.first_lines]))
 
@@ -131,7 +135,7 @@ class _ExportRun:
         previous = read_json(manifest) if manifest.is_file() else {}
         is_offline = self.batch.source.provider == "offline"
         if has_model_records(previous) and (is_offline or not self.lines["exported"]):
-            kept = [path.replace(path.with_stem(f"{path.stem}_earlier")) for path in paths if path.is_file()]
+            kept = [path.replace(path.with_name(earlier(PurePosixPath(path)).name)) for path in paths if path.is_file()]
             self.set_aside = [self.batch.shown(path) for path in kept]
 
     def manifest(self) -> ExportManifest:

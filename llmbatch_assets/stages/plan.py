@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from llmbatch_assets.adapters.providers.prices import cost_function
 from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.domain.item_state import ItemState
-from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
 from llmbatch_assets.domain.plan.difference import Differences
 from llmbatch_assets.domain.plan.report import Counts, PlanReport, check_budget, format_cost_range
@@ -62,7 +61,7 @@ class Planner:
             differences=self._differences(),
             estimate=estimate,
             budget=check_budget(estimate.cost_usd, len(to_run), budget),
-            warnings=self.work.warnings,
+            warnings=[],
         )
 
     def up_to_date(self) -> CheckFinding:
@@ -171,21 +170,29 @@ class Planner:
         return differences_since(most, self.batch, self.previous) if most else None
 
 
-def plan_run(batch: Batch, selection: Selection | None = None, *, force: bool = False) -> PlanReport:
-    """Plan a run with the current table, prompts and schema. Raises ``InputError``."""
+def plan_run(
+    batch: Batch,
+    selection: Selection | None = None,
+    work: WorkPlan | None = None,
+    warnings: Sequence[str] = (),
+    *,
+    force: bool = False,
+) -> PlanReport:
+    """Plan a run with the current prompts and schema, and with ``work`` or else the current table.
+
+    The report has these ``warnings``, and one if the model will write the schema first. Raises ``InputError``.
+    """
     require_schema(batch)
     schema_is_due = reason_to_write(batch)
     _ = batch.conversations
-    snapshot = batch.read_snapshot()
-    report = Planner(batch, plan_work(snapshot, batch.parameters), selection or Selection(), force).report()
-    warnings = [*snapshot.meta["warnings"], *report.warnings]
+    report = Planner(batch, work or current_work(batch), selection or Selection(), force).report()
     if schema_is_due:
-        warnings.insert(
-            0,
+        due = (
             f"{batch.layout.schema_py} will be regenerated before the run, which costs calls ({schema_is_due}); this plan is "
-            "for the current schema, and a different one would make every item run",
+            "for the current schema, and a different one would make every item run"
         )
-    return report._replace(warnings=warnings)
+        return report._replace(warnings=[due, *warnings])
+    return report._replace(warnings=[*warnings])
 
 
 def up_to_date(previous: PreviousOutputs, accepted: Collection[str]) -> CheckFinding:

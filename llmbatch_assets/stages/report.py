@@ -28,6 +28,7 @@ from llmbatch_assets.domain.run.ledger import last_runs, usage_by_run, usage_of_
 from llmbatch_assets.domain.run.manifest import GenerationManifest
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.stages.artifacts import BatchOutputs, load_artifact
+from llmbatch_assets.stages.own_files import require_own_files
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.runtime import utc_now
 
@@ -63,8 +64,13 @@ class ReportResult(NamedTuple):
 def write_report(
     batch: Batch, outputs: BatchOutputs, export: ExportManifest, snapshot: Snapshot, page_bytes: int = PAGE_BYTES
 ) -> ReportResult:
-    """Write the report. Raises ``ConfigError`` if ``report.count_by`` has a name that is neither column nor field."""
+    """Write the report.
+
+    Raises ``ConfigError`` if ``report.count_by`` has a name that is neither column nor field, or if a file is in the place
+    of the report that no run has written.
+    """
     settings = batch.parameters.report
+    require_own_files(batch, "report")
     drawings = batch.path(batch.layout.report_charts)
     load_drawings(drawings)
     fields = _output_fields(batch)

@@ -188,7 +188,7 @@ def ensure_schema_txt(batch: Batch, *, force: bool = False) -> EnsuredText:
 
 
 def schema_txt_mismatch(batch: Batch) -> str:
-    """Return a warning if the schema text does not match the module, else "".
+    """Return that the schema text does not match the module, else "".
 
     Raises ``SchemaError`` instead if ``llm_schema.on_mismatch`` is ``error``.
     """
@@ -197,10 +197,10 @@ def schema_txt_mismatch(batch: Batch) -> str:
     if not path.is_file() or path.read_bytes().replace(b"\r\n", b"\n") == batch.schema.text().encode():
         return ""
     mismatch = f"{batch.layout.schema_txt} does not match {batch.layout.schema_py}"
-    rewrite = f"{batch.command} --select llm_schema_txt"
     if batch.parameters.llm_schema.on_mismatch == "error":
-        raise SchemaError(f"{mismatch}, and llm_schema.on_mismatch is error; rewrite it with: {rewrite} --force")
-    return f"{mismatch}. Prompts use the module. Rewrite the text with: {rewrite}"
+        rewrite = f"{batch.command} --select llm_schema_txt --force"
+        raise SchemaError(f"{mismatch}, and llm_schema.on_mismatch is error; rewrite it with: {rewrite}")
+    return mismatch
 
 
 def replace_schema_file(batch: Batch, relative_path: PurePosixPath, text: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,78 @@ def test_dagster_overwrites_nothing_either(tmp_path: Path, monkeypatch: pytest.M
     assert project.tree() == before
     with pytest.raises(ConfigError, match="is also the input table"):
         definitions.defs()
+
+
+# Files that exist already.
+
+ELSEWHERE: dict[str, Any] = {
+    "outputs": {
+        "formats": ["csv", "psv", "tsv", "jsonl", "xlsx", "parquet"],
+        "csv_path": "made/a.csv",
+        "psv_path": "made/a.psv",
+        "tsv_path": "made/a.tsv",
+        "jsonl_path": "made/a.jsonl",
+        "xlsx_path": "made/a.xlsx",
+        "parquet_path": "made/a.parquet",
+        "not_exported_path": "made/rest.csv",
+    },
+    "report": {"md_path": "made/report.md", "html_path": "made/report.html"},
+    "run": {"log_file": "made/run.log"},
+}
+
+
+def test_a_file_that_no_run_has_written_stays(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", **ELSEWHERE)
+    names = [name for name in (*ELSEWHERE["outputs"].values(), *ELSEWHERE["report"].values()) if isinstance(name, str)]
+    for name in [*names, "made/run.log"]:
+        project.write(name, "id,name\n1,mine\n")
+    before = project.tree()
+    for command in (("check",), ("plan",), ("run", "--limit", "2")):
+        ended = project.llmbatch_here(*command)
+        assert ended.returncode == 2
+        told = ended.stdout + ended.stderr
+        assert told.count("exists and was not written by a run; move it away, or name another file") == len(names) + 1
+        assert f"{project.config}: outputs.csv_path: made/a.csv exists" in told
+        assert f"{project.config}: run.log_file: made/run.log exists" in told
+    assert project.tree() == before
+
+
+def test_what_runs_have_written_is_replaced_even_if_the_record_is_lost(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", **ELSEWHERE)
+    with kept_in_memory(project.path("dagster_home")):
+        assert project.llmbatch_here("run").returncode == 0
+        made = {name: content for name, content in project.tree().items() if name.startswith("made/a.")}
+        assert len(made) == 6
+        for manifest in ("pipeline5_manifest.json", "pipeline6_manifest.json"):
+            project.path(f"artifacts/cache/{manifest}").unlink()
+        assert project.llmbatch_here("run").returncode == 0
+        # Recorded, whatever an editor has made of it.
+        project.write("made/a.csv", "edited")
+        assert project.llmbatch_here("run").returncode == 0
+    assert {name: project.tree()[name] for name in made} == made
+
+
+def test_dagster_replaces_no_file_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(tmp_path / "project", outputs={"formats": ["csv"], "csv_path": "raw_data/other.csv"})
+    monkeypatch.chdir(project.root)
+    loaded = definitions.defs()
+    with dg.DagsterInstance.ephemeral() as instance:
+        for job in ("prepare", "generate_pending"):
+            loaded.resolve_job_def(job).execute_in_process(instance=instance)
+        project.write("raw_data/other.csv", "id,name\n1,mine\n")
+        with pytest.raises(dg.Failure, match=r"raw_data/other\.csv exists and was not written by a run"):
+            loaded.resolve_job_def("publish").execute_in_process(instance=instance)
+    assert project.path("raw_data/other.csv").read_text() == "id,name\n1,mine\n"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_paid(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", outputs={"formats": ["csv"], "csv_path": "locked/a.csv"})
+    project.path("locked").mkdir(mode=0o500)
+    for command in ("check", "run"):
+        ended = project.llmbatch_here(command)
+        assert ended.returncode == 2
+        assert "outputs.csv_path: locked/a.csv cannot be written: no permission" in ended.stdout + ended.stderr
 
 
 # Two batches.

@@ -303,7 +303,7 @@ def test_a_mistake_is_a_message(done: Project, edit: Callable[[Project], None], 
     ended = done.llmbatch_here("plan")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert told in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
+    assert len(ended.stderr.splitlines()) <= 2
 
 
 # The estimate.

@@ -1,0 +1,238 @@
+"""All mistakes in a batch's files at once, for ``llmbatch check`` and for everything that starts a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from llmbatch_assets.adapters.files.yaml_files import load_valid_parameters, load_valid_prompt, read_text
+from llmbatch_assets.adapters.providers.credentials import missing_keys
+from llmbatch_assets.adapters.providers.prices import require_prices
+from llmbatch_assets.adapters.tables.formats import read_table
+from llmbatch_assets.domain.configuration.parameters import Parameters
+from llmbatch_assets.domain.export.records import Join, export_warnings
+from llmbatch_assets.domain.items.context import group_template_mistakes
+from llmbatch_assets.domain.items.grouping import plan_work
+from llmbatch_assets.domain.items.table import Snapshot, clean_columns, take_snapshot
+from llmbatch_assets.domain.items.work import WorkPlan
+from llmbatch_assets.domain.layout import Layout
+from llmbatch_assets.domain.mistakes import (
+    column_mistakes,
+    parameter_warnings,
+    placeholder_warnings,
+    prompt_warnings,
+    schema_mistakes,
+    schema_warnings,
+)
+from llmbatch_assets.domain.prompt import GENERATION_NAMES, SCHEMA_NAMES
+from llmbatch_assets.domain.request import checked_judge_prompt
+from llmbatch_assets.errors import ArtifactError, InputError, MissingArtifactError, SchemaError
+from llmbatch_assets.stages.artifacts import artifact_path, require_schema
+from llmbatch_assets.stages.export import columns_of_export
+from llmbatch_assets.stages.own_files import file_problems
+from llmbatch_assets.stages.project import Batch, BatchFile
+from llmbatch_assets.stages.report import columns_to_count
+from llmbatch_assets.stages.write_schema import reason_to_write, schema_txt_mismatch
+
+Value = TypeVar("Value")
+
+# The assets of a whole run, with the artifacts that each reads.
+_INPUTS = {
+    "llm_schema_py": (),
+    "llm_schema_txt": (),
+    "input_snapshot": (),
+    "group_contexts": (),
+    "work_items": ("input_snapshot",),
+    "llm_outputs": ("work_items", "group_contexts"),
+    "export": ("input_snapshot", "work_items"),
+    "report": ("input_snapshot", "work_items", "llm_outputs", "export"),
+}
+EVERYTHING = frozenset(_INPUTS)
+_KEY = re.compile(rf"(?:{'|'.join(Parameters.model_fields)})(?:\.\w+)+: ")
+
+
+@dataclass
+class CheckResult:
+    """Mistakes and warnings about a batch.
+
+    A run repeats the warnings, but not the ``remarks``, which are about settings rather than about files. ``work`` is None
+    if the items could not be planned.
+    """
+
+    mistakes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    work: WorkPlan | None = None
+
+    def collect(self, check: Callable[[], Value]) -> Value | None:
+        """Return the result of ``check``, or record the mistakes that it raises and return None."""
+        try:
+            return check()
+        except (InputError, ArtifactError) as error:
+            self.mistakes += [mistake for mistake in _split_message(str(error)) if mistake not in self.mistakes]
+            return None
+
+
+def _split_message(message: str) -> list[str]:
+    """Split a message into mistakes. Each begins with the file's name and may span several lines."""
+    file = message.partition(": ")[0]
+    return [f"{file}: {mistake.strip()}" for mistake in f"\n{message}".split(f"\n{file}: ")[1:]] or [message]
+
+
+def check_batch(
+    batch_file: BatchFile, assets: Collection[str] = EVERYTHING, forced: Collection[str] = ()
+) -> CheckResult:
+    """Check what a run of these assets reads, without writing or calling anything. It makes ``forced`` ones again."""
+    found = CheckResult()
+    batch = found.collect(batch_file.load) or found.collect(lambda: _without_invalid_keys(batch_file))
+    if batch is None:
+        found.remarks.append("prompts, schema and table were not checked: the configuration says where they are")
+        return found
+    _Check(batch, found, frozenset(assets), frozenset(forced)).check()
+    found.mistakes = [_in_file(batch_file, mistake) for mistake in found.mistakes]
+    found.remarks += parameter_warnings(batch.parameters)
+    missing = missing_keys(batch.parameters, batch.root)
+    found.remarks += [f"{problem}; runs that need the model will not start" for problem in missing]
+    return found
+
+
+def _in_file(batch_file: BatchFile, mistake: str) -> str:
+    """Name the configuration in a mistake that begins with one of its keys."""
+    return f"{batch_file.path}: {mistake}" if _KEY.match(mistake) else mistake
+
+
+def _without_invalid_keys(batch_file: BatchFile) -> Batch:
+    """Load the rest of the batch, so that its other files can be checked."""
+    return Batch(batch_file.root, Layout(batch_file.path.stem, load_valid_parameters(batch_file.path)))
+
+
+@dataclass(frozen=True)
+class _Check:
+    """The check of one batch for a run of some assets."""
+
+    batch: Batch
+    found: CheckResult
+    assets: frozenset[str]
+    forced: frozenset[str]
+
+    def check(self) -> None:
+        batch, found = self.batch, self.found
+        if self._runs("llm_outputs", "export", "report"):
+            self._check_prompts()
+        schema_is_usable = self._check_schema()
+        snapshot = self._check_table() if self._runs("input_snapshot") else None
+        if snapshot and schema_is_usable and self._runs("export"):
+            found.warnings += found.collect(lambda: _check_export(batch, snapshot)) or []
+        if snapshot and schema_is_usable and self._runs("report"):
+            found.collect(lambda: columns_to_count(batch, snapshot.columns))
+        if self._runs("llm_schema_py", "llm_outputs"):
+            found.collect(lambda: require_prices(batch.parameters))
+        found.mistakes += file_problems(batch, self.assets)
+        self._check_artifacts()
+
+    def _runs(self, *assets: str) -> bool:
+        return not self.assets.isdisjoint(assets)
+
+    def _check_prompts(self) -> None:
+        batch, found, paths = self.batch, self.found, self.batch.parameters.prompts
+        generation = found.collect(lambda: batch.generation_prompt) or load_valid_prompt(
+            batch.root, paths.generation.path
+        )
+        if generation:
+            found.collect(lambda: generation.check(GENERATION_NAMES))
+            found.warnings += [*prompt_warnings(generation), *placeholder_warnings(generation, batch.parameters)]
+            found.warnings += schema_warnings(generation, batch.parameters)
+        if not paths.judge.enabled:
+            return
+        judge = found.collect(lambda: batch.judge_prompt) or load_valid_prompt(batch.root, paths.judge.path)
+        if judge:
+            found.collect(lambda: checked_judge_prompt(judge))
+            found.warnings += placeholder_warnings(judge, batch.parameters)
+
+    def _check_schema(self) -> bool:
+        """Collect mistakes of the schema module and its text. Returns whether exports can be checked with it."""
+        batch, found, path = self.batch, self.found, self.batch.layout.schema_py
+        exists, due = batch.path(path).is_file(), self._schema_is_due()
+        if due:
+            # An existing module is about to be replaced.
+            if not exists:
+                found.warnings.append(f"{path} does not exist: the model will write it, which costs calls")
+            return False
+        if not exists:
+            if not self._runs("llm_schema_py"):
+                found.collect(lambda: require_schema(batch))
+            return False
+        if not self._runs("llm_schema_py", "llm_schema_txt", "llm_outputs", "export", "report"):
+            return False
+        text = found.collect(lambda: read_text(batch.path(path), SchemaError, "llm_schema.py_path"))
+        mistakes = [] if batch.parameters.llm_schema.trust or text is None else schema_mistakes(text, str(path))
+        found.mistakes += mistakes
+        if text is None or mistakes or found.collect(lambda: batch.schema) is None:
+            return False
+        self._check_schema_text()
+        needed = [batch.schema.output, *([batch.schema.judge] if batch.parameters.prompts.judge.enabled else [])]
+        return None not in [found.collect(model) for model in needed]
+
+    def _schema_is_due(self) -> bool:
+        if not self._runs("llm_schema_py"):
+            return False
+        batch, settings = self.batch, self.batch.parameters.llm_schema
+        force = "llm_schema_py" in self.forced
+        if force or settings.force_regenerate or not batch.path(batch.layout.schema_py).is_file():
+            self.found.collect(lambda: batch.schema_prompt.check(SCHEMA_NAMES))
+        reason = self.found.collect(lambda: reason_to_write(batch, force=force))
+        if reason is None and not batch.path(batch.layout.schema_py).is_file():
+            missing = f"{batch.layout.schema_py} does not exist"
+            if not any(missing in mistake for mistake in self.found.mistakes):
+                self.found.mistakes.append(
+                    f"{missing}; write it, or correct the prompts so that the model can write it"
+                )
+        return bool(reason)
+
+    def _check_schema_text(self) -> None:
+        if "llm_schema_txt" in self.forced or not self._runs("llm_schema_txt", "llm_outputs"):
+            return
+        if mismatch := self.found.collect(lambda: schema_txt_mismatch(self.batch)):
+            rewrite = f"Rewrite the text with: {self.batch.command} --select llm_schema_txt"
+            effect = "The run archives it and writes it again" if self._runs("llm_schema_txt") else rewrite
+            self.found.warnings.append(f"{mismatch}. Prompts use the module. {effect}")
+
+    def _check_table(self) -> Snapshot | None:
+        batch, found, parameters = self.batch, self.found, self.batch.parameters
+        settings = parameters.input
+        table = found.collect(lambda: read_table(batch.path(settings.path), settings))
+        columns = None if table is None else found.collect(lambda: clean_columns(table.columns, settings.path))
+        if table is None or columns is None:
+            found.mistakes += group_template_mistakes(parameters.context)
+            return None
+        mistakes = column_mistakes(columns, parameters)
+        found.mistakes += mistakes
+        # Missing columns are reported above; the cells can have mistakes, too.
+        lenient = settings.model_copy(update={"required_columns": ()})
+        snapshot = found.collect(lambda: take_snapshot(table, settings.path, lenient))
+        if snapshot is None:
+            return None
+        found.work = None if mistakes else found.collect(lambda: plan_work(snapshot, parameters))
+        warnings = [*snapshot.meta["warnings"], *(found.work.warnings if found.work else ())]
+        found.warnings += [f"{settings.path}: {warning}" for warning in warnings]
+        return snapshot
+
+    def _check_artifacts(self) -> None:
+        """Collect the artifacts that the run reads but does not make, and that do not exist."""
+        for asset in sorted(self.assets):
+            for upstream in _INPUTS[asset]:
+                path = artifact_path(self.batch, upstream)
+                if upstream not in self.assets and not path.is_file():
+                    missing = MissingArtifactError(
+                        f"{asset} needs {self.batch.shown(path)}, which does not exist; "
+                        f"create it with: {self.batch.command} --select {upstream}"
+                    )
+                    self.found.mistakes.append(str(missing))
+
+
+def _check_export(batch: Batch, snapshot: Snapshot) -> list[str]:
+    """Raise ``ConfigError`` for an ``outputs`` block that fits neither schema nor table. Returns warnings."""
+    columns_of_export(batch, Join.of(snapshot, batch.parameters))
+    return export_warnings(batch.parameters)
