@@ -8,29 +8,15 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from llmbatch_assets.adapters.files.plain_yaml import MAX_BYTES, YamlMistakeError, parse_yaml
 from llmbatch_assets.domain.configuration.environment import resolve_environment
 from llmbatch_assets.domain.configuration.parameters import Parameters, read_parameters
 from llmbatch_assets.domain.mistakes import parameter_mistakes
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.text import harden
 from llmbatch_assets.errors import ConfigError, InputError, PromptError
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML that refuses repeated keys. Plain YAML silently keeps the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        merge = "tag:yaml.org,2002:merge"
-        own = [(key, value) for key, value in node.value if key.tag != merge]
-        keys = [self.construct_object(key, deep=deep) for key, _ in own]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                line = own[place][0].start_mark.line + 1
-                raise yaml.YAMLError(f"line {line}: the key {key!r} is written twice")
-        return super().construct_mapping(node, deep=deep)
 
 
 def load_parameters(path: Path) -> Parameters:
@@ -127,11 +113,15 @@ def read_text(path: Path, error: type[InputError], named_by: str = "") -> str:
 
 def _mapping(path: Path, error: type[InputError], named_by: str = "") -> dict[str, Any]:
     try:
-        content = yaml.load(read_text(path, error, named_by), Loader=_UniqueKeyLoader)  # noqa: S506  # derives from SafeLoader
-    except RecursionError:
-        raise error(f"{path}: nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as broken:
-        raise error(f"{path}: not valid YAML: {broken}") from None
+        if path.stat().st_size > MAX_BYTES:
+            raise error(f"{path}: larger than {MAX_BYTES // 1_000_000} MB")
+    except OSError:
+        # read_text says what is wrong.
+        pass
+    try:
+        content = parse_yaml(read_text(path, error, named_by))
+    except YamlMistakeError as mistake:
+        raise error(f"{path}: {mistake}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):

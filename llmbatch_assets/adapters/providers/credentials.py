@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from llmbatch_assets.adapters.files.plain_yaml import YamlMistakeError, parse_yaml
 from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.errors import RunPermanentError, StopCause
 
@@ -18,7 +18,15 @@ def read_key(name: str, root: Path) -> str:
     """Read the key of that name now; an empty name needs no key. Raises ``RunPermanentError`` with a remedy."""
     if not name:
         return NO_KEY
-    key = os.environ.get(name) or _from_file(root / "credentials.yaml", name)
+    if key := os.environ.get(name):
+        return key
+    try:
+        key = _from_file(root / "credentials.yaml", name)
+    except YamlMistakeError as mistake:
+        # The message of the parser may quote a key.
+        raise RunPermanentError(
+            StopCause.NO_KEY, f"{name} is not set, and credentials.yaml cannot be read: {mistake}; correct the file"
+        ) from None
     if not key:
         raise RunPermanentError(
             StopCause.NO_KEY, f"{name} is not set: set this environment variable or add it to credentials.yaml"
@@ -37,16 +45,29 @@ def missing_keys(parameters: Parameters, root: Path) -> list[str]:
     return missing
 
 
-def _from_file(path: Path, name: str) -> str | None:
+def _from_file(path: Path, name: str) -> str:
+    """Return the key from the file; "" if the file or the key is missing. Raises ``YamlMistakeError`` without its content."""
+    example = f"write one line for each key: '{name}: the key'"
     try:
-        return _find(yaml.safe_load(path.read_text(encoding="utf-8")), name)
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
+        content = parse_yaml(path.read_bytes().decode("utf-8")) if path.exists() else None
+    except OSError as refused:
+        raise YamlMistakeError(str(refused.strerror)) from None
+    except UnicodeDecodeError as broken:
+        raise YamlMistakeError(f"not UTF-8 at byte {broken.start}; save it as UTF-8") from None
+    except YamlMistakeError as mistake:
+        line = re.search(r"line \d+", str(mistake))
+        raise YamlMistakeError(f"{line[0] if line else 'it'} is not valid YAML; {example}") from None
+    if content is not None and not isinstance(content, dict):
+        raise YamlMistakeError(f"it has no names; {example}")
+    key = _find(content, name)
+    if key is not None and not isinstance(key, str):
+        raise YamlMistakeError(f"the value of {name} is not text; put it in quotes")
+    return (key or "").strip()
 
 
-def _find(content: Any, name: str) -> str | None:
+def _find(content: Any, name: str) -> Any:
     if not isinstance(content, dict):
         return None
-    if isinstance(content.get(name), str):
-        return str(content[name])
-    return next((found for part in content.values() if (found := _find(part, name))), None)
+    if content.get(name) is not None:
+        return content[name]
+    return next((found for part in content.values() if (found := _find(part, name)) is not None), None)
