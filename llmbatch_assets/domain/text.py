@@ -19,6 +19,9 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
+# Characters that no file of text cells should hold: controls except line break and tab, direction overrides and isolates,
+# lone surrogates. Direction marks and tags stay, because Arabic and Hebrew text and flag emoji need them.
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)")
 CUT_MARK = " …[cut]"
 
 
@@ -45,6 +48,21 @@ def visible(text: str) -> str:
 def visible_json(text: str) -> str:
     """Escape the same characters in JSON text without changing its value."""
     return _UNSEEN.sub(lambda found: json.dumps(found.group())[1:-1], text)
+
+
+JSON_ESCAPE = "\\u{:04x}"
+BRACED_ESCAPE = "\\x{{{:x}}}"
+
+
+def escape_controls(text: str, form: str = JSON_ESCAPE) -> str:
+    """Escape controls, direction overrides and lone surrogates, so that a terminal can show the text.
+
+    In JSON text, ``JSON_ESCAPE`` keeps the value.
+    """
+    # Most texts have none, and this test is much faster than the search.
+    if text.isprintable():
+        return text
+    return _CONTROLS.sub(lambda found: form.format(ord(found.group())), text)
 
 
 def without_surrogates(text: str) -> str:

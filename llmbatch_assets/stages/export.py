@@ -37,6 +37,7 @@ from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
+from llmbatch_assets.errors import ArtifactError, TableError
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
 from llmbatch_assets.stages.own_files import require_own_files
 from llmbatch_assets.stages.project import Batch
@@ -106,16 +107,18 @@ class _ExportRun:
     def write(self, found: Iterator[Entry]) -> None:
         batch = self.batch
         paths = {name: batch.path(path) for name, path in self._files.items()}
-        rest = {"csv": batch.path(batch.layout.not_exported)}
-        escape = batch.parameters.outputs.escape_formulas
+        rest, rest_changes = {"csv": batch.path(batch.layout.not_exported)}, dict[str, Counter[str]]()
+        outputs = batch.parameters.outputs
+        form: dict[str, bool] = {"escape_formulas": outputs.escape_formulas, "csv_bom": outputs.csv_bom}
         with (
-            exporting(paths, self.columns, self.changes, escape_formulas=escape) as export,
-            exporting(rest, NOT_EXPORTED_COLUMNS, {}, escape_formulas=escape) as export_rest,
+            exporting(paths, self.columns, self.changes, **form) as export,
+            exporting(rest, NOT_EXPORTED_COLUMNS, rest_changes, **form) as export_rest,
         ):
             while chunk := list(islice(found, CHUNK)):
                 export(self._record_lines(chunk))
                 export_rest(self._rest_lines(chunk))
             self._set_aside(list(paths.values()))
+        self.changes["not_exported"] = rest_changes["csv"]
 
     def _record_lines(self, chunk: Sequence[Entry]) -> list[ExportRow]:
         lines = [ExportRow(entry, cells(entry, self.columns)) for entry in chunk if not isinstance(entry, NotExported)]
@@ -164,7 +167,7 @@ class ExportedRecord(NamedTuple):
 
 
 def not_exported_once(batch: Batch) -> list[str]:
-    """Labels of records that are missing, duplicated, or without an accepted output. Raises ``TableError``."""
+    """Labels of records that are missing, duplicated, or without an accepted output. Raises ``ArtifactError``."""
     expected, exported = _expected_records(batch_outputs(batch)), exported_records(batch)
     wanted = {(one.work_id, one.row_index): one.label for one in expected}
     counts = Counter((one.work_id, one.row_index) for one in exported)
@@ -173,24 +176,35 @@ def not_exported_once(batch: Batch) -> list[str]:
 
 
 def out_of_date(batch: Batch) -> list[str]:
-    """Labels of exported records whose output is not the currently accepted one. Raises ``TableError``."""
+    """Labels of exported records whose output is not the currently accepted one. Raises ``ArtifactError``."""
     current = set(_expected_records(batch_outputs(batch)))
     return list(dict.fromkeys(one.label for one in exported_records(batch) if one not in current))
 
 
 def exported_records(batch: Batch) -> Sequence[ExportedRecord]:
-    """The records in the file of the first configured format; none if it is missing or empty. Raises ``TableError``."""
+    """The records in the file of the first configured format; none if it is missing or empty. Raises ``ArtifactError``."""
     file_format = batch.parameters.outputs.formats[0]
     path = batch.path(batch.layout.export(file_format))
     if not path.is_file() or not path.stat().st_size:
         return []
-    table = read_table(path, Input.model_validate({"path": str(path), "format": file_format}))
-    records = [_exported_record(dict(zip(table.columns, row, strict=False))) for row in table.rows]
+    columns, rows = read_export(batch, path, file_format)
+    records = [_exported_record(dict(zip(columns, row, strict=False))) for row in rows]
     parameters = batch.parameters
     if parameters.outputs.spreads_groups and parameters.grouping.active_mode.makes_one_item_per_group:
         # The records of a group together stand for the group.
         return list(dict.fromkeys(one._replace(row_index="") for one in records))
     return records
+
+
+def read_export(batch: Batch, path: Path, file_format: str) -> tuple[list[str], list[Sequence[Any]]]:
+    """The columns and rows of an export. Raises ``ArtifactError`` if it is damaged or was changed to something else."""
+    try:
+        table = read_table(path, Input.model_validate({"path": str(path), "format": file_format}))
+        return list(table.columns), list(table.rows)
+    except TableError as broken:
+        # The reader's advice is about input tables.
+        problem = str(broken).partition(";")[0]
+        raise ArtifactError(f"{problem}; write the export again with: {batch.command} --select export") from None
 
 
 def _exported_record(record: Mapping[str, Any]) -> ExportedRecord:

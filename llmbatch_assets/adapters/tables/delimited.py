@@ -1,10 +1,6 @@
-r"""Delimited tables: csv, tsv, psv. Also the decoding of text files, and cells that a spreadsheet would run.
+r"""Delimited tables: csv, tsv, psv. Also the decoding of text files.
 
-A csv or tsv cell that a spreadsheet would run as a formula gets an apostrophe in front, which reading our own exports
-removes. https://owasp.org/www-community/attacks/CSV_Injection lists the characters that start a formula. Numbers, telephone
-numbers and list items may start with such a character, too, but can do no harm and stay as they are.
-
-Our psv files escape with backslashes instead of quotes: ``\|``, ``\\``, ``\n``. A record is always one line.
+Our psv files escape with backslashes instead of quotes: ``\|``, ``\\``, ``\n``, ``\u001b``. A record is always one line.
 """
 
 from __future__ import annotations
@@ -17,17 +13,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmbatch_assets.adapters.tables.cell_escapes import (
+    escape_cell_controls,
+    escape_formula,
+    escape_marked_formula,
+    unescape_cell,
+)
 from llmbatch_assets.adapters.tables.export_file import ExportFile, WriteRows
 from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import EXPORT_MARK, Cell, cell_text
 from llmbatch_assets.domain.items.cell import EscapedCell
 from llmbatch_assets.domain.items.table import RawTable
-from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.text import counted, escape_controls
 from llmbatch_assets.errors import TableError
 
 # The csv module's default limit of 131,072 characters per cell is too low for cells that hold a document.
 csv.field_size_limit(2**31 - 1)
 
+_BOM = "\ufeff"
 # UTF-32 comes first: its little-endian mark starts with that of UTF-16.
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -58,7 +61,7 @@ def read_table_text(path: Path, encoding: str) -> str:
         problem = f"byte {error.start} (line {line}) is not {encoding}; no other encoding was tried"
     else:
         if "\0" not in text:
-            return text.removeprefix("\ufeff")
+            return text.removeprefix(_BOM)
         line = text.count("\n", 0, text.index("\0")) + 1
         problem = f"line {line} holds a NUL character, so this is not a text file in {encoding}"
     raise TableError(f"{path}: {problem}{_encoding_hint(content)}; set input.encoding or save the file as UTF-8")
@@ -81,11 +84,11 @@ _OTHER_DELIMITERS = {
     ",": "input.format: csv",
 }
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPED = re.compile(r"\\(u[0-9a-f]{4}|.)", re.DOTALL)
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _DELIMITER_LINE = re.compile(r"sep=(.)(?:\r\n|\r|\n)", re.IGNORECASE)
 _QUOTED_CELL = re.compile(r'(?:\A|[\n\r]|(?<!\\)(?:\\\\)*\|)"')
-_NO_ESCAPE = re.compile(r'(?<!\\)(?:\\\\)*\\(?![\\|nrt"])')
+_NO_ESCAPE = re.compile(r'(?<!\\)(?:\\\\)*\\(?![\\|nrt"]|u[0-9a-f]{4})')
 _NO_PLAIN_ESCAPE = re.compile(r'(?<!\\)(?:\\\\)*\\(?![\\|"])')
 _UNESCAPED_PIPE = re.compile(r"(?<!\\)((?:\\\\)*)\|")
 
@@ -109,8 +112,8 @@ def read_delimited(file_format: str, delimiter: str, path: Path, settings: Input
     _check_delimiter(path, header, delimiter)
     rows = _rows_of_width(len(header), path, records, delimiter)
     if file_format != "psv" and EXPORT_MARK in header:
-        # One of our exports, with escaped formulas.
-        header, rows = list(map(unescape_formula, header)), (list(map(unescape_formula, row)) for row in rows)
+        # One of our exports, with escaped cells.
+        header, rows = list(map(unescape_cell, header)), (list(map(unescape_cell, row)) for row in rows)
     return RawTable(header, rows, file_format)
 
 
@@ -153,7 +156,8 @@ def _escaped_records(text: str, first_line: int) -> Iterator[tuple[int, list[str
 
 
 def _unescaped(found: re.Match[str]) -> str:
-    return _ESCAPES.get(found.group(1), found.group(1))
+    escaped = found.group(1)
+    return chr(int(escaped[1:], 16)) if len(escaped) > 1 else _ESCAPES.get(escaped, escaped)
 
 
 def _check_delimiter(path: Path, header: list[str], delimiter: str) -> None:
@@ -198,40 +202,6 @@ def _rejoined(record: list[str], delimiter: str) -> list[str]:
     return cells
 
 
-# Formulas.
-
-_MARK = "'"
-# The wide forms come from Japanese and Chinese keyboards, and start a formula there.
-_FORMULA = re.compile(rf"{_MARK}*(?:[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
-_CURRENCY = "[$€£¥]?"
-_NUMBER = rf"[+-] ?{_CURRENCY} ?(?:\d[\d., \u00a0\u202f]*|[.,]\d+)(?:[eE][+-]?\d+)?(?:%|{_CURRENCY})"
-_TELEPHONE = r"\+\d{1,3} [\d(][\d ()./-]*"
-# Without the characters of function calls, external references and commands.
-_LIST_ITEM = r"- +[^\W\d_][^(|!\[{=@]*"
-_HARMLESS = re.compile(rf"{_MARK}* *(?:{_NUMBER}|{_TELEPHONE}|{_LIST_ITEM}|[+-]+)")
-
-
-def _is_formula(text: str) -> bool:
-    """Return whether a spreadsheet would run the text without the apostrophes in front."""
-    return _FORMULA.match(text) is not None and _HARMLESS.fullmatch(text) is None
-
-
-def escape_formula(text: str) -> str:
-    """Return the text as a cell that no spreadsheet runs."""
-    # Most texts start with a letter or digit.
-    return _MARK + text if not text[:1].isalnum() and _is_formula(text) else text
-
-
-def escape_marked_formula(text: str) -> str:
-    """Return the text unchanged unless it looks like an escaped formula, which must survive ``unescape_formula``."""
-    return _MARK + text if text.startswith(_MARK) and _is_formula(text) else text
-
-
-def unescape_formula(cell: str) -> str:
-    """Undo ``escape_formula`` or ``escape_marked_formula``."""
-    return cell[len(_MARK) :] if cell.startswith(_MARK) and _is_formula(cell) else cell
-
-
 # Writing.
 
 _PSV_ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
@@ -246,7 +216,7 @@ def export_delimited(delimiter: str, export: ExportFile) -> Iterator[WriteRows]:
 
     def put(rows: Iterable[Sequence[Cell]]) -> None:
         for cells in rows:
-            texts = [cell_text(cell) for cell in cells]
+            texts = [export.representable(cell_text(cell), escape_cell_controls) for cell in cells]
             escaped = [escape(text) for text in texts]
             if escaped != texts:
                 export.changes["formulas_escaped"] += sum(map(str.__ne__, escaped, texts))
@@ -255,6 +225,8 @@ def export_delimited(delimiter: str, export: ExportFile) -> Iterator[WriteRows]:
             buffer.seek(0)
             buffer.truncate()
 
+    if export.csv_bom:
+        export.put(_BOM)
     put([export.header])
     yield lambda rows: put(row.cells for row in rows)
 
@@ -271,4 +243,4 @@ def _psv_line(cells: Iterable[Cell]) -> str:
 
 def _psv_cell(text: str) -> str:
     # A quote at the start would be read as the start of a quoted cell.
-    return ("\\" if text.startswith('"') else "") + text.translate(_PSV_ESCAPES)
+    return ("\\" if text.startswith('"') else "") + escape_controls(text.translate(_PSV_ESCAPES))

@@ -26,6 +26,7 @@ class ExportFile:
     columns: Sequence[Column]
     escape_formulas: bool
     changes: Counter[str]
+    csv_bom: bool = False
 
     @property
     def header(self) -> list[str]:
@@ -34,6 +35,13 @@ class ExportFile:
     def put(self, text: str) -> None:
         """Write text. Lone surrogates, which UTF-8 cannot hold, are written as in JSON."""
         self.file.write(text.encode("utf-8", "backslashreplace"))
+
+    def representable(self, text: str, escape: Callable[[str], str]) -> str:
+        """Return the text with the characters escaped that the format cannot hold. Counts it if there are any."""
+        escaped = escape(text)
+        if escaped != text:
+            self.changes["characters_escaped"] += 1
+        return escaped
 
 
 WriteRows = Callable[[Sequence[ExportRow]], None]

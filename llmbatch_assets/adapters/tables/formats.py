@@ -96,14 +96,19 @@ EXPORTERS: dict[str, Exporter] = {
 
 @contextmanager
 def exporting(
-    paths: Mapping[str, Path], columns: Sequence[Column], changes: dict[str, Counter[str]], *, escape_formulas: bool
+    paths: Mapping[str, Path],
+    columns: Sequence[Column],
+    changes: dict[str, Counter[str]],
+    *,
+    escape_formulas: bool,
+    csv_bom: bool = False,
 ) -> Iterator[WriteRows]:
     """Open one file per format, each written as a whole or not at all. ``changes`` is filled by format."""
     with ExitStack() as stack:
         writers: list[WriteRows] = []
         for file_format, path in paths.items():
             changed = changes.setdefault(file_format, Counter())
-            export = ExportFile(stack.enter_context(replacing(path)), columns, escape_formulas, changed)
+            export = ExportFile(stack.enter_context(replacing(path)), columns, escape_formulas, changed, csv_bom)
             writers.append(stack.enter_context(EXPORTERS[file_format](export)))
 
         def write_rows(rows: Sequence[ExportRow]) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow, WriteRows
 from llmbatch_assets.domain.export.columns import Cell, cell_text
 from llmbatch_assets.domain.items.table import RawTable
+from llmbatch_assets.domain.text import without_surrogates
 from llmbatch_assets.errors import TableError
 
 BATCH_ROWS = 10_000
@@ -115,7 +116,7 @@ class ParquetTableWriter:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        columns = list(zip(*self._waiting, strict=True))
+        columns = [self._encodable(cells) for cells in zip(*self._waiting, strict=True)]
         arrays = [_array(cells, field.type) for field, cells in zip(self._schema, columns, strict=True)]
         misfits = [field.name for field, array in zip(self._schema, arrays, strict=True) if array is None]
         if misfits:
@@ -124,6 +125,10 @@ class ParquetTableWriter:
             arrays = [text if array is None else array for array, text in zip(arrays, texts, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         self._waiting.clear()
+
+    def _encodable(self, cells: Sequence[Cell]) -> list[Cell]:
+        escape = self._export.representable
+        return [escape(cell, without_surrogates) if isinstance(cell, str) else cell for cell in cells]
 
     def _open(self) -> tuple[pq.ParquetWriter, Path]:
         self._n_files += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -14,6 +15,7 @@ from llmbatch_assets.adapters.tables.export_file import ExportFile, WriteRows
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.items.table import RawTable
+from llmbatch_assets.domain.text import escape_controls
 from llmbatch_assets.errors import TableError
 
 
@@ -57,15 +59,15 @@ def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the pairs as a record. Raises ``KeyError`` with the first key that is repeated."""
     record = dict(pairs)
     if len(record) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise KeyError(next(name for name in names if names.count(name) > 1))
+        counts = Counter(name for name, _ in pairs)
+        raise KeyError(next(name for name in counts if counts[name] > 1))
     return record
 
 
 @contextmanager
 def export_jsonl(export: ExportFile) -> Iterator[WriteRows]:
     """Write each record as canonical JSON, with everything in it and not only the columns."""
-    yield lambda rows: export.put("".join(canonical_json(row.record) + "\n" for row in rows))
+    yield lambda rows: export.put("".join(escape_controls(canonical_json(row.record)) + "\n" for row in rows))
 
 
 def table_from_asset(value: Any, name: str) -> RawTable:

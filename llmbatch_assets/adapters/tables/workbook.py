@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 import sys
 import tempfile
@@ -145,6 +146,8 @@ _CREATED = dt.datetime(1980, 1, 1)
 _SHEET = "output"
 # xlsxwriter would write this as rich text, unescaped.
 _RICH_TEXT = re.compile(r"\A<r>.*</r>\Z", re.DOTALL)
+# xlsxwriter escapes controls in the way that Excel reads them, but not these.
+_NOT_IN_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 # Two texts that look like escaped characters and share an underscore: xlsxwriter escapes only one of them.
 _OVERLAP = re.compile(r"(?<=_x[0-9a-fA-F]{4})(?=_x[0-9a-fA-F]{4}_)")
 
@@ -208,12 +211,17 @@ class WorkbookWriter:
         elif isinstance(cell, int | float) and _is_exact(cell):
             self._sheet.write_number(self._row, place, cell)
         elif cell not in (None, ""):
-            text = exported_text(cell)
+            text = self._export.representable(exported_text(cell), _without_invalid_characters)
             if len(text) > MAX_CHARS // 2 and _utf16_length(text) > MAX_CHARS:
                 text = _cut(text)
                 self._export.changes["cut_at_32767_characters"] += 1
             is_misread = _RICH_TEXT.match(text) or _OVERLAP.search(text)
             self._sheet.write_string(self._row, place, _as_rich_text(text) if is_misread else text)
+
+
+def _without_invalid_characters(text: str) -> str:
+    r"""Write the characters that XML cannot hold, apart from controls, as ``\ufffe``."""
+    return _NOT_IN_XML.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def _as_rich_text(text: str) -> str:
@@ -225,6 +233,9 @@ def _is_exact(number: float) -> bool:
     """Return whether a workbook keeps the number unchanged."""
     if isinstance(number, int):
         return abs(number) < _EXACT_INTEGERS
+    if number == 0:
+        # Excel has no negative zero.
+        return math.copysign(1, number) > 0
     return float(f"{number:.16G}") == number
 
 

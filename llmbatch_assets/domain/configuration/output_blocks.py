@@ -133,6 +133,10 @@ class Outputs(Block):
         "json", description="Objects inside an output; json: one cell of JSON; flatten: one column per field."
     )
     escape_formulas: bool = Field(True, description="In csv and tsv, put ' before cells that look like formulas.")
+    csv_bom: bool = Field(
+        False,
+        description="Begin csv and tsv files with a byte order mark, by which Excel recognizes UTF-8; without it, Excel may show ä as Ã¤.",
+    )
     group_rows: Literal["one", "expand"] = Field(
         "one", description="For group_output; one: one record per group; expand: one record per row that the model saw."
     )

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.schema.json_schema import JsonSchema
-from llmbatch_assets.domain.text import without_surrogates
+from llmbatch_assets.domain.text import escape_controls
 
 Record = dict[str, Any]
 # Lists and objects are JSON text here.
@@ -203,11 +203,10 @@ def cells(record: Record, columns: Iterable[Column]) -> list[Cell]:
 
 
 def _cell(value: Any) -> Cell:
-    if isinstance(value, str):
-        return value if value.isascii() else without_surrogates(value)
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, str | int | float):
         return value
-    return without_surrogates(canonical_json(value))
+    # A backslash before x{ is written in its other form, because csv has escapes of that form.
+    return escape_controls(canonical_json(value)).replace(r"\\x{", r"\u005cx{")
 
 
 def cell_text(value: Cell) -> str:

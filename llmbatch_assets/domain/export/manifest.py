@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from llmbatch_assets.domain.export.columns import Cell, Column, cell_text
+from llmbatch_assets.domain.text import visible
 
 PREVIEW_ROWS = 5
 PREVIEW_CHARS = 60
@@ -28,6 +29,7 @@ _COUNT_TEXTS = {
     "n_elements_without_row": "elements without a row",
 }
 _CHANGE_TEXTS = {
+    "characters_escaped": "cells with control characters, or others that the format cannot hold, written as escapes",
     "cut_at_32767_characters": "cells cut at 32,767 characters, Excel's limit",
     "rows_on_further_sheets": "rows on further sheets, because an Excel sheet holds 1,048,576",
     "columns_as_text": "columns written as text, because they hold integers beyond 64 bits",
@@ -106,5 +108,5 @@ def preview(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> str:
 
 def _code(text: str) -> str:
     """The beginning of the text as a code span. Replaces pipes and backticks, which would end the cell or the span."""
-    short = " ".join(text.split()).replace("`", "'").replace("|", "/")
+    short = visible(" ".join(text.split()).replace("`", "'").replace("|", "/"))
     return f"`{short[:PREVIEW_CHARS]}{'…' if len(short) > PREVIEW_CHARS else ''}`" if short else ""

@@ -7,8 +7,6 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmbatch_assets.adapters.tables.formats import read_table
-from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.configuration.output_blocks import Explode
 from llmbatch_assets.domain.export.columns import Column
 from llmbatch_assets.domain.export.manifest import ExportManifest
@@ -26,7 +24,7 @@ from llmbatch_assets.domain.items.column_types import InputType
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.errors import ArtifactError, MissingArtifactError
 from llmbatch_assets.stages.artifacts import batch_outputs, load_artifact
-from llmbatch_assets.stages.export import columns_of_export
+from llmbatch_assets.stages.export import columns_of_export, read_export
 from llmbatch_assets.stages.project import Batch
 
 PARTITION_KEY = "partition_key"
@@ -120,10 +118,10 @@ def exported_table(batch: Batch) -> TypedTable:
                 [typed_value(read(one), kind) for read, kind in zip(readers, columns, strict=True)] for one in records
             ]
         return TypedTable(columns, rows)
-    table = read_table(path, Input.model_validate({"path": str(path), "format": formats[0]}))
-    if list(table.columns) != [column.name for column in columns]:
+    names, lines = read_export(batch, path, formats[0])
+    if names != [column.name for column in columns]:
         raise ArtifactError(f"{path} does not have the columns that its manifest lists; write it again with: {command}")
-    cells = ([cell_text(cell) for cell in row] for row in table.rows)
+    cells = ([cell_text(cell) for cell in row] for row in lines)
     return TypedTable(columns, [[value_of_text(*one) for one in zip(row, columns, strict=True)] for row in cells])
 
 

@@ -1,68 +1,28 @@
-"""No cell runs, none is changed without need, and each can be had back as it was."""
+"""Text files of our own: escapes are undone in exports, and in no other table."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from llmbatch_assets.adapters.tables.delimited import escape_formula, escape_marked_formula, unescape_formula
-from llmbatch_assets_tests.domain.strategies import EXOTIC, TEXTS, quick
-
-RUN = [
-    # https://owasp.org/www-community/attacks/CSV_Injection
-    *("=1+1", '=HYPERLINK("http://evil.example","x")', "+1+1", "-1-1", "-2+3+cmd|' /C calc'!A0", "@SUM(1+1)"),
-    *("\t=1", "\r=1", "\n=1", "\ttext", "\rtext", "\uff1d1", "\uff0b1", "\uff0d1", "\uff20A1", "  =1", "\u00a0=1"),
-    # What looks like a list item, a telephone number or a number and is more.
-    *("- cmd|' /C calc'!A0", "- SUM(A1)", '- HYPERLINK("x")', "- [book.xlsx]Sheet1!A1", "- {1}", "- x=y", "- a\n- @b"),
-    *("+49-30-1234", "+49 30 A1", "+1 555 SUM(1)", "-5*A1", "-A1", "-foo", "-1\n=1"),
-    # What has the mark already.
-    *("'=1", "''=1", "'\tx"),
-]
-SHOWN = [
-    *("", "text", "a=b", "1", "-5", "+5", "-3.5", "-1,234.50", "+1e-5", "-.5", "-50%", "-$5.00", "-5 €", "- 5"),
-    *(
-        "+49 30 1234",
-        "+1 (555) 123-4567",
-        "- text",
-        "- two words, and more.",
-        "- a\n- b",
-        "  - nested",
-        "-",
-        "--",
-        "---",
-    ),
-    *("'quoted'", "'", "''", "'-5", "# heading", "* item", "%", "|x", "[]", '{"a":1}', "\u2212 5"),
-]
+from llmbatch_assets.adapters.tables.formats import read_table
+from llmbatch_assets.domain.configuration.input_blocks import Input
 
 
-@pytest.mark.parametrize("text", RUN)
-def test_what_would_run_is_marked(text: str) -> None:
-    assert escape_formula(text) == f"'{text}"
-    assert unescape_formula(escape_formula(text)) == text
+def rows_of(path: Path, text: str) -> list[list[str]]:
+    path.write_text(text, encoding="utf-8", newline="")
+    return [list(row) for row in read_table(path, Input()).rows]
 
 
-@pytest.mark.parametrize("text", SHOWN)
-def test_what_would_be_shown_is_left_alone(text: str) -> None:
-    assert escape_formula(text) == text
-    assert unescape_formula(text) == text
+@pytest.mark.parametrize(("suffix", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_escapes_are_undone_in_our_own_exports_only(tmp_path: Path, suffix: str, delimiter: str) -> None:
+    path, cells = tmp_path / f"table.{suffix}", delimiter.join([r"a\x{1b}b", "'=1"])
+    assert rows_of(path, f"text{delimiter}meta_cache_id\n{cells}\n") == [["a\x1bb", "=1"]]
+    assert rows_of(path, f"text{delimiter}id\n{cells}\n") == [[r"a\x{1b}b", "'=1"]]
 
 
-FORMULAS = st.lists(st.sampled_from(["'", "=", "-", "+", "@", "\t", "\n", " ", "1", "a", "(", "\uff1d"]), max_size=6)
-
-
-@quick
-@given(st.one_of(EXOTIC, TEXTS, FORMULAS.map("".join)))
-def test_every_text_comes_back_whether_formulas_are_escaped_or_not(text: str) -> None:
-    assert unescape_formula(escape_formula(text)) == text
-    assert unescape_formula(escape_marked_formula(text)) == text
-
-
-@pytest.mark.parametrize("text", ["=1", "+1", "- SUM(A1)", "-5", "text", "'text"])
-def test_unescaped_texts_stay_as_they_are(text: str) -> None:
-    assert escape_marked_formula(text) == text
-
-
-def test_a_long_cell_is_looked_at_in_no_time() -> None:
-    for text in ("'" * 100_000, "-" + " " * 100_000 + "(", "+1 " + "1" * 100_000 + "x", "- " + "a" * 100_000 + "("):
-        assert unescape_formula(escape_formula(text)) == text
+def test_a_control_in_a_psv_export_is_read_and_a_windows_path_elsewhere_is_not_taken_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "table.psv"
+    assert rows_of(path, "text|meta_cache_id\na\\u001bb\\\\u001b|x\n") == [["a\x1bb\\u001b", "x"]]
+    assert rows_of(path, "text|id\nC:\\u001b|x\n") == [["C:\\u001b", "x"]]

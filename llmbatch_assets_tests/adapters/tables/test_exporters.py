@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llmbatch_assets.adapters.tables.export_file import ExportRow
 from llmbatch_assets.adapters.tables.formats import EXPORTERS, exporting, read_table
 from llmbatch_assets.domain.configuration.input_blocks import Input
-from llmbatch_assets.domain.export.columns import EXPORT_MARK, Column, Record, cells
+from llmbatch_assets.domain.export.columns import EXPORT_MARK, Column, Record, cell_text, cells
 
 UNESCAPED = {'\\"': '"', "\\\\": "\\", "\\|": "|", "\\n": "\n", "\\r": "\r", "\\t": "\t"}
 TEXTS = [
@@ -38,6 +38,11 @@ TEXTS = [
     "#",
     "a\x0bb\x0cc\x1cd\x85e\u2028f\u2029g",
     "\ufeffmark",
+    "Gemini 1.5 Flash\x00\x00",
+    "\x1b]0;title\x07\x1b[2J\x9b31m",
+    "\u202egnp.exe\u2066\u2069",
+    r"\x{1b} and \u001b are only text",
+    "\ufdd0 \U0001ffff",
 ]
 
 
@@ -71,12 +76,18 @@ def read_psv(path: Path) -> list[list[str]]:
     lines = path.read_bytes().decode().split("\n")
     assert lines.pop() == ""
     cells = [re.findall(r"(?:^|\|)((?:\\.|[^\\|])*)", line) for line in lines]
-    return [[re.sub(r"\\.", lambda found: UNESCAPED[found.group()], cell) for cell in line] for line in cells]
+    return [[re.sub(r"\\(u....|.)", unescaped, cell) for cell in line] for line in cells]
+
+
+def unescaped(found: re.Match[str]) -> str:
+    escape = found[1]
+    return chr(int(escape[1:], 16)) if len(escape) > 1 else UNESCAPED[found[0]]
 
 
 def read_csv(path: Path, delimiter: str) -> list[list[str]]:
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(file, delimiter=delimiter, strict=True))
+        lines = list(csv.reader(file, delimiter=delimiter, strict=True))
+    return [[re.sub(r"\\x\{(\w+)\}", lambda found: chr(int(found[1], 16)), cell) for cell in line] for line in lines]
 
 
 def read_back(path: Path) -> list[list[Any]]:
@@ -109,7 +120,7 @@ def test_every_text_comes_back_as_it_went(tmp_path: Path, file_format: str, text
 @given(
     rows=st.lists(
         st.lists(
-            st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\ufffe\uffff'")),
+            st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffe\uffff'")),
             min_size=2,
             max_size=2,
         ),
@@ -154,12 +165,87 @@ def test_every_value_that_an_artifact_can_hold_can_be_exported(tmp_path: Path, f
     assert [str(cell) for cell in row] == [str(2**80), str(-(2**70)), "x"]
 
 
+# The formats that have no form for a character.
+NOT_IN = {"\ud83d": ("xlsx", "parquet"), "\ufffe": ("xlsx",), "\uffff": ("xlsx",)}
+
+
 @pytest.mark.parametrize("file_format", EXPORTERS)
-def test_half_of_a_surrogate_pair_is_written_out_where_no_escape_of_the_format_holds_it(
-    tmp_path: Path, file_format: str
+@pytest.mark.parametrize("character", NOT_IN)
+def test_a_character_that_the_format_cannot_hold_is_replaced_and_counted(
+    tmp_path: Path, file_format: str, character: str
 ) -> None:
-    [row] = read_back(exported(tmp_path, file_format, [["a\ud83db", "x"]]))
-    assert row == ["a\ud83db" if file_format == "jsonl" else "a\\ud83db", "x"]
+    path, columns = tmp_path / f"output.{file_format}", [Column("v", "parsed", ("c0",))]
+    changes = export_file(path, file_format, [record(f"a{character}b"), record([f"a{character}b"])], columns)
+    text, nested = [row[0] for row in read_back(path)]
+    is_replaced = file_format in NOT_IN[character]
+    assert text == (f"a\\u{ord(character):04x}b" if is_replaced else f"a{character}b")
+    # In JSON the escape is the character.
+    assert (nested if file_format == "jsonl" else json.loads(nested)) == [f"a{character}b"]
+    assert bool(changes["characters_escaped"]) == (
+        is_replaced or (file_format in ("csv", "tsv") and character < "\uf000")
+    )
+
+
+# What people look at in a terminal.
+ACTIVE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]|\r(?!\n)")
+
+
+@pytest.mark.parametrize("file_format", ["csv", "tsv", "psv", "jsonl"])
+def test_no_text_file_holds_what_a_terminal_obeys(tmp_path: Path, file_format: str) -> None:
+    columns = [*columns_of(len(TEXTS)), Column("\x1b[31m\u202e", "parsed", ("c1",))]
+    records = [record(*TEXTS), record(*([text, {text: text}] for text in TEXTS))]
+    changes = export_file(path := tmp_path / f"output.{file_format}", file_format, records, columns)
+    assert not ACTIVE.search(path.read_bytes().decode())
+    # One heading and the texts with a control; the others are exact by the rules of the format.
+    assert changes["characters_escaped"] == (
+        sum(map(bool, map(ACTIVE.search, TEXTS))) + 2 if file_format in ("csv", "tsv") else 0
+    )
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=[]))
+    | st.text(st.sampled_from(list("\x00\x1b\r\n\t\\{}x1b|\"',=\ud83d\ude00\ufffe\u202e "))),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("file_format", EXPORTERS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(JSON, min_size=1, max_size=3))
+def test_every_output_that_json_allows_is_read_back_by_our_own_reader(
+    tmp_path: Path, file_format: str, values: list[Any]
+) -> None:
+    path = tmp_path / f"output.{file_format}"
+    columns = [Column("v", "parsed", ("c0",)), Column(EXPORT_MARK, "parsed", ("c1",))]
+    export_file(path, file_format, [record(value, "id") for value in values], columns, escape_formulas=True)
+    table = read_table(path, Input())
+    rows = [row[table.columns.index("parsed" if file_format == "jsonl" else "v")] for row in table.rows]
+    assert len(rows) == len(values)
+    for value, cell in zip(values, rows, strict=True):
+        read = cell["c0"] if file_format == "jsonl" else cell
+        if isinstance(value, str):
+            assert (read or "") == held_by(file_format, value)
+        elif value is None:
+            assert read in (None, "")
+        elif file_format != "jsonl":
+            # Numbers, lists and objects are JSON.
+            assert json.loads(cell_text(read) if not isinstance(read, str) else read) == value
+
+
+def held_by(file_format: str, text: str) -> str:
+    for character, formats in NOT_IN.items():
+        if file_format in formats and character != "\ud83d":
+            text = text.replace(character, f"\\u{ord(character):04x}")
+    return (
+        re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+        if file_format in NOT_IN["\ud83d"]
+        else text
+    )
 
 
 def write_badly(paths: dict[str, Path]) -> None:
@@ -176,6 +262,21 @@ def test_all_formats_are_written_at_once_or_none_is(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_badly(paths)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# The byte order mark.
+
+
+@pytest.mark.parametrize("file_format", EXPORTERS)
+def test_a_byte_order_mark_begins_csv_and_tsv_alone_and_is_no_part_of_the_table(
+    tmp_path: Path, file_format: str
+) -> None:
+    path, columns = tmp_path / f"output.{file_format}", [Column("größe", "parsed", ("c0",))]
+    export_file(path, file_format, [record("ä")], columns, csv_bom=True)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf") == (file_format in ("csv", "tsv"))
+    if file_format != "jsonl":
+        table = read_table(path, Input())
+        assert (table.columns, list(map(list, table.rows))) == (["größe"], [["ä"]])
 
 
 # Formulas.

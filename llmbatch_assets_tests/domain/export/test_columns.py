@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any, Literal
 
 import pytest
@@ -129,10 +131,14 @@ def test_any_value_becomes_a_plain_cell(value: Any) -> None:
     assert cell is None or isinstance(cell, str | int | float)
 
 
-def test_lone_surrogates_are_escaped() -> None:
+def test_a_cell_of_json_has_its_controls_and_lone_surrogates_escaped() -> None:
     columns = [Column("v", "parsed", ("v",))]
-    assert cells(record(parsed={"v": "a\ud83db"}), columns) == ["a\\ud83db"]
-    assert cells(record(parsed={"v": ["\ud83d"]}), columns) == ['["\\ud83d"]']
+    assert cells(record(parsed={"v": "a\ud83db"}), columns) == ["a\ud83db"]
+    for value in (["\ud83d"], {"\x9b": "\u202e\x1b"}, [r"\x{1b}", r"\\x{1b}"]):
+        [cell] = cells(record(parsed={"v": value}), columns)
+        assert isinstance(cell, str)
+        assert json.loads(cell) == value
+        assert not re.search("[\ud800-\udfff\x80-\x9f\u202e]", cell)
 
 
 def test_the_origin_of_a_value_is_named() -> None:
