@@ -233,14 +233,14 @@ def export_delimited(delimiter: str, export: ExportFile) -> Iterator[WriteRows]:
 
 @contextmanager
 def export_psv(export: ExportFile) -> Iterator[WriteRows]:
-    export.put(_psv_line(export.header))
-    yield lambda rows: export.put("".join(_psv_line(row.cells) for row in rows))
+    def lines(rows: Iterable[Sequence[Cell]]) -> str:
+        return "".join("|".join(_psv_cell(cell_text(cell), export) for cell in cells) + "\n" for cells in rows)
+
+    export.put(lines([export.header]))
+    yield lambda rows: export.put(lines(row.cells for row in rows))
 
 
-def _psv_line(cells: Iterable[Cell]) -> str:
-    return "|".join(_psv_cell(cell_text(cell)) for cell in cells) + "\n"
-
-
-def _psv_cell(text: str) -> str:
+def _psv_cell(text: str, export: ExportFile) -> str:
     # A quote at the start would be read as the start of a quoted cell.
-    return ("\\" if text.startswith('"') else "") + escape_controls(text.translate(_PSV_ESCAPES))
+    start = "\\" if text.startswith('"') else ""
+    return start + export.representable(text.translate(_PSV_ESCAPES), escape_controls)
