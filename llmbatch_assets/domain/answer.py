@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Container
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
+from llmbatch_assets.domain.text import cut
 from llmbatch_assets.errors import AnswerError, FailureCause
 
 # Some servers put the opening tag into the prompt, so that an answer has only the closing one. In an answer that begins
 # as JSON or as a fence, the tag is part of a value.
 _THOUGHTS = re.compile(r"\A(?!\s*[{`]).*?</think>(?:\s*<think>.*?</think>)*", re.DOTALL)
 _OBJECT_START = re.compile(r'[{\[]\s*["{\[]')
+_BRACKET = re.compile(r"[{\[]")
+# Prose has many brackets, as in LaTeX and Markdown. An attempt to decode one takes time in proportion to the text before it.
+_VALUE_START = re.compile(r'\{\s*["}]|\[\s*(?:["{\[\]\d-]|true|false|null|NaN|Infinity)')
+_MOST_BROKEN = 1_000
+# A key in a message to the model. The message becomes part of the next prompt.
+_KEY_CHARS = 100
+# More than any model writes. Reading it would keep other calls waiting.
+MAX_ANSWER_CHARS = 2_000_000
 ONE_OBJECT = "Answer with exactly one JSON object and nothing else."
 # Verdict fields that mean PASS if they are true.
 PASS_WORDS = ("pass", "passed", "is_pass", "ok", "success")
@@ -37,6 +47,11 @@ def read_object(text: str) -> dict[str, Any]:
 
     Raises ``AnswerError`` for no object, several objects, a list, a repeated key or NaN. Nothing is repaired.
     """
+    if len(text) > MAX_ANSWER_CHARS:
+        raise AnswerError(
+            FailureCause.TOO_LARGE,
+            f"The answer has {len(text):,} characters. Give one of at most {MAX_ANSWER_CHARS:,}.",
+        )
     if not text.strip():
         raise AnswerError(FailureCause.EMPTY_ANSWER, f"The answer is empty. {ONE_OBJECT}")
     spoken = without_thoughts(text)
@@ -61,21 +76,17 @@ def _not_json(problem: str) -> AnswerError:
 
 def _objects(text: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
+    n_broken = 0
     place = _next_bracket(text, 0)
     while place < len(text):
         try:
-            value, place = _DECODER.raw_decode(text, place)
-        except json.JSONDecodeError as broken:
-            following = _next_bracket(text, place + 1)
-            if _OBJECT_START.match(text, place) or (following < len(text) and _is_open(text[place:following])):
-                # Searching on would find an inner object and take it for the answer.
-                raise _not_json(f"The JSON object is broken: {broken.msg}.") from None
-            place = following
+            value, place = _decoded(text, place)
+        except _ProseError as prose:
+            n_broken += isinstance(prose, _BrokenError)
+            if n_broken > _MOST_BROKEN:
+                raise _not_json("The answer contains too many brackets.") from None
+            place = _after_prose(text, place, str(prose))
             continue
-        except ValueError:
-            raise _not_json("A number of the answer has too many digits.") from None
-        except RecursionError:
-            raise _not_json("The answer is nested too deeply.") from None
         if isinstance(value, dict):
             found.append(value)
         elif value and any(isinstance(item, dict) for item in value):
@@ -84,21 +95,55 @@ def _objects(text: str) -> list[dict[str, Any]]:
     return found
 
 
+class _ProseError(Exception):
+    """A bracket does not begin a JSON value."""
+
+
+class _BrokenError(_ProseError):
+    """A bracket looks like the beginning of a JSON value, but what follows is none."""
+
+
+def _decoded(text: str, place: int) -> tuple[Any, int]:
+    """Return the value that begins there and its end. Raises ``_ProseError``, or ``AnswerError`` for an invalid value."""
+    if not _VALUE_START.match(text, place):
+        raise _ProseError(
+            "Expecting property name enclosed in double quotes" if text[place] == "{" else "Expecting value"
+        )
+    try:
+        return _DECODER.raw_decode(text, place)
+    except json.JSONDecodeError as broken:
+        raise _BrokenError(broken.msg) from None
+    except ValueError:
+        raise _not_json("A number of the answer has too many digits.") from None
+    except RecursionError:
+        raise _not_json("The answer is nested too deeply.") from None
+
+
+def _after_prose(text: str, place: int, problem: str) -> int:
+    """Return the next bracket after one that is part of prose. Raises ``AnswerError`` if it is a broken object's."""
+    following = _next_bracket(text, place + 1)
+    if _OBJECT_START.match(text, place) or (following < len(text) and _is_open(text[place:following])):
+        # Searching on would find an inner object and take it for the answer.
+        raise _not_json(f"The JSON object is broken: {problem}.")
+    return following
+
+
 def _is_open(text: str) -> bool:
     """Return whether the text has an unclosed bracket. Braces in prose are closed: ``{name}``."""
     return sum(text.count(bracket) for bracket in "{[") > sum(text.count(bracket) for bracket in "}]")
 
 
 def _next_bracket(text: str, start: int) -> int:
-    places = [place for place in (text.find("{", start), text.find("[", start)) if place >= 0]
-    return min(places, default=len(text))
+    found = _BRACKET.search(text, start)
+    return found.start() if found else len(text)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
-        repeated = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
-        raise _not_json(f"The key {repeated!r} occurs twice in one object.")
+        counts = Counter(key for key, _ in pairs)
+        repeated = next(key for key in counts if counts[key] > 1)
+        raise _not_json(f"The key {cut(repeated, _KEY_CHARS)[0]!r} occurs twice in one object.")
     return mapping
 
 

@@ -23,6 +23,7 @@ _UNSEEN = re.compile(
 # lone surrogates. Direction marks and tags stay, because Arabic and Hebrew text and flag emoji need them.
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)")
 CUT_MARK = " …[cut]"
+_NAME_CHARS = 200
 
 
 def harden(text: str) -> str:
@@ -115,8 +116,17 @@ def format_bytes(size: float) -> str:
 def nearest(name: str, known: Sequence[str], least: float = 0.6) -> list[str]:
     """Return the known names similar to ``name``, ignoring case, most similar first."""
     wanted = name.casefold()
-    alike = {one: difflib.SequenceMatcher(None, wanted, one.casefold()).ratio() for one in known}
+    alike = {one: _likeness(wanted, one.casefold(), least) for one in known}
     return sorted((one for one in known if alike[one] >= least), key=lambda one: -alike[one])
+
+
+def _likeness(one: str, other: str, least: float) -> float:
+    """Return how similar two names are; 0 if that is less than ``least``. Only their beginnings count if they are long."""
+    matcher = difflib.SequenceMatcher(None, one[:_NAME_CHARS], other[:_NAME_CHARS])
+    # The first two are upper bounds, and much faster.
+    if matcher.real_quick_ratio() < least or matcher.quick_ratio() < least:
+        return 0.0
+    return matcher.ratio()
 
 
 def case_mark(name: str, known: str) -> str:

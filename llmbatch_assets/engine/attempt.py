@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmbatch_assets.domain.answer import Verdict, feedback, read_object, read_verdict
+from llmbatch_assets.domain.answer import MAX_ANSWER_CHARS, Verdict, feedback, read_object, read_verdict
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import (
@@ -26,6 +27,8 @@ from llmbatch_assets.engine.ports import ChatClient, Clock, OutputStore
 from llmbatch_assets.engine.retry import RetryingCalls
 from llmbatch_assets.errors import AnswerError, FailureCause, ItemPermanentError, ProviderError, TransientError
 
+# Longer answers are read in a thread, so that other calls can go on.
+MAX_CHARS_AT_ONCE = 100_000
 CUT_OFF_FEEDBACK = "The answer hit the length limit. Give a shorter one."
 
 
@@ -173,7 +176,7 @@ class _Attempt:
         completion = await self.processor.calls.ask(self.processor.generator, request)
         self._count(completion)
         self.raw_text = _with_prefix(self.messages, completion.text)
-        return _validated(self.raw_text, completion, contract)
+        return await _validated(self.raw_text, completion, contract)
 
     async def _judge(self, parsed: dict[str, Any]) -> Verdict:
         conversations = self.processor.conversations
@@ -185,7 +188,7 @@ class _Attempt:
             try:
                 completion = await self._ask_judge(ChatRequest("judge", messages, contract, self._subject()))
                 text = completion.text
-                answer = _validated(text, completion, contract)
+                answer = await _validated(text, completion, contract)
                 break
             except AnswerError as error:
                 if not remaining:
@@ -268,9 +271,11 @@ def failure_class(error: AnswerError | ProviderError) -> FailureClass:
     return "item_permanent" if isinstance(error, ItemPermanentError) else "transient"
 
 
-def _validated(text: str, completion: Completion, contract: Contract) -> dict[str, Any]:
+async def _validated(text: str, completion: Completion, contract: Contract) -> dict[str, Any]:
     if completion.finish_reason == "length":
         raise AnswerError(FailureCause.CUT_OFF, CUT_OFF_FEEDBACK)
+    if len(text) > MAX_CHARS_AT_ONCE:
+        return await asyncio.to_thread(lambda: contract.validate(read_object(text)))
     return contract.validate(read_object(text))
 
 
@@ -282,8 +287,8 @@ def _with_prefix(messages: tuple[Message, ...], answer: str) -> str:
 
 def _feedback_turns(answer: str | None, problem: str | None) -> tuple[Message, ...]:
     """Return the two turns that show the model its answer and what is wrong with it, if both are known."""
-    # Servers reject a turn without content.
-    if not (answer and answer.strip() and problem):
+    # Servers reject a turn without content, and models one that is too long.
+    if not (answer and answer.strip() and problem) or len(answer) > MAX_ANSWER_CHARS:
         return ()
     return (
         Message("assistant", answer),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import time
 from collections.abc import Callable
 
 import pandas as pd
@@ -96,3 +97,30 @@ def test_csv_and_tsv_begin_with_a_byte_order_mark_if_excel_is_to_read_them(
     # Once more, over the files that are there.
     assert project.llmbatch_here("run").returncode == 0
     assert json.loads(project.path(f"{CACHE}/pipeline5_manifest.json").read_bytes())["changes"] == {}
+
+
+# Large answers and tables.
+
+
+def test_an_answer_with_many_keys_holds_up_no_other(project_with: MakeProject, server: ChatServer) -> None:
+    # Finding the repeated key once took two minutes, in which no other answer was read.
+    project = project_with(llm={"max_retries": 1})
+    keys = ",".join(f'"k{number}": 1' for number in range(20_000))
+    server.script("Who built the bridge?", says(f'{{{keys}, "k19999": 2}}'))
+    begun = time.monotonic()
+    assert project.llmbatch_here("run", "--select", "llm_outputs,work_items,input_snapshot").returncode == 3
+    assert time.monotonic() - begun < 60
+    [failure] = project.failures().values()
+    assert (failure["cause"], "'k19999' occurs twice" in failure["feedback"]) == ("not_json", True)
+    assert project.rows_done() == [0, 2, 3, 4]
+
+
+def test_a_table_of_very_many_columns_is_exported_in_seconds(project_with: MakeProject) -> None:
+    # Naming the columns once took more than a minute.
+    project = project_with(llm={"provider": "offline"}, outputs={"formats": ["csv", "parquet", "jsonl"]})
+    n_columns = 17_000
+    project.table([["x"] * n_columns], ["question", *(f"column {number}" for number in range(1, n_columns))])
+    begun = time.monotonic()
+    assert project.llmbatch_here("run").returncode == 0
+    assert time.monotonic() - begun < 60
+    assert len(project.json(f"{CACHE}/pipeline5_manifest.json")["columns"]) == n_columns + 14

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from llmbatch_assets.domain.answer import feedback, read_object, read_verdict
+from llmbatch_assets.domain.answer import MAX_ANSWER_CHARS, feedback, read_object, read_verdict
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.errors import AnswerError
 from llmbatch_assets_tests.domain.strategies import JSON, quick
+from llmbatch_assets_tests.growth import assert_linear
 
 WHOLE = {"answer": {"text": "a {b} [c]", "sure": True}, "list": [{"x": 1}, []]}
 TEXT = json.dumps(WHOLE)
@@ -253,3 +255,67 @@ def test_a_rejection_says_no_more_than_the_judge_did() -> None:
 )
 def test_the_feedback_lists_the_reasons(answer: dict[str, Any], expected: str) -> None:
     assert feedback(read_verdict(answer, 0)) == expected
+
+
+# Time. Answers are read while other calls wait.
+
+
+def repeated_key(size: int) -> str:
+    return "{" + ",".join(f'"k{number}": 1' for number in range(size)) + f',"k{size - 1}": 2}}'
+
+
+LARGE: dict[str, Callable[[int], str]] = {
+    "a repeated key at the end": repeated_key,
+    "many keys": lambda size: json.dumps({f"k{number}": number for number in range(size)}),
+    "LaTeX": lambda size: "\\frac{a}{b}\n" * size,
+    "links": lambda size: "[text](address)\n" * size,
+    "citations": lambda size: "[1], [2, p. 3]\n" * size,
+    "empty objects": lambda size: "{}\n" * size,
+    "brackets that are not closed": lambda size: "[ " * size,
+    "braces that are not closed": lambda size: "{" * size,
+    "braces before blanks": lambda size: ("{" + " " * 50) * size,
+    "blanks": lambda size: " " * 50 * size + "{",
+    "thoughts": lambda size: "</think>" + "<think>a</think> " * size + "<think>",
+    "beginnings of thoughts": lambda size: "<think>" * size,
+    "ends of thoughts": lambda size: "</think>" * size,
+    "quotes": lambda size: '{"a": ' + '"' * size,
+    "backslashes": lambda size: '{"a": "' + "\\" * size,
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_reading_takes_time_in_proportion_to_the_answer(name: str) -> None:
+    def reading(size: int) -> Any:
+        text = LARGE[name](size)
+
+        def read() -> None:
+            with contextlib.suppress(AnswerError):
+                read_object(text)
+
+        return read
+
+    assert_linear(reading, 5_000)
+
+
+def test_a_repeated_key_is_found_and_named_among_many() -> None:
+    with pytest.raises(AnswerError, match="The key 'k19999' occurs twice"):
+        read_object(repeated_key(20_000))
+
+
+def test_a_long_repeated_key_is_cut_in_the_message() -> None:
+    key = "k" * 100_000
+    with pytest.raises(AnswerError) as reported:
+        read_object(f'{{"{key}": 1, "{key}": 2}}')
+    assert len(str(reported.value)) < 300
+
+
+@pytest.mark.parametrize("prose", ["\\frac{a}{b} ", "[text](address) ", "[1], [22] ", "{name}, "])
+def test_an_object_is_found_after_much_prose_with_brackets(prose: str) -> None:
+    assert read_object(prose * 5_000 + '{"a": 1}') == {"a": 1}
+
+
+def test_an_answer_that_no_model_writes_is_not_read() -> None:
+    with pytest.raises(AnswerError) as reported:
+        read_object('{"a": "' + "x" * MAX_ANSWER_CHARS + '"}')
+    assert reported.value.cause == "too_large"
+    assert read_object('{"a": "' + "x" * (MAX_ANSWER_CHARS - 10) + '"}')

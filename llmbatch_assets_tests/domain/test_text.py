@@ -21,6 +21,7 @@ from llmbatch_assets.domain.text import (
     visible_json,
 )
 from llmbatch_assets_tests.domain.strategies import quick
+from llmbatch_assets_tests.growth import assert_linear
 
 
 @pytest.mark.parametrize(
@@ -129,3 +130,7 @@ def test_one_of_something_is_singular(number: int, reported: str) -> None:
 def test_a_name_that_differs_only_in_case_is_nearest_and_says_so() -> None:
     assert nearest("SHEET", ["Shirt", "sheet", "price"]) == ["sheet", "Shirt"]
     assert [case_mark("SHEET", name) for name in ("sheet", "SHEET", "Shirt")] == [" (case matters)", "", ""]
+
+
+def test_looking_for_a_near_name_takes_little_time_however_long_the_names_are() -> None:
+    assert_linear(lambda size: lambda: nearest("ab" * size, ["ba" * size] * 20), 5_000)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch_assets.domain.answer import MAX_ANSWER_CHARS
 from llmbatch_assets.domain.outcome import AcceptedOutput, Completion, FailedAttempt, ItemResult
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.attempt import ItemProcessor, ItemTask, failure_class
@@ -357,3 +359,35 @@ def test_a_failure_is_on_disk_before_the_next_call_is_paid_for() -> None:
 )
 def test_every_fault_has_the_class_of_whoever_must_act(fault: AnswerError | ProviderError, kind: str) -> None:
     assert failure_class(fault) == kind
+
+
+async def longest_wait(while_running: asyncio.Task[Any]) -> float:
+    """The longest time for which another task had to wait."""
+    longest, last = 0.0, time.perf_counter()
+    while not while_running.done():
+        await asyncio.sleep(0.001)
+        longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+    return longest
+
+
+def test_reading_a_long_answer_keeps_no_other_call_waiting() -> None:
+    # Prose with brackets takes most time.
+    workbench = bench(ScriptedClient("{a}\n" * 450_000 + GOOD))
+
+    async def process() -> tuple[float, float]:
+        begun = time.perf_counter()
+        task = asyncio.create_task(workbench.process(job()))
+        longest = await longest_wait(task)
+        assert kept(task.result()).parsed == {"answer": "yes"}
+        return longest, time.perf_counter() - begun
+
+    longest, took = asyncio.run(process())
+    assert longest < max(took / 3, 0.2)
+
+
+def test_an_answer_that_no_model_writes_is_asked_for_again_without_being_sent_back() -> None:
+    store, client = MemoryStore(), ScriptedClient("x" * (MAX_ANSWER_CHARS + 1), GOOD)
+    result = worked(bench(client, store=store))
+    assert kept(result).parsed == {"answer": "yes"}
+    assert causes(store) == [FailureCause.TOO_LARGE]
+    assert client.conversation(1) == client.conversation(0)

@@ -175,8 +175,7 @@ def export_columns(
     taken = ours | {column.name for column in given}
     columns: list[Column] = []
     for column in given:
-        others = {name for name in taken if name != column.name or name in ours}
-        columns.append(_with_free_name(column, "input_", others))
+        columns.append(_with_free_name(column, "input_", taken) if column.name in ours else column)
         taken.add(columns[-1].name)
     columns += _KEY_COLUMNS
     for part, fields in (("parsed", output_fields), ("element", element_fields)):

@@ -101,8 +101,12 @@ def _row_warnings(rows: Sequence[Row]) -> list[str]:
     return [f"{counted(len(empty), 'empty row')} ({shown}) will each cost a call; delete them from the file"]
 
 
+# Column names in a message.
+MAX_LISTED = 100
+
+
 def nearest_first(name: str, columns: Sequence[str]) -> str:
     """List the columns for a message, most similar to ``name`` first."""
-    near = nearest(name, columns, least=0.5)
-    listed = [*near, *(column for column in columns if column not in near)]
-    return ", ".join(f"{column}{case_mark(name, column)}" for column in listed)
+    listed = list(dict.fromkeys([*nearest(name, columns, least=0.5), *columns]))
+    more = f" and {len(listed) - MAX_LISTED:,} more" if len(listed) > MAX_LISTED else ""
+    return ", ".join(f"{column}{case_mark(name, column)}" for column in listed[:MAX_LISTED]) + more

@@ -125,17 +125,16 @@ def _known(facts: Facts) -> Facts:
 
 def _columns(context: str) -> Facts | None:
     """Split the text of the default row template into columns; None if it is another text."""
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, list[str]]] = []
     for line in context.splitlines():
         column = _COLUMN_LINE.fullmatch(line)
         if column:
-            found.append((column["name"], column["value"] or ""))
+            found.append((column["name"], [column["value"] or ""]))
         elif found and line.startswith("  "):
-            name, value = found[-1]
-            found[-1] = (name, f"{value} {line.strip()}")
+            found[-1][1].append(line.strip())
         else:
             return None
-    return list(found) or None
+    return [(name, " ".join(lines)) for name, lines in found] or None
 
 
 def _limited(rows: Sequence[tuple[str, str]], limit: int) -> Iterator[tuple[str, str]]:

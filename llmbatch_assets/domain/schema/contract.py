@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,11 +14,17 @@ from pydantic_core import to_json, to_jsonable_python
 from llmbatch_assets.domain.answer import verdict_field
 from llmbatch_assets.domain.canonical import canonical_json, readable_json, sha1_named
 from llmbatch_assets.domain.schema.json_schema import JsonSchema, can_be, inline_definitions, requires_all, strict_form
+from llmbatch_assets.domain.text import cut
 from llmbatch_assets.errors import AnswerError, FailureCause, SchemaError
 
 OUTPUT_MODEL = "LLMOutput"
 JUDGE_MODEL = "JudgeResult"
 MAX_ERRORS_LISTED = 12
+# Pydantic can only return all errors at once, which takes several seconds for a million.
+MAX_ERRORS_READ = 10_000
+# A place can contain a key of the answer. The message becomes part of the next prompt.
+MAX_PLACE_CHARS = 200
+MAX_ERROR_CHARS = 500
 
 
 @dataclass(frozen=True)
@@ -83,13 +90,17 @@ class Contract:
         return AnswerError(FailureCause.SCHEMA_MISMATCH, self._feedback(problem))
 
     def _feedback(self, problem: ValidationError) -> str:
-        errors = problem.errors(include_url=False, include_context=False)
-        lines = [
-            f"- {'.'.join(map(str, error['loc'])) or 'the object'}: {error['msg']}"
-            for error in errors[:MAX_ERRORS_LISTED]
-        ]
+        if problem.error_count() > MAX_ERRORS_READ:
+            return f"The answer does not match the schema in {problem.error_count():,} places."
+        errors = problem.errors(include_url=False, include_context=False, include_input=False)
+        lines = [_error_line(error["loc"], error["msg"]) for error in errors[:MAX_ERRORS_LISTED]]
         more = [f"- and {len(errors) - len(lines)} more"] if len(errors) > len(lines) else []
         return "\n".join(["The answer does not match the schema:", *lines, *more])
+
+
+def _error_line(path: Iterable[int | str], message: str) -> str:
+    place = cut(".".join(map(str, path)), MAX_PLACE_CHARS)[0]
+    return f"- {place or 'the object'}: {cut(message, MAX_ERROR_CHARS)[0]}"
 
 
 def _check_finite(kept: Any) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from llmbatch_assets.adapters.tables.records import table_from_asset
+from llmbatch_assets.adapters.tables.records import read_records, table_from_asset
 from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.items.table import take_snapshot
 from llmbatch_assets.errors import TableError
+from llmbatch_assets_tests.growth import assert_linear
 
 RECORDS: list[dict[str, Any]] = [
     {"id": 1, "name": "Ada", "born": datetime(1815, 12, 10), "score": 0.5},
@@ -44,3 +46,17 @@ def test_a_column_that_some_records_lack_is_nothing_there() -> None:
 def test_what_is_no_table_is_refused(value: Any, problem: str) -> None:
     with pytest.raises(TableError, match=problem):
         table_from_asset(value, "asset a")
+
+
+def test_a_repeated_key_of_a_wide_record_is_found_at_once(tmp_path: Path) -> None:
+    def reading(size: int) -> Any:
+        path = tmp_path / f"{size}.jsonl"
+        path.write_text("{" + "".join(f'"k{number}": 1, ' for number in range(size)) + f'"k{size - 1}": 2}}')
+
+        def read() -> None:
+            with pytest.raises(TableError, match="occurs twice"):
+                read_records(path, Input())
+
+        return read
+
+    assert_linear(reading, 3_000)

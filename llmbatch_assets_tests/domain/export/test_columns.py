@@ -21,6 +21,7 @@ from llmbatch_assets.domain.export.columns import (
     export_columns,
 )
 from llmbatch_assets_tests.domain.strategies import JSON, quick
+from llmbatch_assets_tests.growth import assert_linear
 
 # Names as tables and models have them, among them those of our own columns.
 FIELD_NAMES = st.sampled_from(
@@ -241,3 +242,11 @@ def test_undeclared_fields_share_one_column() -> None:
 def test_lists_of_objects_are_recognized(name: str, expected: list[str] | None) -> None:
     found = schema_of(Output).elements(name)
     assert (list(found.properties) if found else None) == expected
+
+
+def test_naming_columns_takes_time_in_proportion_to_their_number() -> None:
+    def naming(size: int) -> Any:
+        names = [f"c{number}" for number in range(size)]
+        return lambda: export_columns(names, [OutputField((name,), "string") for name in names])
+
+    assert_linear(naming, 4_000)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.items.cell import Cleaner, EscapedCell
-from llmbatch_assets.domain.items.table import RawTable, clean_columns, take_snapshot
+from llmbatch_assets.domain.items.table import RawTable, clean_columns, nearest_first, take_snapshot
 from llmbatch_assets.errors import TableError
 from llmbatch_assets_tests.domain.strategies import quick
 
@@ -137,3 +137,10 @@ def test_a_snapshot_has_the_shape_of_its_artifact() -> None:
 def test_the_alias_of_the_rows_is_there_if_wanted(alias: bool, records: Any) -> None:
     made = take_snapshot(table(), "t.csv", Input(records_alias=alias))
     assert (made.n_rows, made.rows, made.records) == (0, [], records)
+
+
+def test_a_message_lists_the_nearest_of_many_columns_first_and_not_all_of_them() -> None:
+    columns = [*(f"column {number}" for number in range(17_000)), "Question"]
+    listed = nearest_first("question", columns)
+    assert listed.startswith("Question (case matters), column 0, ")
+    assert listed.endswith(" and 16,901 more")

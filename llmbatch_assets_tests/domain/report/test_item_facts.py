@@ -18,6 +18,7 @@ from llmbatch_assets.domain.report.item_facts import (
 )
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets_tests.domain.strategies import make_failure, make_item, make_output
+from llmbatch_assets_tests.growth import assert_linear
 
 ITEM = make_item(2, "red", label="Item 2")
 PAID = TokenUsage(requests=3, input_tokens=1200, cached_input_tokens=200, output_tokens=30, cost_usd=0.00123456)
@@ -104,3 +105,7 @@ def test_only_the_beginning_of_an_answer_is_shown_and_none_for_none() -> None:
     assert answer.startswith("````\n```\\x1by")
     assert len(answer) < ANSWER_CHARS + 50
     assert [answer_beginning(make_failure(ITEM, raw_text=text)) for text in (None, "", " \n")] == ["", "", ""]
+
+
+def test_a_cell_of_many_lines_takes_time_in_proportion_to_them() -> None:
+    assert_linear(lambda size: lambda: input_table("text: a\n" + f"  {'word ' * 20}\n" * size), 5_000)

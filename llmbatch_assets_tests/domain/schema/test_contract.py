@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -391,3 +392,19 @@ def test_validating_an_output_is_fast() -> None:
         rounds.append((time.process_time() - started) / kilobytes)
     # A benchmark measures the speed; this only catches a huge slowdown.
     assert min(rounds) < 500e-6
+
+
+def test_feedback_stays_short_however_many_and_long_the_errors_are() -> None:
+    class Numbers(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        numbers: list[int]
+
+    contract = Contract.of(Numbers)
+    for wrong, expected in (
+        ({"numbers": ["x"] * 5_000}, "and 4988 more"),
+        ({"numbers": ["x"] * 50_000}, "does not match the schema in 50,000 places"),
+        ({"numbers": [], "k" * 100_000: 1}, "kkk …[cut]"),
+    ):
+        with pytest.raises(AnswerError, match=re.escape(expected)) as reported:
+            contract.validate(wrong)
+        assert len(str(reported.value)) < 3_000
