@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,9 @@ def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5):
                 return
+        except urllib.error.HTTPError:
+            # It answers; its pages are below a prefix.
+            return
         except OSError:
             time.sleep(0.3)
     pytest.fail("the webserver did not come up; see ui.log")

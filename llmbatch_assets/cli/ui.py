@@ -1,23 +1,25 @@
-"""``llmbatch ui``: start Dagster's webserver and daemon on the project's instance."""
+"""``llmbatch ui``: serve Dagster's pages on the project's instance, with its daemon."""
 
 from __future__ import annotations
 
 import errno
 import os
-import signal
+import re
 import socket
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
 from llmbatch_assets.cli.session import config_option, console, open_batch_file, reporting_errors, use_project_instance
+from llmbatch_assets.cli.webserver.guard import Address, KnownHosts, is_loopback
 from llmbatch_assets.domain.text import visible
 from llmbatch_assets.errors import ConfigError, SharedFilesError
 from llmbatch_assets.stages.project import CONFIG_ENV, BatchFile, config_files
 
-# Dagster recommends `dg dev` instead, which needs another package.
-_NO_REMARK = ("-W", "ignore:Function `dev_command` is superseded")
+# Requests that are refused for further reasons are not reported.
+_REPORTED_REFUSALS = 20
 
 
 @click.command()
@@ -26,14 +28,33 @@ _NO_REMARK = ("-W", "ignore:Function `dev_command` is superseded")
 @click.option(
     "--port", metavar="N", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on."
 )
-def ui(config: str | None, host: str, port: int) -> None:
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    metavar="NAME",
+    multiple=True,
+    callback=lambda _context, _option, names: [_host_name(name) for name in names],
+    help="Further host name under which you open the pages, such as that of a proxy; repeatable. *.NAME allows subdomains.",
+)
+@click.option(
+    "--path-prefix",
+    metavar="PATH",
+    default="",
+    envvar="DAGSTER_WEBSERVER_PATH_PREFIX",
+    callback=lambda _context, _option, path: _prefix(path),
+    help="Path below which a proxy serves the pages, such as /dagster.",
+)
+def ui(config: str | None, host: str, port: int, allowed_hosts: list[str], path_prefix: str) -> None:
     """Open the project in Dagster: lineage, partitions, runs.
 
     Starts Dagster's webserver and daemon on the project's own instance, dagster_home/, until you press Ctrl-C. Prints
     problems and what runs log. Batches with an invalid configuration are reported and skipped.
 
-    Exit codes: 0 after Ctrl-C or SIGTERM, 2 invalid configuration, or the port is in use, or a daemon already runs on
-    the instance.
+    The pages have no login. Requests that another web page makes to them are refused, and so are host names other than
+    localhost. If you open the pages under another name, for example through a proxy, name it with --allowed-host.
+
+    Exit codes: 0 after Ctrl-C or SIGTERM, 1 the daemon ended by itself, 2 invalid configuration, or the port is in use,
+    or a daemon already runs on the instance.
     """
     with reporting_errors():
         batch_file = open_batch_file(config)
@@ -41,13 +62,50 @@ def ui(config: str | None, host: str, port: int) -> None:
         _check_port(host, port)
         home = use_project_instance(batch_file.root)
         _check_daemons(home)
-    os.environ[CONFIG_ENV] = str(batch_file.path)
-    console.print(f"Dagster on http://{host}:{port} (instance: {home})")
-    where = ["-m", "llmbatch_assets.definitions", "-d", str(batch_file.root), "-h", host, "-p", str(port)]
-    # Dagster replaces this process, so that a signal sent to it also ends webserver and daemon. Dagster turns SIGTERM into
-    # SIGINT, which background processes of shell scripts ignore unless the default is restored.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.execv(sys.executable, [sys.executable, *_NO_REMARK, "-m", "dagster", "dev", "--log-level", "warning", *where])
+        os.environ[CONFIG_ENV] = str(batch_file.path)
+        _serve(batch_file.root, home, Address(host, port, path_prefix), KnownHosts(host, allowed_hosts))
+
+
+def _serve(project: Path, home: Path, address: Address, known: KnownHosts) -> None:
+    # Imported late: Dagster's webserver takes a second to import.
+    from llmbatch_assets.cli.webserver.services import interrupted_by_signals, serve
+
+    console.print(f"Dagster on {address.url} (instance: {home})")
+    if not is_loopback(address.host):
+        console.print(
+            f"Other machines can reach {address.host}, and Dagster has no login: anyone who opens the pages can read inputs "
+            "and outputs and start runs that cost money. Prefer 127.0.0.1 with an SSH tunnel, or a proxy with a login.",
+            style="red",
+        )
+    with interrupted_by_signals():
+        serve(project, address, known, _refusal_reporter())
+
+
+def _refusal_reporter() -> Callable[[str], None]:
+    """Prints each reason once, so that someone behind a proxy sees what to allow."""
+    reasons: set[str] = set()
+
+    def report(reason: str) -> None:
+        if reason not in reasons and len(reasons) < _REPORTED_REFUSALS:
+            reasons.add(reason)
+            console.print(f"Refused a request: {visible(reason)}", style="red")
+
+    return report
+
+
+def _host_name(text: str) -> str:
+    """A host name without scheme, port and path, as in an address that was copied from a browser."""
+    try:
+        name = urlsplit(text if "//" in text else f"//{text}").hostname or ""
+    except ValueError:
+        name = ""
+    if not re.fullmatch(r"(\*\.)?[\w.:-]+", name):
+        raise click.BadParameter(f"{text!r} is not a host name; write for example dagster.example.com")
+    return name.removesuffix(".")
+
+
+def _prefix(path: str) -> str:
+    return f"/{path.strip('/')}" if path.strip("/") else ""
 
 
 def _report_invalid(chosen: BatchFile) -> None:
