@@ -196,12 +196,15 @@ class PreviousOutputs:
         return next((use for use in reversed(self.uses) if use.identity == identity.sha), None)
 
     @cached_property
+    def _last_uses(self) -> dict[str, int]:
+        return {use.identity: place for place, use in enumerate(self.uses)}
+
+    @cached_property
     def _identities(self) -> list[BatchIdentity]:
         """Other identities in provenance, the last used first."""
-        last = {use.identity: place for place, use in enumerate(self.uses)}
         own, kept = self.batch.source.identity, kept_identities(self.batch.path(self.batch.layout.provenance))
         others = {one.sha: one for one in kept if one != own}
-        return sorted(others.values(), key=lambda one: (-last.get(one.sha, -1), one.sha))
+        return sorted(others.values(), key=lambda one: (-self._last_uses.get(one.sha, -1), one.sha))
 
     @cached_property
     def _sorted(self) -> tuple[dict[str, list[PreviousArtifact]], list[PreviousItem]]:
@@ -241,7 +244,19 @@ class PreviousOutputs:
             identity = self._identity_of(meta["identity"])
         except (LookupError, TypeError, ValueError):
             return None
-        return PreviousItem(**own, identity=identity, other_settings=self._had_other_settings(meta["created_at_utc"]))
+        other_settings = self._had_other_settings(meta["created_at_utc"])
+        last_use = self._last_uses.get(identity.sha, -1)
+        return PreviousItem(**own, identity=identity, other_settings=other_settings, last_use=last_use)
+
+    def is_latest(self, gone: PreviousItem, work_id: str) -> bool:
+        """Whether an item's own artifacts, if there are any, are older than that of the item that it replaces."""
+        own = self.by_item.get(work_id)
+        if not own or (last_use := self._last_uses.get(own[0].identity.sha, -1)) < gone.last_use:
+            return True
+        # Reads a file, so only on a tie.
+        return (
+            last_use == gone.last_use and str(self.cache.meta(own[0].cache_id)["created_at_utc"]) < gone.created_at_utc
+        )
 
     def _identity_of(self, parts: dict[str, Any]) -> BatchIdentity:
         key = repr({**parts, "work_id": ""})

@@ -120,22 +120,23 @@ class Planner:
         }
 
     def _change_reasons(self, item: WorkItem) -> RerunReasons:
+        """Compare the item with its latest artifact, or with that of the row before it was edited if that is later."""
         now = self.batch.source.identity
-        if item.work_id in self.previous.by_item:
-            return changes_between(self.previous.by_item[item.work_id][0].identity, now)
-        match = self._matches.get(item.work_id)
-        return in_order(match.reason, *changes_between(match.previous.identity, now)) if match else ("new_row",)
+        if match := self._matches.get(item.work_id):
+            return in_order(match.reason, *changes_between(match.previous.identity, now))
+        artifacts = self.previous.by_item.get(item.work_id)
+        return changes_between(artifacts[0].identity, now) if artifacts else ("new_row",)
 
     @cached_property
     def _matches(self) -> dict[str, RowMatch]:
-        """The previous items that items without any artifact replace."""
+        """The previous items that the items without an artifact under the current identity replace."""
         untried = self._untried()
-        unmatched = [item for item in untried if item.work_id not in self.previous.by_item]
-        gone = self.previous.gone_items if unmatched else []
+        gone = self.previous.gone_items if untried else []
         if not gone:
             return {}
         by_label = bool(self.batch.parameters.work_items.label_column)
-        return match_rows(self.work.items, unmatched, gone, self.previous.kept_items(), by_label=by_label)
+        found = match_rows(self.work.items, untried, gone, self.previous.kept_items(), by_label=by_label)
+        return {item: match for item, match in found.items() if self.previous.is_latest(match.previous, item)}
 
     def _untried(self) -> list[WorkItem]:
         """Items to run that have no artifact under the current identity."""
@@ -162,9 +163,10 @@ class Planner:
 
     def _differences(self) -> Differences | None:
         """The changes since the identity that most of the items to run have artifacts of."""
-        by_item = self.previous.by_item if self.choice.to_run else {}
-        identities = [by_item[item.work_id][0].identity for item in self._untried() if item.work_id in by_item]
-        identities += [match.previous.identity for match in self._matches.values()]
+        by_item, matches = self.previous.by_item if self.choice.to_run else {}, self._matches
+        untried = [item.work_id for item in self._untried()]
+        identities = [by_item[item][0].identity for item in untried if item in by_item and item not in matches]
+        identities += [match.previous.identity for match in matches.values()]
         shas = Counter(identity.sha for identity in identities)
         most = next((one for one in identities if one.sha == shas.most_common(1)[0][0]), None)
         return differences_since(most, self.batch, self.previous) if most else None

@@ -129,6 +129,67 @@ def test_a_group_that_is_one_item_changes_with_its_rows(project_with: Callable[.
     assert [(item["group_key"], item["reasons"]) for item in plan(project)["items"]] == [("blue", ["group_changed"])]
 
 
+GENERATE = ("run", "--select", "input_snapshot,work_items,llm_outputs")
+EDITED = {2: ("sibling_changed",), 3: ("row_changed",), 4: ("sibling_changed",)}
+
+
+def with_prompt(reason: tuple[str, ...]) -> tuple[str, ...]:
+    return (*reason, "prompt_changed")
+
+
+def test_a_row_edited_after_a_prompt_was_restored_is_compared_with_the_last_run(
+    project_with: Callable[..., Project],
+) -> None:
+    # The outputs of the prompt in between are newer than those that the last run reused, and used to be taken instead.
+    project = project_with(**GROUPED)
+    for edit in (GENERATION, {**GENERATION, "user": "{context}\n\nAnswer it well."}, GENERATION):
+        project.prompt("generation", edit)
+        assert project.llmbatch_here(*GENERATE).returncode == 0
+    change(project, 3, "Why is the river green?")
+    assert why(project) == EDITED
+    assert plan(project)["differences"] is None
+    assert "prompt" not in project.llmbatch_here("plan").stdout.partition("Estimate")[0]
+
+
+def test_a_row_edited_after_a_changed_prompt_is_compared_with_that_prompt(project_with: Callable[..., Project]) -> None:
+    project = project_with(**GROUPED)
+    assert project.llmbatch_here(*GENERATE).returncode == 0
+    change_prompt(project)
+    assert project.llmbatch_here(*GENERATE).returncode == 0
+    change(project, 3, "Why is the river green?")
+    assert why(project) == EDITED
+    assert plan(project)["differences"] is None
+    # A further prompt is compared with the last one, not with the first.
+    project.prompt("generation", {**GENERATION, "user": "{context}\n\nAnswer it badly."})
+    assert why(project) == {0: ("prompt_changed",), 1: ("prompt_changed",)} | {
+        row: with_prompt(reason) for row, reason in EDITED.items()
+    }
+    told = plan(project)["differences"]
+    assert [line for line in told["prompt"] if line[0] in "+-"] == ["-Answer it well.", "+Answer it badly."]
+
+
+def test_an_edit_that_is_undone_after_a_changed_prompt_is_an_edit(project_with: Callable[..., Project]) -> None:
+    # The row as it is now was last generated with the first prompt, but the last run had another row in its place.
+    project = project_with(**GROUPED)
+    assert project.llmbatch_here(*GENERATE).returncode == 0
+    change_prompt(project)
+    change(project, 3, "Why is the river green?")
+    assert project.llmbatch_here(*GENERATE).returncode == 0
+    project.table(ROWS)
+    assert why(project) == EDITED
+    assert plan(project)["differences"] is None
+
+
+def test_a_row_that_was_never_edited_is_compared_with_its_own_output(project_with: Callable[..., Project]) -> None:
+    project = project_with()
+    change(project, 3, "Why is the river green?")
+    assert project.llmbatch_here(*GENERATE).returncode == 0
+    project.table(ROWS)
+    assert project.llmbatch_here(*GENERATE).returncode == 0
+    change_prompt(project)
+    assert set(why(project).values()) == {("prompt_changed",)}
+
+
 def change_prompt(project: Project) -> None:
     project.prompt("generation", {**GENERATION, "user": "{context}\n\nAnswer it well."})
 

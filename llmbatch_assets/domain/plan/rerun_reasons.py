@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, get_args
 
 from llmbatch_assets.domain.item_state import ItemState
@@ -97,7 +98,11 @@ def count_reasons(reasons: Mapping[str, RerunReasons]) -> list[tuple[RerunReason
 
 
 class PreviousItem(NamedTuple):
-    """An item as its artifact describes it. ``other_settings``: other settings made the items from the rows."""
+    """An item as its artifact describes it.
+
+    ``other_settings``: other settings made the items from the rows. ``last_use`` orders identities by their last run; an
+    earlier prompt that was restored is later than the one in between, although its outputs are older.
+    """
 
     work_id: str
     partition_key: str
@@ -107,6 +112,12 @@ class PreviousItem(NamedTuple):
     created_at_utc: str
     identity: BatchIdentity
     other_settings: bool = False
+    last_use: int = -1
+
+    @property
+    def age(self) -> tuple[int, str, str]:
+        """Sorts artifacts so that the one that the last run produced or reused comes last."""
+        return self.last_use, self.created_at_utc, self.work_id
 
 
 class RowMatch(NamedTuple):
@@ -124,12 +135,12 @@ def match_rows(
     *,
     by_label: bool,
 ) -> dict[str, RowMatch]:
-    """Match the items in ``unmatched``, which have no artifacts, to the previous items that they replace.
+    """Match the items in ``unmatched`` to the previous items that they replace.
 
     Returns the matches by work id; items without a match are new. ``gone`` are previous items that no longer exist,
     ``kept`` those that still do. ``by_label``: row labels identify rows.
     """
-    gone = sorted(gone, key=_age)
+    gone = sorted(gone, key=attrgetter("age"))
     matches = _match_siblings(items, unmatched, gone)
     matches |= _match_by(_group_of, unmatched, gone, "group_changed", matches)
     shared = {""} | {label for label, n in Counter(label_of(item) for item in items).items() if n > 1}
@@ -143,10 +154,6 @@ def match_rows(
     left = [one for one in gone if one.work_id not in taken and (not by_label or label_of(one) in shared)]
     anchors = [*kept, *(match.previous._replace(work_id=item) for item, match in matches.items())]
     return matches | _match_positions(items, {item.work_id for item in unmatched} - matches.keys(), left, anchors)
-
-
-def _age(one: PreviousItem) -> tuple[str, str]:
-    return one.created_at_utc, one.work_id
 
 
 def _row_match(reason: RerunReason, previous: PreviousItem) -> RowMatch:
@@ -218,7 +225,7 @@ def _match_positions(
     if not gone:
         return {}
     row_of = {one.work_id: one.row_index for one in anchors}
-    latest = {one.row_index: one for one in sorted([*gone, *anchors], key=_age)}
+    latest = {one.row_index: one for one in sorted([*gone, *anchors], key=attrgetter("age"))}
     found, shift = {}, 0
     for item in sorted((item for item in items if item.row_index is not None), key=lambda item: item.row_index or 0):
         row = item.row_index or 0
