@@ -18,7 +18,7 @@ from llmbatch_assets.cli.session import (
 )
 from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.run.ledger import CallRecord
-from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.text import counted, visible
 from llmbatch_assets.domain.usage import TokenUsage, format_cost
 from llmbatch_assets.stages.show import AcceptedAttempt, ItemDetails, RejectedAttempt, item_details
 
@@ -34,8 +34,9 @@ STATES = {"failed_permanently": "permanently failed", "missing": "not attempted"
 def show(item: str, config: str | None, offline: bool, as_json: bool) -> None:
     """Show one item: its prompt, each attempt, and its output.
 
-    ROW is a zero-based row index, like row_index in the artifacts: 0 is the first row below the header. ITEM is a group
-    key, or the beginning of a partition key (its label is enough), a work_id or a cache_id (8 digits are enough).
+    ROW is a zero-based row index, like row_index in the artifacts: 0 is the first row below the header. ITEM is a label,
+    a group key, or the beginning of a partition key, a work_id or a cache_id (8 digits are enough). If a number is both
+    a label and a row index, the item with that label is shown, and a note names the other one.
 
     The prompt is rendered with the current settings. Control characters are escaped.
 
@@ -44,6 +45,8 @@ def show(item: str, config: str | None, offline: bool, as_json: bool) -> None:
     with reporting_errors():
         batch = open_batch_file(config, offline=offline).load()
         found = item_details(batch, item)
+        if found.note:
+            click.echo(f"note: {visible(found.note)}", err=True)
         if as_json:
             print_json(found.as_json())
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -13,10 +13,11 @@ from llmbatch_assets.adapters.store.run_records import read_ledger
 from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailureClass, Stored
+from llmbatch_assets.domain.plan.rerun_reasons import label_of
 from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.run.ledger import CallRecord
-from llmbatch_assets.domain.text import composed, slug
+from llmbatch_assets.domain.text import composed, counted, slug
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.errors import InputError
 from llmbatch_assets.stages.artifacts import cache_index, current_work, has_stored_work, last_run_meta, stored_work
@@ -74,10 +75,11 @@ class ItemDetails(Stored):
     waits_for_judge: bool
     to_be_made_again: bool
     calls: list[CallRecord]
+    note: str
 
     def as_json(self) -> dict[str, Any]:
         of_item = {"v", "work_id", "cache_id", "partition_key"}
-        return self.model_dump(mode="json", by_alias=True, exclude={"calls": {"__all__": of_item}})
+        return self.model_dump(mode="json", by_alias=True, exclude={"note": True, "calls": {"__all__": of_item}})
 
 
 def item_details(batch: Batch, named: str) -> ItemDetails:
@@ -87,11 +89,12 @@ def item_details(batch: Batch, named: str) -> ItemDetails:
     """
     plan = stored_work(batch) if has_stored_work(batch) else current_work(batch)
     identity, index = batch.source.identity, cache_index(batch)
-    item = find_item(plan.items, named, identity.cache_id)
+    item, note = find_item(plan.items, named, identity.cache_id)
     cache_id = identity.cache_id(item.work_id)
     context = next((one.context for one in plan.contexts if one.group_context_id == item.group_context_id), None)
     output, is_judged = index.output(cache_id), batch.judge_prompt is not None
     return ItemDetails(
+        note=note,
         work_id=item.work_id,
         partition_key=item.partition_key,
         cache_id=cache_id,
@@ -112,12 +115,21 @@ def item_details(batch: Batch, named: str) -> ItemDetails:
     )
 
 
-def find_item(items: Sequence[WorkItem], named: str, cache_id: Callable[[str], str]) -> WorkItem:
-    """Find an item by a row index from 0, a group key, or the beginning of a partition key or id.
+class FoundItem(NamedTuple):
+    """An item, and a sentence about another one that the same name could have meant; empty if there is none."""
 
-    Raises ``InputError`` if no item or more than one matches.
+    item: WorkItem
+    note: str = ""
+
+
+def find_item(items: Sequence[WorkItem], named: str, cache_id: Callable[[str], str]) -> FoundItem:
+    """Find an item by its label or group key, a row index from 0, or the beginning of a partition key or id.
+
+    An exact label comes before a row index. Raises ``InputError`` if no item or more than one matches.
     """
-    found = _by_row(items, named) or _by_name(items, named) or _by_id(items, named, cache_id) or _by_label(items, named)
+    by_row, by_group = _by_row(items, named), _by_group(items, named)
+    exact = [item for item in items if item.partition_key == named] or _by_exact_name(items, named)
+    found = exact or by_row or by_group or _by_id(items, named, cache_id) or _by_prefix(items, named)
     if not found:
         last = max((row for item in items for row in _rows(item)), default=0)
         raise InputError(
@@ -125,16 +137,44 @@ def find_item(items: Sequence[WorkItem], named: str, cache_id: Callable[[str], s
             f"the beginning of a partition key, such as a label, or at least {SHORTEST_ID} digits of a work_id or cache_id."
         )
     if len(found) > 1:
-        listed = ", ".join(f"{item.partition_key} (index {item.row_index})" for item in found[:MAX_LISTED])
-        more = ", ..." if len(found) > MAX_LISTED else ""
-        raise InputError(f"{named!r} matches {len(found)} items; use one of: {listed}{more}")
-    return found[0]
+        found += [item for item in by_row if item not in found]
+        listed = "".join(f"\n  {_described(item)}" for item in found[:MAX_LISTED])
+        more = f"\n  and {len(found) - MAX_LISTED:,} more" if len(found) > MAX_LISTED else ""
+        raise InputError(
+            f"{named!r} matches {counted(len(found), 'item')}; name one by its partition key:{listed}{more}"
+        )
+    return FoundItem(found[0], _note(named, found[0], by_row, by_group))
+
+
+def _note(named: str, item: WorkItem, by_row: Sequence[WorkItem], by_group: Sequence[WorkItem]) -> str:
+    if others := [one for one in by_row if one != item]:
+        return (
+            f"{named} is the label of this item, and the row index of another: llmbatch show {others[0].partition_key}"
+        )
+    if by_group and item not in by_group:
+        return f"{named} is the row index of this item, and also the key of a group of {counted(len(by_group), 'item')}"
+    return ""
+
+
+def _described(item: WorkItem) -> str:
+    """The item's unique name, with its rows as ``llmbatch show`` takes and as people count them."""
+    rows = _rows(item)
+    return f"{item.partition_key}  (index {rows[0]}, row {rows[0] + 1}{', ...' if len(rows) > 1 else ''})"
 
 
 def _by_row(items: Sequence[WorkItem], named: str) -> list[WorkItem]:
-    if not named.isdecimal() or len(named) >= SHORTEST_ID:
+    if not (named.isascii() and named.isdecimal()) or len(named) >= SHORTEST_ID:
         return []
     return [item for item in items if int(named) in _rows(item)]
+
+
+def _by_exact_name(items: Sequence[WorkItem], named: str) -> list[WorkItem]:
+    """Match the label, as the table spells it or else as the partition key does, and the key of a group that is one item."""
+    name, short = composed(named), slug(named)
+    found = [item for item in items if name in (item.label, item.group_key if item.row_index is None else item.label)]
+    found = found or [item for item in items if short and label_of(item) == short]
+    # Without labels of their own, the items of a group bear its name.
+    return found if len(found) == 1 else [item for item in found if label_of(item) != slug(item.group_key or "")]
 
 
 def _rows(item: WorkItem) -> list[int]:
@@ -143,9 +183,9 @@ def _rows(item: WorkItem) -> list[int]:
     return [*own, *item.meta.get("shared_row_indices", []), *item.meta.get("row_indices", [])]
 
 
-def _by_name(items: Sequence[WorkItem], named: str) -> list[WorkItem]:
+def _by_group(items: Sequence[WorkItem], named: str) -> list[WorkItem]:
     key = composed(named)
-    return [item for item in items if item.partition_key == named] or [item for item in items if item.group_key == key]
+    return [item for item in items if item.group_key == key]
 
 
 def _by_id(items: Sequence[WorkItem], named: str, cache_id: Callable[[str], str]) -> list[WorkItem]:
@@ -156,7 +196,7 @@ def _by_id(items: Sequence[WorkItem], named: str, cache_id: Callable[[str], str]
     return by_work_id or [item for item in items if cache_id(item.work_id).startswith(prefix)]
 
 
-def _by_label(items: Sequence[WorkItem], named: str) -> list[WorkItem]:
+def _by_prefix(items: Sequence[WorkItem], named: str) -> list[WorkItem]:
     """Match the beginning of a partition key, typed as in the table or as in the key."""
     prefixes = tuple(filter(None, (named.lower(), slug(named))))
     return [item for item in items if prefixes and item.partition_key.startswith(prefixes)]

@@ -99,6 +99,60 @@ def test_a_schema_that_is_put_into_the_prompt_is_shown_in_it(
     assert shown(project, "0")["messages"] in [call.messages for call in server.calls]
 
 
+def numbered(project: Project) -> None:
+    """Rows whose labels are numbers in another order than the rows, or begin with each other."""
+    project.table([(label, "1", f"Question {label}?") for label in ("2", "3", "B-10", "B-1", "b 100", "7", "7")])
+
+
+def test_a_label_comes_before_a_row_index_and_both_are_named(planned: Project) -> None:
+    numbered(planned)
+    other = shown(planned, "2")
+    assert other["row_index"] == 0
+    ended = planned.llmbatch_here("show", "2")
+    assert "row 1 of input.csv (index 0)" in ended.stdout
+    key = next(
+        line.split()[-1] for line in ended.stderr.splitlines() if line.startswith("note: 2 is the label of this item")
+    )
+    assert key.startswith("b-10-")
+    assert shown(planned, key)["row_index"] == 2
+    # No label and no other item: nothing to say.
+    ended = planned.llmbatch_here("show", "4")
+    assert "row 5 of input.csv" in ended.stdout
+    assert ended.stderr == ""
+
+
+@pytest.mark.parametrize(("name", "row"), [("B-1", 3), ("b-1", 3), ("B-10", 2), ("b 100", 4), ("B-100", 4)])
+def test_an_exact_label_comes_before_longer_ones(planned: Project, name: str, row: int) -> None:
+    numbered(planned)
+    assert shown(planned, name)["row_index"] == row
+
+
+def test_a_name_of_several_items_lists_how_to_name_each(planned: Project) -> None:
+    numbered(planned)
+    ended = planned.llmbatch_here("show", "7")
+    assert ended.returncode == 2
+    first, *listed = ended.stderr.splitlines()
+    assert first == "llmbatch: '7' matches 2 items; name one by its partition key:"
+    assert [line.split(maxsplit=1)[1] for line in listed] == ["(index 5, row 6)", "(index 6, row 7)"]
+    assert [shown(planned, line.split()[0])["row_index"] for line in listed] == [5, 6]
+
+
+def test_a_group_of_rows_does_not_hide_the_row_of_that_index(project_with: Callable[..., Project]) -> None:
+    project = project_with(**BY_TEAM)
+    project.table([("a", "1", "One?"), ("b", "0", "Nought?"), ("c", "1", "One more?")])
+    ended = project.llmbatch_here("show", "1")
+    assert "row 2 of input.csv (index 1)" in ended.stdout
+    assert ended.stderr == "note: 1 is the row index of this item, and also the key of a group of 2 items\n"
+
+
+def test_a_group_that_is_one_item_comes_before_a_row_index(project_with: Callable[..., Project]) -> None:
+    project = project_with(grouping={"enabled": True, "column": "team", "mode": "group_output"})
+    project.table([("a", "1", "One?"), ("b", "0", "Nought?"), ("c", "1", "One more?")])
+    assert shown(project, "0")["group_key"] == "0"
+    assert shown(project, "1")["group_key"] == "1"
+    assert shown(project, "2")["group_key"] == "1"
+
+
 @pytest.mark.parametrize("name", ["q3", "Q3", "q3-"])
 def test_an_item_is_found_by_its_label_as_the_table_or_the_partition_has_it(planned: Project, name: str) -> None:
     assert shown(planned, name)["row_index"] == 2

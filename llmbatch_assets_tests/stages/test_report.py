@@ -78,6 +78,16 @@ def test_a_run_that_did_something_is_in_the_history_and_one_that_did_not_is_not(
     assert [run.total.requests for run in runs] == [2, 3]
 
 
+def test_a_ping_is_no_run_but_its_cost_counts(project_with: Callable[..., Project]) -> None:
+    project = project_with(prompts={"judge": {"enabled": True}}, judge={"model_name": "judging-model"})
+    assert project.llmbatch_here("check", "--ping").returncode == 0
+    generate(project)
+    about = deliver(project).page.about
+    assert [run.record.n_success for run in about.runs if run.record] == [5]
+    assert len(about.runs) == 1
+    assert about.calls.startswith("12 calls, ")
+
+
 def test_a_rejection_on_the_way_is_counted_though_the_item_was_accepted(
     project_with: Callable[..., Project], server: ChatServer
 ) -> None:

@@ -69,16 +69,16 @@ class RunRecord(Stored):
 
 @dataclass
 class RunUsage:
-    """The calls of one run."""
+    """The calls of one run. ``has_items``: some of them were for items, not to write a schema or to ping a model."""
 
     started_at_utc: str = ""
     total: UsageTotal = field(default_factory=UsageTotal)
-    purposes: set[str] = field(default_factory=set)
+    has_items: bool = False
 
     def add(self, call: CallRecord) -> None:
         self.started_at_utc = min(self.started_at_utc or call.at_utc, call.at_utc)
         self.total.add(call)
-        self.purposes.add(call.purpose)
+        self.has_items |= call.work_id is not None
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def last_runs(records: Iterable[RunRecord], usages: Mapping[str, RunUsage], limi
     """Return the last runs that generated or judged outputs, the oldest first."""
     # A run that Dagster retries keeps its id; its last record counts.
     known = {record.run_id: record for record in records}
-    ids = [*known, *(run_id for run_id, run in usages.items() if run_id not in known and run.purposes - {"schema"})]
+    ids = [*known, *(run_id for run_id, run in usages.items() if run_id not in known and run.has_items)]
     runs = []
     for run_id in ids:
         usage, record = usages.get(run_id, RunUsage()), known.get(run_id)

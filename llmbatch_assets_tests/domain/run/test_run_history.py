@@ -66,8 +66,9 @@ def test_the_last_runs_are_listed_oldest_first() -> None:
     assert [run.run_id for run in last_runs(records, {}, 2)] == ["b", "c"]
 
 
-def test_a_killed_run_is_listed_from_its_calls_but_a_schema_run_is_not() -> None:
-    costs = usage_by_run([call("killed"), call("schema", purpose="schema")])
+def test_a_killed_run_is_listed_from_its_calls_but_a_schema_run_or_a_ping_is_not() -> None:
+    calls = [call("killed", work_id="item"), call("schema", purpose="schema"), call("ping")]
+    costs = usage_by_run(calls)
     (run,) = last_runs([], costs, 5)
     assert (run.run_id, run.record, run.acceptance, run.total.requests) == ("killed", None, None, 1)
     assert run.at_utc == "2026-01-01T00:00:00.000+00:00"
