@@ -10,7 +10,8 @@ import openai
 import pytest
 
 import llmbatch_assets
-from llmbatch_assets.adapters.providers.responses import STOPPING_CODES, STOPPING_STATUSES, error_of_status
+from llmbatch_assets.adapters.providers.refusals import error_of_status
+from llmbatch_assets.adapters.providers.stop_words import STOPPING_CODES, STOPPING_STATUSES
 from llmbatch_assets.errors import (
     FailureCause,
     ItemPermanentError,
@@ -85,4 +86,4 @@ def test_all_that_stops_a_run_by_its_status_or_code_is_on_the_page() -> None:
     assert {status for status, outcome, _ in BY_STATUS if outcome == "the run stops" and status >= 400} == {
         *STOPPING_STATUSES
     }
-    assert {code for code, outcome, _ in BY_CODE if outcome == "the run stops"} == {*STOPPING_CODES}
+    assert {code.lower() for code, outcome, _ in BY_CODE if outcome == "the run stops"} == {*STOPPING_CODES}

@@ -14,9 +14,28 @@ from pydantic import BaseModel, ConfigDict
 from llmbatch_assets.domain.text import cut
 from llmbatch_assets.errors import AnswerError, FailureCause
 
+# The tags around the thoughts of models: most models, Mistral, Kimi, Seed, Cohere.
+_THOUGHT_TAGS = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "<reasoning>": "</reasoning>",
+    "<reflection>": "</reflection>",
+    "[think]": "[/think]",
+    "\u25c1think\u25b7": "\u25c1/think\u25b7",
+    "<seed:think>": "</seed:think>",
+    "<|start_thinking|>": "<|end_thinking|>",
+}
+_OPENING = re.compile(r"\s*(" + "|".join(map(re.escape, _THOUGHT_TAGS)) + ")", re.IGNORECASE)
 # Some servers put the opening tag into the prompt, so that an answer has only the closing one. In an answer that begins
 # as JSON or as a fence, the tag is part of a value.
-_THOUGHTS = re.compile(r"\A(?!\s*[{`]).*?</think>(?:\s*<think>.*?</think>)*", re.DOTALL)
+_UNOPENED = re.compile(
+    r"\A(?!\s*[{`]).*?(?:" + "|".join(map(re.escape, _THOUGHT_TAGS.values())) + ")", re.DOTALL | re.IGNORECASE
+)
+# The channels of gpt-oss (harmony), with its special tokens or without them.
+_CHANNELS = re.compile(r"\A\s*(?:<\|start\|>assistant)?<\|channel\|>|\Aanalysis(?=.*assistantfinal)", re.DOTALL)
+_FINAL_CHANNEL = re.compile(r"<\|channel\|>\s*final\b(?:[^<]|<\|constrain\|>)*<\|message\|>|assistantfinal")
+_END_OF_CHANNEL = re.compile(r"<\|(?:end|return|start|call)\|>")
 _OBJECT_START = re.compile(r'[{\[]\s*["{\[]')
 _BRACKET = re.compile(r"[{\[]")
 # Prose has many brackets, as in LaTeX and Markdown. An attempt to decode one takes time in proportion to the text before it.
@@ -55,8 +74,11 @@ def read_object(text: str) -> dict[str, Any]:
     if not text.strip():
         raise AnswerError(FailureCause.EMPTY_ANSWER, f"The answer is empty. {ONE_OBJECT}")
     spoken = without_thoughts(text)
-    if spoken.lstrip().startswith("<think>"):
-        raise _not_json("The answer ends inside its <think> block.")
+    opened = _OPENING.match(spoken)
+    if opened:
+        raise _not_json(f"The answer ends inside its {opened[1]} block.")
+    if _CHANNELS.match(spoken):
+        raise _not_json("The answer ends before its final channel.")
     found = _objects(spoken)
     if not found:
         raise _not_json("The answer contains no complete JSON object.")
@@ -66,8 +88,23 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 def without_thoughts(text: str) -> str:
-    """Remove the ``<think>`` blocks at the beginning of an answer."""
-    return _THOUGHTS.sub("", text)
+    """Remove the thoughts at the beginning of an answer: blocks in tags, or all channels but the final one."""
+    if _CHANNELS.match(text):
+        finals = list(_FINAL_CHANNEL.finditer(text))
+        return _END_OF_CHANNEL.split(text[finals[-1].end() :], 1)[0] if finals else text
+    place = _end_of_thoughts(text, 0)
+    unopened = None if place else _UNOPENED.match(text)
+    return text[_end_of_thoughts(text, unopened.end()) if unopened else place :]
+
+
+def _end_of_thoughts(text: str, place: int) -> int:
+    """Return the place after the blocks of thoughts that follow ``place``. A block without an end is not one."""
+    while opened := _OPENING.match(text, place):
+        closing = re.compile(re.escape(_THOUGHT_TAGS[opened[1].lower()]), re.IGNORECASE).search(text, opened.end())
+        if closing is None:
+            return place
+        place = closing.end()
+    return place
 
 
 def _not_json(problem: str) -> AnswerError:

@@ -21,13 +21,19 @@ class Stored(BaseModel):
 
 
 class Completion(Stored):
-    """A provider's answer to one call."""
+    """A provider's answer to one call. ``note`` is what is odd about it, for messages about an unusable text."""
 
     text: str
     finish_reason: str = "stop"
+    note: str = ""
     usage: TokenUsage = TokenUsage(requests=1)
     latency_sec: float = 0.0
     request_id: str = ""
+
+    @property
+    def remark(self) -> str:
+        """What a message about an unusable text must mention: the note, or an unusual reason for its end."""
+        return self.note or ("" if self.finish_reason in ("stop", "length") else f"finish_reason: {self.finish_reason}")
 
 
 class Source(Stored):

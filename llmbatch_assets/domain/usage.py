@@ -49,6 +49,11 @@ class TokenUsage(BaseModel):
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether the tokens of an answered call are known. No model answers without reading and writing."""
+        return bool(self.input_tokens and self.output_tokens)
+
     def __add__(self, other: TokenUsage) -> TokenUsage:
         return UsageTotal((self, other)).usage
 

@@ -274,9 +274,14 @@ def failure_class(error: AnswerError | ProviderError) -> FailureClass:
 async def _validated(text: str, completion: Completion, contract: Contract) -> dict[str, Any]:
     if completion.finish_reason == "length":
         raise AnswerError(FailureCause.CUT_OFF, CUT_OFF_FEEDBACK)
-    if len(text) > MAX_CHARS_AT_ONCE:
-        return await asyncio.to_thread(lambda: contract.validate(read_object(text)))
-    return contract.validate(read_object(text))
+    try:
+        if len(text) > MAX_CHARS_AT_ONCE:
+            return await asyncio.to_thread(lambda: contract.validate(read_object(text)))
+        return contract.validate(read_object(text))
+    except AnswerError as unusable:
+        if not completion.remark:
+            raise
+        raise AnswerError(unusable.cause, f"{unusable} ({completion.remark})") from unusable
 
 
 def _with_prefix(messages: tuple[Message, ...], answer: str) -> str:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage, format_cost, round_cost
 from llmbatch_assets.engine.retry import wait_for_any
 from llmbatch_assets.errors import RunPermanentError, StopCause
@@ -51,9 +52,15 @@ class UsageForecast:
 
 @dataclass
 class Reservation:
-    """The cost of a call: its maximum before the call, its actual cost after it."""
+    """The cost of a call: its maximum before the call, its actual cost after it, unless that is unknown."""
 
     cost: float
+    is_estimate: bool = False
+
+    def settle(self, cost: float | None) -> None:
+        """Set the actual cost. If it is unknown, the maximum stays as an estimate."""
+        self.is_estimate = cost is None
+        self.cost = self.cost if cost is None else cost
 
 
 class RunBudget:
@@ -67,6 +74,7 @@ class RunBudget:
         self._stopped = stopped
         self._settled = asyncio.Event()
         self._spent = 0.0
+        self._n_estimates = 0
         self._reserved = 0.0
 
     @asynccontextmanager
@@ -85,6 +93,7 @@ class RunBudget:
         finally:
             self._reserved -= reserved
             self._spent = round_cost(self._spent + reservation.cost)
+            self._n_estimates += reservation.is_estimate
             self._settled.set()
             self._settled = asyncio.Event()
 
@@ -93,10 +102,13 @@ class RunBudget:
             if self._is_exceeded_by(cost):
                 raise RunPermanentError(
                     StopCause.BUDGET,
-                    f"budget reached: {format_cost(self._spent)} of {format_cost(self.max_cost_usd)} spent, and the next call may "
-                    f"cost {format_cost(cost)}. Raise budget.max_cost_usd or run again to continue.",
+                    f"budget reached: {format_cost(self._spent)} of {format_cost(self.max_cost_usd)} spent{self._estimated()}, and "
+                    f"the next call may cost {format_cost(cost)}. Raise budget.max_cost_usd or run again to continue.",
                 )
             await wait_for_any(self._settled, self._stopped)
+
+    def _estimated(self) -> str:
+        return f" ({counted(self._n_estimates, 'call')} of unknown cost, by estimate)" if self._n_estimates else ""
 
     def _is_exceeded_by(self, cost: float) -> bool:
         return round_cost(self._spent + cost) > self.max_cost_usd

@@ -66,24 +66,34 @@ class MeteredClient:
             usage = self._usage_of(request, error)
             error.usage = None if error.usage is None else usage
             permit.tokens = usage.total_tokens
-            reservation.cost = reservation.cost if usage.cost_usd is None else usage.cost_usd
+            reservation.settle(usage.cost_usd)
             self._log(request, usage, clock() - started, error.cause, error.status, error.request_id)
             raise
         except asyncio.CancelledError:
             self._log(request, TokenUsage(requests=1), clock() - started, StopCause.INTERRUPTED, None, "")
             raise
-        usage = completion.usage.with_cost(self.cost_of(completion.usage))
-        permit.tokens, reservation.cost = usage.total_tokens, usage.cost_usd or 0.0
+        usage = completion.usage.with_cost(self._cost(request, completion))
+        if usage.counts_tokens:
+            permit.tokens = usage.total_tokens
+        reservation.settle(usage.cost_usd)
         self._log(request, usage, completion.latency_sec, OK, _HTTP_OK, completion.request_id)
         return completion.model_copy(update={"usage": usage})
+
+    def _cost(self, request: ChatRequest, completion: Completion) -> float | None:
+        """Return the cost of an answer. Tokens that the server did not count cost nothing only if all do."""
+        if completion.usage.counts_tokens or not completion.text.strip():
+            return self.cost_of(completion.usage)
+        return 0.0 if self._is_free(request) else None
+
+    def _is_free(self, request: ChatRequest) -> bool:
+        return self.cost_of(self.forecast.max_usage(request)) == 0
 
     def _usage_of(self, request: ChatRequest, error: ProviderError) -> TokenUsage:
         """Return the usage of a call without an answer. A call that ended without a status may or may not be billed."""
         if isinstance(error.usage, TokenUsage):
             return error.usage.with_cost(self.cost_of(error.usage))
         refused = isinstance(error, RunPermanentError) or (error.status or 0) >= _FIRST_ERROR_STATUS
-        free = refused or self.cost_of(self.forecast.max_usage(request)) == 0
-        return TokenUsage(requests=1, cost_usd=0.0 if free else None)
+        return TokenUsage(requests=1, cost_usd=0.0 if refused or self._is_free(request) else None)
 
     def _log(
         self,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_attempt,
     wait_exponential,
     wait_random,
@@ -17,6 +17,7 @@ from tenacity import (
 
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest
+from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.ports import ChatClient
 from llmbatch_assets.errors import FormatRefusedError, RunPermanentError, StopCause, TransientError
 
@@ -33,6 +34,13 @@ def _wait(state: RetryCallState) -> float:
     return _backoff(state) if retry_after is None else min(retry_after, MAX_RETRY_AFTER_SEC)
 
 
+def is_free(error: BaseException) -> bool:
+    """Return whether an error is transient and its call has, as far as is known, used no tokens."""
+    if not isinstance(error, TransientError):
+        return False
+    return not (isinstance(error.usage, TokenUsage) and error.usage.total_tokens)
+
+
 @dataclass(frozen=True)
 class RetryingCalls:
     """Makes the calls of one run. No call begins once the run is ``stopped``."""
@@ -43,12 +51,15 @@ class RetryingCalls:
     async def ask(self, client: ChatClient, request: ChatRequest) -> Completion:
         """Return the answer after at most ``transport_retries`` retries, with backoff or as the server asked.
 
-        Raises the last ``TransientError``, and any other ``ProviderError`` at once. A stopped run ends the backoff.
+        Raises the last ``TransientError``, and any other ``ProviderError`` at once. So it does a ``TransientError`` of a call
+        that used tokens: it was billed, and counts as an attempt of its item. A stopped run ends the backoff.
         """
         try:
             # Most calls succeed, and setting up tenacity costs more than all other work on an item.
             return await self._call(client, request)
         except TransientError as error:
+            if not is_free(error):
+                raise
             failed = [error]
 
         async def call_again() -> Completion:
@@ -58,7 +69,7 @@ class RetryingCalls:
             return await self._call(client, request)
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(TransientError),
+            retry=retry_if_exception(is_free),
             stop=stop_after_attempt(self.transport_retries + 1),
             wait=_wait,
             sleep=self._sleep,

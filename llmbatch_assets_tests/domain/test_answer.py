@@ -45,6 +45,11 @@ TEXT = json.dumps(WHOLE)
         '{a: {"b": 1}',
         # Thoughts without an answer.
         '<think>Perhaps {"b": 1}? Let me see',
+        '<thinking>Perhaps {"b": 1}? Let me see',
+        '[THINK]Perhaps {"b": 1}? Let me see',
+        '<think>a</think><reflection>Perhaps {"b": 1}?',
+        '<|channel|>analysis<|message|>Perhaps {"b": 1}? Let me see',
+        '<|channel|>analysis<|message|>Perhaps {"b": 1}?<|end|><|start|>assistant',
     ],
 )
 def test_a_part_of_a_broken_object_is_not_taken_for_the_whole(text: str) -> None:
@@ -117,6 +122,25 @@ def test_any_text_is_an_object_or_an_error_for_the_model(text: str) -> None:
         f"</think>{TEXT}",
         f'First {{"x": 1}}, no: [\n</think>\n\n{TEXT}',
         f"Hm.</think>```json\n{TEXT}\n```",
+        # Other tags, a draft in them, and after one kind another.
+        f'<thinking>maybe {{"x": 1}}</thinking>{TEXT}',
+        f'<THINKING>maybe {{"x": 1}}</THINKING>{TEXT}',
+        f'<thought>maybe {{"x": 1}}</thought>\n{TEXT}',
+        f'<reasoning>maybe {{"x": 1}}</reasoning>{TEXT}',
+        f'<reflection>maybe {{"x": 1}}</reflection>{TEXT}',
+        f'[THINK]maybe {{"x": 1}}[/THINK]{TEXT}',
+        f'\u25c1think\u25b7maybe {{"x": 1}}\u25c1/think\u25b7{TEXT}',
+        f'<seed:think>maybe {{"x": 1}}</seed:think>{TEXT}',
+        f'<|START_THINKING|>maybe {{"x": 1}}<|END_THINKING|>{TEXT}',
+        f'<think>a</think>\n<reflection>{{"x": 1}}</reflection>\n{TEXT}',
+        f'Maybe {{"x": 1}}[/THINK]{TEXT}',
+        # The channels of gpt-oss, as they are and without their special tokens.
+        f'<|channel|>analysis<|message|>maybe {{"x": 1}}<|end|><|start|>assistant<|channel|>final<|message|>{TEXT}<|return|>',
+        f"<|start|>assistant<|channel|>final <|constrain|>JSON<|message|>{TEXT}<|return|>".replace(
+            " <|constrain|>JSON", ""
+        ),
+        f'<|channel|>analysis<|message|>{{"x": 1}}<|end|>\n<|channel|>final<|message|>```json\n{TEXT}\n```<|end|>',
+        f'analysisWe need {{"x": 1}}.assistantfinal{TEXT}',
         # A byte order mark.
         f"\ufeff{TEXT}",
         # Braces and brackets of prose.
@@ -178,7 +202,18 @@ def test_an_empty_answer_is_reported_as_empty(text: str) -> None:
     assert refused.value.cause == "empty_answer"
 
 
-@pytest.mark.parametrize("value", ["<think>x</think>", "</think>", "a </think> b"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "<think>x</think>",
+        "</think>",
+        "a </think> b",
+        "[/THINK]",
+        "</thinking>",
+        "<|channel|>final<|message|>x",
+        "assistantfinal",
+    ],
+)
 @pytest.mark.parametrize("around", ["{}", "```json\n{}\n```", "\n {}", "<think>y</think>{}"])
 def test_think_tags_inside_a_value_are_kept(value: str, around: str) -> None:
     assert read_object(around.replace("{}", json.dumps({"a": value}))) == {"a": value}

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
-import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from functools import cache
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator
 
 import aiohttp
 import httpx2
 import openai
-import orjson
 
-from llmbatch_assets.adapters.providers.responses import error_of_status, read_completion, refuses_format
-from llmbatch_assets.domain.configuration.model_blocks import OPENAI_BASE_URL, Llm
+from llmbatch_assets.adapters.providers.completions import ReadAnswer, read_answer
+from llmbatch_assets.adapters.providers.connection import key_headers, open_sdk
+from llmbatch_assets.adapters.providers.reasoning_only import ReasoningOnly
+from llmbatch_assets.adapters.providers.refusals import (
+    UNCLEAR_CAUSES,
+    error_of_status,
+    may_refuse_format,
+    refuses_format,
+)
+from llmbatch_assets.adapters.providers.reported_usage import MOST_TOKENS, ReportedUsage
+from llmbatch_assets.adapters.providers.request_body import request_body
+from llmbatch_assets.adapters.providers.structured_output import FORMATS, FormatChoice
+from llmbatch_assets.domain.configuration.model_blocks import Llm
+from llmbatch_assets.domain.configuration.server_address import chat_url
 from llmbatch_assets.domain.outcome import Completion
-from llmbatch_assets.domain.prompt import Message
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.errors import (
     FailureCause,
@@ -34,15 +38,7 @@ from llmbatch_assets.errors import (
 
 log = logging.getLogger(__name__)
 
-CONNECT_SEC = 10.0
-# Bytes after decompression. No model writes that much in one answer.
-MAX_BODY_BYTES = 10_000_000
-# Shorter keys are placeholders such as "none", and not secret.
-SHORTEST_SECRET = 8
-_THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
-
-# The ways of asking for JSON, strictest first.
-_FORMATS = ("json_schema", "json_object", "prompt")
+_HTTP_OK = 200
 
 
 class OpenAIClient:
@@ -51,13 +47,17 @@ class OpenAIClient:
     def __init__(self, llm: Llm, base_url: str, get_key: Callable[[], str]) -> None:
         self._llm = llm
         self._base_url = base_url
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
-        self._sdk = _open_sdk(llm, base_url, get_key)
+        self._url = chat_url(base_url)
+        self._get_key = get_key
+        self._sdk = open_sdk(llm, base_url, llm.key_header)
         # httpx2 logs the server's own words, which may contain the key.
         for name in ("httpx2", "openai") if llm.silence_client_lv_logs else ("httpx2",):
             logging.getLogger(name).setLevel(logging.WARNING)
-        self._formats = list(_FORMATS if llm.structured_output == "auto" else (llm.structured_output,))
+        ways = FORMATS if llm.structured_output == "auto" else (llm.structured_output,)
+        self._formats = FormatChoice(base_url, list(ways))
+        self._reasoning = ReasoningOnly(base_url)
         self._was_reached = False
+        self._warned_of_usage = False
 
     async def aclose(self) -> None:
         await self._sdk.close()
@@ -65,28 +65,54 @@ class OpenAIClient:
     @property
     def structured_output(self) -> str:
         """The way of asking for JSON that is used now."""
-        return self._formats[0]
+        return self._formats.current
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Answer one call. Raises a ``ProviderError``."""
-        started, used_format = time.perf_counter(), self._formats[0]
+        used_format = self._formats.for_request(request)
         try:
-            response = await self._post(_encoded(_body(self._llm, self._base_url, request, used_format)))
-        except openai.APIStatusError as status_error:
+            answer = await self._ask(request, used_format)
+        except openai.APIStatusError as refused:
             self._was_reached = True
-            error = error_of_status(status_error)
-            can_retry = refuses_format(status_error) and self._relax_format(used_format)
-            raise (_format_refused(error) if can_retry else error) from None
+            error = error_of_status(refused)
+            doubtful, certain = may_refuse_format(refused, error), refuses_format(refused)
+            raise self._error(request, used_format, error, doubtful=doubtful, certain=certain) from None
+        except ProviderError as error:
+            doubtful = error.status == _HTTP_OK and error.cause in UNCLEAR_CAUSES
+            raise self._error(request, used_format, error, doubtful=doubtful, certain=False) from None
+        self._formats.record_success(request, used_format)
+        self._check_usage(answer.reported)
+        return self._reasoning.completed(request, answer)
+
+    def _error(
+        self, request: ChatRequest, used_format: str, error: ProviderError, *, doubtful: bool, certain: bool
+    ) -> ProviderError:
+        """Return the error of a call, or that its way of asking for JSON is the next one now."""
+        may_be_format = certain or (doubtful and self._formats.is_doubtful(used_format, request))
+        if may_be_format and self._formats.try_next(request, used_format):
+            return _format_refused(error)
+        if not isinstance(error, TransientError):
+            self._formats.forget(request)
+        return error
+
+    async def _ask(self, request: ChatRequest, used_format: str) -> ReadAnswer:
+        started = time.perf_counter()
+        body = request_body(self._llm, self._base_url, request, used_format)
+        response = await self._post(body)
         self._was_reached = True
-        return read_completion(
-            response.content, time.perf_counter() - started, response.headers.get("x-request-id", "")
+        latency = time.perf_counter() - started
+        return read_answer(
+            response.content, latency, response.headers.get("x-request-id", ""), response.headers, len(body)
         )
 
     async def _post(self, body: bytes) -> httpx2.Response:
+        headers = key_headers(self._get_key(), self._llm.key_header)
         try:
             async with asyncio.timeout(self._llm.timeout_sec):
                 # chat.completions.create would walk through every value of the body, including the schema, in each call.
-                return await self._sdk.post(self._url, cast_to=httpx2.Response, content=body)
+                return await self._sdk.post(
+                    self._url, cast_to=httpx2.Response, content=body, options={"headers": headers}
+                )
         except TimeoutError:
             raise self._timeout() from None
         except (openai.APIConnectionError, aiohttp.ClientError, UnicodeError) as error:
@@ -111,17 +137,23 @@ class OpenAIClient:
             return self._timeout()
         return TransientError(FailureCause.CONNECTION, f"connection to {self._base_url} failed: {reason}")
 
-    def _relax_format(self, refused: str) -> bool:
-        """Change to the next way of asking for JSON. Returns True if there is another one than the refused."""
-        if self._formats[0] == refused and len(self._formats) > 1:
-            del self._formats[0]
-            log.warning("%s does not take structured_output %s; using %s", self._base_url, refused, self._formats[0])
-        return self._formats[0] != refused
+    def _check_usage(self, reported: ReportedUsage) -> None:
+        """Warn once of a server that counts no tokens, or more than there can be."""
+        if self._warned_of_usage or reported.is_complete:
+            return
+        self._warned_of_usage = True
+        what = (
+            f"reported {reported.absurd_count:,} tokens for one call, which no model can read or write (the limit is "
+            f"{MOST_TOKENS:,}); such counts are ignored"
+            if reported.absurd_count
+            else "does not report the tokens of a call"
+        )
+        log.warning("%s %s: the cost of these calls is unknown", self._base_url, what)
 
 
 def _format_refused(error: ProviderError) -> FormatRefusedError:
     format_refused = FormatRefusedError(FailureCause.STRUCTURED_OUTPUT, str(error))
-    format_refused.request_id, format_refused.status = error.request_id, error.status
+    format_refused.request_id, format_refused.status, format_refused.usage = error.request_id, error.status, error.usage
     return format_refused
 
 
@@ -137,128 +169,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while link is not None:
         yield link
         link = link.__cause__ or link.__context__
-
-
-def _open_sdk(llm: Llm, base_url: str, get_key: Callable[[], str]) -> openai.AsyncOpenAI:
-    async def checked_key() -> str:
-        key = get_key()
-        if not (key.isascii() and key.isprintable()):
-            raise RunPermanentError(
-                StopCause.BAD_KEY, "the key holds a line break or another character that no key has; copy it again"
-            )
-        return key
-
-    timeout = openai.Timeout(llm.timeout_sec, connect=min(llm.timeout_sec, CONNECT_SEC))
-    http = openai.DefaultAioHttpClient(
-        timeout=timeout,
-        # The key must not reach another host.
-        follow_redirects=False,
-        # A proxy is for hosts other than this machine.
-        trust_env=urlsplit(base_url).hostname not in _THIS_MACHINE,
-        event_hooks={"response": [_receive]},
-    )
-    sdk = openai.AsyncOpenAI(api_key=checked_key, base_url=base_url, max_retries=0, http_client=http, timeout=timeout)
-    if not _is_openai(base_url):
-        # The SDK reads both from the environment and would send them to any server.
-        sdk.organization = sdk.project = None
-    return sdk
-
-
-async def _receive(response: httpx2.Response) -> None:
-    """Read a response up to the size limit and remove the key from it.
-
-    The SDK itself would read, and decompress, without a limit.
-    """
-    is_compressed = "content-encoding" in response.headers
-    body = bytearray()
-    try:
-        async with contextlib.aclosing(_chunks(response, is_compressed=is_compressed)) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise TransientError(
-                        FailureCause.TOO_LARGE, f"the answer is larger than {MAX_BODY_BYTES // 1_000_000} MB"
-                    )
-    except httpx2.DecodingError:
-        raise TransientError(FailureCause.BROKEN_BODY, "the answer cannot be decompressed") from None
-    key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
-    headers = [(name, _without_key(key, value)) for name, value in response.headers.raw]
-    if is_compressed or headers != response.headers.raw:
-        response.headers = httpx2.Headers([one for one in headers if one[0].lower() != b"content-encoding"])
-    response.stream = httpx2.ByteStream(_without_key(key, bytes(body)))
-
-
-async def _chunks(response: httpx2.Response, *, is_compressed: bool) -> AsyncGenerator[bytes, None]:
-    if is_compressed:
-        # A second response, because the SDK must still read this one.
-        unread = httpx2.Response(response.status_code, headers=response.headers, stream=response.stream)
-        async for chunk in unread.aiter_bytes():
-            yield chunk
-        return
-    assert isinstance(response.stream, httpx2.AsyncByteStream)
-    try:
-        async for chunk in response.stream:
-            yield chunk
-    finally:
-        await response.stream.aclose()
-
-
-def _without_key(key: str, content: bytes) -> bytes:
-    """Remove the key, which some servers repeat, in plain form or with JSON escapes."""
-    # Headers need not be ASCII.
-    text = content.decode("latin-1")
-    # Searching all text with the pattern would take longer than the transfer.
-    may_contain_key = "u00" in text or key.replace("\\", "") in text.replace("\\", "")
-    if len(key) < SHORTEST_SECRET or not may_contain_key:
-        return content
-    return _key_pattern(key).sub("[key]", text).encode("latin-1")
-
-
-@cache
-def _key_pattern(key: str) -> re.Pattern[str]:
-    characters = (rf"\\{{0,8}}(?:{re.escape(one)}|u00{ord(one):02x}|u00{ord(one):02X})" for one in key)
-    return re.compile("".join(characters))
-
-
-def _is_openai(base_url: str) -> bool:
-    return base_url.rstrip("/") == OPENAI_BASE_URL
-
-
-def _body(llm: Llm, base_url: str, request: ChatRequest, used_format: str) -> dict[str, Any]:
-    messages = request.messages if used_format == "json_schema" else request.with_schema_in_prompt()
-    # OpenAI's newer models accept only the first name, most other servers only the second.
-    max_tokens = "max_completion_tokens" if _is_openai(base_url) else "max_tokens"
-    settings = {
-        "temperature": llm.temperature,
-        "top_p": llm.top_p,
-        "seed": llm.seed,
-        max_tokens: llm.max_output_tokens,
-        "response_format": _response_format(base_url, request, used_format),
-    }
-    present = {name: value for name, value in settings.items() if value is not None}
-    return {"model": llm.model_name, "messages": [_turn(message) for message in messages], **present} | llm.extra_body
-
-
-def _turn(message: Message) -> dict[str, str]:
-    # A model can answer with a lone surrogate, which a request cannot hold when the answer is sent back.
-    return {"role": message.role, "content": message.content.encode(errors="backslashreplace").decode()}
-
-
-def _response_format(base_url: str, request: ChatRequest, used_format: str) -> dict[str, Any] | None:
-    contract = request.contract
-    if used_format == "prompt" or contract is None:
-        return None
-    if used_format == "json_object":
-        return {"type": "json_object"}
-    strict_schema = contract.strict_form if _is_openai(base_url) else None
-    schema = strict_schema or contract.json_schema
-    is_strict = strict_schema is not None or contract.requires_all
-    return {"type": "json_schema", "json_schema": {"name": contract.name, "schema": schema, "strict": is_strict}}
-
-
-def _encoded(body: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(body)
-    except TypeError:
-        # extra_body holds an integer beyond 64 bits.
-        return json.dumps(body).encode()

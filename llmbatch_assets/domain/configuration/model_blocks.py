@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
 from llmbatch_assets.domain.configuration.block import Block
+from llmbatch_assets.domain.configuration.server_address import checked_address, is_azure
 
 GEMINI_BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
 OPENAI_BASE_URL = "https://api.openai.com/v1"
@@ -24,24 +24,29 @@ _SECRET = re.compile(
     r"api[-_]?key|authori[sz]ation|secret|password|credential|(?:access|auth|bearer)[-_]?token", re.IGNORECASE
 )
 
-
-def _check_url(url: str) -> str:
-    if not url:
-        return url
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be the address of a server, e.g. http://127.0.0.1:8000/v1")
-    if parts.username or parts.password or parts.query:
-        raise ValueError(
-            "must not contain a user, password or query; put keys into an environment variable (api_key_env)"
-        )
-    return url
+# Headers that every request has for other purposes.
+_TAKEN_HEADERS = {
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "user-agent",
+}
 
 
 def _check_variable_name(name: str) -> str:
     # Upper case only: API keys contain lower-case letters, and a key mistaken for a name would end up in a log.
     if name and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,79}", name):
         raise ValueError("must be the NAME of an environment variable in capitals, e.g. OPENAI_API_KEY, not the key")
+    return name
+
+
+def _check_header_name(name: str) -> str:
+    if name and (not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", name) or name.lower() in _TAKEN_HEADERS):
+        raise ValueError("must be the name of a header for keys, e.g. api-key or x-api-key, not the key")
     return name
 
 
@@ -60,8 +65,9 @@ def _field_names(value: Any) -> Iterator[str]:
         yield from _field_names(part)
 
 
-ServerUrl = Annotated[str, AfterValidator(_check_url)]
+ServerUrl = Annotated[str, AfterValidator(checked_address)]
 VariableName = Annotated[str, AfterValidator(_check_variable_name)]
+HeaderName = Annotated[str, AfterValidator(_check_header_name)]
 
 
 class Llm(Block):
@@ -73,11 +79,17 @@ class Llm(Block):
     )
     model_name: str = Field("gpt-4o-mini", min_length=1, description="Model to call.")
     base_url: ServerUrl = Field(
-        "", description="Server address, e.g. http://127.0.0.1:8000/v1; empty: OpenAI, or Gemini for gemini-* models."
+        "",
+        description="Server address, e.g. http://127.0.0.1:8000/v1, or for Azure OpenAI "
+        "https://RESOURCE.openai.azure.com/openai/deployments/DEPLOYMENT?api-version=2024-10-21; empty: OpenAI, or Gemini for gemini-* models.",
     )
     api_key_env: VariableName = Field(
         "",
         description="Name of the environment variable with the API key; empty: OPENAI_API_KEY or GEMINI_API_KEY, and no key if base_url is set.",
+    )
+    api_key_header: HeaderName = Field(
+        "",
+        description="Header that holds the API key, e.g. x-api-key; empty: Authorization: Bearer KEY, or api-key for Azure OpenAI.",
     )
     temperature: float | None = Field(1.0, ge=0, le=2, description="Sampling temperature; null: not sent.")
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling; null: not sent.")
@@ -112,7 +124,17 @@ class Llm(Block):
     @property
     def endpoint(self) -> str:
         """Base URL of the server to call."""
-        return self.base_url or (GEMINI_BASE_URL if self.model_name.startswith("gemini-") else OPENAI_BASE_URL)
+        return self.base_url or self.default_endpoint
+
+    @property
+    def default_endpoint(self) -> str:
+        """Base URL of the server that is called if none is set."""
+        return GEMINI_BASE_URL if self.model_name.startswith("gemini-") else OPENAI_BASE_URL
+
+    @property
+    def key_header(self) -> str:
+        """Name of the header that holds the API key."""
+        return self.api_key_header or ("api-key" if is_azure(self.endpoint) else "Authorization")
 
     @property
     def key_name(self) -> str:
@@ -129,6 +151,9 @@ class Judge(Block):
     base_url: ServerUrl | None = Field(None, description="Server address of the judge; null: llm.base_url.")
     api_key_env: VariableName | None = Field(
         None, description="Name of the environment variable with the judge's key; null: llm.api_key_env."
+    )
+    api_key_header: HeaderName | None = Field(
+        None, description="Header that holds the judge's key; null: llm.api_key_header if the server is the same."
     )
     temperature: float | None = Field(None, ge=0, le=2, description="Sampling temperature; null: llm.temperature.")
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling; null: llm.top_p.")

@@ -70,9 +70,9 @@ class Parameters(Block):
         """Return the settings of the judge's calls: those of ``llm`` with what ``judge`` overrides."""
         overrides = self.judge.model_dump(exclude={"min_score"}, exclude_none=True)
         judge = self.llm.model_copy(update=overrides)
-        if "api_key_env" not in overrides and judge.endpoint != self.llm.endpoint:
+        if judge.endpoint != self.llm.endpoint:
             # Never send one server's key to another.
-            return judge.model_copy(update={"api_key_env": ""})
+            return judge.model_copy(update={"api_key_env": "", "api_key_header": ""} | overrides)
         return judge
 
     def key_names(self) -> set[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from llmbatch_assets.adapters.providers import openai_client
+from llmbatch_assets.adapters.providers import request_body
 from llmbatch_assets.adapters.providers.openai_client import OpenAIClient
 from llmbatch_assets.domain.configuration.model_blocks import GEMINI_BASE_URL, OPENAI_BASE_URL, Llm
 from llmbatch_assets.domain.outcome import Completion
@@ -85,9 +85,9 @@ def answer(server: ChatServer, **settings: Any) -> Completion:
 
 
 def fault(server: ChatServer, scripted: Answer, **settings: Any) -> ProviderError:
-    """The error that the only call ends in."""
+    """The error that the only call ends in. It asks for JSON in its prompt, so that there is no other way to try."""
     server.script("row 1", scripted)
-    [got] = ask(server.base_url, chat_request(), **settings)
+    [got] = ask(server.base_url, chat_request(), **({"structured_output": "prompt"} | settings))
     assert isinstance(got, ProviderError), got
     assert KEY not in str(got)
     return got
@@ -422,7 +422,7 @@ class Open(BaseModel):
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_openai_is_handed_the_strict_form(server: ChatServer, monkeypatch: pytest.MonkeyPatch, slash: str) -> None:
-    monkeypatch.setattr(openai_client, "OPENAI_BASE_URL", server.base_url)
+    monkeypatch.setattr(request_body, "OPENAI_BASE_URL", server.base_url)
     ask(server.base_url + slash, chat_request(model=Limited))
 
     [call] = server.calls
@@ -441,7 +441,7 @@ def test_openai_is_handed_the_strict_form(server: ChatServer, monkeypatch: pytes
 def test_openai_is_handed_a_schema_without_strict_form_as_it_is(
     server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_client, "OPENAI_BASE_URL", server.base_url)
+    monkeypatch.setattr(request_body, "OPENAI_BASE_URL", server.base_url)
     ask(server.base_url, chat_request(model=Open))
     handed = server.calls[0].body["response_format"]["json_schema"]
     assert handed["schema"] == Contract.of(Open).json_schema
@@ -483,7 +483,7 @@ def test_most_servers_are_told_the_longest_answer_by_its_old_name(server: ChatSe
 def test_openai_is_told_the_longest_answer_by_its_new_name(
     server: ChatServer, monkeypatch: pytest.MonkeyPatch, slash: str
 ) -> None:
-    monkeypatch.setattr(openai_client, "OPENAI_BASE_URL", server.base_url)
+    monkeypatch.setattr(request_body, "OPENAI_BASE_URL", server.base_url)
     [got] = ask(server.base_url + slash, chat_request(), max_output_tokens=100)
     assert isinstance(got, Completion)
     assert server.calls[0].body["max_completion_tokens"] == 100
@@ -544,7 +544,7 @@ def test_a_way_of_asking_that_a_server_does_not_take_is_given_up_once(
     got = ask(server.base_url, chat_request("row 1"), chat_request("row 2"))
     assert [type(one) for one in got] == [Completion, Completion]
     assert formats(server) == asked
-    assert len([record for record in caplog.records if "does not take" in record.getMessage()]) == len(unknown)
+    assert len([record for record in caplog.records if "does not take" in record.getMessage()]) == bool(unknown)
 
 
 @pytest.mark.parametrize(
@@ -591,10 +591,90 @@ def test_a_way_of_asking_that_is_demanded_is_not_given_up(server: ChatServer) ->
     assert formats(server) == ["json_schema"]
 
 
-def test_another_refusal_is_no_reason_to_step_down(server: ChatServer) -> None:
-    server.script("row 1", status(400, error_body("temperature is out of range")))
-    ask(server.base_url, chat_request("row 1"), chat_request("row 2"))
-    assert formats(server) == ["json_schema", "json_schema"]
+@pytest.mark.parametrize(
+    "refused",
+    [
+        # Gemini, Groq, OpenRouter; words that say nothing.
+        status(
+            400, '[{"error": {"code": 400, "message": "The schema has too many states for serving.", "status": "X"}}]'
+        ),
+        status(400, error_body("The model only supports response formats: [json text].")),
+        status(404, '{"error": {"message": "No endpoints found that can handle the parameters.", "code": 404}}'),
+        status(422, ""),
+        status(400, "<html>Bad Request</html>"),
+        raw_body(b'{"error": {"code": 400, "message": "Provider returned error"}}'),
+    ],
+    ids=["states", "formats", "endpoints", "empty", "html", "in a 200"],
+)
+def test_a_refusal_in_any_words_is_taken_for_one_of_the_schema_until_a_schema_was_accepted(
+    server: ChatServer, caplog: pytest.LogCaptureFixture, refused: Answer
+) -> None:
+    server.script(lambda call: "response_format" in call.body, refused, repeat_last=True)
+    got = ask(server.base_url, *(chat_request(f"row {number}") for number in range(3)))
+    assert [type(one) for one in got] == [Completion] * 3
+    assert formats(server) == ["json_schema", "json_object", "prompt", "prompt", "prompt"]
+    assert caplog.text.count("does not take") == 1
+
+
+def test_an_item_that_is_refused_in_every_way_changes_nothing_for_the_others(
+    server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script("row 1", status(400, error_body("no")), repeat_last=True)
+    first, second, third = ask(server.base_url, *map(chat_request, ("row 1", "row 2", "row 1")))
+    assert isinstance(first, ItemPermanentError)
+    assert isinstance(second, Completion)
+    assert isinstance(third, ItemPermanentError)
+    # Once a schema was accepted, a refusal is the item's own.
+    assert formats(server) == ["json_schema", "json_object", "prompt", "json_schema", "json_schema"]
+    assert "does not take" not in caplog.text
+
+
+def test_an_item_that_only_passes_without_the_schema_changes_nothing_where_others_pass_with_it(
+    server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The schema is accepted while the item that was refused is tried without it.
+    server.script(
+        lambda call: "row 1" in call.text and call.body["response_format"]["type"] == "json_schema", status(400)
+    )
+    server.script(
+        lambda call: "row 1" in call.text and call.body["response_format"]["type"] == "json_object", hangs(0.5)
+    )
+    server.script("row 2", hangs(0.2))
+    got = ask(server.base_url, chat_request("row 1"), chat_request("row 2"), together=True)
+    assert [type(one) for one in got] == [Completion] * 2
+    ask(server.base_url, chat_request("row 3"))
+    assert formats(server)[-1] == "json_schema"
+    assert "does not take" not in caplog.text
+
+
+def test_a_model_that_is_unknown_in_every_way_stops_the_run(server: ChatServer) -> None:
+    server.script(lambda _: True, status(404, error_body("not here")), repeat_last=True)
+    [got] = ask(server.base_url, chat_request())
+    assert isinstance(got, RunPermanentError)
+    assert (got.cause, server.count()) == ("unknown_model", 3)
+
+
+@pytest.mark.parametrize(
+    "clear",
+    [
+        status(404, error_body("no such model", "model_not_found")),
+        status(400, error_body("too long", "context_length_exceeded")),
+        status(400, error_body("flagged", "content_filter")),
+        status(400, error_body("out of range", "unsupported_value", "temperature")),
+        status(400, error_body("out of range", None, "temperature")),
+        status(400, error_body("Your credit balance is too low")),
+        status(401),
+        status(403),
+        status(429),
+        status(500),
+    ],
+    ids=lambda answer: answer.text[:60],
+)
+def test_a_refusal_that_says_what_it_is_about_costs_one_call(server: ChatServer, clear: Answer) -> None:
+    server.script(lambda _: True, clear, repeat_last=True)
+    [got] = ask(server.base_url, chat_request())
+    assert isinstance(got, ProviderError)
+    assert server.count() == 1
 
 
 # Where it is sent.

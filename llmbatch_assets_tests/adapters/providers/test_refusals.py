@@ -1,4 +1,4 @@
-"""The meaning of response bodies: the kind of error, and the usage."""
+"""The meaning of refusals: who can help, and when."""
 
 import json
 from typing import Any
@@ -7,8 +7,7 @@ import httpx2
 import openai
 import pytest
 
-from llmbatch_assets.adapters.providers.responses import error_of_status, read_completion
-from llmbatch_assets.domain.usage import TokenUsage
+from llmbatch_assets.adapters.providers.refusals import error_of_status
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
 
@@ -23,23 +22,6 @@ def refusal(status: int, body: Any = None, **headers: str) -> openai.APIStatusEr
 
 def error(message: str = "told", **more: Any) -> dict[str, Any]:
     return {"error": {"message": message, **more}}
-
-
-def completion(**changes: Any) -> dict[str, Any]:
-    message = {"role": "assistant", "content": "{}"}
-    usage = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 5}}
-    return {"id": "c-1", "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage} | changes
-
-
-def choice(finish_reason: str | None = "stop", **message: Any) -> dict[str, Any]:
-    return completion(choices=[{"message": message, "finish_reason": finish_reason}])
-
-
-def read(body: Any) -> Any:
-    return read_completion(body if isinstance(body, bytes) else json.dumps(body).encode(), 0.5)
-
-
-# Refusals.
 
 
 @pytest.mark.parametrize(
@@ -123,11 +105,6 @@ def test_the_provider_is_quoted_and_cut() -> None:
 def test_what_no_terminal_and_no_file_should_be_handed_is_written_out() -> None:
     told, shown = "no\ud800 \x1b[31mway\x00\u202e\nthere", "no\\ud800 \\x1b[31mway\\x00\\u202e\nthere"
     assert shown in str(error_of_status(refusal(400, error(told))))
-    for body in (choice(refusal=told), {"error": {"message": told}}, choice(content=[told])):
-        with pytest.raises(ProviderError) as caught:
-            read(body)
-        str(caught.value).encode()
-        assert "\x1b" not in str(caught.value)
     assert error_of_status(refusal(500, error(), **{"x-request-id": "r\x7f"})).request_id == "r\\x7f"
 
 
@@ -199,188 +176,147 @@ def test_a_time_that_is_no_number_is_none() -> None:
     assert fault.retry_after is None
 
 
-# Completions.
+# What every call of a run would be told, in the words of many providers.
 
-
-def test_a_completion_holds_text_tokens_id_and_latency() -> None:
-    read_one = read(completion())
-    assert (read_one.text, read_one.finish_reason) == ("{}", "stop")
-    assert read_one.usage == TokenUsage(requests=1, input_tokens=7, cached_input_tokens=5, output_tokens=3)
-    assert read_one.request_id == "c-1"
-    assert read_one.latency_sec == 0.5
-
-
-@pytest.mark.parametrize(
-    "usage",
-    [
-        None,
-        {},
-        [],
-        "many",
-        {"prompt_tokens": None, "completion_tokens": "3", "prompt_tokens_details": None},
-        {"prompt_tokens": -1, "completion_tokens": 1.5, "prompt_tokens_details": {"cached_tokens": None}},
-        {"prompt_tokens": 10**30, "completion_tokens": True, "prompt_tokens_details": [1]},
-        {"prompt_tokens": float("nan"), "completion_tokens": float("inf"), "total_tokens": "12"},
-        # More was cached than was asked: of nothing, nothing.
-        {"prompt_tokens": 0, "prompt_tokens_details": {"cached_tokens": 5}},
+GEMINI_DAY = {
+    "message": "You exceeded your current quota, please check your plan and billing details.\nPlease retry in 34.07s.",
+    "status": "RESOURCE_EXHAUSTED",
+    "code": 429,
+    "details": [
+        {"@type": "QuotaFailure", "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},
+        {"@type": "RetryInfo", "retryDelay": "34s"},
     ],
+}
+GROQ_DAY = (
+    "Rate limit reached for model `m` on tokens per day (TPD): Limit 100000, Used 97050. Please try again in 9m38.016s."
 )
-def test_what_is_not_told_of_the_usage_counts_as_nothing_but_the_request(usage: Any) -> None:
-    told = read(completion(usage=usage)).usage
-    assert (told.requests, told.input_tokens, told.cached_input_tokens, told.output_tokens) == (1, 0, 0, 0)
-
-
-def test_missing_details_do_not_matter() -> None:
-    body = completion(usage={"prompt_tokens": 7, "completion_tokens": 3})
-    body.pop("id")
-    assert read(body).usage.input_tokens == 7
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("status", "told"),
     [
-        # Not JSON.
-        b"",
-        b"<html>busy</html>",
-        b'{"choices": [{"mess',
-        b"data: {}\n\n",
-        b"\xff\xfe",
-        pytest.param(b"[" * 100_000, id="deep"),
-        # JSON of another shape.
-        b"null",
-        b"[]",
-        b'"choices"',
-        b"{}",
-        b'{"choices": null}',
-        b'{"choices": []}',
-        b'{"choices": [{}]}',
-        b'{"choices": [null]}',
-        b'{"choices": [{"message": null}]}',
-        b'{"choices": [{"message": "text"}]}',
-        b'{"choices": [[]]}',
-        b'{"choices": {"0": {}}}',
-        b'{"choices": "text"}',
-        b'{"choices": [{"text": "of the older kind"}]}',
-        b'{"error": null}',
-        b'{"choices": [{"message": {"content": "{}"}}]',
-        b"5" * 5_000,
-    ],
-)
-def test_a_body_that_is_no_completion_can_be_asked_for_again(body: bytes) -> None:
-    with pytest.raises(TransientError) as fault:
-        read(body)
-    assert fault.value.cause == "broken_body"
-    assert len(str(fault.value)) < 1_000
-
-
-@pytest.mark.parametrize(
-    ("body", "kind", "cause"),
-    [
-        # Gateways pass errors on in this way.
-        ({"error": {"message": "told"}}, TransientError, "server_error"),
-        ({"error": "told"}, TransientError, "server_error"),
-        ({"error": {"message": "told", "code": 429}}, TransientError, "rate_limited"),
-        ({"error": {"message": "told", "code": 502}}, TransientError, "server_error"),
-        ({"error": {"message": "told", "code": 7}}, TransientError, "server_error"),
-        ({"error": {"message": "told", "code": "insufficient_quota"}}, RunPermanentError, "no_quota"),
-        ({"error": {"message": "told", "code": 401}}, RunPermanentError, "key_refused"),
-        ({"error": {"message": "told", "code": 400}}, ItemPermanentError, "bad_request"),
-        ({"choices": [], "error": {"message": "told"}}, TransientError, "server_error"),
-        # Part of an answer, and then the error.
         (
-            {"choices": [{"message": {"content": "{}"}, "error": {"message": "told", "code": 502}}]},
-            TransientError,
-            "server_error",
+            400,
+            {"message": "Your credit balance is too low to access the Anthropic API.", "type": "invalid_request_error"},
         ),
+        (400, {"message": "Budget has been exceeded! Current cost: 14.2, Max budget: 10.0", "code": "400"}),
+        (400, {"message": "ExceededBudget: User=default over budget. Spend=3, Budget=2", "type": "auth_error"}),
+        (429, {"message": "Your usage allowance has been reached.", "type": "budget_exceeded", "code": "429"}),
+        (429, {"message": "No deployments available - crossed budget: Exceeded budget for deployment m"}),
+        (400, {"message": "Insufficient Balance", "type": "unknown_error", "code": "invalid_request_error"}),
+        (401, {"message": "Insufficient balance. Manage your billing here: https://example.com/"}),
+        (403, {"message": "Your team t has either used all available credits or reached its monthly spending limit."}),
+        (429, {"message": "Your team t has either used all available credits or reached its monthly spending limit."}),
+        (403, {"message": "You have run out of credits or need a subscription."}),
+        (402, {"message": "This request requires more credits, or fewer max_tokens."}),
+        (402, {"message": "You have exceeded your monthly included credits for Inference Providers."}),
+        (400, {"message": "Access denied, please make sure your account is in good standing.", "code": "Arrearage"}),
+        (403, {"message": "Access denied due to overdue account", "code": "AccountOverdueError"}),
+        (429, {"message": "\u8d26\u6237\u5df2\u6b20\u8d39", "code": "1113"}),
+        (403, {"message": "token quota is not enough", "code": "insufficient_user_quota"}),
+        (429, {"message": "Your account is suspended", "type": "exceeded_current_quota_error"}),
+        (400, {"message": "not enough", "type": "billing_error"}),
     ],
 )
-def test_an_error_in_the_body_of_a_200_is_what_it_would_be_with_its_status(
-    body: Any, kind: type[ProviderError], cause: str
-) -> None:
-    with pytest.raises(ProviderError, match="told") as fault:
-        read_completion(json.dumps(body).encode(), 0.5, "req-7")
-    assert (type(fault.value), fault.value.cause, fault.value.request_id) == (kind, cause, "req-7")
-
-
-def test_an_error_that_is_none_does_not_hide_the_answer() -> None:
-    assert read(completion(error=None)).text == "{}"
+def test_a_quota_that_is_used_up_stops_the_run_in_whatever_words_it_is_told(status: int, told: dict[str, Any]) -> None:
+    fault = error_of_status(refusal(status, {"error": told}))
+    assert isinstance(fault, RunPermanentError)
+    assert fault.cause == "no_quota"
+    assert "raise it or use another key" in str(fault)
 
 
 @pytest.mark.parametrize(
-    "content",
+    "told",
     [
-        3,
-        {},
-        [1],
-        [{"type": "text"}],
-        [{"type": "text", "text": None}],
-        # Half of it would be a part taken for the whole.
-        [{"type": "text", "text": "{}"}, {"type": "image_url", "image_url": {}}],
+        GEMINI_DAY,
+        {"message": GROQ_DAY, "type": "tokens", "code": "rate_limit_exceeded"},
+        {"message": "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000", "code": 429},
+        # A gateway that passes Gemini's words on.
+        {"message": json.dumps(GEMINI_DAY["details"]), "code": 429},
     ],
+    ids=["gemini", "groq", "openrouter", "gateway"],
 )
-def test_a_content_that_is_no_text_can_be_asked_for_again(content: Any) -> None:
-    with pytest.raises(TransientError) as fault:
-        read(choice(content=content))
-    assert fault.value.cause == "broken_body"
-
-
-def test_a_text_in_parts_is_joined() -> None:
-    parts = [{"type": "text", "text": '{"a": '}, {"type": "text", "text": "1}"}]
-    assert read(choice(content=parts)).text == '{"a": 1}'
-
-
-@pytest.mark.parametrize("content", [None, "", []])
-def test_an_answer_without_a_text_is_an_empty_one(content: Any) -> None:
-    # Told or not, the model has to say it again: it is the answer that is tried again, and not the call.
-    assert read(choice(content=content)).text == ""
-    assert read(choice("tool_calls", content=content, tool_calls=[{"function": {}}])).text == ""
+@pytest.mark.parametrize("wrap", [lambda told: {"error": told}, lambda told: [{"error": told}]])
+def test_a_quota_of_a_day_stops_the_run_and_says_so(told: dict[str, Any], wrap: Any) -> None:
+    fault = error_of_status(refusal(429, wrap(told)))
+    assert isinstance(fault, RunPermanentError)
+    assert fault.cause == "no_quota"
+    assert "the day's quota is used up" in str(fault)
 
 
 @pytest.mark.parametrize(
-    ("header", "body", "kept"),
+    "told",
     [
-        ("req-7", "c-1", "req-7"),
-        ("", "c-1", "c-1"),
-        ("", None, ""),
-        ("", 7, ""),
-        ("x" * 9_000, None, "x" * 500),
+        {"message": "The model `m` has been decommissioned.", "code": "model_decommissioned"},
+        {"message": "The model `m` has been decommissioned and is no longer supported."},
+        {"message": "The model m is no longer available to new users."},
+        {"message": "Model Not Exist", "type": "invalid_request_error"},
+        {"message": "Invalid model: m", "type": "invalid_model", "code": "1500"},
+        {"message": "m is not a valid model ID", "code": 400},
+        {"message": "Invalid model name passed in model=m"},
+        {"message": "The API deployment for this resource does not exist.", "code": "DeploymentNotFound"},
     ],
 )
-def test_the_request_is_named_by_the_header_else_by_the_body(header: str, body: Any, kept: str) -> None:
-    assert read_completion(json.dumps(completion(id=body)).encode(), 0.5, header).request_id == kept
+def test_a_model_that_is_not_there_or_no_longer_stops_the_run(told: dict[str, Any]) -> None:
+    fault = error_of_status(refusal(400, {"error": told}))
+    assert isinstance(fault, RunPermanentError)
+    assert fault.cause == "unknown_model"
+    assert "llm.model_name" in str(fault)
 
 
-def test_a_refusal_is_the_items() -> None:
-    with pytest.raises(ItemPermanentError, match="I cannot help with that") as fault:
-        read(choice(refusal="I cannot help with that" + "!" * 10_000, content=None))
-    assert fault.value.cause == "refused"
-    assert len(str(fault.value)) < 1_000
+@pytest.mark.parametrize(
+    "told", ["Incorrect API key provided: sk-x", "API key not valid. Please pass a valid API key."]
+)
+def test_a_key_that_is_refused_with_a_400_stops_the_run(told: str) -> None:
+    assert error_of_status(refusal(400, error(told))).cause == "key_refused"
 
 
-@pytest.mark.parametrize("content", [None, "", "{}"])
-def test_a_filtered_answer_is_the_items_whatever_is_left_of_it(content: str | None) -> None:
-    with pytest.raises(ItemPermanentError) as fault:
-        read(choice("content_filter", content=content))
-    assert fault.value.cause == "content_filter"
+def test_words_that_the_server_repeats_from_the_request_say_nothing() -> None:
+    # A table of complaints about a bank.
+    body = json.dumps({"messages": [{"role": "user", "content": "My card was refused: insufficient balance"}]}).encode()
+    request = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions", content=body)
+    told = error("cannot parse: My card was refused: insufficient balance")
+    response = httpx2.Response(400, content=json.dumps(told).encode(), request=request)
+    fault = error_of_status(openai.APIStatusError("refused", response=response, body=told["error"]))
+    assert (type(fault), fault.cause) == (ItemPermanentError, "bad_request")
 
 
-@pytest.mark.parametrize("reason", ["safety", "SAFETY", "RECITATION", "prohibited_content"])
-def test_a_filter_of_another_name_is_a_filter(reason: str) -> None:
-    with pytest.raises(ItemPermanentError) as fault:
-        read(choice(reason, content="{}"))
-    assert fault.value.cause == "content_filter"
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        # Gemini, with a quota of a minute.
+        ({"details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]}, 34.5),
+        # OpenAI, Groq, Azure.
+        ({"message": "Rate limit reached for m. Please try again in 20s."}, 20.0),
+        ({"message": "Rate limit reached for m. Please try again in 6ms."}, 0.006),
+        ({"message": "on tokens per minute (TPM): Limit 6000. Please try again in 1m4.5s. Need more?"}, 64.5),
+        ({"message": "Please retry after 26 seconds."}, 26.0),
+        # A quota of a day that comes back bit by bit is a rate.
+        ({"message": "on requests per day (RPD): Limit 10000. Please try again in 8.64s."}, 8.64),
+        ({"details": [{"retryDelay": None}], "message": "Try again later."}, None),
+        ({"details": "none", "message": "Please try again in a moment."}, None),
+    ],
+)
+def test_a_wait_that_is_told_in_the_body_is_passed_on(told: dict[str, Any], seconds: float | None) -> None:
+    fault = error_of_status(refusal(429, [{"error": {"message": "busy", **told}}]))
+    assert isinstance(fault, TransientError)
+    assert fault.retry_after == (None if seconds is None else pytest.approx(seconds))
 
 
-@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
-def test_a_cut_answer_says_so(reason: str) -> None:
-    assert read(choice(reason, content='{"a": ')).finish_reason == "length"
+def test_the_wait_in_a_header_comes_before_that_in_the_body() -> None:
+    fault = error_of_status(refusal(429, error("Please try again in 20s."), **{"retry-after": "3"}))
+    assert isinstance(fault, TransientError)
+    assert fault.retry_after == 3
 
 
-def test_an_answer_cut_before_its_first_word_is_cut_and_not_empty() -> None:
-    # A reasoning model that spent all its tokens on thoughts will do so again: telling it helps, waiting does not.
-    assert read(choice("length", content=None)).finish_reason == "length"
-
-
-@pytest.mark.parametrize("finish_reason", [None, "", "stop", "eos", "tool_calls", 7, ["stop"]])
-def test_servers_that_name_no_known_reason_are_taken_to_have_finished(finish_reason: str | None) -> None:
-    assert read(choice(finish_reason, content="{}")).text == "{}"
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (400, {"code": "data_inspection_failed", "message": "Input data may contain inappropriate content."}),
+        (400, {"code": "1301", "message": "unsafe"}),
+        (400, {"message": "Content Exists Risk", "code": "invalid_request_error"}),
+    ],
+)
+def test_a_text_that_a_provider_will_not_process_is_the_items(status: int, told: dict[str, Any]) -> None:
+    fault = error_of_status(refusal(status, {"error": told}))
+    assert (type(fault), fault.cause) == (ItemPermanentError, "content_filter")

@@ -1,0 +1,72 @@
+"""Addresses of servers: one spelling of each, and what an address says about its server."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# Hosts of Azure resources that take the header api-key. Its serverless hosts, *.models.ai.azure.com, do not.
+_AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+_DEPLOYMENT_PATH = "/openai/deployments/"
+_API_VERSION = "api-version"
+_AZURE_FORMS = (
+    "https://RESOURCE.openai.azure.com/openai/v1 or "
+    "https://RESOURCE.openai.azure.com/openai/deployments/DEPLOYMENT?api-version=2024-10-21"
+)
+
+
+def checked_address(url: str) -> str:
+    """Return the canonical form of a server's address; an empty one stays empty. Raises ``ValueError``."""
+    if not url:
+        return url
+    parts = urlsplit(url)
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise ValueError("must be the address of a server, e.g. http://127.0.0.1:8000/v1")
+    if parts.username or parts.password or not _has_harmless_query(parts):
+        raise ValueError(
+            "must not contain a user, password or query, except ?api-version=... for Azure OpenAI; put keys into an "
+            "environment variable (api_key_env)"
+        )
+    if _lacks_deployment(parts):
+        raise ValueError(f"must be the whole address of an Azure OpenAI model: {_AZURE_FORMS}")
+    return canonical_address(url)
+
+
+def canonical_address(url: str) -> str:
+    """Return the one spelling of an address: no default port, no slash at the end, scheme and host in lower case."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    port = "" if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{parts.port}"
+    return urlunsplit((parts.scheme, f"{host}{port}", parts.path.rstrip("/"), parts.query, ""))
+
+
+def chat_url(base_url: str) -> str:
+    """Return the URL of chat completions at a server."""
+    parts = urlsplit(base_url)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/chat/completions"))
+
+
+def is_azure(base_url: str) -> bool:
+    """Return whether the address is that of Azure OpenAI, or of a gateway with its paths."""
+    parts = urlsplit(base_url)
+    return (parts.hostname or "").endswith(_AZURE_HOSTS) or _DEPLOYMENT_PATH in parts.path
+
+
+def azure_api_version(base_url: str) -> str:
+    """Return the version of Azure's API that an address names; empty if it names none."""
+    return dict(parse_qsl(urlsplit(base_url).query)).get(_API_VERSION, "")
+
+
+def _has_harmless_query(parts: SplitResult) -> bool:
+    return not parts.query or re.fullmatch(rf"{_API_VERSION}=[\w.-]{{1,40}}", parts.query, re.ASCII) is not None
+
+
+def _lacks_deployment(parts: SplitResult) -> bool:
+    """Return whether an address at Azure can have no model behind it."""
+    host = parts.hostname or ""
+    if _DEPLOYMENT_PATH in f"{parts.path}/":
+        deployment = parts.path.partition(_DEPLOYMENT_PATH)[2].strip("/")
+        return not deployment or (host.endswith(_AZURE_HOSTS) and not parts.query)
+    return host.endswith(_AZURE_HOSTS[:2]) and not parts.path.rstrip("/").endswith("/v1")
