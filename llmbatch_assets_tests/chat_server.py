@@ -53,6 +53,7 @@ class ChatCall:
     at: float
     text: str
     answered_with: Answer
+    url: str = ""
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -154,7 +155,7 @@ def error_body(message: str, code: str | None = None, param: str | None = None) 
 class ChatServer:
     """Serves from its own thread from `with` to its end; the public attributes may be changed meanwhile.
 
-    An unscripted call gets an instance of the JSON schema it asks for, the same for the same messages, or without a
+    It also has Azure's address, and takes the key in `key_header`. An unscripted call gets an instance of the JSON schema it asks for, the same for the same messages, or without a
     schema `fallback_answer`. One that `is_judge` recognises gets a PASS. `port` 0 is any free one.
     """
 
@@ -164,6 +165,7 @@ class ChatServer:
         self.delay = 0.0
         self.models = ["test-model"]
         self.require_key: str | None = None
+        self.key_header = "Authorization"
         self.refuse_response_format: Collection[str] = frozenset()
         self.rate_limit: RateLimit | None = None
         self.fallback_answer: Json | Callable[[ChatCall], str] = {"text": "ok"}
@@ -217,7 +219,9 @@ class ChatServer:
     async def _serve(self, started: "Future[tuple[int, Callable[[], object]]]") -> None:
         loop, stopped = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(client_max_size=64 * 1024**2)
-        app.add_routes([web.post("/v1/chat/completions", self._chat), web.get("/v1/models", self._list_models)])
+        azure = "/openai/deployments/{deployment}/chat/completions"
+        app.add_routes([web.post(path, self._chat) for path in ("/v1/chat/completions", azure)])
+        app.add_routes([web.get("/v1/models", self._list_models)])
         # Cancelling keeps `max_in_flight` true when clients hang up. A shutdown timeout of 0 would wait for ever.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.01)
         await runner.setup()
@@ -241,18 +245,19 @@ class ChatServer:
         self._in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
-            call = self._record(body, text, request.headers)
+            call = self._record(body, text, request)
             # Being refused for too many calls takes no time.
             await asyncio.sleep(0 if call.answered_with.code == TOO_MANY else self.delay)
             return await _deliver(request, call)
         finally:
             self._in_flight -= 1
 
-    def _record(self, body: Json, text: str, headers: Mapping[str, str]) -> ChatCall:
+    def _record(self, body: Json, text: str, request: web.Request) -> ChatCall:
         purpose: Purpose = "judge" if self.is_judge(body) else "generate"
         with self._lock:
             self._counts[purpose] += 1
-            asked = ChatCall(self._counts.total(), body, headers, purpose, time.monotonic(), text, says())
+            number, url = self._counts.total(), str(request.rel_url)
+            asked = ChatCall(number, body, request.headers, purpose, time.monotonic(), text, says(), url)
             call = replace(asked, answered_with=self._answer(asked))
             if self._keep_calls:
                 self._calls.append(call)
@@ -275,7 +280,9 @@ class ChatServer:
         return None
 
     def _has_key(self, headers: Mapping[str, str]) -> bool:
-        return self.require_key is None or headers.get("Authorization") == f"Bearer {self.require_key}"
+        if self.require_key is None or self.key_header == "Authorization":
+            return self.require_key is None or headers.get("Authorization") == f"Bearer {self.require_key}"
+        return headers.get(self.key_header) == self.require_key and "Authorization" not in headers
 
     def _scripted(self, call: ChatCall) -> Answer | None:
         script = next((script for script in self._scripts if script.matches(call)), None)

@@ -10,8 +10,8 @@ import openai
 import pytest
 
 import llmbatch_assets
-from llmbatch_assets.adapters.providers.refusals import error_of_status
-from llmbatch_assets.adapters.providers.stop_words import STOPPING_CODES, STOPPING_STATUSES
+from llmbatch_assets.adapters.providers.responses.refusals import error_of_status
+from llmbatch_assets.adapters.providers.responses.stop_words import STOPPING_CODES, STOPPING_STATUSES
 from llmbatch_assets.errors import (
     FailureCause,
     ItemPermanentError,

@@ -15,6 +15,7 @@ from llmbatch_assets.adapters.files.file_conflicts import ConfiguredPaths, find_
 from llmbatch_assets.adapters.files.yaml_files import is_in_postgres, load_parameters, load_prompt, read_text
 from llmbatch_assets.adapters.providers.credentials import read_key
 from llmbatch_assets.adapters.schema_module import load_schema
+from llmbatch_assets.adapters.store.run_records import identity_as_kept
 from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.canonical import sha1_named, sha1_text
 from llmbatch_assets.domain.configuration.model_blocks import Llm
@@ -198,7 +199,7 @@ class Batch:
         """The origin of this batch's artifacts, which they record."""
         prompts, llm = self.parameters.prompts, self.parameters.llm
         return Source(
-            identity=self._identity(),
+            identity=identity_as_kept(self.path(self.layout.provenance), self._identity()),
             provider=llm.provider,
             generation_prompt_path=prompts.generation.path,
             judge_prompt_path=prompts.judge.path if prompts.judge.enabled else None,

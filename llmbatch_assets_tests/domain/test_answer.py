@@ -136,9 +136,7 @@ def test_any_text_is_an_object_or_an_error_for_the_model(text: str) -> None:
         f'Maybe {{"x": 1}}[/THINK]{TEXT}',
         # The channels of gpt-oss, as they are and without their special tokens.
         f'<|channel|>analysis<|message|>maybe {{"x": 1}}<|end|><|start|>assistant<|channel|>final<|message|>{TEXT}<|return|>',
-        f"<|start|>assistant<|channel|>final <|constrain|>JSON<|message|>{TEXT}<|return|>".replace(
-            " <|constrain|>JSON", ""
-        ),
+        f"<|start|>assistant<|channel|>final <|constrain|>JSON<|message|>{TEXT}<|return|>",
         f'<|channel|>analysis<|message|>{{"x": 1}}<|end|>\n<|channel|>final<|message|>```json\n{TEXT}\n```<|end|>',
         f'analysisWe need {{"x": 1}}.assistantfinal{TEXT}',
         # A byte order mark.

@@ -11,17 +11,17 @@ import aiohttp
 import httpx2
 import openai
 
-from llmbatch_assets.adapters.providers.completions import ReadAnswer, read_answer
 from llmbatch_assets.adapters.providers.connection import key_headers, open_sdk
 from llmbatch_assets.adapters.providers.reasoning_only import ReasoningOnly
-from llmbatch_assets.adapters.providers.refusals import (
+from llmbatch_assets.adapters.providers.request_body import request_body
+from llmbatch_assets.adapters.providers.responses.completions import ReadAnswer, read_answer
+from llmbatch_assets.adapters.providers.responses.refusals import (
     UNCLEAR_CAUSES,
     error_of_status,
     may_refuse_format,
     refuses_format,
 )
-from llmbatch_assets.adapters.providers.reported_usage import MOST_TOKENS, ReportedUsage
-from llmbatch_assets.adapters.providers.request_body import request_body
+from llmbatch_assets.adapters.providers.responses.reported_usage import MOST_TOKENS, ReportedUsage
 from llmbatch_assets.adapters.providers.structured_output import FORMATS, FormatChoice
 from llmbatch_assets.domain.configuration.model_blocks import Llm
 from llmbatch_assets.domain.configuration.server_address import chat_url

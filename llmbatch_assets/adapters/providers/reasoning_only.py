@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbatch_assets.adapters.providers.completions import ReadAnswer
+from llmbatch_assets.adapters.providers.responses.completions import ReadAnswer
 from llmbatch_assets.domain.answer import read_object
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest

@@ -78,6 +78,18 @@ def kept_identities(folder: Path) -> list[BatchIdentity]:
     return known
 
 
+def identity_as_kept(folder: Path, identity: BatchIdentity) -> BatchIdentity:
+    """Return the identity under which the same requests were last made, so that their outputs are found; else itself.
+
+    Only the spelling of a server's address can differ.
+    """
+    kept = {one.sha: one for one in kept_identities(folder) if one.asks_the_same(identity)}
+    if len(kept) < 2:
+        return next(iter(kept.values()), identity)
+    used = (kept.get(use.identity) for use in reversed(read_uses(folder)))
+    return next((one for one in used if one is not None), next(iter(kept.values())))
+
+
 def earlier_identities(folder: Path, identity: BatchIdentity) -> list[BatchIdentity]:
     """Return the identities that differ from ``identity`` only in the judge."""
     return [other for other in kept_identities(folder) if other.differs_only_in_judge(identity)]

@@ -70,6 +70,11 @@ VariableName = Annotated[str, AfterValidator(_check_variable_name)]
 HeaderName = Annotated[str, AfterValidator(_check_header_name)]
 
 
+def default_endpoint(model_name: str) -> str:
+    """Return the base URL of the server that is called if none is set."""
+    return GEMINI_BASE_URL if model_name.startswith("gemini-") else OPENAI_BASE_URL
+
+
 class Llm(Block):
     """Provider, model, sampling, retries and limits."""
 
@@ -124,12 +129,7 @@ class Llm(Block):
     @property
     def endpoint(self) -> str:
         """Base URL of the server to call."""
-        return self.base_url or self.default_endpoint
-
-    @property
-    def default_endpoint(self) -> str:
-        """Base URL of the server that is called if none is set."""
-        return GEMINI_BASE_URL if self.model_name.startswith("gemini-") else OPENAI_BASE_URL
+        return self.base_url or default_endpoint(self.model_name)
 
     @property
     def key_header(self) -> str:

@@ -9,7 +9,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from llmbatch_assets.domain.canonical import canonical_json, sha1_named, sha1_text
-from llmbatch_assets.domain.configuration.model_blocks import Llm
+from llmbatch_assets.domain.configuration.model_blocks import Llm, default_endpoint
+from llmbatch_assets.domain.configuration.server_address import canonical_address
 from llmbatch_assets.domain.text import slug
 
 IDENTITY_VERSION = 1
@@ -59,7 +60,17 @@ def request_settings(llm: Llm) -> dict[str, Any]:
         parts["base_url"] = llm.base_url
     if llm.structured_output != "auto":
         parts["structured_output"] = llm.structured_output
-    return parts
+    return canonical_settings(parts, llm.model_name)
+
+
+def canonical_settings(settings: Mapping[str, Any], model_name: str) -> dict[str, Any]:
+    """Return the settings with one spelling of the server's address, and without it if it is the model's usual one."""
+    others = {name: value for name, value in settings.items() if name != "base_url"}
+    try:
+        address = canonical_address(settings["base_url"])
+    except (LookupError, ValueError):
+        return dict(settings)
+    return others if address == canonical_address(default_endpoint(model_name)) else {**others, "base_url": address}
 
 
 class BatchIdentity(BaseModel):
@@ -84,6 +95,15 @@ class BatchIdentity(BaseModel):
     def sha(self) -> str:
         """Fingerprint of all settings."""
         return sha1_named(**self.parts(""))
+
+    def asks_the_same(self, other: BatchIdentity) -> bool:
+        """Return whether both stand for the same requests. Earlier versions kept each spelling of an address apart."""
+        return self._canonical() == other._canonical()
+
+    def _canonical(self) -> BatchIdentity:
+        settings = canonical_settings(self.settings, self.model_name)
+        judge = self.judge and canonical_settings(self.judge, self.judge.get("model_name", ""))
+        return self.model_copy(update={"settings": settings, "judge": judge})
 
     def differs_only_in_judge(self, other: BatchIdentity) -> bool:
         """Return whether generation is the same and only the judge differs."""

@@ -11,6 +11,7 @@ import pytest
 from llmbatch_assets.adapters.store.run_records import (
     IdentityUse,
     earlier_identities,
+    identity_as_kept,
     keep_provenance,
     kept_identities,
     kept_text,
@@ -19,6 +20,7 @@ from llmbatch_assets.adapters.store.run_records import (
 )
 from llmbatch_assets.domain.items.identity import identity_of
 from llmbatch_assets.stages.project import BatchFile
+from llmbatch_assets_tests.domain.strategies import make_identity
 from llmbatch_assets_tests.project import GENERATION, SCHEMA, make_project
 
 
@@ -56,6 +58,22 @@ def test_identities_are_known_again(tmp_path: Path) -> None:
     assert kept_identities(tmp_path) == [identity]
     assert earlier_identities(tmp_path, identity) == []
     assert earlier_identities(tmp_path, identity.model_copy(update={"judge_prompt_sha": "other"})) == [identity]
+
+
+def test_requests_are_found_under_the_spelling_of_the_address_that_was_used_last(tmp_path: Path) -> None:
+    identity = make_identity(settings={"base_url": "http://a/v1"})
+    spelt = [make_identity(settings={"base_url": url}) for url in ("http://a/v1/", "HTTP://a/v1")]
+    assert identity_as_kept(tmp_path, identity) == identity
+    keep_provenance(
+        tmp_path, {"identity_b": make_identity(settings={"base_url": "http://b/v1"}).model_dump(mode="json")}
+    )
+    assert identity_as_kept(tmp_path, identity) == identity
+    keep_provenance(tmp_path, {f"identity_{spelt[0].sha}": spelt[0].model_dump(mode="json")})
+    assert identity_as_kept(tmp_path, identity) == spelt[0]
+    keep_provenance(tmp_path, {f"identity_{one.sha}": one.model_dump(mode="json") for one in [*spelt, identity]})
+    for used in [*spelt, identity, spelt[0]]:
+        note_use(tmp_path, IdentityUse("1", used.sha, "c"))
+        assert identity_as_kept(tmp_path, identity) == used
 
 
 def test_every_text_that_an_artifact_names_is_kept(tmp_path: Path) -> None:

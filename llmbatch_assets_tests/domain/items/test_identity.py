@@ -126,6 +126,14 @@ def test_the_named_parts_are_those_in_an_artifact() -> None:
         # Unset settings are left out, so that adding one does not change existing ids.
         ({}, {}),
         ({"base_url": "http://a/v1"}, {"base_url": "http://a/v1"}),
+        # However it is written, also as that which is called if none is set.
+        ({"base_url": "HTTP://A:80/v1/"}, {"base_url": "http://a/v1"}),
+        ({"base_url": "https://api.openai.com/v1/"}, {}),
+        (
+            {"base_url": "https://api.openai.com/v1", "model_name": "gemini-2"},
+            {"base_url": "https://api.openai.com/v1"},
+        ),
+        ({"base_url": "https://generativelanguage.googleapis.com/v1beta/openai", "model_name": "gemini-2"}, {}),
         ({"seed": 0}, {"seed": 0}),
         ({"top_p": 0.5, "max_output_tokens": 9}, {"top_p": 0.5, "max_output_tokens": 9}),
         ({"extra_body": {"a": 1}}, {"extra_body": {"a": 1}}),
@@ -134,12 +142,48 @@ def test_the_named_parts_are_those_in_an_artifact() -> None:
         ({"provider": "local", "model_name": LOCAL_MODEL}, {"provider": "local"}),
         ({"provider": "offline"}, {"provider": "offline"}),
         # Timeouts, keys and rates do not change a request.
-        ({"api_key_env": "A", "timeout_sec": 1, "max_workers": 1, "max_retries": 9, "transport_retries": 0}, {}),
+        (
+            {
+                "api_key_env": "A",
+                "api_key_header": "x-api-key",
+                "timeout_sec": 1,
+                "max_workers": 1,
+                "max_retries": 9,
+                "transport_retries": 0,
+            },
+            {},
+        ),
         ({"runner_max_retries": 9, "silence_client_lv_logs": False}, {}),
     ],
 )
 def test_settings_are_part_of_the_id_if_they_change_the_request(llm: dict[str, Any], parts: dict[str, Any]) -> None:
     assert request_settings(parameters(llm=llm).llm) == parts
+
+
+@pytest.mark.parametrize(
+    ("earlier", "same"),
+    [
+        ({"settings": {"base_url": "http://a/v1/", "seed": 1}}, True),
+        ({"settings": {"base_url": "HTTP://A:80/v1", "seed": 1}}, True),
+        ({"settings": {"base_url": "http://a/v1", "seed": 1}, "judge": {"base_url": "http://a/v1/"}}, False),
+        ({"settings": {"base_url": "http://a/v1/", "seed": 2}}, False),
+        ({"settings": {"base_url": "http://b/v1", "seed": 1}}, False),
+        ({"settings": {"base_url": "http://a:99999/v1", "seed": 1}}, False),
+        ({"settings": {"seed": 1}}, False),
+    ],
+)
+def test_an_earlier_spelling_of_an_address_stands_for_the_same_requests(earlier: dict[str, Any], same: bool) -> None:
+    now = make_identity(settings={"base_url": "http://a/v1", "seed": 1})
+    assert now.asks_the_same(make_identity(**earlier)) is same
+
+
+def test_an_earlier_spelling_of_the_judges_address_stands_for_the_same_requests() -> None:
+    def judged(base_url: str) -> Any:
+        return make_identity(judge={"model_name": "j", "base_url": base_url})
+
+    assert judged("http://a/v1/").asks_the_same(judged("http://a/v1"))
+    assert not judged("http://a/v1/").asks_the_same(judged("http://a/v2"))
+    assert judged("https://api.openai.com/v1/").asks_the_same(make_identity(judge={"model_name": "j"}))
 
 
 def test_a_partition_is_named_by_its_label_and_the_beginning_of_its_id() -> None:

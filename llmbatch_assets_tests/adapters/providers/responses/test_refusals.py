@@ -7,7 +7,7 @@ import httpx2
 import openai
 import pytest
 
-from llmbatch_assets.adapters.providers.refusals import error_of_status
+from llmbatch_assets.adapters.providers.responses.refusals import error_of_status
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
 

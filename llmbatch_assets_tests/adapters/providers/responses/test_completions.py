@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch_assets.adapters.providers.completions import read_answer
+from llmbatch_assets.adapters.providers.responses.completions import read_answer
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from llmbatch_assets.adapters.providers.completions import read_answer
-from llmbatch_assets.adapters.providers.event_stream import is_event_stream
+from llmbatch_assets.adapters.providers.responses.completions import read_answer
+from llmbatch_assets.adapters.providers.responses.event_stream import is_event_stream
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, TransientError
 

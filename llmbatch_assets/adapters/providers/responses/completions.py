@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from llmbatch_assets.adapters.providers.event_stream import is_event_stream, joined_events
-from llmbatch_assets.adapters.providers.refusals import codes_of, error_object, quoted, refusal, request_id
-from llmbatch_assets.adapters.providers.reported_usage import ReportedUsage, read_usage
+from llmbatch_assets.adapters.providers.responses.event_stream import is_event_stream, joined_events
+from llmbatch_assets.adapters.providers.responses.refusals import codes_of, error_object, quoted, refusal, request_id
+from llmbatch_assets.adapters.providers.responses.reported_usage import ReportedUsage, read_usage
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.errors import FailureCause, ItemPermanentError, ProviderError, TransientError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import openai
 
-from llmbatch_assets.adapters.providers.stop_words import (
+from llmbatch_assets.adapters.providers.responses.stop_words import (
     ADVICE,
     DAY_ADVICE,
     DAY_QUOTA,

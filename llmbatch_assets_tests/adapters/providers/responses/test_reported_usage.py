@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch_assets.adapters.providers.reported_usage import MOST_TOKENS, read_usage
+from llmbatch_assets.adapters.providers.responses.reported_usage import MOST_TOKENS, read_usage
 from llmbatch_assets.domain.usage import TokenUsage
 
 

@@ -1,0 +1,1 @@
+"""Responses of chat-completion servers: the answer, its usage, and what a refusal means."""
