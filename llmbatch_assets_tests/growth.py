@@ -1,4 +1,4 @@
-"""Whether the time for something grows with its size, and not with the square of it."""
+"""Check that the time for something grows in proportion to its size, and not with its square."""
 
 from __future__ import annotations
 
