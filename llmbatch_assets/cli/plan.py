@@ -25,13 +25,19 @@ MOST_LINES = 40
 @click.command()
 @config_option
 @click.option("--force", is_flag=True, help="Plan `llmbatch run --force`.")
-@click.option("--limit", default=0, metavar="N", type=click.IntRange(min=0), help="Plan `llmbatch run --limit N`.")
-@click.option("--sample", default=0, metavar="N", type=click.IntRange(min=0), help="Plan `llmbatch run --sample N`.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Plan `llmbatch run --limit N`.")
+@click.option("--sample", metavar="N", type=click.IntRange(min=1), help="Plan `llmbatch run --sample N`.")
 @click.option("--retry-failed", is_flag=True, help="Plan `llmbatch run --retry-failed`.")
 @click.option("--offline", is_flag=True, help="Plan `llmbatch run --offline`.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, with the reasons for each item.")
 def plan(
-    config: str | None, force: bool, limit: int, sample: int, retry_failed: bool, offline: bool, as_json: bool
+    config: str | None,
+    force: bool,
+    limit: int | None,
+    sample: int | None,
+    retry_failed: bool,
+    offline: bool,
+    as_json: bool,
 ) -> None:
     """Show what `llmbatch run` would do: items by reason, what changed, tokens, cost and time.
 
@@ -45,7 +51,7 @@ def plan(
         checked = preflight(batch_file)
         batch = batch_file.load()
         set_up_logging(batch.parameters.run.log_level)
-        selection = Selection(limit=limit, sample=sample, retry_failed=retry_failed)
+        selection = Selection(limit=limit or 0, sample=sample or 0, retry_failed=retry_failed)
         report = plan_run(batch, selection, checked.work, checked.warnings, force=force)
     if as_json:
         click.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))

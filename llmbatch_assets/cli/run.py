@@ -50,12 +50,11 @@ def selected_assets(_context: click.Context, _option: click.Parameter, names: st
 @click.option(
     "--force", is_flag=True, help="Regenerate existing outputs; each is kept until its replacement is accepted."
 )
-@click.option("--limit", default=0, metavar="N", type=click.IntRange(min=0), help="Generate at most N items.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Generate at most N items.")
 @click.option(
     "--sample",
-    default=0,
     metavar="N",
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=1),
     help="Generate N items spread over all groups; the same N every time.",
 )
 @click.option("--retry-failed", is_flag=True, help="Also retry items that the provider permanently refused.")
@@ -67,8 +66,8 @@ def run(
     config: str | None,
     select: tuple[str, ...],
     force: bool,
-    limit: int,
-    sample: int,
+    limit: int | None,
+    sample: int | None,
     retry_failed: bool,
     offline: bool,
     yes: bool,
@@ -88,7 +87,7 @@ def run(
         batch_file = open_batch_file(config, offline=offline)
         # Without --select, --force means the outputs only.
         forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)
-        selection = Selection(limit=limit, sample=sample, retry_failed=retry_failed)
+        selection = Selection(limit=limit or 0, sample=sample or 0, retry_failed=retry_failed)
         set_up_logging(logging.getLevelName(logging.WARNING))
         checked = preflight(batch_file, select, forced)
         batch = batch_file.load()
@@ -101,7 +100,12 @@ def run(
         require_keys(batch, select, selection, forced)
         if "llm_outputs" in select and not yes:
             _confirm_cost(batch, selection, forced, select)
-        generate = {"limit": limit, "sample": sample, "retry_failed": retry_failed, "force": "llm_outputs" in forced}
+        generate = {
+            "limit": selection.limit,
+            "sample": selection.sample,
+            "retry_failed": retry_failed,
+            "force": "llm_outputs" in forced,
+        }
         schema = {name: {"force": name in forced} for name in ("llm_schema_py", "llm_schema_txt")}
         sys.exit(StageRunner(batch_file, batch).run_stages(select, {"llm_outputs": generate, **schema}))
 

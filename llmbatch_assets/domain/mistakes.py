@@ -8,73 +8,16 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
 
-from pydantic import ValidationError
-
-from llmbatch_assets.domain.configuration.environment import WRITTEN, Resolved
 from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.items.context import RowRenderer, group_template_mistakes
 from llmbatch_assets.domain.items.grouping import named_columns
 from llmbatch_assets.domain.items.table import nearest_first
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.schema.grammar import parse_schema
-from llmbatch_assets.domain.text import nearest
 from llmbatch_assets.errors import ConfigError, SchemaError
 
 MAX_SCHEMA_MISTAKES = 50
-_ADVICE = {
-    ("judge", "enabled"): "use prompts.judge.enabled",
-    ("llm", "api_key"): "keys are never kept in a file: put it in an environment variable and name that in "
-    "llm.api_key_env",
-}
-
-
-def parameter_mistakes(problem: ValidationError, file: str, resolved: Resolved = WRITTEN) -> list[str]:
-    """Return one line per mistake: file, key, value, what is allowed and, for an unknown key, similar ones."""
-    errors = [error for error in problem.errors(include_url=False) if not resolved.is_missing(error["loc"])]
-    return [f"{file}: {_sentence(error, resolved.variable_at(error['loc']))}" for error in errors]
-
-
-def _sentence(error: Any, variable: str) -> str:
-    path = tuple(str(part) for part in error["loc"])
-    key = ".".join(path) or "the file"
-    if error["type"] == "extra_forbidden":
-        return _unknown_key(path, key)
-    if error["type"] == "missing":
-        return f"{key}: is required"
-    wanted = error["msg"].removeprefix("Value error, ")
-    if error["type"] in ("model_type", "dict_type"):
-        wanted = "must be a mapping of keys to values"
-    # What a variable holds may be secret.
-    found = f" (from the environment variable {variable})" if variable else _found_value(path, error["input"])
-    return f"{key}: {wanted}{found}"
-
-
-def _found_value(path: tuple[str, ...], value: Any) -> str:
-    # An API key in the wrong place must not reach a terminal or a log.
-    in_address = path[-1:] == ("base_url",) and {"@", "?"} & set(str(value))
-    if any("api_key" in part for part in path) or in_address or isinstance(value, dict):
-        return ""
-    return f" (found {str(value)[:80]!r})"
-
-
-def _unknown_key(path: tuple[str, ...], key: str) -> str:
-    if path in _ADVICE:
-        return f"{key}: {_ADVICE[path]}"
-    known = _known_keys(path[:-1])
-    near = nearest(path[-1], known)[:3]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
-    return f"{key}: unknown key; {hint}"
-
-
-def _known_keys(path: tuple[str, ...]) -> list[str]:
-    block: Any = Parameters
-    for part in path:
-        # In a mapping such as budget.prices, every key has a block of the same kind.
-        kinds = get_args(block)
-        block = kinds[-1] if kinds else block.model_fields[part].annotation
-    return list(block.model_fields)
 
 
 def column_mistakes(columns: Sequence[str], parameters: Parameters) -> list[str]:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from llmbatch_assets.domain.configuration.key_mistakes import parameter_mistakes
 from llmbatch_assets.domain.configuration.parameters import read_parameters
 from llmbatch_assets.domain.mistakes import (
     MAX_SCHEMA_MISTAKES,
-    parameter_mistakes,
     prompt_warnings,
     schema_mistakes,
 )
@@ -111,9 +111,9 @@ def test_an_unknown_key_unlike_any_other_is_answered_with_all_known_ones(block: 
     ("path", "value", "wanted"),
     [
         # What is allowed, and what was found.
-        ("llm.provider", "gemini", ["'openai', 'local' or 'offline'", "found 'gemini'"]),
-        ("llm.max_workers", 0, ["greater than or equal to 1", "found '0'"]),
-        ("llm.max_workers", "8", ["valid integer", "found '8'"]),
+        ("llm.provider", "gemini", ["openai, local or offline", "found 'gemini'"]),
+        ("llm.max_workers", 0, ["at least 1", "found '0'"]),
+        ("llm.max_workers", "8", ["whole number", "found '8'"]),
         ("run.timezone", "Mars", ["Europe/Paris", "found 'Mars'"]),
         ("input.encoding", "utf-99", ["no such encoding", "found 'utf-99'"]),
         ("llm.api_key_env", "sk-abc", ["NAME of an environment variable"]),

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from llmbatch_assets.adapters.files.plain_yaml import MAX_BYTES, YamlMistakeError, parse_yaml
 from llmbatch_assets.domain.configuration.environment import resolve_environment
+from llmbatch_assets.domain.configuration.key_mistakes import parameter_mistakes, prompt_mistakes, secret_mistakes
 from llmbatch_assets.domain.configuration.parameters import Parameters, read_parameters
-from llmbatch_assets.domain.mistakes import parameter_mistakes
+from llmbatch_assets.domain.configuration.secrets import secret_places
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.text import harden
 from llmbatch_assets.errors import ConfigError, InputError, PromptError
@@ -25,18 +26,25 @@ def load_parameters(path: Path) -> Parameters:
     Raises ``ConfigError`` with all mistakes.
     """
     resolved = resolve_environment(_mapping(path, ConfigError), os.environ)
+    secrets = secret_mistakes(resolved, str(path))
     try:
-        return read_parameters(resolved.mapping)
+        parameters = read_parameters(resolved.mapping)
     except ValidationError as problem:
-        mistakes = [*resolved.mistakes(str(path)), *parameter_mistakes(problem, str(path), resolved)]
+        mistakes = [*secrets, *resolved.mistakes(str(path)), *parameter_mistakes(problem, str(path), resolved)]
         raise ConfigError("\n".join(mistakes)) from None
     except (ValueError, TypeError) as broken:
         raise ConfigError(f"{path}: contains a value that JSON does not support: {broken}") from None
+    if secrets:
+        raise ConfigError("\n".join(secrets))
+    return parameters
 
 
 def load_valid_parameters(path: Path) -> Parameters:
     """Load a configuration file without its invalid keys. Raises ``ConfigError`` if it is not a YAML mapping."""
     mapping = resolve_environment(_mapping(path, ConfigError), os.environ).mapping
+    for place in list(secret_places(mapping)):
+        # Later messages must not repeat it.
+        _drop(mapping, place)
     while True:
         try:
             return read_parameters(mapping)
@@ -70,10 +78,7 @@ def load_prompt(path: Path, shown_as: str, named_by: str = "") -> PromptTemplate
     try:
         return PromptTemplate.model_validate({**mapping, "path": shown_as})
     except ValidationError as problem:
-        lines = [f"{path}: {'.'.join(map(str, error['loc']))}: {error['msg']}" for error in problem.errors()]
-        raise PromptError(
-            "\n".join([*lines, "known keys: name, version, purpose, system, user, assistant_prefix, examples"])
-        ) from None
+        raise PromptError("\n".join(prompt_mistakes(problem, str(path)))) from None
 
 
 def load_valid_prompt(root: Path, path: str) -> PromptTemplate | None:

@@ -16,13 +16,16 @@ _AZURE_FORMS = (
 )
 
 
+_NO_ADDRESS = "must be the address of a server, e.g. http://127.0.0.1:8000/v1"
+# What is appended to the address, and users copy along with it.
+_ENDPOINT = re.compile(r"/(?:chat/completions|completions|responses|messages|embeddings)/*$|(?<=/v1)/models/*$")
+
+
 def checked_address(url: str) -> str:
     """Return the canonical form of a server's address; an empty one stays empty. Raises ``ValueError``."""
     if not url:
         return url
-    parts = urlsplit(url)
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-        raise ValueError("must be the address of a server, e.g. http://127.0.0.1:8000/v1")
+    parts = _split(url)
     if parts.username or parts.password or not _has_harmless_query(parts):
         raise ValueError(
             "must not contain a user, password or query, except ?api-version=... for Azure OpenAI; put keys into an "
@@ -30,7 +33,25 @@ def checked_address(url: str) -> str:
         )
     if _lacks_deployment(parts):
         raise ValueError(f"must be the whole address of an Azure OpenAI model: {_AZURE_FORMS}")
+    if found := _ENDPOINT.search(parts.path):
+        raise ValueError(f"must end before {found[0]}, which is appended: write {url.partition(found[0])[0]}")
     return canonical_address(url)
+
+
+def _split(url: str) -> SplitResult:
+    """Return the parts of an address that can be one. Raises ``ValueError``."""
+    if re.search(r"\s", url):
+        raise ValueError("must not contain spaces or line breaks")
+    if "://" not in url:
+        raise ValueError(f"{_NO_ADDRESS}; write http:// or https:// before it")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("must have a port from 1 to 65535 or none, e.g. http://127.0.0.1:8000/v1") from None
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or port == 0 or re.search(r"[<>{}$*\\]", url):
+        raise ValueError(_NO_ADDRESS)
+    return parts
 
 
 def canonical_address(url: str) -> str:

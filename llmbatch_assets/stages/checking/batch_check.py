@@ -86,12 +86,17 @@ def check_batch(
 ) -> CheckResult:
     """Check what a run of these assets reads, without writing or calling anything. It makes ``forced`` ones again."""
     found = CheckResult()
-    batch = found.collect(batch_file.load) or found.collect(lambda: _without_invalid_keys(batch_file))
+    has_valid_keys = found.collect(batch_file.load_alone) is not None
+    loaded = found.collect(batch_file.load) if has_valid_keys else None
+    batch = loaded or found.collect(lambda: _without_invalid_keys(batch_file))
     if batch is None:
         found.remarks.append("prompts, schema and table were not checked: the configuration says where they are")
         return found
     _Check(batch, found, frozenset(assets), frozenset(forced)).check()
     found.mistakes = [_in_file(batch_file, mistake) for mistake in found.mistakes]
+    if not has_valid_keys:
+        # A default in place of an invalid key may not be what is meant.
+        return found
     found.remarks += parameter_warnings(batch.parameters)
     missing = missing_keys(batch.parameters, batch.root)
     found.remarks += [f"{problem}; runs that need the model will not start" for problem in missing]

@@ -202,7 +202,7 @@ def test_missing_variables_are_reported_with_the_other_mistakes(config: Path, mo
 def test_the_value_of_a_variable_is_not_shown(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKERS", "sk-secret")
     message = refused(config, "llm: {max_workers: {env: WORKERS}}")
-    assert "llm.max_workers: Input should be a valid integer (from the environment variable WORKERS)" in message
+    assert "llm.max_workers: must be a whole number (from the environment variable WORKERS)" in message
     assert "sk-secret" not in message
 
 
