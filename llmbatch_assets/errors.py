@@ -149,11 +149,12 @@ class RunInterruptedError(LlmBatchError):
 
 
 class AnswerError(LlmBatchError):
-    """An unusable answer. The message is the feedback that the model gets."""
+    """An unusable answer. The message is the feedback that the model gets, ``detail`` a shorter one for logs."""
 
-    def __init__(self, cause: FailureCause, message: str) -> None:
+    def __init__(self, cause: FailureCause, message: str, detail: str = "") -> None:
         super().__init__(message)
         self.cause = cause
+        self.detail = detail
 
 
 class ProviderError(LlmBatchError):

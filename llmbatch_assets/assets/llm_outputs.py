@@ -28,6 +28,7 @@ from llmbatch_assets.resources.runs import (
     close_orphans,
     dagster_reporter,
     failing_with_message,
+    forwarding_warnings,
     process_tags,
 )
 from llmbatch_assets.resources.versions import run_tags
@@ -127,7 +128,7 @@ class GenerateStep:
     def _run_items(self, config: GenerateConfig) -> tuple[GenerateResult, OutputQuality, bool]:
         """Generate, and record what Dagster shows per item. The last value is False if there was nothing."""
         by_key = has_chosen_partitions(self.context)
-        with self._partition_events() as events:
+        with forwarding_warnings(self.context), self._partition_events() as events:
             selection = self._chosen_keys(events) if by_key else config.selection()
             choice = self.run.choose(selection, force=config.force)
             hits = choice.hits if by_key else events.not_shown(self.run.items.accepted)

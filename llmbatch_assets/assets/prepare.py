@@ -12,7 +12,6 @@ from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sensors import use_sources
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, WorkPlan, items_preview, plan_metadata
-from llmbatch_assets.domain.text import counted
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.llm import LlmResource, llm_resource
 from llmbatch_assets.resources.runs import ReporterFactory, cancel, failing_with_message
@@ -89,10 +88,11 @@ def _write_module(
 ) -> dict[str, int | float | str]:
     """Let the model write the schema module and return the metadata about it."""
     try:
-        written, archived = write_schema(batch, llm.client, say, context.run.run_id)
+        done = write_schema(batch, llm.client, say, context.run.run_id)
     except RunInterruptedError as interrupted:
         cancel(context, str(interrupted))
-    say(f"The model wrote {batch.layout.schema_py} in {counted(written.attempts, 'attempt')}")
+    say(done.message(batch))
+    written, archived = done.written, done.archived
     metadata: dict[str, int | float | str] = {"attempts": written.attempts, "tokens": written.usage.total_tokens}
     if written.usage.cost_usd is not None:
         metadata["cost_usd"] = written.usage.cost_usd

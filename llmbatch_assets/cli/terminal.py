@@ -20,10 +20,11 @@ from rich.text import Text
 
 from llmbatch_assets.cli.session import LOGGERS, console, set_up_logging
 from llmbatch_assets.domain.file_uses import OLD_LOGS
+from llmbatch_assets.domain.run.attempt_lines import AttemptLine, without_keys
 from llmbatch_assets.domain.run.progress import Pace, Tally, format_causes, format_duration
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import ConfigError
-from llmbatch_assets.stages.generate.progress import GenerateResult, LogReporter
+from llmbatch_assets.stages.generate.progress import AttemptLog, GenerateResult, LogReporter
 from llmbatch_assets.stages.project import Batch, keys_in_use
 
 BAR_CELLS = 28
@@ -32,8 +33,6 @@ REDRAWS_PER_SECOND = 4
 PLAIN_SILENCE_SEC = 60.0
 
 LARGEST_LOG_BYTES = 10_000_000
-# Shorter keys are placeholders such as "none", which also occur as words.
-SHORTEST_KEY = 7
 
 # Copies to the log file what has been printed.
 printed = logging.getLogger("llmbatch_assets.terminal")
@@ -107,8 +106,9 @@ class TerminalReporter:
 
     def __init__(self, verbose: int) -> None:
         self._console = screen()
-        self._plain = LogReporter(self._console.print, verbose, silence=PLAIN_SILENCE_SEC)
-        self._log = LogReporter(printed.info, verbose, silence=PLAIN_SILENCE_SEC)
+        plain, in_file = self._console.print, AttemptLog(printed.info, printed.warning, limit=sys.maxsize)
+        self._plain = LogReporter(plain, verbose, silence=PLAIN_SILENCE_SEC, attempts=AttemptLog(plain, plain))
+        self._log = LogReporter(printed.info, verbose, silence=PLAIN_SILENCE_SEC, attempts=in_file)
         self._live: Live | None = None
         self.outcome: GenerateResult | None = None
 
@@ -132,10 +132,16 @@ class TerminalReporter:
         if self._live is None:
             self._plain.advanced(tally)
 
+    def attempt_failed(self, line: AttemptLine) -> None:
+        """Log the attempt; print the first few with each problem, above the live display if there is one."""
+        self._log.attempt_failed(line)
+        self._plain.attempt_failed(line)
+
     def ended(self, outcome: GenerateResult) -> None:
-        """Remove the live display and keep the outcome for the summary."""
+        """Remove the live display, print how many failed attempts were not printed, and keep the outcome for the summary."""
         self.close()
         self._log.ended(outcome)
+        self._plain.left_out()
         self.outcome = outcome
 
     def close(self) -> None:
@@ -158,10 +164,7 @@ class _RedactingFormatter(logging.Formatter):
         self._keys = keys
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        for key in self._keys:
-            line = line.replace(key, "[key]")
-        return line
+        return without_keys(super().format(record), self._keys)
 
 
 def set_up_run_logging(batch: Batch) -> None:
@@ -194,5 +197,5 @@ def _file_handler(batch: Batch, path: Path) -> logging.Handler:
         handler = RotatingFileHandler(path, maxBytes=LARGEST_LOG_BYTES, backupCount=OLD_LOGS, encoding="utf-8")
     except OSError as refused:
         raise ConfigError(f"run.log_file is {path}, which cannot be written: {refused.strerror}") from refused
-    handler.setFormatter(_RedactingFormatter({key for key in keys_in_use(batch) if len(key) > SHORTEST_KEY}))
+    handler.setFormatter(_RedactingFormatter(keys_in_use(batch)))
     return handler

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -112,6 +112,16 @@ class FailedAttempt(Stored):
     def item_permanent(self) -> bool:
         """True if a retry is pointless until something changes."""
         return self.failure_class == "item_permanent"
+
+
+class FailedTry(NamedTuple):
+    """A failed attempt of a run: the ``tried``-th of up to ``n_tries``. ``is_last``: the item has failed with it."""
+
+    item: WorkItem
+    failure: FailedAttempt
+    tried: int
+    n_tries: int
+    is_last: bool
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from llmbatch_assets.domain.outcome import (
     AcceptedOutput,
     Completion,
     FailedAttempt,
+    FailedTry,
     FailureClass,
     ItemResult,
     Source,
@@ -75,6 +76,7 @@ class ItemProcessor:
     limits: AttemptLimits
     now: Clock
     calls: RetryingCalls
+    on_failed_try: Callable[[FailedTry], None] = lambda _: None
 
     async def process(self, task: ItemTask) -> ItemResult:
         """Try until the item is accepted or its generations are used up. Raises ``RunPermanentError``."""
@@ -98,7 +100,9 @@ class ItemProcessor:
             spent += attempt.usage
             if isinstance(result, AcceptedOutput):
                 return ItemResult(task.item, tried, spent, accepted=result)
-            if tried == n_tries or not attempt.is_worth_retrying(result):
+            is_last = tried == n_tries or not attempt.is_worth_retrying(result)
+            self.on_failed_try(FailedTry(task.item, result, tried, n_tries, is_last))
+            if is_last:
                 return ItemResult(task.item, tried, spent, failed=result)
             turns += _feedback_turns(result.raw_text, result.feedback)
         raise AssertionError("there is at least one generation")
@@ -251,7 +255,7 @@ class _Attempt:
         return FailedAttempt.model_validate(
             {
                 "meta": self._meta(),
-                "error": {"type": type(error).__name__, "message": str(error)},
+                "error": {"type": type(error).__name__, "message": str(error), **_detail(error)},
                 "class": failure_class(error),
                 "cause": error.cause,
                 "raw_text": self.raw_text,
@@ -262,6 +266,10 @@ class _Attempt:
                 "request_id": self.request_id,
             }
         )
+
+
+def _detail(error: AnswerError | ProviderError) -> dict[str, str]:
+    return {"detail": error.detail} if isinstance(error, AnswerError) and error.detail else {}
 
 
 def failure_class(error: AnswerError | ProviderError) -> FailureClass:

@@ -1,8 +1,11 @@
 """Dagster runs: their log and their process. Runs whose process is gone are closed; Dagster would never do so."""
 
+import logging
 import multiprocessing
 import os
 import socket
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -11,9 +14,10 @@ import dagster as dg
 import psutil
 from dagster._core.errors import DagsterExecutionInterruptedError
 
+from llmbatch_assets.domain.text import counted, visible
 from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.instance import translating_storage_errors
-from llmbatch_assets.stages.generate.progress import LogReporter, Reporter
+from llmbatch_assets.stages.generate.progress import AttemptLog, LogReporter, Reporter
 from llmbatch_assets.stages.project import Batch
 
 # Dagster's pages do not show tags with this prefix.
@@ -25,6 +29,12 @@ _OPEN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 # A line of Dagster's log is a row of its database: at most one per second, and at least one in five minutes.
 DAGSTER_PAUSE_SEC = 1.0
 DAGSTER_SILENCE_SEC = 300.0
+# Failed attempts with the same problem that its log names.
+DAGSTER_ATTEMPTS = 10
+
+# Warnings that its log shows.
+DAGSTER_WARNINGS = 100
+_OUR_LOGGER = "llmbatch_assets"
 
 # Makes the observer of a run from the run's context and batch.
 ReporterFactory = Callable[[dg.OpExecutionContext | dg.AssetExecutionContext, Batch], Reporter]
@@ -32,8 +42,53 @@ ReporterFactory = Callable[[dg.OpExecutionContext | dg.AssetExecutionContext, Ba
 
 def dagster_reporter(context: dg.OpExecutionContext | dg.AssetExecutionContext, batch: Batch) -> LogReporter:
     """Return a reporter that writes to Dagster's log, at a rate that the log can take."""
-    log = translating_storage_errors()(context.log.info)
-    return LogReporter(log, batch.parameters.cache.verbose, pause=DAGSTER_PAUSE_SEC, silence=DAGSTER_SILENCE_SEC)
+    log, warn = (translating_storage_errors()(write) for write in (context.log.info, context.log.warning))
+    # Failed items have an error line of their own, with their event.
+    attempts = AttemptLog(retried=warn, limit=DAGSTER_ATTEMPTS)
+    verbose = batch.parameters.cache.verbose
+    return LogReporter(log, verbose, pause=DAGSTER_PAUSE_SEC, silence=DAGSTER_SILENCE_SEC, attempts=attempts)
+
+
+class _ForwardedWarnings(logging.Handler):
+    """Writes our warnings to Dagster's log. Those of other threads wait for the next one or for the end."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._write = write
+        self._thread = threading.get_ident()
+        self._waiting: deque[str] = deque()
+        self._n_written = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._waiting.append(visible(record.getMessage()))
+        if threading.get_ident() == self._thread:
+            self.write_waiting()
+
+    def write_waiting(self) -> None:
+        while self._waiting:
+            line = self._waiting.popleft()
+            self._n_written += 1
+            if self._n_written <= DAGSTER_WARNINGS:
+                self._write(line)
+
+    def write_rest(self) -> None:
+        """Write what still waits, and how many warnings were too many for the log."""
+        self.write_waiting()
+        if (more := self._n_written - DAGSTER_WARNINGS) > 0:
+            self._write(f"... and {counted(more, 'more warning')} in the log of the process")
+
+
+@contextmanager
+def forwarding_warnings(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Iterator[None]:
+    """Also write the warnings of the layers below Dagster to the run's log, such as those about broken artifacts."""
+    handler = _ForwardedWarnings(translating_storage_errors()(context.log.warning))
+    logger = logging.getLogger(_OUR_LOGGER)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    handler.write_rest()
 
 
 def process_tags(run_id: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from llmbatch_assets.adapters.files.atomic import log_written, read_json, write_atomically, write_json
+from llmbatch_assets.adapters.files.atomic import log_archived, log_written, read_json, write_atomically, write_json
 from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.schema_module import load_schema, load_source
 from llmbatch_assets.adapters.store.run_records import keep_provenance
@@ -21,10 +21,18 @@ from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.domain.schema.spec import render_schema
 from llmbatch_assets.domain.schema.writing import generated_from, python_of, schema_conversation
+from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.ports import ChatClient
 from llmbatch_assets.engine.retry import RetryingCalls
-from llmbatch_assets.errors import AnswerError, ArtifactError, FailureCause, SchemaError, SchemaGenerationError
+from llmbatch_assets.errors import (
+    AnswerError,
+    ArtifactError,
+    FailureCause,
+    LlmBatchError,
+    SchemaError,
+    SchemaGenerationError,
+)
 from llmbatch_assets.stages.generate.clients import CallMeter
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.runtime import interruptible, new_run_id, utc_now
@@ -36,10 +44,21 @@ MIN_SCHEMA_TOKENS = 4_000
 
 
 class SchemaDone(NamedTuple):
-    """A schema module that the model wrote, and the archived copy of the previous one."""
+    """A schema module that the model wrote, and the archived copy of the previous one.
+
+    ``previous_sha`` is the fingerprint of the previous schema; empty if there was none that could be read.
+    """
 
     written: WrittenSchema
     archived: Path | None
+    sha: str
+    previous_sha: str
+
+    def message(self, batch: Batch) -> str:
+        """Describe the new module and what it replaced, for a log."""
+        change = f"schema_sha {self.previous_sha or '(unreadable)'} -> {self.sha}"
+        replaced = f"; archived the previous one as {batch.shown(self.archived)} ({change})" if self.archived else ""
+        return f"The model wrote {batch.layout.schema_py} in {counted(self.written.attempts, 'attempt')}{replaced}"
 
 
 class EnsuredText(NamedTuple):
@@ -106,8 +125,9 @@ def write_schema(batch: Batch, open_client: Opener, say: Callable[[str], None], 
             f"{str(failed).rstrip('.')}. The answers are in {batch.layout.schema_failures}/; no file was replaced. Write "
             f"{batch.layout.schema_py} yourself, describe more in llm_schema.task, or set a larger model in llm.model_name"
         ) from None
-    archived = replace_schema_file(batch, batch.layout.schema_py, written.source)
     path = batch.layout.schema_py
+    previous_sha = _schema_sha(batch)
+    archived = replace_schema_file(batch, path, written.source)
     models = load_schema(batch.path(path), str(path), trust=batch.parameters.llm_schema.trust)
     sha = models.output().sha
     if batch.path(batch.layout.schema_txt).is_file():
@@ -115,11 +135,21 @@ def write_schema(batch: Batch, open_client: Opener, say: Callable[[str], None], 
         replace_schema_file(batch, batch.layout.schema_txt, models.text())
     prompt = batch.schema_prompt
     keep_provenance(batch.path(batch.layout.provenance), {prompt.sha: prompt.model_dump(mode="json")})
-    write_json(batch.path(batch.layout.manifest(MANIFEST)), _manifest(batch, SchemaDone(written, archived), sha))
-    return SchemaDone(written, archived)
+    done = SchemaDone(written, archived, sha, previous_sha)
+    write_json(batch.path(batch.layout.manifest(MANIFEST)), _manifest(batch, done))
+    return done
 
 
-def _manifest(batch: Batch, done: SchemaDone, schema_sha: str) -> dict[str, object]:
+def _schema_sha(batch: Batch) -> str:
+    """The fingerprint of the schema that is about to be replaced; empty if there is none that can be read."""
+    path = batch.layout.schema_py
+    try:
+        return load_schema(batch.path(path), str(path), trust=batch.parameters.llm_schema.trust).output().sha
+    except (LlmBatchError, OSError):
+        return ""
+
+
+def _manifest(batch: Batch, done: SchemaDone) -> dict[str, object]:
     return {
         "meta": {
             "pipeline": MANIFEST,
@@ -129,7 +159,7 @@ def _manifest(batch: Batch, done: SchemaDone, schema_sha: str) -> dict[str, obje
             "generated_from": _generated_from_now(batch),
             "prompt_path": batch.schema_prompt.path,
             "prompt_sha": batch.schema_prompt.sha,
-            "schema_sha": schema_sha,
+            "schema_sha": done.sha,
             "attempts": done.written.attempts,
         },
         "usage": done.written.usage,
@@ -207,6 +237,8 @@ def replace_schema_file(batch: Batch, relative_path: PurePosixPath, text: str) -
     """Write the schema module or its text; return the archived copy of the previous one, if there was one."""
     path = batch.path(relative_path)
     archived = archive(path, batch.path(batch.layout.archive)) if path.is_file() else None
+    if archived:
+        log_archived(batch.shown(path), batch.shown(archived))
     log_written(batch.shown(path), write_atomically(path, text.encode()))
     return archived
 

@@ -131,7 +131,12 @@ def test_a_bad_answer_is_answered_with_what_was_wrong_after_the_unchanged_messag
     assert causes(store) == ["schema_mismatch", "not_json"]
     assert [failure.meta["attempt_outer"] for failure in store.failures] == [1, 2]
     assert first.raw_text == '{"answer": 1}'
-    assert first.error == {"type": "AnswerError", "message": first.feedback}
+    assert first.error == {
+        "type": "AnswerError",
+        "message": first.feedback,
+        # For logs, in Pydantic's terms.
+        "detail": "string_type (answer)",
+    }
     assert kept(result).meta["attempt_outer"] == 3
 
 

@@ -117,6 +117,11 @@ def log_written(path: str, size: int, rows: int | None = None) -> None:
     artifact_log.info("Wrote %s (%s%s)", path, length, format_bytes(size))
 
 
+def log_archived(path: str, archived: str) -> None:
+    """Log that the previous version of a file was kept."""
+    artifact_log.info("Archived the previous %s as %s", path, archived)
+
+
 def read_json(path: Path, made_by: str = "llmbatch run") -> Any:
     """Return the value of a JSON artifact, which the command ``made_by`` creates.
 

@@ -87,7 +87,7 @@ class Contract:
         if set(answer) == {self.name} and isinstance(answer[self.name], dict):
             message = f"The answer is wrapped in {{{json.dumps(self.name)}: ...}}. Return only the inner object."
             return AnswerError(FailureCause.WRAPPED, message)
-        return AnswerError(FailureCause.SCHEMA_MISMATCH, self._feedback(problem))
+        return AnswerError(FailureCause.SCHEMA_MISMATCH, self._feedback(problem), _error_types(problem))
 
     def _feedback(self, problem: ValidationError) -> str:
         if problem.error_count() > MAX_ERRORS_READ:
@@ -99,8 +99,21 @@ class Contract:
 
 
 def _error_line(path: Iterable[int | str], message: str) -> str:
-    place = cut(".".join(map(str, path)), MAX_PLACE_CHARS)[0]
-    return f"- {place or 'the object'}: {cut(message, MAX_ERROR_CHARS)[0]}"
+    return f"- {_place(path)}: {cut(message, MAX_ERROR_CHARS)[0]}"
+
+
+def _error_types(problem: ValidationError) -> str:
+    """Name the errors in Pydantic's terms: ``extra_forbidden (note), missing (answer)``."""
+    if problem.error_count() > MAX_ERRORS_READ:
+        return f"{problem.error_count():,} errors"
+    errors = problem.errors(include_url=False, include_context=False, include_input=False)
+    named = [f"{error['type']} ({_place(error['loc'])})" for error in errors[:MAX_ERRORS_LISTED]]
+    more = [f"and {len(errors) - len(named)} more"] if len(errors) > len(named) else []
+    return ", ".join([*named, *more])
+
+
+def _place(path: Iterable[int | str]) -> str:
+    return cut(".".join(map(str, path)), MAX_PLACE_CHARS)[0] or "the object"
 
 
 def _check_finite(kept: Any) -> None:

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.run.attempt_lines import AttemptLine, FirstOfEachKind
 from llmbatch_assets.domain.run.manifest import GenerationManifest, progress_every_n
 from llmbatch_assets.domain.run.progress import Pace, Tally, format_causes, format_duration
 from llmbatch_assets.domain.run.quality import OutputQuality
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
+
+# Failed attempts that a log names, of each kind of problem.
+FIRST_ATTEMPTS = 3
 
 
 class GenerateResult(NamedTuple):
@@ -73,6 +77,9 @@ class Reporter(Protocol):
     def advanced(self, tally: Tally) -> None:
         """The counts have changed."""
 
+    def attempt_failed(self, line: AttemptLine) -> None:
+        """An attempt at an item has failed; ``line`` says why."""
+
     def ended(self, result: GenerateResult) -> None:
         """The run is over."""
 
@@ -95,13 +102,28 @@ class ReporterGroup:
         for reporter in self.reporters:
             reporter.advanced(tally)
 
+    def attempt_failed(self, line: AttemptLine) -> None:
+        for reporter in self.reporters:
+            reporter.attempt_failed(line)
+
     def ended(self, result: GenerateResult) -> None:
         for reporter in self.reporters:
             reporter.ended(result)
 
 
+class AttemptLog(NamedTuple):
+    """Where the lines of failed attempts go: those of retried attempts and, if ``failed`` is given, those of failed items.
+
+    Of each kind of problem, only the first ``limit`` are logged, and in the end the number of the others.
+    """
+
+    retried: Callable[[str], None]
+    failed: Callable[[str], None] | None = None
+    limit: int = FIRST_ATTEMPTS
+
+
 class LogReporter:
-    """Logs a run at the rate of ``cache.verbose``.
+    """Logs a run at the rate of ``cache.verbose``, and its failed attempts if there is an ``attempts`` log.
 
     While items finish, lines are at least ``pause`` (except the last) and at most about ``silence`` seconds apart.
     """
@@ -113,6 +135,7 @@ class LogReporter:
         *,
         pause: float = 0.0,
         silence: float = float("inf"),
+        attempts: AttemptLog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
@@ -120,6 +143,8 @@ class LogReporter:
         self._pause, self._silence, self._clock = pause, silence, clock
         self._logged_at = clock()
         self._pace = Pace(self._logged_at)
+        self._attempts = attempts
+        self._first = FirstOfEachKind(attempts.limit if attempts else 0)
 
     def say(self, line: str) -> None:
         if self._verbose:
@@ -145,10 +170,22 @@ class LogReporter:
             return True
         return waited >= self._silence or (tally.done % every == 0 and waited >= self._pause)
 
+    def attempt_failed(self, line: AttemptLine) -> None:
+        """Log the attempt if it is one of the first with its problem."""
+        log = self._attempts and (self._attempts.failed if line.is_last else self._attempts.retried)
+        if log and self._verbose and self._first.takes(line.kind):
+            log(line.text)
+
     def ended(self, result: GenerateResult) -> None:
         """Log how the run ended."""
+        self.left_out()
         if self._verbose or result.tally.failed:
             self._log(end_line(result))
+
+    def left_out(self) -> None:
+        """Log how many failed attempts have no line."""
+        for line in self._first.others():
+            self._log(line)
 
 
 def progress_line(tally: Tally, pace: Pace) -> str:

@@ -15,8 +15,9 @@ from llmbatch_assets.adapters.store.claims import claiming
 from llmbatch_assets.adapters.store.run_records import IdentityUse, append_run, keep_provenance, note_use
 from llmbatch_assets.domain.item_state import ItemState, state_after
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
-from llmbatch_assets.domain.outcome import ItemResult
+from llmbatch_assets.domain.outcome import FailedTry, ItemResult
 from llmbatch_assets.domain.plan.selection import Choice, Selection, by_group
+from llmbatch_assets.domain.run.attempt_lines import attempt_line
 from llmbatch_assets.domain.run.manifest import GenerationManifest, OutputFiles, RunFacts, generation_manifest
 from llmbatch_assets.domain.run.progress import Tally
 from llmbatch_assets.domain.text import counted
@@ -36,7 +37,7 @@ from llmbatch_assets.stages.artifacts import artifact_path
 from llmbatch_assets.stages.generate.choice import BatchItems
 from llmbatch_assets.stages.generate.clients import CallMeter
 from llmbatch_assets.stages.generate.progress import GenerateResult, Reporter
-from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.project import Batch, keys_in_use
 from llmbatch_assets.stages.runtime import holding_interrupts, interruptible, new_run_id, rare_collections, utc_now
 
 OnResult = Callable[[ItemResult], None]
@@ -167,7 +168,11 @@ class GenerateRun:
             limits=AttemptLimits(llm.max_retries, llm.runner_max_retries, parameters.judge.min_score),
             now=utc_now,
             calls=RetryingCalls(llm.transport_retries, stopped),
+            on_failed_try=partial(self._report_failed_try, keys_in_use(self.batch)),
         )
+
+    def _report_failed_try(self, keys: set[str], failed: FailedTry) -> None:
+        self.reporter.attempt_failed(attempt_line(failed, keys))
 
     def _tasks(self, items: Sequence[WorkItem]) -> Iterator[ItemTask]:
         texts = {context.group_context_id: context.context for context in self.contexts}

@@ -15,6 +15,7 @@ from llmbatch_assets.adapters.providers.registry import open_client
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.outcome import ItemResult
 from llmbatch_assets.domain.plan.selection import Selection
+from llmbatch_assets.domain.run.attempt_lines import AttemptLine
 from llmbatch_assets.domain.run.manifest import GenerationManifest
 from llmbatch_assets.domain.run.progress import Tally
 from llmbatch_assets.errors import ArtifactError, InputError, RunPermanentError
@@ -48,6 +49,7 @@ class Watcher:
 
     lines: list[str] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
+    attempts: list[AttemptLine] = field(default_factory=list)
     outcomes: list[GenerateResult] = field(default_factory=list)
 
     def say(self, line: str) -> None:
@@ -58,6 +60,9 @@ class Watcher:
 
     def advanced(self, tally: Tally) -> None:
         self.done.append(tally.done)
+
+    def attempt_failed(self, line: AttemptLine) -> None:
+        self.attempts.append(line)
 
     def ended(self, outcome: GenerateResult) -> None:
         self.outcomes.append(outcome)
