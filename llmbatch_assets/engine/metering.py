@@ -81,8 +81,9 @@ class MeteredClient:
 
     def _cost(self, request: ChatRequest, completion: Completion) -> float | None:
         """Return the cost of an answer. Tokens that the server did not count cost nothing only if all do."""
-        if completion.usage.counts_tokens or not completion.text.strip():
-            return self.cost_of(completion.usage)
+        usage = completion.usage
+        if usage.input_tokens and (usage.output_tokens or not completion.text):
+            return self.cost_of(usage)
         return 0.0 if self._is_free(request) else None
 
     def _is_free(self, request: ChatRequest) -> bool:

@@ -472,7 +472,7 @@ def test_a_cost_that_nobody_knows_is_never_nothing_and_told_once(
     assert ended.returncode == 0
     assert "cost unknown" in ended.stdout
     assert "$0" not in ended.stdout
-    assert caplog.text.count("does not report the tokens of a call: the cost of these calls is unknown") == 1
+    assert caplog.text.count("did not report the tokens of a call: the cost of such calls is unknown") == 1
     assert {record.cost_usd for record in read_ledger(project.path("artifacts/cache/usage.jsonl"))} == {None}
     assert {output["usage"]["cost_usd"] for output in project.outputs().values()} == {None}
 

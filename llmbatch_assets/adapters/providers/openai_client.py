@@ -146,9 +146,9 @@ class OpenAIClient:
             f"reported {reported.absurd_count:,} tokens for one call, which no model can read or write (the limit is "
             f"{MOST_TOKENS:,}); such counts are ignored"
             if reported.absurd_count
-            else "does not report the tokens of a call"
+            else "did not report the tokens of a call"
         )
-        log.warning("%s %s: the cost of these calls is unknown", self._base_url, what)
+        log.warning("%s %s: the cost of such calls is unknown", self._base_url, what)
 
 
 def _format_refused(error: ProviderError) -> FormatRefusedError:
