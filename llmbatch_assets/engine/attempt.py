@@ -289,7 +289,7 @@ async def _validated(text: str, completion: Completion, contract: Contract) -> d
     except AnswerError as unusable:
         if not completion.remark:
             raise
-        raise AnswerError(unusable.cause, f"{unusable} ({completion.remark})") from unusable
+        raise AnswerError(unusable.cause, f"{unusable} ({completion.remark})", unusable.detail) from unusable
 
 
 def _with_prefix(messages: tuple[Message, ...], answer: str) -> str:

@@ -401,8 +401,12 @@ def test_whatever_a_provider_says_can_be_shown_and_written(
     names = [str(number) for number in range(len(said))]
     ask_about(project, names)
     is_over = False
+
+    def about(name: str) -> Callable[[ChatCall], bool]:
+        return lambda call: question(name) in call.text and not is_over
+
     for name, answer in zip(names, said, strict=True):
-        server.script(lambda call, name=name: question(name) in call.text and not is_over, answer, repeat_last=True)
+        server.script(about(name), answer, repeat_last=True)
 
     ended = project.llmbatch_here("run")
 

@@ -34,7 +34,8 @@ def checked_address(url: str) -> str:
     if _lacks_deployment(parts):
         raise ValueError(f"must be the whole address of an Azure OpenAI model: {_AZURE_FORMS}")
     if found := _ENDPOINT.search(parts.path):
-        raise ValueError(f"must end before {found[0]}, which is appended: write {url.partition(found[0])[0]}")
+        address = urlunsplit(parts._replace(path=parts.path[: found.start()]))
+        raise ValueError(f"must end before {found[0]}, which is appended: write {address}")
     return canonical_address(url)
 
 

@@ -67,6 +67,11 @@ def test_an_address_has_one_spelling(written: str, canonical: str) -> None:
         ("https://res.openai.azure.com", "whole address of an Azure OpenAI model"),
         ("https://res.openai.azure.com/openai/", "whole address of an Azure OpenAI model"),
         ("https://res.openai.azure.com/openai/deployments/", "whole address of an Azure OpenAI model"),
+        # As Azure shows it.
+        (
+            f"{DEPLOYMENT}/chat/completions?api-version=2024-10-21",
+            rf"write {DEPLOYMENT}\?api-version=2024-10-21$",
+        ),
         (DEPLOYMENT, "openai/deployments/DEPLOYMENT\\?api-version="),
     ],
 )
