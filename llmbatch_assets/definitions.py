@@ -1,7 +1,12 @@
-"""The code location that Dagster loads: each ``configs/*.yaml`` of the project is one batch."""
+"""The code location that Dagster loads: each ``configs/*.yaml`` of the project is one batch.
+
+Dagster can be started from any folder. The project is then that of the location's working directory, of a file that the
+command line names, or of the ``dagster_home`` in use.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -12,23 +17,68 @@ import dagster as dg
 
 from llmbatch_assets.assets.batch import BatchDefinitions, build_batch
 from llmbatch_assets.errors import ConfigError, SharedFilesError
-from llmbatch_assets.stages.project import BatchFile, config_files, find_config
+from llmbatch_assets.stages.project import (
+    CONFIG_ENV,
+    DEFAULT_CONFIG,
+    BatchFile,
+    config_files,
+    find_config,
+    nearest_config,
+)
 
 log = dg.get_dagster_logger("llmbatch_assets")
 # `dagster definitions validate`, `dg check defs` and `dg list defs` load definitions and run nothing.
 _COMMANDS_WITHOUT_RUNS = {"validate", "check", "list"}
 
+_OPTIONS_WITH_FILE = {"-w", "--workspace", "-f", "--python-file"}
+
+
+def _is_started_by_dagster() -> bool:
+    return any(part.startswith(("dagster", "dg")) for part in Path(sys.argv[0]).parts[-2:])
+
+
+# While it imports a code location, Dagster has the location's working directory at the beginning of the path.
+_WORKING_DIRECTORY = Path(sys.path[0]).resolve() if _is_started_by_dagster() else None
+
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """The batches of the nearest project. Raises ``ConfigError`` if the configuration that was found is invalid."""
-    config = find_config(None, os.environ, Path.cwd())
+    config = _find_config()
     is_command = Path(sys.argv[0]).stem in {"dagster", "dg"} and not _COMMANDS_WITHOUT_RUNS.isdisjoint(sys.argv[1:3])
     if not os.environ.get("DAGSTER_HOME") and not is_command:
         _warn_of_missing_home(BatchFile(config).root / "dagster_home")
     # The executor is for runs that use none of our jobs, such as backfills.
     executor = dg.Definitions(executor=dg.in_process_executor)
     return dg.Definitions.merge(*(batch.definitions() for batch in _batches(config)), executor)
+
+
+def _find_config() -> Path:
+    if os.environ.get(CONFIG_ENV):
+        return find_config(None, os.environ, Path.cwd())
+    home = os.environ.get("DAGSTER_HOME")
+    folders = [*_folders_on_command_line(), Path.cwd(), *([Path(home).resolve().parent] if home else [])]
+    if _WORKING_DIRECTORY and (_WORKING_DIRECTORY / DEFAULT_CONFIG).is_file():
+        folders.insert(0, _WORKING_DIRECTORY)
+    config = next((config for folder in folders if (config := nearest_config(folder))), None)
+    if config is None:
+        raise ConfigError(
+            f"no {DEFAULT_CONFIG} in {Path.cwd()} or above. Start Dagster in the folder of your project, or set the "
+            f"environment variable {CONFIG_ENV} to the path of its {DEFAULT_CONFIG}, or set working_directory to that folder "
+            "for this python_module in workspace.yaml"
+        )
+    if config != nearest_config(Path.cwd()):
+        # For the processes of runs, which have another command line.
+        os.environ[CONFIG_ENV] = str(config)
+    return config
+
+
+def _folders_on_command_line() -> Iterator[Path]:
+    """The folders of the workspace and Python files that Dagster was started with."""
+    words = sys.argv[1:] if _is_started_by_dagster() else []
+    for option, value in itertools.pairwise(itertools.chain(*(word.split("=", 1) for word in words))):
+        if option in _OPTIONS_WITH_FILE:
+            yield Path(value).resolve().parent
 
 
 def _batches(config: Path) -> Iterator[BatchDefinitions]:

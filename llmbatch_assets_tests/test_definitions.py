@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,89 @@ def test_a_project_is_found_by_the_environment(
     monkeypatch.setenv("LLMBATCH_PARAMETERS", str(two_batches.config))
 
     assert dg.AssetKey("llm_outputs") in definitions.defs().resolve_asset_graph().get_all_asset_keys()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another folder, in which Dagster is started; what the definitions set in the environment is undone."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    # Set before it is deleted, so that it is deleted again at the end.
+    monkeypatch.setenv("LLMBATCH_PARAMETERS", "")
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    return folder
+
+
+def validate(folder: Path, *arguments: str, **environment: str) -> str:
+    """What ``dagster definitions validate`` prints in a folder."""
+    own = {name: value for name, value in os.environ.items() if name not in ("LLMBATCH_PARAMETERS", "DAGSTER_HOME")}
+    command = [sys.executable, "-m", "dagster", "definitions", "validate", *arguments]
+    ended = subprocess.run(
+        command, cwd=folder, env=own | environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    return ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("served", [(), ("--load-with-grpc",)])
+def test_a_project_is_validated_from_another_folder_by_its_workspace_file(
+    tmp_path: Path, elsewhere: Path, served: tuple[str, ...]
+) -> None:
+    project = make_project(tmp_path / "project")
+    workspace = project.write("workspace.yaml", "load_from:\n  - python_module: llmbatch_assets.definitions\n")
+    home = project.path("dagster_home")
+    home.mkdir()
+    # In a process of its own, the code server only knows the instance.
+    told = validate(elsewhere, "-w", str(workspace), *served, DAGSTER_HOME=str(home))
+    assert "All code locations passed validation" in told, told
+
+
+def test_a_project_is_validated_from_another_folder_by_its_python_file(tmp_path: Path, elsewhere: Path) -> None:
+    project = make_project(tmp_path / "project")
+    file = project.write("definitions.py", "from llmbatch_assets.definitions import defs\n")
+    assert "All code locations passed validation" in validate(elsewhere, "-f", str(file))
+
+
+@pytest.mark.parametrize("served", [(), ("--load-with-grpc",)])
+def test_a_workspace_file_elsewhere_names_the_project_as_working_directory(
+    tmp_path: Path, elsewhere: Path, served: tuple[str, ...]
+) -> None:
+    project = make_project(tmp_path / "project")
+    module = f"module_name: llmbatch_assets.definitions\n      working_directory: {project.root}\n"
+    workspace = elsewhere / "workspace.yaml"
+    workspace.write_text(f"load_from:\n  - python_module:\n      {module}")
+    told = validate(elsewhere, "-w", str(workspace), *served)
+    assert "All code locations passed validation" in told, told
+
+
+def test_a_project_that_is_not_found_is_reported_with_what_helps_there(elsewhere: Path) -> None:
+    with pytest.raises(ConfigError) as missing:
+        definitions.defs()
+    assert str(missing.value) == (
+        f"no configs/parameters.yaml in {elsewhere} or above. Start Dagster in the folder of your project, or set the "
+        "environment variable LLMBATCH_PARAMETERS to the path of its configs/parameters.yaml, or set working_directory to "
+        "that folder for this python_module in workspace.yaml"
+    )
+
+
+def test_a_named_workspace_comes_before_the_current_folder_and_the_instance(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, home, here = (make_project(tmp_path / name) for name in ("named", "home", "elsewhere"))
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path("dagster_home")))
+    found = []
+    for arguments in (["-w", str(named.path("workspace.yaml"))], [f"--workspace={named.path('workspace.yaml')}"], []):
+        monkeypatch.setattr(sys, "argv", ["/bin/dagster", "dev", *arguments])
+        monkeypatch.setenv("LLMBATCH_PARAMETERS", "")
+        definitions.defs()
+        # Processes of runs find the project by it; in the project's own folder, they need nothing.
+        found.append(os.environ["LLMBATCH_PARAMETERS"])
+    assert found == [str(named.config), str(named.config), ""]
+    assert here.config.is_file()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLMBATCH_PARAMETERS", "")
+    definitions.defs()
+    assert os.environ["LLMBATCH_PARAMETERS"] == str(home.config)
 
 
 def test_a_configuration_kept_elsewhere_is_one_batch(tmp_path: Path) -> None:

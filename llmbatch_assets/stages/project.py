@@ -46,10 +46,16 @@ def find_config(given: str | None, environment: Mapping[str, str], start: Path) 
             problem = "is a folder, not a file" if path.is_dir() else "does not exist"
             raise ConfigError(f"{named} {problem} (named by {'--config' if given else CONFIG_ENV})")
         return path
-    for folder in (start, *start.parents):
-        if (folder / DEFAULT_CONFIG).is_file():
-            return (folder / DEFAULT_CONFIG).resolve()
+    if config := nearest_config(start):
+        return config
     raise ConfigError(f"no {DEFAULT_CONFIG} in {start} or above; go to your project, or name a file with --config")
+
+
+def nearest_config(start: Path) -> Path | None:
+    """Return the configuration file of the project that ``start`` is in; None if it is in none."""
+    found = (folder / DEFAULT_CONFIG for folder in (start, *start.parents) if (folder / DEFAULT_CONFIG).is_file())
+    config = next(found, None)
+    return config.resolve() if config else None
 
 
 def config_files(config: Path) -> list[Path]:
