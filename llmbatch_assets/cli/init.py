@@ -17,6 +17,8 @@ from llmbatch_assets.stages.project import create_files
 _RENAMED = {"gitignore": ".gitignore"}
 _NAME = b"@name@"
 DEFAULT_NAME = "llm-batches"
+# Many folders already have one of their own.
+_OPTIONAL = "README.md"
 
 
 @click.command()
@@ -26,12 +28,14 @@ def init(folder: Path) -> None:
 
     The project contains a sample: a table, prompts, a schema, a commented configuration, and Dagster's
     settings. DIR is created if it does not exist. Existing files are never overwritten: if one of the project's files
-    already exists, nothing is written.
+    already exists, nothing is written. Only a README.md that exists is left as it is.
 
     Exit codes: 0 success, 2 a file already exists.
     """
     with reporting_errors():
         files = dict(project_files(folder.resolve().name))
+        if (folder / _OPTIONAL).exists():
+            del files[_OPTIONAL]
         create_files(folder, files)
     print_lines(f"Created a project of {len(files)} files in {folder}. Next steps:")
     print_lines(*(line.format(folder=folder) for line in NEXT_STEPS))
@@ -43,6 +47,7 @@ NEXT_STEPS = (
     "  llmbatch run --offline  dry run with made-up answers",
     "  llmbatch run            run a small model on this machine: pip install 'llmbatch-assets[local]'",
     "  llmbatch ui             open the project in Dagster",
+    "Answers that you pay for are kept in artifacts/cache/, which git ignores: back it up (README.md says how).",
     "Then replace the sample's table, prompts and schema with your own; their paths are in configs/parameters.yaml.",
 )
 
