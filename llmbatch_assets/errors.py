@@ -71,9 +71,16 @@ class StopCause(StrEnum):
     PROXY_REFUSED = "proxy_refused"
     REDIRECTED = "redirected"
     NOTHING_LISTENING = "nothing_listening"
+    # No call is answered any more, for a reason that several items share.
+    SAME_REFUSAL = "same_refusal"
+    GAVE_UP = "gave_up"
+    SERVER_DOWN = "server_down"
+    TOO_SLOW = "too_slow"
+    UNUSABLE_REPLIES = "unusable_replies"
     # Results cannot be stored.
     DISK = "disk"
     DAGSTER_STORAGE = "dagster_storage"
+    OPEN_FILES = "open_files"
     # The run reached one of its own limits.
     BUDGET = "budget"
     TOO_MANY_FAILURES = "too_many_failures"
@@ -161,12 +168,14 @@ class ProviderError(LlmBatchError):
     """A call that returned no answer.
 
     ``request_id`` is the provider's id of the call and ``status`` its HTTP status, where known. ``usage`` is the
-    ``TokenUsage`` that the provider reported although it gave no answer.
+    ``TokenUsage`` that the provider reported although it gave no answer. ``suspicion`` is a ``Suspicion`` if every other
+    call may fail in the same way.
     """
 
     request_id: str = ""
     status: int | None = None
     usage: object = None
+    suspicion: object = None
 
     def __init__(self, cause: FailureCause | StopCause, message: str) -> None:
         super().__init__(message)

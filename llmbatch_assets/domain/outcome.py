@@ -124,11 +124,22 @@ class FailedTry(NamedTuple):
     is_last: bool
 
 
+class Suspicion(NamedTuple):
+    """A failure that may not be the item's own: no call for this purpose that began after ``at`` has been answered yet.
+
+    ``at`` is the time of the run's event loop.
+    """
+
+    purpose: str
+    at: float
+
+
 @dataclass(frozen=True)
 class ItemResult:
     """The result of one item: exactly one of ``accepted`` and ``failed`` is set.
 
-    ``usage`` counts the calls of this run. ``found`` is true if another run produced the accepted output.
+    ``usage`` counts the calls of this run. ``found`` is true if another run produced the accepted output. A failure with
+    a ``suspicion`` has not been saved.
     """
 
     item: WorkItem
@@ -137,3 +148,4 @@ class ItemResult:
     accepted: AcceptedOutput | None = None
     failed: FailedAttempt | None = None
     found: bool = False
+    suspicion: Suspicion | None = None

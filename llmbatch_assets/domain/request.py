@@ -27,12 +27,16 @@ class Subject(NamedTuple):
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One call: the conversation so far, and the contract of its answer if that must be JSON."""
+    """One call: the conversation so far, and the contract of its answer if that must be JSON.
+
+    ``patience`` multiplies the time that the answer may take.
+    """
 
     purpose: Purpose
     messages: tuple[Message, ...]
     contract: Contract | None
     subject: Subject | None = None
+    patience: int = 1
 
     @cached_property
     def chars(self) -> int:

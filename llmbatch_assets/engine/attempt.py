@@ -18,6 +18,7 @@ from llmbatch_assets.domain.outcome import (
     FailureClass,
     ItemResult,
     Source,
+    Suspicion,
     UnjudgedAnswer,
 )
 from llmbatch_assets.domain.prompt import Message
@@ -25,7 +26,7 @@ from llmbatch_assets.domain.request import ChatRequest, Conversations, Subject
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.ports import ChatClient, Clock, OutputStore
-from llmbatch_assets.engine.retry import RetryingCalls
+from llmbatch_assets.engine.retry import RetryingCalls, is_free
 from llmbatch_assets.errors import AnswerError, FailureCause, ItemPermanentError, ProviderError, TransientError
 
 # Longer answers are read in a thread, so that other calls can go on.
@@ -100,10 +101,11 @@ class ItemProcessor:
             spent += attempt.usage
             if isinstance(result, AcceptedOutput):
                 return ItemResult(task.item, tried, spent, accepted=result)
-            is_last = tried == n_tries or not attempt.is_worth_retrying(result)
-            self.on_failed_try(FailedTry(task.item, result, tried, n_tries, is_last))
+            is_last = tried == n_tries or not attempt.is_answered
+            if attempt.suspicion is None:
+                self.on_failed_try(FailedTry(task.item, result, tried, n_tries, is_last))
             if is_last:
-                return ItemResult(task.item, tried, spent, failed=result)
+                return ItemResult(task.item, tried, spent, failed=result, suspicion=attempt.suspicion)
             turns += _feedback_turns(result.raw_text, result.feedback)
         raise AssertionError("there is at least one generation")
 
@@ -125,7 +127,11 @@ class ItemProcessor:
 
 @dataclass
 class _Attempt:
-    """One generation and its verdict. ``usage`` counts the attempt's calls in this run."""
+    """One generation and its verdict. ``usage`` counts the attempt's calls in this run.
+
+    ``is_answered`` is true if the attempt failed because of the answer, so that another generation can help. Calls without
+    one have retries of their own.
+    """
 
     processor: ItemProcessor
     task: ItemTask
@@ -136,6 +142,8 @@ class _Attempt:
     request_id: str = ""
     raw_text: str | None = None
     verdict: Verdict | None = None
+    is_answered: bool = False
+    suspicion: Suspicion | None = None
     usage: TokenUsage = field(default_factory=TokenUsage)
     latency_sec: float = 0.0
 
@@ -144,12 +152,20 @@ class _Attempt:
             self.raw_text, self.latency_sec = self.unjudged.raw_text, self.unjudged.latency_sec
 
     async def complete(self) -> AcceptedOutput | FailedAttempt:
-        """Return the saved outcome. A ``RunPermanentError`` passes through: it is no failure of this item."""
+        """Return the outcome, saved unless there is a ``suspicion``.
+
+        A ``RunPermanentError`` passes through: it is no failure of this item.
+        """
         try:
             output = await self._generate_and_judge()
         except (AnswerError, TransientError, ItemPermanentError) as error:
+            self.is_answered = isinstance(error, AnswerError)
             if isinstance(error, ProviderError):
                 self._charge(error)
+                self.is_answered = isinstance(error, TransientError) and not self.judging and not is_free(error)
+                if isinstance(error.suspicion, Suspicion):
+                    self.suspicion = error.suspicion
+                    return self._failure(error)
             failure = self._failure(error)
             await self.processor.store.save_failure(failure)
             return failure
@@ -226,10 +242,6 @@ class _Attempt:
         if isinstance(error.usage, TokenUsage):
             self.usage += error.usage
         self.request_id = error.request_id or self.request_id
-
-    def is_worth_retrying(self, failure: FailedAttempt) -> bool:
-        """Return whether another generation can help: not if the judge, or the item itself, is the problem."""
-        return failure.failure_class == "answer" or (failure.failure_class == "transient" and not self.judging)
 
     def _total_usage(self) -> TokenUsage:
         """The usage of this attempt's output, including calls of an earlier run."""

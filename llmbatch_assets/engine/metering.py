@@ -19,7 +19,7 @@ _HTTP_OK = 200
 _FIRST_ERROR_STATUS = 400
 
 
-@dataclass(frozen=True)
+@dataclass
 class CallAccounts:
     """Accounting shared by all calls of a run."""
 
@@ -28,6 +28,7 @@ class CallAccounts:
     total: UsageTotal
     budget: RunBudget
     now: Clock
+    in_flight: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class MeteredClient:
         clock = asyncio.get_running_loop().time
         started = clock()
         reservation.cost = max_cost or 0.0
+        # A call must not be paid for if it cannot be logged.
+        self.accounts.ledger.open()
+        self.accounts.in_flight += 1
         try:
             completion = await self.client.complete(request)
         except ProviderError as error:
@@ -72,6 +76,8 @@ class MeteredClient:
         except asyncio.CancelledError:
             self._log(request, TokenUsage(requests=1), clock() - started, StopCause.INTERRUPTED, None, "")
             raise
+        finally:
+            self.accounts.in_flight -= 1
         usage = completion.usage.with_cost(self._cost(request, completion))
         if usage.counts_tokens:
             permit.tokens = usage.total_tokens

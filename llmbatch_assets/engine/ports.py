@@ -40,6 +40,10 @@ class OutputStore(Protocol):
 class Ledger(Protocol):
     """The call log."""
 
+    def open(self) -> None:
+        """Make sure that a call can be logged. Raises ``OSError`` if not."""
+        ...
+
     def write(self, record: CallRecord) -> None: ...
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception,
-    stop_after_attempt,
     wait_exponential,
     wait_random,
 )
@@ -19,19 +17,22 @@ from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.ports import ChatClient
-from llmbatch_assets.errors import FormatRefusedError, RunPermanentError, StopCause, TransientError
+from llmbatch_assets.engine.stops import CallInProgress, Outages, is_timeout
+from llmbatch_assets.errors import (
+    FormatRefusedError,
+    ItemPermanentError,
+    RunPermanentError,
+    StopCause,
+    TransientError,
+)
 
 FIRST_WAIT_SEC = 0.5
 MAX_WAIT_SEC = 30.0
 MAX_RETRY_AFTER_SEC = 120.0
+# Each call that times out may be billed.
+MAX_TIMEOUT_RETRIES = 2
 
 _backoff = wait_exponential(multiplier=FIRST_WAIT_SEC, max=MAX_WAIT_SEC) + wait_random(0, FIRST_WAIT_SEC)
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    retry_after = error.retry_after if isinstance(error, TransientError) else None
-    return _backoff(state) if retry_after is None else min(retry_after, MAX_RETRY_AFTER_SEC)
 
 
 def is_free(error: BaseException) -> bool:
@@ -47,18 +48,30 @@ class RetryingCalls:
 
     transport_retries: int
     stopped: asyncio.Event
+    outages: Outages = field(default_factory=Outages)
 
     async def ask(self, client: ChatClient, request: ChatRequest) -> Completion:
         """Return the answer after at most ``transport_retries`` retries, with backoff or as the server asked.
 
-        Raises the last ``TransientError``, and any other ``ProviderError`` at once. So it does a ``TransientError`` of a call
-        that used tokens: it was billed, and counts as an attempt of its item. A stopped run ends the backoff.
+        If several items in a row fail, the call waits longer: until the server answers again, or ``outages`` stop the
+        run. Raises the last ``TransientError``, and any other ``ProviderError`` at once. So it does a ``TransientError`` of a
+        call that used tokens: it was billed, and counts as an attempt of its item. A stopped run ends the backoff.
         """
+        with self.outages.watching(request) as call:
+            try:
+                return await self._ask(client, request, call)
+            except ItemPermanentError as error:
+                call.record_refusal(error)
+                raise
+
+    async def _ask(self, client: ChatClient, request: ChatRequest, call: CallInProgress) -> Completion:
+        tries = _Tries(self, client, request, call)
         try:
             # Most calls succeed, and setting up tenacity costs more than all other work on an item.
-            return await self._call(client, request)
+            return await tries.next()
         except TransientError as error:
             if not is_free(error):
+                call.record_unusable_reply(error)
                 raise
             failed = [error]
 
@@ -66,25 +79,73 @@ class RetryingCalls:
             # The retry loop counts and times the first call, too.
             if failed:
                 raise failed.pop()
-            return await self._call(client, request)
+            return await tries.next()
 
         retrying = AsyncRetrying(
             retry=retry_if_exception(is_free),
-            stop=stop_after_attempt(self.transport_retries + 1),
-            wait=_wait,
-            sleep=self._sleep,
+            stop=tries.are_used_up,
+            wait=tries.wait,
+            sleep=self.sleep,
             reraise=True,
         )
-        return await retrying(call_again)
+        try:
+            return await retrying(call_again)
+        except TransientError as error:
+            if not is_free(error):
+                call.record_unusable_reply(error)
+                raise
+            call.record_last_fault(error)
+            # The worker's next item must not call the server earlier than the server said.
+            await self.sleep(min(error.retry_after or 0.0, MAX_RETRY_AFTER_SEC))
+            raise
 
-    async def _call(self, client: ChatClient, request: ChatRequest) -> Completion:
-        while not self.stopped.is_set():
-            with contextlib.suppress(FormatRefusedError):
-                return await client.complete(request)
+    async def sleep(self, seconds: float) -> None:
+        """Wait, unless the run is stopped in the meantime."""
+        await wait_for_any(self.stopped, timeout=seconds)
+
+
+@dataclass
+class _Tries:
+    """The tries of one call."""
+
+    calls: RetryingCalls
+    client: ChatClient
+    request: ChatRequest
+    call: CallInProgress
+    timeouts: int = 0
+
+    async def next(self) -> Completion:
+        begun = asyncio.get_running_loop().time()
+        patient = replace(self.request, patience=2**self.timeouts) if self.timeouts else self.request
+        while not self.calls.stopped.is_set():
+            try:
+                completion = await self.client.complete(patient)
+            except FormatRefusedError:
+                continue
+            except TransientError as error:
+                self.timeouts += is_timeout(error)
+                self.call.record_fault(error)
+                raise
+            self.call.record_answer(begun)
+            return completion
         raise RunPermanentError(StopCause.STOPPED, "the run was stopped")
 
-    async def _sleep(self, seconds: float) -> None:
-        await wait_for_any(self.stopped, timeout=seconds)
+    def are_used_up(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        assert isinstance(error, TransientError)
+        if is_timeout(error):
+            return self.timeouts > min(self.calls.transport_retries, MAX_TIMEOUT_RETRIES)
+        return state.attempt_number > self.calls.transport_retries and not self.call.is_shared
+
+    def wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        told = error.retry_after if isinstance(error, TransientError) else None
+        backoff = float(_backoff(state))
+        if told is None:
+            return backoff
+        # A server that is down for everyone would be called without a pause if it said 0.
+        is_extra = state.attempt_number > self.calls.transport_retries
+        return min(max(told, backoff) if is_extra else told, MAX_RETRY_AFTER_SEC)
 
 
 async def wait_for_any(*events: asyncio.Event, timeout: float | None = None) -> None:  # noqa: ASYNC109  # no error

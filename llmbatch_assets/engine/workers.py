@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-from llmbatch_assets.domain.outcome import ItemResult
-from llmbatch_assets.domain.run.progress import Tally, format_causes
-from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.outcome import FailedAttempt, ItemResult
+from llmbatch_assets.domain.run.progress import Tally
 from llmbatch_assets.engine.attempt import ItemTask
 from llmbatch_assets.engine.ports import Claims
+from llmbatch_assets.engine.stops import Outages, StopRules
 from llmbatch_assets.errors import LlmBatchError, RunPermanentError, StopCause
+
+Returned = TypeVar("Returned")
 
 # Seconds between looks at items that another run has claimed.
 CLAIM_POLL_SEC = 0.5
@@ -20,44 +24,6 @@ CLAIM_POLL_SEC = 0.5
 GRACE_PERIOD_SEC = 20.0
 # Causes raised by us, not the provider: let in-flight calls finish.
 _OWN_CAUSES = {StopCause.BUDGET, StopCause.TOO_MANY_FAILURES, StopCause.DAGSTER_STORAGE}
-
-# The failure rate is not checked before this many items are done.
-MIN_ITEMS_FOR_RATE = 20
-HOPELESS_AFTER = 10
-
-
-@dataclass(frozen=True)
-class StopRules:
-    """Limits on the failures of a run; 0 is no limit.
-
-    A run also stops if its first ``HOPELESS_AFTER`` items all failed permanently with the same cause.
-    """
-
-    max_failures: int = 0
-    max_failure_rate: float = 0.0
-
-    def error_for(self, tally: Tally) -> RunPermanentError | None:
-        """Return the error that stops the run, if a limit is reached."""
-        causes = format_causes(tally.causes)
-        if tally.accepted == 0 and tally.failed_permanently >= HOPELESS_AFTER and len(tally.causes) == 1:
-            return RunPermanentError(
-                StopCause.HOPELESS,
-                f"the first {tally.failed} items all failed permanently with the same cause ({causes}). "
-                "Look at a failure file, fix the prompt or the settings, and run again with --retry-failed.",
-            )
-        rate = tally.failed / tally.done if tally.done else 0.0
-        if self.max_failures and tally.failed >= self.max_failures:
-            return RunPermanentError(
-                StopCause.TOO_MANY_FAILURES,
-                f"{counted(tally.failed, 'item')} failed ({causes}); llm.max_failures is {self.max_failures}",
-            )
-        if self.max_failure_rate and tally.done >= MIN_ITEMS_FOR_RATE and rate > self.max_failure_rate:
-            return RunPermanentError(
-                StopCause.TOO_MANY_FAILURES,
-                f"{tally.failed} of {counted(tally.done, 'item')} failed ({causes}); "
-                f"llm.max_failure_rate is {self.max_failure_rate:g}",
-            )
-        return None
 
 
 @dataclass
@@ -67,6 +33,9 @@ class WorkerPool:
     ``on_result`` is called for each finished item, in the order in which items finish, after its artifact is on disk.
     If it raises an ``LlmBatchError``, the run stops, and it is still called for items in flight.
     Tasks are created when a worker is free, so memory does not grow with their number.
+
+    A failure that may be every item's is not saved before another call is answered or the run reaches its end. If the run
+    stops before that, the item counts as not attempted.
     """
 
     process: Callable[[ItemTask], Awaitable[ItemResult]]
@@ -76,8 +45,11 @@ class WorkerPool:
     on_result: Callable[[ItemResult], None]
     claims: Claims
     rules: StopRules
+    outages: Outages
+    save_failure: Callable[[FailedAttempt], Awaitable[None]]
     grace_period_sec: float = GRACE_PERIOD_SEC
     error: LlmBatchError | None = None
+    _undecided: list[ItemResult] = field(default_factory=list)
 
     async def process_all(self, tasks: Iterable[ItemTask]) -> LlmBatchError | None:
         """Process the tasks. Returns the error that stopped the run before its end, if any."""
@@ -87,6 +59,9 @@ class WorkerPool:
             workers = [group.create_task(self._worker(queue, claimed_elsewhere)) for _ in range(n_workers)]
             watch = asyncio.create_task(self._cancel_after_grace_period(workers))
         watch.cancel()
+        self.error = self.error or self.outages.error_at_end()
+        if self.error is None and not self.stopped.is_set():
+            await self._settle(lambda: self._record_own_failures(at_end=True))
         return self.error
 
     async def _cancel_after_grace_period(self, workers: Iterable[asyncio.Task[None]]) -> None:
@@ -122,16 +97,36 @@ class WorkerPool:
     async def _process(self, task: ItemTask) -> None:
         self.tally.in_flight += 1
         try:
-            result = await self.process(task)
-        except LlmBatchError as error:
-            self._stop(error)
-            return
-        except OSError as error:
-            self._stop(RunPermanentError(StopCause.DISK, f"an artifact cannot be read or written: {error}"))
-            return
+            result = await self._settle(lambda: self.process(task))
         finally:
             self.tally.in_flight -= 1
-        self._record(result)
+        if result is not None and result.suspicion is None:
+            self._record(result)
+        elif result is not None:
+            self._undecided.append(result)
+        await self._settle(self._record_own_failures)
+
+    async def _settle(self, work: Callable[[], Awaitable[Returned]]) -> Returned | None:
+        """Return the result of work on items, or None if it failed, which stops the run."""
+        try:
+            return await work()
+        except LlmBatchError as error:
+            self._stop(error)
+        except OSError as error:
+            self._stop(_file_error(error))
+        return None
+
+    async def _record_own_failures(self, *, at_end: bool = False) -> None:
+        """Save and record the failures that have turned out to be the items' own."""
+        results, self._undecided = self._undecided, []
+        for result in results:
+            assert result.failed is not None
+            assert result.suspicion is not None
+            if at_end or self.outages.is_cleared(result.suspicion):
+                await self.save_failure(result.failed)
+                self._record(result)
+            else:
+                self._undecided.append(result)
 
     def _record(self, result: ItemResult) -> None:
         self.tally.count(result)
@@ -147,3 +142,12 @@ class WorkerPool:
     def _stop(self, error: LlmBatchError) -> None:
         self.error = self.error or error
         self.stopped.set()
+
+
+def _file_error(error: OSError) -> RunPermanentError:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return RunPermanentError(
+            StopCause.OPEN_FILES,
+            f"too many open files ({error}); lower llm.max_workers, or raise the limit with ulimit -n",
+        )
+    return RunPermanentError(StopCause.DISK, f"an artifact cannot be read or written: {error}")

@@ -14,6 +14,9 @@ from llmbatch_assets.errors import RunInterruptedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+# Calls in flight get this many seconds after a signal. Kubernetes kills a process after 30 s, Docker after 10 s.
+GRACE_SEC = 5.0
+
 # An item leaves a few hundred objects in reference cycles; Python's default of 700 would collect every few items.
 YOUNG_OBJECTS = 20_000
 
@@ -47,20 +50,28 @@ def rare_collections() -> Iterator[None]:
 
 
 @contextmanager
-def interruptible() -> Iterator[asyncio.Event]:
-    """Cancel the current task on SIGINT or SIGTERM and raise ``RunInterruptedError`` from here.
+def interruptible(on_signal: Callable[[], None] = lambda: None) -> Iterator[asyncio.Event]:
+    """End the block on SIGINT or SIGTERM, and raise ``RunInterruptedError`` at its end.
 
-    Signals are handled between two steps of the event loop. Yields an event that is set when a signal arrives. The
-    previous handlers are restored afterwards; Dagster's raise wherever the program happens to be.
+    The first signal sets the event that this yields, after which no call may begin, and calls ``on_signal``. The current
+    task is cancelled ``GRACE_SEC`` later or by a second signal, so that calls in flight, which are paid for, can end.
+
+    Signals are handled between two steps of the event loop. The previous handlers are restored afterwards; Dagster's raise
+    wherever the program happens to be.
     """
     stopped, received = asyncio.Event(), list[int]()
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
+    timers = list[asyncio.TimerHandle]()
 
     def end(number: int) -> None:
         received.append(number)
         stopped.set()
-        task.cancel()
+        if len(received) == 1:
+            timers.append(loop.call_later(GRACE_SEC, task.cancel))
+            on_signal()
+        else:
+            task.cancel()
 
     before = _replace_handlers(loop, end)
     try:
@@ -69,11 +80,14 @@ def interruptible() -> Iterator[asyncio.Event]:
         if not received:
             raise
         task.uncancel()
-        raise RunInterruptedError(received[0]) from None
     finally:
+        for timer in timers:
+            timer.cancel()
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
+    if received:
+        raise RunInterruptedError(received[0])
 
 
 def _replace_handlers(loop: asyncio.AbstractEventLoop, end: Callable[[int], None]) -> dict[signal.Signals, Any]:

@@ -25,11 +25,13 @@ from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.ports import ChatClient
 from llmbatch_assets.engine.retry import RetryingCalls
+from llmbatch_assets.engine.stops import OutageLimits, Outages
 from llmbatch_assets.errors import (
     AnswerError,
     ArtifactError,
     FailureCause,
     LlmBatchError,
+    RunInterruptedError,
     SchemaError,
     SchemaGenerationError,
 )
@@ -116,10 +118,13 @@ def _last_generated_from(batch: Batch) -> str:
 def write_schema(batch: Batch, open_client: Opener, say: Callable[[str], None], run_id: str = "") -> SchemaDone:
     """Have the model write the schema module, archive the previous one, and put the new one in place.
 
-    Raises ``SchemaGenerationError``, a ``ProviderError`` or ``RunInterruptedError``; the previous module then stays.
+    Raises ``SchemaGenerationError``, a ``ProviderError`` or ``RunInterruptedError``; the previous module then stays, except
+    if the new one arrived in the grace period after a signal.
     """
     try:
-        written = asyncio.run(_ask_for(batch, CallMeter(open_client, batch, run_id or new_run_id(), utc_now), say))
+        written, interrupted = asyncio.run(
+            _ask_for(batch, CallMeter(open_client, batch, run_id or new_run_id(), utc_now), say)
+        )
     except SchemaGenerationError as failed:
         raise SchemaGenerationError(
             f"{str(failed).rstrip('.')}. The answers are in {batch.layout.schema_failures}/; no file was replaced. Write "
@@ -137,6 +142,9 @@ def write_schema(batch: Batch, open_client: Opener, say: Callable[[str], None], 
     keep_provenance(batch.path(batch.layout.provenance), {prompt.sha: prompt.model_dump(mode="json")})
     done = SchemaDone(written, archived, sha, previous_sha)
     write_json(batch.path(batch.layout.manifest(MANIFEST)), _manifest(batch, done))
+    if interrupted:
+        # The module came in the grace period, so it is paid for and kept.
+        raise interrupted
     return done
 
 
@@ -170,7 +178,9 @@ def _manifest(batch: Batch, done: SchemaDone) -> dict[str, object]:
     }
 
 
-async def _ask_for(batch: Batch, meter: CallMeter, say: Callable[[str], None]) -> WrittenSchema:
+async def _ask_for(
+    batch: Batch, meter: CallMeter, say: Callable[[str], None]
+) -> tuple[WrittenSchema, RunInterruptedError | None]:
     settings = batch.parameters.llm
     max_tokens = settings.max_output_tokens and max(settings.max_output_tokens, MIN_SCHEMA_TOKENS)
     settings = settings.model_copy(update={"max_output_tokens": max_tokens})
@@ -180,11 +190,21 @@ async def _ask_for(batch: Batch, meter: CallMeter, say: Callable[[str], None]) -
         path = _keep_failure(batch, completion, problem)
         say(f"Schema answer {number} of {settings.max_retries} rejected (saved as {batch.shown(path)}): {problem}")
 
-    with interruptible() as stopped:
-        async with meter.client(settings, stopped) as client:
-            calls = RetryingCalls(settings.transport_retries, stopped)
-            writer = SchemaWriter(client, lambda source: _check(batch, source), on_refused, settings.max_retries, calls)
-            return await writer.write(opening)
+    written: WrittenSchema | None = None
+    try:
+        with interruptible() as stopped:
+            async with meter.client(settings, stopped) as client:
+                outages = Outages(OutageLimits(settings.give_up_after))
+                calls = RetryingCalls(settings.transport_retries, stopped, outages)
+                writer = SchemaWriter(
+                    client, lambda source: _check(batch, source), on_refused, settings.max_retries, calls
+                )
+                written = await writer.write(opening)
+    except RunInterruptedError as interrupted:
+        if written is None:
+            raise
+        return written, interrupted
+    return written, None
 
 
 def _check(batch: Batch, source: str) -> str:

@@ -16,7 +16,9 @@ from llmbatch_assets.domain.request import ChatRequest, Conversations, checked_p
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.attempt import AttemptLimits, ItemProcessor, ItemTask
+from llmbatch_assets.engine.ports import ChatClient
 from llmbatch_assets.engine.retry import RetryingCalls
+from llmbatch_assets.engine.stops import Outages
 from llmbatch_assets_tests.domain.strategies import make_item, make_source
 
 NOW = "2026-02-16T00:00:00Z"
@@ -144,11 +146,12 @@ class AllClaims:
 
 
 def bench(
-    generator: ScriptedClient,
-    judge: ScriptedClient | None = None,
+    generator: ChatClient,
+    judge: ChatClient | None = None,
     store: MemoryStore | None = None,
     stopped: asyncio.Event | None = None,
     transport_retries: int = 1,
+    outages: Outages | None = None,
     **limits: int,
 ) -> ItemProcessor:
     """A workbench of a batch with or without a judge."""
@@ -166,7 +169,7 @@ def bench(
         source=make_source(judge_enabled=judge is not None),
         limits=AttemptLimits(**chosen),
         now=lambda: NOW,
-        calls=RetryingCalls(transport_retries, stopped or asyncio.Event()),
+        calls=RetryingCalls(transport_retries, stopped or asyncio.Event(), outages or Outages()),
     )
 
 

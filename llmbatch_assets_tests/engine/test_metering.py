@@ -35,6 +35,11 @@ class MemoryLedger:
     """Lines in memory."""
 
     records: list[CallRecord] = field(default_factory=list)
+    can_open: bool = True
+
+    def open(self) -> None:
+        if not self.can_open:
+            raise OSError(24, "Too many open files")
 
     def write(self, record: CallRecord) -> None:
         self.records.append(record)
@@ -185,3 +190,13 @@ def test_a_call_that_may_have_been_billed_counts_as_billed_in_the_budget() -> No
         return causes
 
     assert run(work) == ["timeout", "budget"]
+
+
+def test_a_call_that_could_not_be_logged_is_not_made() -> None:
+    till = Till(ledger=MemoryLedger(can_open=False))
+    client = till.client()
+    with pytest.raises(OSError, match="Too many open files"):
+        run(lambda: client.complete(ASKED))
+    assert isinstance(client.client, ScriptedClient)
+    assert client.client.asked == []
+    assert client.accounts.in_flight == 0

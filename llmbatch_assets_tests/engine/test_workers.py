@@ -14,7 +14,8 @@ from llmbatch_assets.domain.outcome import ItemResult
 from llmbatch_assets.domain.run.progress import Tally
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.attempt import ItemTask
-from llmbatch_assets.engine.workers import StopRules, WorkerPool
+from llmbatch_assets.engine.stops import Outages, StopRules
+from llmbatch_assets.engine.workers import WorkerPool
 from llmbatch_assets.errors import LlmBatchError, RunPermanentError, StopCause
 from llmbatch_assets_tests.domain.strategies import make_failure, make_item, make_output, quick
 from llmbatch_assets_tests.engine.fakes import COST, GOOD, AllClaims, MemoryStore, ScriptedClient, bench, job, run
@@ -33,7 +34,15 @@ class Workshop:
         self.tally = Tally(total)
         self.results: list[ItemResult] = []
         self.batch = WorkerPool(
-            self.work_on, workers, self.tally, asyncio.Event(), self.results.append, AllClaims(), StopRules()
+            self.work_on,
+            workers,
+            self.tally,
+            asyncio.Event(),
+            self.results.append,
+            AllClaims(),
+            StopRules(),
+            Outages(),
+            MemoryStore().save_failure,
         )
 
     def jobs(self) -> Iterator[ItemTask]:
@@ -105,6 +114,8 @@ def test_each_result_is_told_as_soon_as_it_is_there() -> None:
         lambda result: told.append((result.item.row_index, tally.accepted)),
         AllClaims(),
         StopRules(),
+        Outages(),
+        MemoryStore().save_failure,
     )
     run(lambda: batch.process_all(job(number) for number in range(3)))
     assert told == [(1, 1), (2, 2), (0, 3)]
@@ -145,7 +156,17 @@ def test_the_first_fault_is_the_one_that_is_told() -> None:
         await asyncio.sleep(one.item.row_index or 0)
         raise second if one.item.row_index else first
 
-    batch = WorkerPool(work_on, 2, Tally(2), asyncio.Event(), lambda _: None, AllClaims(), StopRules())
+    batch = WorkerPool(
+        work_on,
+        2,
+        Tally(2),
+        asyncio.Event(),
+        lambda _: None,
+        AllClaims(),
+        StopRules(),
+        Outages(),
+        MemoryStore().save_failure,
+    )
     assert run(lambda: batch.process_all(job(number) for number in range(2))) is first
 
 
@@ -215,42 +236,20 @@ def test_a_batch_of_real_items_ends_with_all_of_them_on_disk() -> None:
     store, client = MemoryStore(), ScriptedClient("no", GOOD)
     workbench = bench(client, store=store)
     tally, results = Tally(10), list[ItemResult]()
-    batch = WorkerPool(workbench.process, 4, tally, workbench.calls.stopped, results.append, AllClaims(), StopRules())
+    calls = workbench.calls
+    batch = WorkerPool(
+        workbench.process,
+        4,
+        tally,
+        calls.stopped,
+        results.append,
+        AllClaims(),
+        StopRules(),
+        calls.outages,
+        store.save_failure,
+    )
     assert run(lambda: batch.process_all(job(number) for number in range(10))) is None
     expected = {workbench.source.identity.cache_id(make_item(number).work_id) for number in range(10)}
     assert set(store.accepted) == expected
     assert (tally.accepted, len(results), len(store.failures)) == (10, 10, 1)
     assert tally.usage.requests == len(client.asked) == 11
-
-
-def tally(accepted: int = 0, for_good: int = 0, **causes: int) -> Tally:
-    failed = sum(causes.values())
-    return Tally(1000, accepted=accepted, failed=failed, failed_permanently=for_good, causes=causes)
-
-
-@pytest.mark.parametrize(
-    ("rules", "stands", "cause"),
-    [
-        # Hopeless: the first ten alike, for good, and nothing accepted.
-        (StopRules(), tally(for_good=9, bad_request=9), None),
-        (StopRules(), tally(for_good=10, bad_request=10), "hopeless"),
-        (StopRules(), tally(1, for_good=10, bad_request=10), None),
-        (StopRules(), tally(for_good=10, bad_request=5, refused=5), None),
-        (StopRules(), tally(for_good=0, not_json=50), None),
-        # A number of failures.
-        (StopRules(max_failures=3), tally(5, not_json=2), None),
-        (StopRules(max_failures=3), tally(5, not_json=2, cut_off=1), "too_many_failures"),
-        # A share of them, once there are enough to tell.
-        (StopRules(max_failure_rate=0.5), tally(0, not_json=19), None),
-        (StopRules(max_failure_rate=0.5), tally(10, not_json=10), None),
-        (StopRules(max_failure_rate=0.5), tally(9, not_json=11), "too_many_failures"),
-    ],
-)
-def test_a_run_stops_where_its_rules_say(rules: StopRules, stands: Tally, cause: str | None) -> None:
-    broken = rules.error_for(stands)
-    assert (broken and broken.cause) == cause
-
-
-def test_a_stop_tells_counts_and_causes() -> None:
-    broken = StopRules(max_failures=3).error_for(tally(5, not_json=2, cut_off=1))
-    assert str(broken) == "3 items failed (2 not_json, 1 cut_off); llm.max_failures is 3"

@@ -32,7 +32,7 @@ class JsonlWriter:
     def __enter__(self) -> Self:
         """Raises ``OSError`` if the file exists and cannot be appended to."""
         if self._path.exists():
-            self._open()
+            self.open()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -44,15 +44,17 @@ class JsonlWriter:
 
     def append(self, line: bytes) -> None:
         """Append a line, given without its line break. Raises ``OSError`` if it cannot be written as a whole."""
-        if self._handle < 0:
-            self._open()
+        self.open()
         self._write(line + b"\n")
         self._unsynced += 1
         if self._unsynced >= self._sync_every:
             os.fsync(self._handle)
             self._unsynced = 0
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Open the file, or create it, if it is not open yet. Raises ``OSError``."""
+        if self._handle >= 0:
+            return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         size = os.fstat(self._handle).st_size

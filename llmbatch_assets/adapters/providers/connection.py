@@ -17,6 +17,8 @@ from llmbatch_assets.domain.configuration.model_blocks import Llm
 from llmbatch_assets.errors import FailureCause, RunPermanentError, StopCause, TransientError
 
 CONNECT_SEC = 10.0
+# The limits that timed-out calls are repeated with are at most this many times llm.timeout_sec.
+MAX_PATIENCE = 4
 # Bytes after decompression. No model writes that much in one answer.
 MAX_BODY_BYTES = 10_000_000
 # Shorter keys are placeholders such as "none", and not secret.
@@ -31,7 +33,8 @@ def open_sdk(llm: Llm, base_url: str, key_header: str) -> openai.AsyncOpenAI:
     async def receive(response: httpx2.Response) -> None:
         await _receive(response, response.request.headers.get(key_header, "").removeprefix("Bearer "))
 
-    timeout = openai.Timeout(llm.timeout_sec, connect=min(llm.timeout_sec, CONNECT_SEC))
+    # Each call has its own, shorter limit.
+    timeout = openai.Timeout(llm.timeout_sec * MAX_PATIENCE, connect=min(llm.timeout_sec, CONNECT_SEC))
     http = openai.DefaultAioHttpClient(
         timeout=timeout,
         # The key must not reach another host.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import aiohttp
 import httpx2
 import openai
 
-from llmbatch_assets.adapters.providers.connection import key_headers, open_sdk
+from llmbatch_assets.adapters.providers.connection import MAX_PATIENCE, key_headers, open_sdk
 from llmbatch_assets.adapters.providers.reasoning_only import ReasoningOnly
 from llmbatch_assets.adapters.providers.request_body import request_body
 from llmbatch_assets.adapters.providers.responses.completions import ReadAnswer, read_answer
@@ -58,6 +59,9 @@ class OpenAIClient:
         self._reasoning = ReasoningOnly(base_url)
         self._was_reached = False
         self._warned_of_usage = False
+        # Raised when an answer has taken longer.
+        self._limit_sec = llm.timeout_sec
+        self._said_patience = False
 
     async def aclose(self) -> None:
         await self._sdk.close()
@@ -98,35 +102,54 @@ class OpenAIClient:
     async def _ask(self, request: ChatRequest, used_format: str) -> ReadAnswer:
         started = time.perf_counter()
         body = request_body(self._llm, self._base_url, request, used_format)
-        response = await self._post(body)
+        limit = self._limit_for(request)
+        response = await self._post(body, limit)
         self._was_reached = True
         latency = time.perf_counter() - started
+        if latency > self._limit_sec:
+            self._limit_sec = limit
         return read_answer(
             response.content, latency, response.headers.get("x-request-id", ""), response.headers, len(body)
         )
 
-    async def _post(self, body: bytes) -> httpx2.Response:
+    def _limit_for(self, request: ChatRequest) -> float:
+        """Return the seconds that a call may take: more if it has timed out before, or if others took longer."""
+        most = self._llm.timeout_sec * MAX_PATIENCE
+        if request.patience > 1 and not self._said_patience:
+            self._said_patience = True
+            log.warning(
+                "%s gave no answer within %g s; repeated calls get up to %g s. If answers often take that long, raise "
+                "llm.timeout_sec or lower llm.max_workers: calls that time out may be billed",
+                self._base_url,
+                self._limit_sec,
+                most,
+            )
+        return min(self._limit_sec * request.patience, most)
+
+    async def _post(self, body: bytes, limit: float) -> httpx2.Response:
         headers = key_headers(self._get_key(), self._llm.key_header)
         try:
-            async with asyncio.timeout(self._llm.timeout_sec):
+            async with asyncio.timeout(limit):
                 # chat.completions.create would walk through every value of the body, including the schema, in each call.
                 return await self._sdk.post(
                     self._url, cast_to=httpx2.Response, content=body, options={"headers": headers}
                 )
         except TimeoutError:
-            raise self._timeout() from None
+            raise _timeout(limit) from None
         except (openai.APIConnectionError, aiohttp.ClientError, UnicodeError) as error:
             # The SDK does not translate aiohttp's errors about responses that are not HTTP, and fails on a reason phrase
             # ("Nicht verf\xfcgbar") that is not UTF-8.
-            raise self._connection_error(error) from None
+            raise self._connection_error(error, limit) from None
 
-    def _timeout(self) -> TransientError:
-        return TransientError(FailureCause.TIMEOUT, f"no answer within {self._llm.timeout_sec:g} s")
-
-    def _connection_error(self, error: Exception) -> TransientError | RunPermanentError:
+    def _connection_error(self, error: Exception, limit: float) -> TransientError | RunPermanentError:
         # Only the chain of causes has the reason: the SDK calls a refused connection a timeout.
         causes = list(_causes(error))
         reason = _reason(causes)
+        if any(isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE) for one in causes):
+            return RunPermanentError(
+                StopCause.OPEN_FILES,
+                f"too many open files ({reason}); lower llm.max_workers, or raise the limit with ulimit -n",
+            )
         unconnected = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
         if not self._was_reached and any(isinstance(one, unconnected) for one in causes):
             return RunPermanentError(
@@ -134,7 +157,7 @@ class OpenAIClient:
                 f"no connection to {self._base_url} ({reason}); start the server or correct llm.base_url",
             )
         if any(isinstance(one, TimeoutError) for one in causes):
-            return self._timeout()
+            return _timeout(limit)
         return TransientError(FailureCause.CONNECTION, f"connection to {self._base_url} failed: {reason}")
 
     def _check_usage(self, reported: ReportedUsage) -> None:
@@ -149,6 +172,10 @@ class OpenAIClient:
             else "did not report the tokens of a call"
         )
         log.warning("%s %s: the cost of such calls is unknown", self._base_url, what)
+
+
+def _timeout(limit: float) -> TransientError:
+    return TransientError(FailureCause.TIMEOUT, f"no answer within {limit:g} s")
 
 
 def _format_refused(error: ProviderError) -> FormatRefusedError:

@@ -119,6 +119,10 @@ class UsageLedger:
     def __exit__(self, *error: object) -> None:
         self._file.__exit__(*error)
 
+    def open(self) -> None:
+        """Open the file, or create it. Raises ``OSError`` if that fails."""
+        self._file.open()
+
     def write(self, record: CallRecord) -> None:
         """Append one line. Raises ``OSError`` if it cannot be written as a whole."""
         fields = dict(record)

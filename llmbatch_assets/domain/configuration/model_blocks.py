@@ -108,7 +108,20 @@ class Llm(Block):
     transport_retries: int = Field(
         4, ge=0, description="Retries of a call after a network error, a timeout, a rate limit or a server error."
     )
-    timeout_sec: float = Field(120, gt=0, description="Timeout for one call, in seconds.")
+    timeout_sec: float = Field(
+        120,
+        gt=0,
+        description="Timeout for one call, in seconds. A call that times out is repeated at most twice, with two and four times this limit.",
+    )
+    give_up_after: float = Field(
+        600,
+        gt=0,
+        description="The run stops if the server is busy (HTTP 429 or 503) for this many seconds without answering any call.",
+    )
+    stop_on_same_refusal: bool = Field(
+        True,
+        description="The run stops if many items in a row are refused with the same message, and records none of them as failed; false: each refusal is recorded as a permanent failure of its item.",
+    )
     max_failures: int = Field(0, ge=0, description="The run stops after this many failed items; 0: no limit.")
     max_failure_rate: float = Field(
         0.0,

@@ -29,10 +29,16 @@ class CallMeter:
     total: UsageTotal = field(default_factory=UsageTotal)
     structured_output: str | None = None
     _pacers: list[Pacer] = field(default_factory=list)
+    _opened: CallAccounts | None = None
 
     @property
     def pacing(self) -> PacingStats:
         return PacingStats.combined([pacer.stats for pacer in self._pacers])
+
+    @property
+    def calls_in_flight(self) -> int:
+        """The calls that the provider is working on."""
+        return self._opened.in_flight if self._opened else 0
 
     @asynccontextmanager
     async def clients(self, stopped: asyncio.Event) -> AsyncIterator[tuple[MeteredClient, MeteredClient | None]]:
@@ -73,7 +79,8 @@ class CallMeter:
         require_prices(self.batch.parameters)
         with UsageLedger(self.batch.path(self.batch.layout.ledger)) as ledger:
             budget = RunBudget(self.batch.parameters.budget.max_cost_usd, stopped)
-            yield CallAccounts(self.run_id, ledger, self.total, budget, self.now)
+            self._opened = CallAccounts(self.run_id, ledger, self.total, budget, self.now)
+            yield self._opened
 
     def _pacer(self, llm: Llm, stopped: asyncio.Event) -> Pacer:
         pacer = Pacer(CallLimits(llm.max_workers, llm.requests_per_minute, llm.tokens_per_minute), stopped)

@@ -24,7 +24,8 @@ from llmbatch_assets.domain.text import counted
 from llmbatch_assets.engine.attempt import AttemptLimits, ItemProcessor, ItemTask
 from llmbatch_assets.engine.ports import ChatClient
 from llmbatch_assets.engine.retry import RetryingCalls
-from llmbatch_assets.engine.workers import StopRules, WorkerPool
+from llmbatch_assets.engine.stops import OutageLimits, Outages, StopRules
+from llmbatch_assets.engine.workers import WorkerPool
 from llmbatch_assets.errors import (
     ArtifactError,
     LlmBatchError,
@@ -38,7 +39,14 @@ from llmbatch_assets.stages.generate.choice import BatchItems
 from llmbatch_assets.stages.generate.clients import CallMeter
 from llmbatch_assets.stages.generate.progress import GenerateResult, Reporter
 from llmbatch_assets.stages.project import Batch, keys_in_use
-from llmbatch_assets.stages.runtime import holding_interrupts, interruptible, new_run_id, rare_collections, utc_now
+from llmbatch_assets.stages.runtime import (
+    GRACE_SEC,
+    holding_interrupts,
+    interruptible,
+    new_run_id,
+    rare_collections,
+    utc_now,
+)
 
 OnResult = Callable[[ItemResult], None]
 
@@ -60,6 +68,11 @@ class GenerateRun:
     @cached_property
     def meter(self) -> CallMeter:
         return CallMeter(self.open_client, self.batch, self.run_id, utc_now)
+
+    @cached_property
+    def keys(self) -> set[str]:
+        """The API keys, which no log line may contain."""
+        return keys_in_use(self.batch)
 
     def choose(self, selection: Selection, *, force: bool) -> Choice:
         """Choose the items to run, and report what the run will do."""
@@ -86,6 +99,10 @@ class GenerateRun:
             states[key] = state_after(result, before[key])
             if result.failed is not None:
                 failed.append(result.item)
+                if result.suspicion:
+                    # It was not reported before it turned out to be the item's own.
+                    n_tries = self.batch.parameters.llm.max_retries
+                    self._report_failed_try(FailedTry(result.item, result.failed, result.attempts, n_tries, True))
             on_result(result)
             self.reporter.advanced(tally)
 
@@ -145,19 +162,41 @@ class GenerateRun:
     async def _process(self, choice: Choice, tally: Tally, on_result: OnResult) -> LlmBatchError | None:
         llm, max_items = self.batch.parameters.llm, self.batch.parameters.budget.max_items
         rules, store = StopRules(llm.max_failures, llm.max_failure_rate), self.items.store
+        outages = Outages(
+            OutageLimits.of(llm.give_up_after, llm.max_workers, stop_on_same_refusal=llm.stop_on_same_refusal)
+        )
         try:
             store.check_room()
-            with interruptible() as stopped:
+            with interruptible(self._report_grace_period) as stopped:
                 async with store.commit.in_process(), self.meter.clients(stopped) as (generator, judge):
-                    processor = self._processor(generator, judge, stopped)
+                    process = self._processor(
+                        generator, judge, RetryingCalls(llm.transport_retries, stopped, outages)
+                    ).process
                     with claiming(self.batch.path(self.batch.layout.claims)) as claims:
-                        pool = WorkerPool(processor.process, llm.max_workers, tally, stopped, on_result, claims, rules)
+                        pool = WorkerPool(
+                            process,
+                            llm.max_workers,
+                            tally,
+                            stopped,
+                            on_result,
+                            claims,
+                            rules,
+                            outages,
+                            store.save_failure,
+                        )
                         error = await pool.process_all(islice(self._tasks(choice.to_run), max_items or None))
                         return error or _max_items_error(len(choice.to_run), max_items)
         except (RunPermanentError, LocalModelError, RunInterruptedError) as error:
             return error
 
-    def _processor(self, generator: ChatClient, judge: ChatClient | None, stopped: asyncio.Event) -> ItemProcessor:
+    def _report_grace_period(self) -> None:
+        if n_calls := self.meter.calls_in_flight:
+            self.reporter.say(
+                f"interrupted; waiting up to {GRACE_SEC:g} s for {counted(n_calls, 'call')} in flight; press Ctrl-C again "
+                "to stop now"
+            )
+
+    def _processor(self, generator: ChatClient, judge: ChatClient | None, calls: RetryingCalls) -> ItemProcessor:
         parameters, llm = self.batch.parameters, self.batch.parameters.llm
         return ItemProcessor(
             generator=generator,
@@ -167,12 +206,12 @@ class GenerateRun:
             source=self.batch.source,
             limits=AttemptLimits(llm.max_retries, llm.runner_max_retries, parameters.judge.min_score),
             now=utc_now,
-            calls=RetryingCalls(llm.transport_retries, stopped),
-            on_failed_try=partial(self._report_failed_try, keys_in_use(self.batch)),
+            calls=calls,
+            on_failed_try=self._report_failed_try,
         )
 
-    def _report_failed_try(self, keys: set[str], failed: FailedTry) -> None:
-        self.reporter.attempt_failed(attempt_line(failed, keys))
+    def _report_failed_try(self, failed: FailedTry) -> None:
+        self.reporter.attempt_failed(attempt_line(failed, self.keys))
 
     def _tasks(self, items: Sequence[WorkItem]) -> Iterator[ItemTask]:
         texts = {context.group_context_id: context.context for context in self.contexts}
