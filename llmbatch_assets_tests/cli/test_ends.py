@@ -1,18 +1,21 @@
-"""A run that is told to end: at once, whatever it is waiting for, and with nothing lost."""
+"""A run that is told to end: soon, whatever it is waiting for, and with nothing lost that is paid for."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from llmbatch_assets.adapters.store.run_records import read_ledger
@@ -29,16 +32,17 @@ LATER = {"Retry-After": "100"}
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a run gets from its fifth call on, after how many calls it waits, and the signals that it is then sent."""
+    """What a run gets from its fifth call to the last such one, after how many it waits, and its signals by then."""
 
     answer: Answer
     calls: int
     signals: tuple[signal.Signals, ...] = (INT,)
     settings: dict[str, Any] = field(default_factory=dict)
+    last: int = 10 * ITEMS
 
 
 WAITING = {
-    # A second signal, as of someone who is impatient, changes nothing.
+    # A second signal, as of someone who is impatient, ends the calls in flight at once.
     "calls": Waiting(hangs(300), GOOD + 3, (INT, INT), JUDGED),
     "cool-down": Waiting(status(429, headers=LATER), GOOD + 1, (TERM,)),
     # Four calls were ten cents each and one may be: a sixth has to wait for what that one costs.
@@ -59,17 +63,20 @@ class Running:
 def run_with(tmp_path: Path) -> Iterator[Callable[[str, Waiting], Running]]:
     with ExitStack() as stack:
 
-        def begin(name: str, waiting: Waiting) -> Running:
+        def begin(name: str, waiting: Waiting, *command: str) -> Running:
             server = stack.enter_context(ChatServer())
-            server.script(lambda call: call.number > GOOD, waiting.answer, repeat_last=True)
+            server.script(lambda call: GOOD < call.number <= waiting.last, waiting.answer, repeat_last=True)
             server.script(lambda call: True, TEN_CENTS, purpose="generate", repeat_last=True)
             llm = {"max_workers": 3, "timeout_sec": 300, "transport_retries": 5}
             project = make_project(tmp_path / name, server.base_url, llm=llm, **waiting.settings)
             project.table([(f"q{number}", "red", f"question {number}") for number in range(ITEMS)])
+            home = {"DAGSTER_HOME": str(project.path("dagster_home"))}
+            if command:
+                assert project.llmbatch("run", "--select", "input_snapshot,work_items").returncode == 0
             process = subprocess.Popen(
-                [sys.executable, "-m", "llmbatch_assets.cli", "run"],
+                [sys.executable, "-m", *(command or ("llmbatch_assets.cli", "run"))],
                 cwd=project.root,
-                env=project.environment(),
+                env=project.environment(**home),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -95,6 +102,71 @@ def told_to_end(run: Running, waiting: Waiting) -> tuple[str, float, int]:
         time.sleep(0.1)
     said, _ = run.process.communicate(timeout=60)
     return said, time.monotonic() - told, run.server.count() - asked
+
+
+def dagster_log(project: Project) -> list[str]:
+    home = str(project.path("dagster_home"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", home)
+        with dg.DagsterInstance.from_config(home) as instance:
+            runs = instance.get_runs(dg.RunsFilter(job_name="generate_pending"))
+            return [record.user_message for run in runs for record in instance.all_logs(run.run_id)]
+
+
+# As `hangs`, but for less than the grace period.
+SOON = Waiting(hangs(2.5), GOOD + 3, last=GOOD + 3)
+DAGSTER = ("dagster", "job", "execute", "-m", "llmbatch_assets.definitions", "-j", "generate_pending")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("waiting", "command"),
+    [
+        (SOON, ()),
+        (replace(SOON, signals=(TERM,)), DAGSTER),
+        (replace(SOON, settings=JUDGED, calls=GOOD * 2, last=GOOD * 2), ()),
+    ],
+    ids=["llmbatch", "Dagster", "judged"],
+)
+def test_answers_that_arrive_soon_after_a_signal_are_kept(
+    run_with: Callable[..., Running], waiting: Waiting, command: tuple[str, ...]
+) -> None:
+    # Each stop used to throw away as many paid answers as there are workers.
+    run = run_with("run", waiting, *command)
+    said, _, begun = told_to_end(run, waiting)
+
+    assert begun == 0, said
+    # Dagster's log, too: the signal has also ended the process that copies it to the terminal.
+    said = "\n".join([said, *dagster_log(run.project)])
+    assert re.search(r"interrupted; waiting up to 5 s for [1-3] calls? in flight; press Ctrl-C again", said), said
+    ledger = list(read_ledger(run.project.path("artifacts/cache/usage.jsonl")))
+    assert {one.outcome for one in ledger} == {"ok"}
+    assert len(ledger) == run.server.count()
+    waits = len(list(run.project.path("artifacts/cache/awaiting_judge").glob("*.json")))
+    generated = sum(one.purpose == "generate" for one in ledger)
+    assert len(run.project.outputs()) + waits == generated >= GOOD
+    # A verdict on an answer that came in the grace period would be a new call.
+    assert waits or not waiting.settings
+    assert run.project.json("artifacts/cache/pipeline4_manifest.json")["meta"]["stopped_by"] == "interrupted"
+
+    # All that is left is asked about once.
+    assert run.project.llmbatch("run", "--select", "llm_outputs").returncode == 0
+    assert run.server.count("generate") == ITEMS
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_calls_in_flight_at_once(run_with: Callable[..., Running]) -> None:
+    waiting = replace(SOON, answer=hangs(300), signals=(INT, INT))
+    run = run_with("twice", waiting)
+    told_to_end(run, waiting)
+    ended = datetime.now(UTC)
+    ledger = list(read_ledger(run.project.path("artifacts/cache/usage.jsonl")))
+    cut = [datetime.fromisoformat(one.at_utc) for one in ledger if one.outcome == "interrupted"]
+    assert len(cut) == 3
+    # Nothing went on for five seconds: the end of Python comes after it.
+    assert all((ended - at).total_seconds() < 30 for at in cut)
+    took = [one.latency_sec for one in ledger if one.outcome == "interrupted"]
+    assert max(took) < 4
 
 
 @pytest.mark.slow
