@@ -37,6 +37,7 @@ from llmbatch_assets.errors import (
 from llmbatch_assets.stages.artifacts import artifact_path
 from llmbatch_assets.stages.generate.choice import BatchItems
 from llmbatch_assets.stages.generate.clients import CallMeter
+from llmbatch_assets.stages.generate.open_files import limit_warning, possible_workers
 from llmbatch_assets.stages.generate.progress import GenerateResult, Reporter
 from llmbatch_assets.stages.project import Batch, keys_in_use
 from llmbatch_assets.stages.runtime import (
@@ -162,32 +163,32 @@ class GenerateRun:
     async def _process(self, choice: Choice, tally: Tally, on_result: OnResult) -> LlmBatchError | None:
         llm, max_items = self.batch.parameters.llm, self.batch.parameters.budget.max_items
         rules, store = StopRules(llm.max_failures, llm.max_failure_rate), self.items.store
-        outages = Outages(
-            OutageLimits.of(llm.give_up_after, llm.max_workers, stop_on_same_refusal=llm.stop_on_same_refusal)
-        )
         try:
             store.check_room()
+            workers = self._possible_workers(min(llm.max_workers, tally.total))
+            outages = Outages(
+                OutageLimits.of(llm.give_up_after, workers, stop_on_same_refusal=llm.stop_on_same_refusal)
+            )
             with interruptible(self._report_grace_period) as stopped:
+                calls = RetryingCalls(llm.transport_retries, stopped, outages)
                 async with store.commit.in_process(), self.meter.clients(stopped) as (generator, judge):
-                    process = self._processor(
-                        generator, judge, RetryingCalls(llm.transport_retries, stopped, outages)
-                    ).process
+                    process = self._processor(generator, judge, calls).process
                     with claiming(self.batch.path(self.batch.layout.claims)) as claims:
                         pool = WorkerPool(
-                            process,
-                            llm.max_workers,
-                            tally,
-                            stopped,
-                            on_result,
-                            claims,
-                            rules,
-                            outages,
-                            store.save_failure,
+                            process, workers, tally, stopped, on_result, claims, rules, outages, store.save_failure
                         )
                         error = await pool.process_all(islice(self._tasks(choice.to_run), max_items or None))
                         return error or _max_items_error(len(choice.to_run), max_items)
         except (RunPermanentError, LocalModelError, RunInterruptedError) as error:
             return error
+
+    def _possible_workers(self, max_workers: int) -> int:
+        # The judge's client has connections of its own, which stay open between two calls.
+        n_connections = 2 if self.batch.parameters.prompts.judge.enabled else 1
+        workers = possible_workers(max_workers, n_connections)
+        if line := limit_warning(max_workers, workers):
+            self.reporter.say(line)
+        return workers
 
     def _report_grace_period(self) -> None:
         if n_calls := self.meter.calls_in_flight:
