@@ -117,7 +117,7 @@ def _sync_directory(folder: str) -> None:
 
 def _remove(obsolete: tuple[str, ...]) -> None:
     for path in obsolete:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(path)
 
 

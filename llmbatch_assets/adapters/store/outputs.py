@@ -87,7 +87,7 @@ class FileStore:
     def check_room(self) -> None:
         """Raise ``RunPermanentError`` if an output could not be written, before any call is paid for."""
         outputs, failures, _, awaiting_judge = self.index.folders
-        for folder in (outputs, *(other for other in (failures, awaiting_judge) if other.exists())):
+        for folder in {outputs, *map(_nearest_existing, (failures, awaiting_judge))}:
             probe = folder / f".probe-{os.getpid()}"
             try:
                 write_atomically(probe, bytes(PROBE_BYTES))
@@ -109,3 +109,8 @@ class FileStore:
     def is_forced(self, cache_id: str) -> bool:
         """Return whether the item is marked for regeneration at this moment."""
         return os.path.exists(f"{self.index.folders.forced}/{cache_id}")
+
+
+def _nearest_existing(path: Path) -> Path:
+    """Return the path itself or the folder in which it would be created."""
+    return next(one for one in (path, *path.parents) if one.exists())

@@ -158,6 +158,17 @@ def usage_of_items(path: Path, cache_ids: Collection[str]) -> dict[str, UsageTot
     return totals
 
 
+def check_history(path: Path) -> None:
+    """Raise ``RunPermanentError`` if a run could not be appended to an existing history."""
+    try:
+        with JsonlWriter(path):
+            pass
+    except OSError as refused:
+        raise RunPermanentError(
+            StopCause.DISK, f"{path} cannot be written to ({refused.strerror}); no call was made"
+        ) from None
+
+
 def append_run(path: Path, record: RunRecord) -> None:
     """Append a run to the history; the line is on disk on return."""
     with JsonlWriter(path) as file:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from llmbatch_assets.adapters.files.atomic import log_written, read_json, remove_leftovers, write_json
 from llmbatch_assets.adapters.providers.registry import Opener
 from llmbatch_assets.adapters.store.claims import claiming
-from llmbatch_assets.adapters.store.run_records import IdentityUse, append_run, keep_provenance, note_use
+from llmbatch_assets.adapters.store.run_records import IdentityUse, append_run, check_history, keep_provenance, note_use
 from llmbatch_assets.domain.item_state import ItemState, state_after
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem
 from llmbatch_assets.domain.outcome import FailedTry, ItemResult
@@ -165,6 +165,7 @@ class GenerateRun:
         rules, store = StopRules(llm.max_failures, llm.max_failure_rate), self.items.store
         try:
             store.check_room()
+            check_history(self.batch.path(self.batch.layout.run_history))
             workers = self._possible_workers(min(llm.max_workers, tally.total))
             outages = Outages(
                 OutageLimits.of(llm.give_up_after, workers, stop_on_same_refusal=llm.stop_on_same_refusal)
