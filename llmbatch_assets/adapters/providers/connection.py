@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import ssl
 from collections.abc import AsyncGenerator
 from functools import cache
 from urllib.parse import urlsplit
@@ -23,6 +25,8 @@ MAX_PATIENCE = 4
 MAX_BODY_BYTES = 10_000_000
 # Shorter keys are placeholders such as "none", and not secret.
 SHORTEST_SECRET = 8
+# The environment variable that names the certificates of private servers.
+CA_FILE = "SSL_CERT_FILE"
 BEARER_HEADER = "authorization"
 _THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
 
@@ -41,6 +45,7 @@ def open_sdk(llm: Llm, base_url: str, key_header: str) -> openai.AsyncOpenAI:
         follow_redirects=False,
         # A proxy is for hosts other than this machine.
         trust_env=urlsplit(base_url).hostname not in _THIS_MACHINE,
+        verify=_certificates(base_url),
         event_hooks={"response": [receive]},
     )
     sdk = openai.AsyncOpenAI(api_key=NO_KEY, base_url=base_url, max_retries=0, http_client=http, timeout=timeout)
@@ -48,6 +53,19 @@ def open_sdk(llm: Llm, base_url: str, key_header: str) -> openai.AsyncOpenAI:
         # The SDK reads both from the environment and would send them to any server.
         sdk.organization = sdk.project = None
     return sdk
+
+
+def _certificates(base_url: str) -> ssl.SSLContext | bool:
+    """Return the trusted certificates, which ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` can name for any host."""
+    if urlsplit(base_url).scheme != "https":
+        return True
+    try:
+        return httpx2.create_ssl_context()
+    except OSError as unreadable:
+        named = os.environ.get(CA_FILE) or os.environ.get("SSL_CERT_DIR")
+        raise RunPermanentError(
+            StopCause.BAD_SETTING, f"{CA_FILE} names {named}, which has no certificates in PEM form: {unreadable}"
+        ) from None
 
 
 def key_headers(key: str, key_header: str) -> dict[str, str | openai.Omit]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import ssl
 import time
 from collections.abc import Callable, Iterator
 
@@ -12,7 +13,7 @@ import aiohttp
 import httpx2
 import openai
 
-from llmbatch_assets.adapters.providers.connection import MAX_PATIENCE, key_headers, open_sdk
+from llmbatch_assets.adapters.providers.connection import CA_FILE, MAX_PATIENCE, key_headers, open_sdk
 from llmbatch_assets.adapters.providers.reasoning_only import ReasoningOnly
 from llmbatch_assets.adapters.providers.request_body import request_body
 from llmbatch_assets.adapters.providers.responses.completions import ReadAnswer, read_answer
@@ -78,7 +79,7 @@ class OpenAIClient:
             answer = await self._ask(request, used_format)
         except openai.APIStatusError as refused:
             self._was_reached = True
-            error = error_of_status(refused)
+            error = self._naming_key(error_of_status(refused))
             doubtful, certain = may_refuse_format(refused, error), refuses_format(refused)
             raise self._error(request, used_format, error, doubtful=doubtful, certain=certain) from None
         except ProviderError as error:
@@ -87,6 +88,20 @@ class OpenAIClient:
         self._formats.record_success(request, used_format)
         self._check_usage(answer.reported)
         return self._reasoning.completed(request, answer)
+
+    def _naming_key(self, error: ProviderError) -> ProviderError:
+        """Name the variable of a refused key in the error."""
+        if error.cause is not StopCause.KEY_REFUSED:
+            return error
+        name = self._llm.key_name
+        remedy = (
+            f"the key is in the environment variable {name}"
+            if name
+            else "no key was sent; if the server needs one, put it in an environment variable and name that in llm.api_key_env"
+        )
+        named = RunPermanentError(StopCause.KEY_REFUSED, f"{error} ({remedy})")
+        named.request_id, named.status, named.usage = error.request_id, error.status, error.usage
+        return named
 
     def _error(
         self, request: ChatRequest, used_format: str, error: ProviderError, *, doubtful: bool, certain: bool
@@ -150,6 +165,12 @@ class OpenAIClient:
                 StopCause.OPEN_FILES,
                 f"too many open files ({reason}); lower llm.max_workers, or raise the limit with ulimit -n",
             )
+        if any(isinstance(one, ssl.SSLCertVerificationError) for one in causes):
+            return RunPermanentError(
+                StopCause.NOTHING_LISTENING,
+                f"the certificate of {self._base_url} is not trusted ({_untrusted(causes)}); for a server of your own, set the "
+                f"environment variable {CA_FILE} to a PEM file with its certificate or that of its authority (CA)",
+            )
         unconnected = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
         if not self._was_reached and any(isinstance(one, unconnected) for one in causes):
             return RunPermanentError(
@@ -182,6 +203,11 @@ def _format_refused(error: ProviderError) -> FormatRefusedError:
     format_refused = FormatRefusedError(FailureCause.STRUCTURED_OUTPUT, str(error))
     format_refused.request_id, format_refused.status, format_refused.usage = error.request_id, error.status, error.usage
     return format_refused
+
+
+def _untrusted(causes: list[BaseException]) -> str:
+    messages = (getattr(one, "verify_message", "") for one in causes)
+    return next(filter(None, messages), "it could not be verified")
 
 
 def _reason(causes: list[BaseException]) -> str:
