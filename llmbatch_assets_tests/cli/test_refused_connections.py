@@ -1,4 +1,4 @@
-"""What keeps every call from a server of one's own is named with its remedy: its certificate, or its key."""
+"""A server of one's own that refuses every call is named with the remedy: for its certificate, or for its key."""
 
 from __future__ import annotations
 

@@ -142,17 +142,17 @@ def _is_within(places: _Places, inner: FileUse, outer: FileUse) -> bool:
     return any((name + os.sep).startswith(places.name(outer.path) + os.sep) for name in names)
 
 
-def _unwritable(places: _Places, files: Iterable[FileUse], folders: Iterable[FileUse]) -> Iterator[str]:
-    for file in files:
-        if places.kind(file.path) == "folder":
-            yield file_uses.not_a_file(file)
-        elif above := places.file_above(file.path):
-            yield file_uses.not_a_folder(file, above)
-    for folder in folders:
-        if places.kind(folder.path) == "file":
-            yield file_uses.not_a_folder(folder, str(folder.path))
-        elif above := places.file_above(folder.path):
-            yield file_uses.not_a_folder(folder, above)
+def _unwritable(places: _Places, files: list[FileUse], folders: list[FileUse]) -> Iterator[str]:
+    blocking = set[str]()
+    for use in (*folders, *files):
+        is_folder = use in folders
+        in_the_way = str(use.path) if is_folder and places.kind(use.path) == "file" else places.file_above(use.path)
+        if not is_folder and places.kind(use.path) == "folder":
+            yield file_uses.not_a_file(use)
+        elif in_the_way and in_the_way not in blocking:
+            # The paths below are blocked by the same file.
+            blocking.add(in_the_way)
+            yield file_uses.not_a_folder(use, in_the_way)
 
 
 class ConfiguredPaths(NamedTuple):

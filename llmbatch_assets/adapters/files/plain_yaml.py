@@ -33,7 +33,8 @@ class _LimitedLoader(yaml.SafeLoader):
         if self._n_nodes > MAX_VALUES:
             raise YamlMistakeError(f"more than {MAX_VALUES:,} values")
         if self._depth > MAX_DEPTH:
-            raise YamlMistakeError(f"line {self.line + 1}: nested more than {MAX_DEPTH} levels deep")
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it out
+            raise YamlMistakeError(f"line {event.start_mark.line + 1}: nested more than {MAX_DEPTH} levels deep")
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node

@@ -19,6 +19,8 @@ from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.text import harden
 from llmbatch_assets.errors import ConfigError, InputError, PromptError
 
+_NO_JSON = "infinite numbers (.inf), .nan and sets are not supported; write another value"
+
 
 def load_parameters(path: Path) -> Parameters:
     """Load a configuration file and the environment variables that it names.
@@ -30,10 +32,12 @@ def load_parameters(path: Path) -> Parameters:
     try:
         parameters = read_parameters(resolved.mapping)
     except ValidationError as problem:
-        mistakes = [*secrets, *resolved.mistakes(str(path)), *parameter_mistakes(problem, str(path), resolved)]
+        secret_keys = {line.split(": ")[1] for line in secrets}
+        others = [*resolved.mistakes(str(path)), *parameter_mistakes(problem, str(path), resolved)]
+        mistakes = [*secrets, *(line for line in others if line.split(": ")[1] not in secret_keys)]
         raise ConfigError("\n".join(mistakes)) from None
-    except (ValueError, TypeError) as broken:
-        raise ConfigError(f"{path}: contains a value that JSON does not support: {broken}") from None
+    except (ValueError, TypeError):
+        raise ConfigError(f"{path}: {_NO_JSON}") from None
     if secrets:
         raise ConfigError("\n".join(secrets))
     return parameters
@@ -55,8 +59,8 @@ def load_valid_parameters(path: Path) -> Parameters:
             if mapping == before:
                 # A conflict between blocks, or a key under its alias: drop blocks until the rest is valid.
                 mapping.popitem()
-        except (ValueError, TypeError) as broken:
-            raise ConfigError(f"{path}: contains a value that JSON does not support: {broken}") from None
+        except (ValueError, TypeError):
+            raise ConfigError(f"{path}: {_NO_JSON}") from None
 
 
 def _drop(mapping: dict[Any, Any], place: Sequence[int | str]) -> None:
@@ -110,6 +114,8 @@ def read_text(path: Path, error: type[InputError], named_by: str = "") -> str:
     except FileNotFoundError:
         remedy = f"; write it, or name another file in {named_by}" if named_by else ""
         raise error(f"{path} does not exist{remedy}") from None
+    except IsADirectoryError:
+        raise error(f"{path} is a folder; name a file{f' in {named_by}' if named_by else ''}") from None
     except UnicodeDecodeError as broken:
         raise error(f"{path}: not UTF-8 at byte {broken.start}; save the file as UTF-8") from None
     except OSError as broken:

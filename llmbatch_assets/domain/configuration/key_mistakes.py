@@ -13,7 +13,7 @@ from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.configuration.secrets import ADVICE as SECRET_ADVICE
 from llmbatch_assets.domain.configuration.secrets import secret_places, without_secrets
 from llmbatch_assets.domain.prompt import Example, PromptTemplate
-from llmbatch_assets.domain.text import nearest
+from llmbatch_assets.domain.text import counted, nearest
 
 _ADVICE = {
     ("judge", "enabled"): "use prompts.judge.enabled",
@@ -39,7 +39,7 @@ def secret_mistakes(resolved: Resolved, file: str) -> list[str]:
 def _sentence(error: Any, variable: str) -> str:
     path = _key_path(error["loc"])
     takes_several = len(path) < len(error["loc"])
-    key = without_secrets(".".join(path)) or "the file"
+    key = without_secrets(".".join(path))
     if error["type"] == "extra_forbidden":
         return _unknown_key(path, key)
     if error["type"] == "missing":
@@ -49,7 +49,7 @@ def _sentence(error: Any, variable: str) -> str:
     # What a variable holds may be secret.
     found = f" (from the environment variable {variable})" if variable else _found_value(path, error["input"])
     wanted = "must be text or a whole number" if takes_several else _wanted(error)
-    return f"{key}: {wanted}{found}"
+    return f"{key}: {wanted}{found}" if key else f"{wanted}{found}"
 
 
 def _key_path(loc: tuple[int | str, ...]) -> tuple[str, ...]:
@@ -81,6 +81,8 @@ _COMPARED = {
 
 def _wanted(error: Any) -> str:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "string_too_long":
+        return f"must have at most {counted(context['max_length'], 'character')}"
     if kind == "literal_error":
         allowed = str(context["expected"]).replace("'", "")
         near = nearest(str(value), re.split(r", | or ", allowed))[:1]

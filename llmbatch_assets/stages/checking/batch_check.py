@@ -50,7 +50,7 @@ _INPUTS = {
     "report": ("input_snapshot", "work_items", "llm_outputs", "export"),
 }
 EVERYTHING = frozenset(_INPUTS)
-_KEY = re.compile(rf"(?:{'|'.join(Parameters.model_fields)})(?:\.\w+)+: ")
+_KEY = re.compile(rf"(?:{'|'.join(Parameters.model_fields)})(?:\.\w+)+[: ]")
 
 
 @dataclass
@@ -134,8 +134,15 @@ class _Check:
             found.collect(lambda: columns_to_count(batch, snapshot.columns))
         if self._runs("llm_schema_py", "llm_outputs"):
             found.collect(lambda: require_prices(batch.parameters))
-        found.mistakes += file_problems(batch, self.assets)
+        self._check_own_files()
         self._check_artifacts()
+
+    def _check_own_files(self) -> None:
+        """Collect files of the user's that are in the way, unless the path is a mistake anyway."""
+        for problem in file_problems(self.batch, self.assets):
+            key = problem.partition(": ")[0]
+            if not any(f" {key}: " in mistake for mistake in self.found.mistakes):
+                self.found.mistakes.append(problem)
 
     def _runs(self, *assets: str) -> bool:
         return not self.assets.isdisjoint(assets)
@@ -184,16 +191,19 @@ class _Check:
         if not self._runs("llm_schema_py"):
             return False
         batch, settings = self.batch, self.batch.parameters.llm_schema
+        if batch.path(batch.layout.schema_py).is_dir():
+            self.found.mistakes.append(f"{batch.layout.schema_py} is a folder; name a file in llm_schema.py_path")
+            return False
         force = "llm_schema_py" in self.forced
         if force or settings.force_regenerate or not batch.path(batch.layout.schema_py).is_file():
             self.found.collect(lambda: batch.schema_prompt.check(SCHEMA_NAMES))
         reason = self.found.collect(lambda: reason_to_write(batch, force=force))
-        if reason is None and not batch.path(batch.layout.schema_py).is_file():
-            missing = f"{batch.layout.schema_py} does not exist"
-            if not any(missing in mistake for mistake in self.found.mistakes):
-                self.found.mistakes.append(
-                    f"{missing}; write it, or correct the prompts so that the model can write it"
-                )
+        path = str(batch.layout.schema_py)
+        is_known = reason is not None or batch.path(path).is_file() or any(path in one for one in self.found.mistakes)
+        if not is_known:
+            self.found.mistakes.append(
+                f"{path} does not exist; write it, or correct the prompts so that the model can write it"
+            )
         return bool(reason)
 
     def _check_schema_text(self) -> None:

@@ -116,7 +116,7 @@ def test_a_missing_file_is_named(config: Path) -> None:
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="directory"):
+    with pytest.raises(ConfigError, match="is a folder; name a file"):
         load_parameters(tmp_path)
 
 
