@@ -1,7 +1,7 @@
 """Write the files of this repository that are generated: ``python docs/build.py``.
 
-``docs/configuration.md`` comes from the models of the configuration, ``docs/cli.md`` from the commands, and the template of
-``llmbatch init`` from the sample. A test fails if one of them is out of date.
+``docs/configuration.md`` comes from the models of the configuration, ``docs/cli.md`` from the commands, ``docs/prompts.md``
+from the placeholders, and the template of ``llmbatch init`` from the sample. A test fails if one of them is out of date.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from llmbatch_assets.adapters.files.atomic import write_atomically
 from llmbatch_assets.cli import main
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.configuration.parameters import Parameters
+from llmbatch_assets.domain.grouping_modes import UNGROUPED, selectable_modes
+from llmbatch_assets.domain.placeholders import COLUMN, PLACEHOLDERS
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = (
@@ -56,6 +58,47 @@ _COMMANDS = f"""# Command line
 | 3 | finished with failed items |
 | 130, 143 | interrupted by Ctrl-C or SIGTERM |
 """
+_PROMPTS = f"""# Prompts and placeholders
+
+{_GENERATED}
+
+A prompt is a YAML file with a `user` message and, optionally, `system`, `examples` (pairs of `user` and `assistant`) and
+`assistant_prefix`. Each message may contain placeholders:
+
+```yaml prompts/generation.yaml
+system: |
+  Sort support tickets. Answer with one JSON object that follows this JSON schema: {{llm_schema}}
+user: |
+  Ticket {{id}} by {{"Customer name"}}: {{text}}
+```
+
+`llmbatch check`, `llmbatch plan` and `llmbatch run` report the same mistakes and warnings, before anything is paid: unknown
+placeholders, text that looks like a placeholder of another tool (`{{{{ text }}}}`, `{{ text }}`, `%(text)s`, an unclosed `{{text`)
+and is sent as it stands, placeholders that are always empty, and limits that keep text from the model.
+
+## Columns
+
+- `{{text}}` stands for the column `text`. A name that is not a single word is written in double quotes:
+  `{{"Customer name"}}`. `{{Customer_name}}` also works, as in `context.row_template`. Write a double quote or a backslash in
+  a name as `\\"` and `\\\\`.
+- A built-in placeholder goes before a column of the same name; `{{"row"}}` is the column `row`.
+- The value is the cell as the model sees it in the row: cleaned, and cut to `context.truncate_field_chars`. It is inserted
+  as it is; braces in it are never read as placeholders.
+- Every column can be named, also one that `context.columns` does not show, but none in `context.columns.exclude`.
+- With `grouping.mode: group_output`, an item has many rows, so only `grouping.column` can be named. Use `{{context}}` for
+  the rows.
+- An item runs again if a value that one of the prompts names has changed.
+- A judge's prompt that shows neither `{{context}}` nor a column gets the input appended, and one without `{{output_json}}`
+  the output.
+
+## Braces
+
+Double the braces to write a word in braces: `{{{{text}}}}` is sent as `{{text}}`, with a warning if it is the name of a
+placeholder. JSON examples need no doubled braces: `{{"a": {{"b": 1}}}}` stays as it is, and so does `{{}}`.
+
+## All placeholders
+
+"""
 _LIMITS = {
     annotated_types.Ge: ("ge", "at least"),
     annotated_types.Gt: ("gt", "more than"),
@@ -76,7 +119,8 @@ def files() -> dict[str, bytes]:
     """The content of the generated files, by path in the repository."""
     copies = {f"llmbatch_assets/cli/project/{name}": (ROOT / name).read_bytes() for name in SAMPLE}
     copies["llmbatch_assets/cli/dagster.yaml"] = (ROOT / "dagster_home/dagster.yaml").read_bytes()
-    return {"docs/configuration.md": configuration().encode(), "docs/cli.md": commands().encode(), **copies}
+    pages = {"configuration": configuration(), "cli": commands(), "prompts": prompts()}
+    return {f"docs/{name}.md": page.encode() for name, page in pages.items()} | copies
 
 
 def configuration() -> str:
@@ -155,6 +199,19 @@ def _default(field: FieldInfo) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def prompts() -> str:
+    """The page of prompts: one table of all placeholders."""
+    modes = sorted(selectable_modes().values(), key=lambda mode: mode.makes_one_item_per_group)
+    head = ["placeholder", "in", "without grouping", *(f"`{mode.name}`" for mode in modes)]
+    rows = [head, ["---"] * len(head)]
+    for one in PLACEHOLDERS:
+        plain = one.value(UNGROUPED)
+        others = [value if (value := one.value(mode)) != plain else "the same" for mode in modes]
+        quoted = ', `{"column name"}`' if one.name == COLUMN.name else ""
+        rows.append([f"`{{{one.name}}}`{quoted}", ", ".join(one.places), plain, *others])
+    return _PROMPTS + "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in rows)
 
 
 def commands() -> str:

@@ -32,7 +32,7 @@ from llmbatch_assets.resources.runs import (
     process_tags,
 )
 from llmbatch_assets.resources.versions import run_tags
-from llmbatch_assets.stages.artifacts import PreviousOutputs, cache_index, load_artifact
+from llmbatch_assets.stages.artifacts import PreviousOutputs, cache_index, load_artifact, require_columns
 from llmbatch_assets.stages.generate.choice import BatchItems
 from llmbatch_assets.stages.generate.progress import GenerateResult, end_line
 from llmbatch_assets.stages.generate.run import GenerateRun
@@ -92,6 +92,7 @@ class GenerateStep:
         """Load the batch and its items. Raises ``LlmBatchError``."""
         batch = batch_file.load()
         items = BatchItems(batch, load_artifact(batch, "work_items", WorkItems).items)
+        require_columns(batch, items.items)
         contexts = load_artifact(batch, "group_contexts", list[GroupContext])
         observer = (reporter or dagster_reporter)(context, batch)
         run = GenerateRun(items, contexts, llm.client, observer, context.run.run_id)

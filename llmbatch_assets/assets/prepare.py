@@ -15,7 +15,14 @@ from llmbatch_assets.domain.items.work import GroupContext, WorkItems, WorkPlan,
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.llm import LlmResource, llm_resource
 from llmbatch_assets.resources.runs import ReporterFactory, cancel, failing_with_message
-from llmbatch_assets.stages.prepare import Outlook, outlook_on, prepare_work, snapshot_of_asset, snapshot_version
+from llmbatch_assets.stages.prepare import (
+    Outlook,
+    outlook_on,
+    prepare_work,
+    snapshot_of_asset,
+    snapshot_version,
+    warnings_about_prompts,
+)
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets.stages.write_schema import ensure_schema_txt, reason_to_write, write_schema
 
@@ -181,7 +188,7 @@ def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
                 "data_version": dg.DataVersion(version),
                 "tags": use_sources(context, batch, names, "parameters"),
             }
-            for warning in plan.warnings:
+            for warning in [*plan.warnings, *warnings_about_prompts(batch, input_snapshot)]:
                 context.log.warning(warning)
             yield dg.MaterializeResult(
                 asset_key=names.key("group_contexts"),

@@ -13,7 +13,6 @@ from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.items.context import RowRenderer, group_template_mistakes
 from llmbatch_assets.domain.items.grouping import named_columns
 from llmbatch_assets.domain.items.table import nearest_first
-from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.errors import ConfigError, SchemaError
 
@@ -105,29 +104,3 @@ def parameter_warnings(parameters: Parameters) -> Iterator[str]:
         yield "cache.dump_failures is false: failed items leave no file, so every run retries all of them"
     if parameters.llm.provider == "offline":
         yield "llm.provider is offline: all answers are made up"
-
-
-def prompt_warnings(generation: PromptTemplate) -> list[str]:
-    """Return a warning if the generation prompt does not show what its items differ in."""
-    used = generation.placeholders
-    if not used & {"context", "row", "group_context"}:
-        return [f"{generation.path} uses neither {{context}} nor {{row}}, so the model sees nothing of the item"]
-    if not used & {"context", "row"}:
-        return [f"{generation.path} uses neither {{context}} nor {{row}}, so the model sees the group but not the row"]
-    return []
-
-
-def placeholder_warnings(prompt: PromptTemplate, parameters: Parameters) -> Iterator[str]:
-    """Yield the placeholders of a prompt that are always empty with these settings."""
-    used, mode = prompt.placeholders, parameters.grouping.active_mode
-    if "group_context" in used and not mode.shares_group_context:
-        yield f"{prompt.path}: {{group_context}} is always empty: grouping is {mode.name}"
-    if "judge_schema" in used and not parameters.prompts.judge.enabled:
-        yield f"{prompt.path}: {{judge_schema}} is always empty: prompts.judge.enabled is false"
-
-
-def schema_warnings(generation: PromptTemplate, parameters: Parameters) -> Iterator[str]:
-    """Yield a warning if the model may never see the schema."""
-    shows = {"llm_schema", "llm_schema_txt"} & generation.placeholders
-    if not shows and parameters.llm.structured_output in ("auto", "json_schema"):
-        yield f"{generation.path} does not use {{llm_schema}}: the model sees the schema only if the server passes it on"

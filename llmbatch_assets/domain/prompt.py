@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmbatch_assets.domain.canonical import sha1_named
+from llmbatch_assets.domain.placeholders import unknown_placeholders
 from llmbatch_assets.errors import PromptError
 
-GENERATION_NAMES = frozenset({"context", "llm_schema", "llm_schema_txt", "judge_schema", "row", "group_context"})
-JUDGE_NAMES = GENERATION_NAMES | {"output_json"}
-SCHEMA_NAMES = frozenset({"context", "task"})
-
-_TOKEN = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+# A name is a word, or the name of a column in double quotes.
+_TOKEN = re.compile(r'\{\{|\}\}|\{(\w+|"(?:[^"\\\n]|\\["\\])+")\}')
 
 
 class Message(NamedTuple):
@@ -49,7 +47,8 @@ class PromptTemplate(BaseModel):
     assistant_prefix: str | None = None
     examples: tuple[Example, ...] = ()
 
-    def _texts(self) -> list[tuple[Literal["system", "user", "assistant"], str]]:
+    def texts(self) -> list[tuple[Literal["system", "user", "assistant"], str]]:
+        """Return the messages as they are written, with their roles."""
         pairs = [turn for shown in self.examples for turn in (("user", shown.user), ("assistant", shown.assistant))]
         turns = [("system", self.system), *pairs, ("user", self.user), ("assistant", self.assistant_prefix)]
         return [(role, text) for role, text in turns if text]  # type: ignore[misc]  # roles are literals above
@@ -57,24 +56,25 @@ class PromptTemplate(BaseModel):
     @property
     def sha(self) -> str:
         """Fingerprint of the messages. Comments and YAML indentation do not change it."""
-        return sha1_named(messages=self._texts())
+        return sha1_named(messages=self.texts())
 
     @property
     def placeholders(self) -> frozenset[str]:
-        return frozenset(name for _, text in self._texts() for name in placeholders_in(text))
+        return frozenset(name for _, text in self.texts() for name in placeholders_in(text))
+
+    def column_placeholders(self, built_in: Collection[str]) -> list[str]:
+        """Return the placeholders that stand for columns: all but the built-in ones."""
+        return sorted(self.placeholders.difference(built_in))
 
     def as_text(self) -> str:
         """Return all messages with their roles and placeholders, for display in another prompt."""
-        return "\n\n".join(f"[{role}]\n{text.strip()}" for role, text in self._texts())
+        return "\n\n".join(f"[{role}]\n{text.strip()}" for role, text in self.texts())
 
     def check(self, known: Iterable[str]) -> None:
         """Raise ``PromptError`` naming all unknown placeholders."""
         unknown = sorted(self.placeholders - set(known))
         if unknown:
-            raise PromptError(
-                f"{self.path}: unknown placeholder {braced(unknown)}. Known here: {braced(sorted(known))}. "
-                f"Double the braces to write a word in braces: {{{{{unknown[0]}}}}}"
-            )
+            raise PromptError(f"{self.path}: {unknown_placeholders(unknown, known)}")
 
     def with_appended(self, headings: Mapping[str, str]) -> PromptTemplate:
         """Return the template with the unused ones of these placeholders appended to the user message."""
@@ -84,17 +84,12 @@ class PromptTemplate(BaseModel):
     def render(self, values: Mapping[str, str | None]) -> tuple[Message, ...]:
         """Fill all placeholders. Raises ``PromptError`` naming those without a value."""
         self.check(values)
-        return tuple(Message(role, fill_placeholders(text, values)) for role, text in self._texts())
+        return tuple(Message(role, fill_placeholders(text, values)) for role, text in self.texts())
 
 
 def placeholders_in(text: str) -> list[str]:
     """Return the names of the placeholders in a text, in order."""
     return [piece for piece, is_placeholder in _pieces(text) if is_placeholder]
-
-
-def braced(names: Iterable[str]) -> str:
-    """Return placeholder names as they are written in a template, for messages."""
-    return ", ".join(f"{{{name}}}" for name in names)
 
 
 def fill_placeholders(text: str, values: Mapping[str, str | None]) -> str:
@@ -108,14 +103,14 @@ def _pieces(text: str) -> tuple[tuple[str, bool], ...]:
     """Split a text into literal parts and placeholder names; the flag is true for a name."""
     pieces: list[tuple[str, bool]] = []
     end = 0
-    for found in _live_tokens(text):
+    for found in live_tokens(text):
         name = found.group(1)
         pieces += [(text[end : found.start()], False), (name or found.group()[0], name is not None)]
         end = found.end()
     return (*pieces, (text[end:], False))
 
 
-def _live_tokens(text: str) -> list[re.Match[str]]:
+def live_tokens(text: str) -> list[re.Match[str]]:
     """Return placeholders and doubled braces that come in pairs. A lone ``}}`` ends a nested JSON example."""
     live: list[re.Match[str]] = []
     opened: list[re.Match[str]] = []

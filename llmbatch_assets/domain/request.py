@@ -7,8 +7,10 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.canonical import readable_json
+from llmbatch_assets.domain.items.prompt_columns import column_values
 from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.prompt import GENERATION_NAMES, JUDGE_NAMES, Message, PromptTemplate
+from llmbatch_assets.domain.placeholders import GENERATION_NAMES, JUDGE_NAMES
+from llmbatch_assets.domain.prompt import Message, PromptTemplate
 from llmbatch_assets.domain.schema.contract import Contract
 
 OWN_ROW_HEADING = "This item's own row:"
@@ -74,29 +76,23 @@ class Conversations:
 
     def generate(self, item: WorkItem, group_context: str | None) -> tuple[Message, ...]:
         """Return the messages that ask for an item's output."""
-        return self.generation.render(self._shared_values | item_values(item, group_context))
+        columns = column_values(self.generation, GENERATION_NAMES, item.columns)
+        return self.generation.render(columns | self._shared_values | item_values(item, group_context))
 
     def judge_output(self, item: WorkItem, group_context: str | None, parsed: dict[str, Any]) -> tuple[Message, ...]:
         """Return the messages that ask for a verdict on an output."""
         assert self.judge is not None
+        columns = column_values(self.judge, JUDGE_NAMES, item.columns)
         values = self._shared_values | item_values(item, group_context) | {"output_json": readable_json(parsed)}
-        return self.judge.render(values)
+        return self.judge.render(columns | values)
 
 
-def checked_prompts(generation: PromptTemplate, judge: PromptTemplate | None) -> PromptTemplate | None:
-    """Check both prompts and return the judge's, completed with the input and the output that it must show.
-
-    Raises ``PromptError`` for an unknown placeholder.
-    """
-    generation.check(GENERATION_NAMES)
-    return checked_judge_prompt(judge) if judge else None
-
-
-def checked_judge_prompt(judge: PromptTemplate) -> PromptTemplate:
-    """Complete the judge's prompt and check it. Raises ``PromptError``."""
-    judge = judge.with_appended({"context": "The input:", "output_json": "The answer to judge:"})
-    judge.check(JUDGE_NAMES)
-    return judge
+def completed_judge_prompt(judge: PromptTemplate) -> PromptTemplate:
+    """Append the input and the output to a judge's prompt that does not show them. Columns count as the input."""
+    headings = {"context": "The input:", "output_json": "The answer to judge:"}
+    if judge.column_placeholders(JUDGE_NAMES):
+        del headings["context"]
+    return judge.with_appended(headings)
 
 
 def item_values(item: WorkItem, group_context: str | None) -> dict[str, str | None]:

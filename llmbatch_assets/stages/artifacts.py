@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +19,14 @@ from llmbatch_assets.adapters.store.run_records import IdentityUse, kept_identit
 from llmbatch_assets.domain.export.records import ItemOutcome, OutdatedOutput
 from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import BatchIdentity, identity_of
+from llmbatch_assets.domain.items.prompt_columns import missing_columns
+from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkItems, WorkPlan
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
+from llmbatch_assets.domain.placeholders import braced
 from llmbatch_assets.domain.plan.rerun_reasons import PreviousItem
-from llmbatch_assets.errors import ArtifactError, LlmBatchError, MissingArtifactError
+from llmbatch_assets.domain.prompt_warnings import empty_prompt_warnings
+from llmbatch_assets.errors import ArtifactError, LlmBatchError, MissingArtifactError, PromptError
 from llmbatch_assets.stages.project import Batch
 
 _MANIFESTS = {"llm_outputs": 4, "export": 5, "report": 6}
@@ -139,9 +143,29 @@ def batch_outputs(batch: Batch) -> BatchOutputs:
     return BatchOutputs(cache_index(batch), batch.source.identity, work_items.items, warnings, earlier)
 
 
+def work_of(batch: Batch, snapshot: Snapshot) -> WorkPlan:
+    """Return the work of a table. Raises ``InputError``; mistakes in prompts are left to ``Batch.check_prompts``."""
+    named = batch.columns_of_prompts(snapshot.columns)
+    plan = plan_work(snapshot, batch.parameters, named)
+    if named:
+        plan.warnings.extend(empty_prompt_warnings(batch.generation_prompt, plan.items))
+    return plan
+
+
 def current_work(batch: Batch) -> WorkPlan:
     """Return the work of the current table. Raises ``InputError``."""
-    return plan_work(batch.read_snapshot(), batch.parameters)
+    return work_of(batch, batch.read_snapshot())
+
+
+def require_columns(batch: Batch, items: Collection[WorkItem]) -> None:
+    """Raise ``PromptError`` if stored items have no value for a placeholder of the prompts."""
+    missing = missing_columns(batch.generation_prompt, batch.judge_prompt, items)
+    if missing:
+        batch.check_prompts(load_artifact(batch, "input_snapshot", Snapshot).columns)
+        raise PromptError(
+            f"the work items have no values for {braced(missing)}, which the prompts name since; make them again with: "
+            f"{batch.command} --select work_items"
+        )
 
 
 def stored_work(batch: Batch) -> WorkPlan:

@@ -113,7 +113,7 @@ class Estimator:
 
     def _request_length(self, prompt: PromptLength, item: WorkItem) -> int:
         group = None if item.group_context_id is None else self._group_lengths[item.group_context_id]
-        return prompt.of_request(byte_length(item.context), group)
+        return prompt.of_request(item, group)
 
     def _prompt_length(self, prompt: PromptTemplate) -> PromptLength:
         shown = self.batch.conversations

@@ -27,7 +27,13 @@ from llmbatch_assets.domain.plan.selection import Choice, Selection, choose
 from llmbatch_assets.domain.run.quality import CheckFinding, assess_age
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage, format_cost
-from llmbatch_assets.stages.artifacts import PreviousOutputs, cache_index, current_work, require_schema, stored_work
+from llmbatch_assets.stages.artifacts import (
+    PreviousOutputs,
+    cache_index,
+    current_work,
+    require_schema,
+    stored_work,
+)
 from llmbatch_assets.stages.compare import differences_since
 from llmbatch_assets.stages.estimate import Estimator
 from llmbatch_assets.stages.project import Batch

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from llmbatch_assets.adapters.tables.records import table_from_asset
 from llmbatch_assets.domain.canonical import sha1_named
-from llmbatch_assets.domain.items.grouping import plan_work
 from llmbatch_assets.domain.items.identity import IDENTITY_VERSION
+from llmbatch_assets.domain.items.prompt_columns import missing_columns
 from llmbatch_assets.domain.items.table import Snapshot, take_snapshot
 from llmbatch_assets.domain.items.work import WorkItems, WorkPlan, work_items_of
 from llmbatch_assets.domain.run.quality import CheckFinding
 from llmbatch_assets.errors import InputError, TableError
+from llmbatch_assets.stages.artifacts import work_of
 from llmbatch_assets.stages.plan import Planner
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.write_schema import reason_to_write
@@ -43,13 +44,24 @@ def snapshot_version(snapshot: Snapshot) -> str:
 def prepare_work(batch: Batch, snapshot: Snapshot) -> PreparedWork:
     """Divide the rows of the snapshot into work items."""
     parameters = batch.parameters
-    plan = plan_work(snapshot, parameters)
+    plan = work_of(batch, snapshot)
     blocks = {name: getattr(parameters, name).model_dump() for name in ("grouping", "context", "work_items")}
+    if named := batch.columns_of_prompts(snapshot.columns):
+        blocks["columns_of_prompts"] = named
     return PreparedWork(
         plan,
         work_items_of(plan, parameters, batch.layout.group_contexts.name),
         sha1_named(scheme=IDENTITY_VERSION, **blocks),
     )
+
+
+def warnings_about_prompts(batch: Batch, snapshot: Snapshot) -> list[str]:
+    """Return the warnings about the prompts, and their mistakes: these stop only runs that call the model."""
+    try:
+        batch.check_prompts(snapshot.columns)
+        return batch.prompt_warnings(snapshot.columns)
+    except InputError as mistake:
+        return [str(mistake)]
 
 
 class Outlook(NamedTuple):
@@ -63,6 +75,8 @@ def outlook_on(batch: Batch, plan: WorkPlan) -> Outlook | None:
     """Return the outlook; None if prompts or schema have mistakes, which do not affect items."""
     planner = Planner(batch, plan, trusting=True)
     try:
+        if missing_columns(batch.generation_prompt, batch.judge_prompt, plan.items):
+            return None
         return Outlook(planner.report().headline, planner.up_to_date())
     except InputError:
         return None

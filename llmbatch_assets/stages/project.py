@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -21,11 +21,13 @@ from llmbatch_assets.domain.canonical import sha1_named, sha1_text
 from llmbatch_assets.domain.configuration.model_blocks import Llm
 from llmbatch_assets.domain.configuration.parameters import DEFAULT_BATCH, Parameters
 from llmbatch_assets.domain.items.identity import BatchIdentity, request_settings
+from llmbatch_assets.domain.items.prompt_columns import check_prompts, columns_of_prompts
 from llmbatch_assets.domain.items.table import Snapshot, take_snapshot
 from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.outcome import Source
 from llmbatch_assets.domain.prompt import PromptTemplate
-from llmbatch_assets.domain.request import Conversations, checked_prompts
+from llmbatch_assets.domain.prompt_warnings import prompt_warnings
+from llmbatch_assets.domain.request import Conversations, completed_judge_prompt
 from llmbatch_assets.domain.schema.contract import SchemaModels
 from llmbatch_assets.errors import ConfigError, InputError, RunPermanentError, SchemaError, SharedFilesError
 
@@ -181,6 +183,21 @@ class Batch:
     def schema_prompt(self) -> PromptTemplate:
         return self._prompt("schema_auto_py_generation")
 
+    def check_prompts(self, columns: Sequence[str]) -> None:
+        """Raise ``PromptError`` if a prompt has a placeholder that is neither built in nor a column of the table."""
+        check_prompts(self.generation_prompt, self.judge_prompt, columns, self.parameters)
+
+    def prompt_warnings(self, columns: Sequence[str]) -> list[str]:
+        """Return the warnings about the prompts, for a table with these columns."""
+        return prompt_warnings(self.generation_prompt, self.judge_prompt, self.parameters, columns)
+
+    def columns_of_prompts(self, columns: Sequence[str]) -> list[str]:
+        """Return the columns that the prompts name; none if a prompt cannot be read, which does not affect the table."""
+        try:
+            return columns_of_prompts(self.generation_prompt, self.judge_prompt, columns, self.parameters)
+        except InputError:
+            return []
+
     @cached_property
     def schema(self) -> SchemaModels:
         """The checked models of the schema module. Raises ``SchemaError``."""
@@ -197,7 +214,7 @@ class Batch:
     def conversations(self) -> Conversations:
         """Prompts and schemas combined. Raises ``PromptError`` or ``SchemaError``."""
         judge_contract = self.schema.judge() if self.judge_prompt else None
-        judge = checked_prompts(self.generation_prompt, self.judge_prompt)
+        judge = completed_judge_prompt(self.judge_prompt) if self.judge_prompt else None
         return Conversations(self.generation_prompt, judge, self.schema.output(), judge_contract, self.schema.text())
 
     @cached_property

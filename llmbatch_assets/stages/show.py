@@ -11,7 +11,8 @@ from pydantic import Field
 from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.adapters.store.run_records import read_ledger
 from llmbatch_assets.domain.item_state import ItemState
-from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.items.prompt_columns import missing_columns
+from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailureClass, Stored
 from llmbatch_assets.domain.plan.rerun_reasons import label_of
 from llmbatch_assets.domain.prompt import Message
@@ -87,7 +88,7 @@ def item_details(batch: Batch, named: str) -> ItemDetails:
 
     Raises ``InputError`` if no item or more than one matches.
     """
-    plan = stored_work(batch) if has_stored_work(batch) else current_work(batch)
+    plan = _work(batch)
     identity, index = batch.source.identity, cache_index(batch)
     item, note = find_item(plan.items, named, identity.cache_id)
     cache_id = identity.cache_id(item.work_id)
@@ -113,6 +114,15 @@ def item_details(batch: Batch, named: str) -> ItemDetails:
         to_be_made_again=cache_id in index.forced,
         calls=[call for call in read_ledger(batch.path(batch.layout.ledger)) if call.cache_id == cache_id],
     )
+
+
+def _work(batch: Batch) -> WorkPlan:
+    """Return the stored items, unless there are none or the prompts name columns that they lack."""
+    if has_stored_work(batch):
+        plan = stored_work(batch)
+        if not missing_columns(batch.generation_prompt, batch.judge_prompt, plan.items):
+            return plan
+    return current_work(batch)
 
 
 class FoundItem(NamedTuple):

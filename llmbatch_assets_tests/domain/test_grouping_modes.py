@@ -13,8 +13,9 @@ from llmbatch_assets.domain.configuration.parameters import read_parameters
 from llmbatch_assets.domain.export.records import Join, export_warnings
 from llmbatch_assets.domain.grouping_modes import GROUPING_MODES, UNGROUPED, GroupingMode, selectable_modes
 from llmbatch_assets.domain.items.grouping import GroupedTable, ItemDrafts, plan_work
-from llmbatch_assets.domain.mistakes import column_mistakes, placeholder_warnings
+from llmbatch_assets.domain.mistakes import column_mistakes
 from llmbatch_assets.domain.prompt import PromptTemplate
+from llmbatch_assets.domain.prompt_warnings import placeholder_warnings
 from llmbatch_assets_tests.domain.strategies import parameters, snapshot
 
 ROWS = [("1", "red", "How tall?"), ("2", "blue", "Who?"), ("3", "red", "Why?")]

@@ -13,10 +13,8 @@ from llmbatch_assets.domain.configuration.key_mistakes import parameter_mistakes
 from llmbatch_assets.domain.configuration.parameters import read_parameters
 from llmbatch_assets.domain.mistakes import (
     MAX_SCHEMA_MISTAKES,
-    prompt_warnings,
     schema_mistakes,
 )
-from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets_tests.domain.configuration.test_parameters import BLOCKS, PASTED_KEYS, nested
 from llmbatch_assets_tests.domain.strategies import quick
 
@@ -169,22 +167,3 @@ def test_the_search_ends_where_the_rest_cannot_be_parsed() -> None:
     assert lines("class A(Base):\n    x: f()\n\nimport os\n") in ([1], [4, 1])
     assert len(schema_mistakes("this is no Python", "s.py")) == 1
     assert len(schema_mistakes("import os\n" * 500, "s.py")) == MAX_SCHEMA_MISTAKES
-
-
-# Warnings.
-
-
-@pytest.mark.parametrize(
-    ("user", "reported"),
-    [
-        ("{context}", None),
-        ("{row}", None),
-        ("{group_context} {row}", None),
-        ("{llm_schema}", "nothing of the item"),
-        ("{{context}}", "nothing of the item"),
-        ("{group_context}", "the group but not the row"),
-    ],
-)
-def test_a_prompt_that_is_the_same_for_all_items_is_reported(user: str, reported: str | None) -> None:
-    warnings = prompt_warnings(PromptTemplate(path="prompts/g.yaml", user=user))
-    assert [str(reported) in warning for warning in warnings] == ([True] if reported else [])

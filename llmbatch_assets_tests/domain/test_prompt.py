@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch_assets.domain.placeholders import GENERATION_NAMES
 from llmbatch_assets.domain.prompt import (
-    GENERATION_NAMES,
     Example,
     Message,
     PromptTemplate,

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from llmbatch_assets.domain.prompt import Message, PromptTemplate
-from llmbatch_assets.domain.request import OWN_ROW_HEADING, ChatRequest, Conversations, checked_prompts
+from llmbatch_assets.domain.request import OWN_ROW_HEADING, ChatRequest, Conversations, completed_judge_prompt
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.errors import PromptError
 from llmbatch_assets_tests.domain.strategies import make_item
@@ -34,9 +34,8 @@ def prompt(**texts: Any) -> PromptTemplate:
 
 def conversations(generation: PromptTemplate, judge: PromptTemplate | None = None) -> Conversations:
     """The conversations of a batch."""
-    return Conversations(
-        generation, checked_prompts(generation, judge), OUTPUT, VERDICT if judge else None, "WHOLE FILE"
-    )
+    completed = completed_judge_prompt(judge) if judge else None
+    return Conversations(generation, completed, OUTPUT, VERDICT if judge else None, "WHOLE FILE")
 
 
 def contents(messages: tuple[Message, ...]) -> list[str]:
@@ -89,13 +88,13 @@ def test_a_judge_always_sees_the_input_and_the_answer(user: str, expected: str) 
 
 
 @pytest.mark.parametrize("names", [("output_json", "task"), ("task", "nothing")])
-def test_an_unknown_placeholder_is_reported_before_any_call(names: tuple[str, ...]) -> None:
+def test_an_unknown_placeholder_is_never_sent(names: tuple[str, ...]) -> None:
     reported = ", ".join(f"{{{name}}}" for name in sorted(names))
     user = " ".join(f"{{{name}}}" for name in names)
     with pytest.raises(PromptError, match=reported):
-        conversations(prompt(user=user))
+        conversations(prompt(user=user)).generate(make_item(1), None)
     with pytest.raises(PromptError, match=r"\{task\}"):
-        conversations(prompt(user="x"), prompt(user="{task}"))
+        conversations(prompt(user="x"), prompt(user="{task}")).judge_output(make_item(1), None, {})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from llmbatch_assets.domain.outcome import AcceptedOutput, Completion, FailedAttempt, UnjudgedAnswer
 from llmbatch_assets.domain.prompt import PromptTemplate
-from llmbatch_assets.domain.request import ChatRequest, Conversations, checked_prompts
+from llmbatch_assets.domain.request import ChatRequest, Conversations, completed_judge_prompt
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.attempt import AttemptLimits, ItemProcessor, ItemTask
@@ -156,16 +156,14 @@ def bench(
 ) -> ItemProcessor:
     """A workbench of a batch with or without a judge."""
     chosen: Mapping[str, int] = {"generations": 3, "judge_tries": 2, "min_score": 0} | limits
-    prompts = (
-        PromptTemplate(path="g.yaml", system="Answer.", user="{context}"),
-        PromptTemplate(path="j.yaml", user="Judge {context}: {output_json}") if judge else None,
-    )
+    asking = PromptTemplate(path="g.yaml", system="Answer.", user="{context}")
+    judging = completed_judge_prompt(PromptTemplate(path="j.yaml", user="Judge {context}: {output_json}"))
     contracts = (Contract.of(LLMOutput), Contract.of(JudgeResult) if judge else None)
     return ItemProcessor(
         generator=generator,
         judge=judge,
         store=MemoryStore() if store is None else store,
-        conversations=Conversations(prompts[0], checked_prompts(*prompts), *contracts, "schema"),
+        conversations=Conversations(asking, judging if judge else None, *contracts, "schema"),
         source=make_source(judge_enabled=judge is not None),
         limits=AttemptLimits(**chosen),
         now=lambda: NOW,

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.configuration.input_blocks import Context
-from llmbatch_assets.domain.items.table import KV_BLOCK, Row, nearest_first
-from llmbatch_assets.domain.prompt import braced, fill_placeholders, placeholders_in
+from llmbatch_assets.domain.items.table import Row, nearest_first
+from llmbatch_assets.domain.placeholders import (
+    GROUP_PLACEHOLDERS,
+    KV_BLOCK,
+    ambiguity,
+    braced,
+    columns_named,
+    unknown_placeholders,
+)
+from llmbatch_assets.domain.prompt import fill_placeholders, placeholders_in
 from llmbatch_assets.domain.text import cut
 from llmbatch_assets.errors import ConfigError
 
 _LINE_BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
-GROUP_PLACEHOLDERS = ("group_key", "n_rows")
+_NO_COLUMNS: Mapping[str, str] = {}
 
 
 class RenderedText(NamedTuple):
-    """Text for the model. ``cuts`` is item metadata about what was truncated."""
+    """Text for the model. ``cuts`` is item metadata about what was truncated; ``columns`` are those that prompts name."""
 
     text: str
     cuts: dict[str, Any]
+    columns: Mapping[str, str] = _NO_COLUMNS
 
 
 def shown_columns(columns: Sequence[str], settings: Context) -> list[str]:
@@ -41,19 +50,26 @@ def shown_columns(columns: Sequence[str], settings: Context) -> list[str]:
 class RowRenderer:
     """Renders the rows of one table with the row template.
 
-    Everything that depends only on the template is prepared once, since tables have up to 100,000 rows. Raises
-    ``ConfigError`` for a placeholder that names no column.
+    Everything that depends only on the template is prepared once, since tables have up to 100,000 rows. ``named`` are the
+    columns that prompts name. Raises ``ConfigError`` for a placeholder of the template that names no column.
     """
 
-    def __init__(self, columns: Sequence[str], settings: Context) -> None:
+    def __init__(self, columns: Sequence[str], settings: Context, named: Collection[str] = ()) -> None:
         self._settings = settings
         self._shown = [(name, f"{name}:", f"{name}: ") for name in shown_columns(columns, settings)]
         self._template = _row_template(settings)
         self._is_plain = self._template == f"{{{KV_BLOCK}}}"
         nameable = [column for column in columns if column not in settings.columns.exclude]
         self._column_of = {} if self._is_plain else _column_placeholders(nameable, self._template)
-        used = {name for name, _, _ in self._shown} | set(self._column_of.values())
+        self._named = list(named)
+        used = {name for name, _, _ in self._shown} | set(self._column_of.values()) | set(self._named)
         self._used = [column for column in columns if column in used]
+
+    @property
+    def columns_in_full(self) -> set[str]:
+        """The columns whose values can be told from the text of a row."""
+        is_whole = self._is_plain and not self._settings.max_context_chars
+        return {name for name, _, _ in self._shown} if is_whole else set()
 
     def __call__(self, row: Row) -> RenderedText:
         cut_names: list[str] = []
@@ -66,7 +82,8 @@ class RowRenderer:
         if not self._is_plain:
             values = {placeholder: row[name] for placeholder, name in self._column_of.items()}
             text = fill_placeholders(self._template, values | {KV_BLOCK: block})
-        return RenderedText(text, {"truncated_fields": cut_names} if cut_names else {})
+        columns = {name: row[name] for name in self._named} if self._named else _NO_COLUMNS
+        return RenderedText(text, {"truncated_fields": cut_names} if cut_names else {}, columns)
 
     def _truncated(self, row: Row) -> tuple[Row, list[str]]:
         values, cut_names = dict(row), []
@@ -79,16 +96,17 @@ class RowRenderer:
 def limit_length(rendered: RenderedText, settings: Context) -> RenderedText:
     """Cut the text to ``max_context_chars`` and record that in ``cuts``."""
     text, was_cut = cut(rendered.text, settings.max_context_chars)
-    return RenderedText(text, rendered.cuts | {"context_truncated": True}) if was_cut else rendered
+    return rendered._replace(text=text, cuts=rendered.cuts | {"context_truncated": True}) if was_cut else rendered
 
 
 def group_template_mistakes(settings: Context) -> list[str]:
     """Return a message for each group template with an unknown placeholder."""
     found = []
     for key in ("group_header_template", "group_footer_template"):
-        unknown = sorted(set(placeholders_in(getattr(settings, key))) - set(GROUP_PLACEHOLDERS))
+        unknown = sorted(set(placeholders_in(getattr(settings, key))) - GROUP_PLACEHOLDERS)
         if unknown:
-            found.append(f"context.{key}: unknown placeholder {braced(unknown)}; known: {braced(GROUP_PLACEHOLDERS)}")
+            known = braced(sorted(GROUP_PLACEHOLDERS))
+            found.append(f"context.{key}: unknown placeholder {braced(unknown)}; known: {known}")
     return found
 
 
@@ -100,23 +118,15 @@ def _row_template(settings: Context) -> str:
 
 
 def _column_placeholders(columns: Sequence[str], template: str) -> dict[str, str]:
-    """Map the template's placeholders to columns: ``{Skill_Level}`` stands for the column `Skill Level`."""
-    named: dict[str, list[str]] = {}
-    for column in columns:
-        named.setdefault(re.sub(r"\W+", "_", column).strip("_"), []).append(column)
+    """Map the template's placeholders to columns. Raises ``ConfigError``."""
     used = [name for name in dict.fromkeys(placeholders_in(template)) if name != KV_BLOCK]
-    for name in used:
-        if len(named.get(name, [])) > 1:
-            raise ConfigError(
-                f"context.row_template: {{{name}}} can stand for any of the columns {named[name]}; rename one"
-            )
-    unknown = [name for name in used if name not in named]
-    if unknown:
-        raise ConfigError(
-            f"context.row_template: no column matches {braced(unknown)}; use {{{KV_BLOCK}}} for all columns, or one of: "
-            f"{braced(named)}"
-        )
-    return {name: named[name][0] for name in used}
+    found = {name: columns_named(name, columns) for name in used}
+    for name, several in found.items():
+        if len(several) > 1:
+            raise ConfigError(f"context.row_template: {ambiguity(name, several)}")
+    if unknown := [name for name in used if not found[name]]:
+        raise ConfigError(f"context.row_template: {unknown_placeholders(unknown, [KV_BLOCK], columns)}")
+    return {name: found[name][0] for name in used}
 
 
 def _indented(value: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.canonical import sha1_text
 from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.items.context import RenderedText, RowRenderer, group_template_mistakes, limit_length
+from llmbatch_assets.domain.items.cuts import cut_warnings
 from llmbatch_assets.domain.items.identity import partition_key, work_id
 from llmbatch_assets.domain.items.table import Snapshot, nearest_first
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkPlan
@@ -54,12 +55,13 @@ class RowGroup:
 
 
 class GroupedTable:
-    """A snapshot with the settings of its batch. Raises ``GroupingColumnError`` or ``ConfigError``."""
+    """A snapshot with the settings of its batch, and the columns that its prompts name. Raises ``GroupingColumnError`` or ``ConfigError``."""
 
-    def __init__(self, snapshot: Snapshot, parameters: Parameters) -> None:
+    def __init__(self, snapshot: Snapshot, parameters: Parameters, named: Collection[str] = ()) -> None:
         self.rows = snapshot.rows
         self.parameters = parameters
-        self.row_text = RowRenderer(snapshot.columns, parameters.context)
+        self.named = named
+        self.row_text = RowRenderer(snapshot.columns, parameters.context, named)
         if mistakes := group_template_mistakes(parameters.context):
             raise ConfigError("\n".join(mistakes))
         for key, name in named_columns(parameters).items():
@@ -82,22 +84,30 @@ class GroupedTable:
         self, index: int, rendered: RenderedText, meta: dict[str, Any], shared: GroupContext | None = None
     ) -> ItemDraft:
         """Draft the item of a row. ``shared`` is the context of its group, if the item refers to one."""
-        text, cuts = limit_length(rendered, self.parameters.context)
+        text, cuts, columns = limit_length(rendered, self.parameters.context)
         key, context_id = (shared.group_key, shared.group_context_id) if shared else (None, None)
-        # Rows without cuts share one dict: there may be 100,000 of them.
-        return ItemDraft(key, index, context_id, text, self._label(index, key), meta | cuts if cuts else meta)
+        own = cuts | self._columns_meta(columns) if columns else cuts
+        # Rows with nothing of their own share one dict: there may be 100,000 of them.
+        return ItemDraft(key, index, context_id, text, self._label(index, key), meta | own if own else meta)
 
     def group_draft(self, group: RowGroup, meta: dict[str, Any]) -> ItemDraft:
         """Draft the one item of a group, which shows the group's rows."""
-        text, cuts = self._group_text(group, [self.row_text(self.rows[index]) for index in group.shown])
+        text, cuts, _ = self._group_text(group, [self.row_text(self.rows[index]) for index in group.shown])
         label = self._label(group.rows[0], group.key)
-        return ItemDraft(group.key, None, None, text, label, {**meta, **group.meta, **cuts})
+        # Of all columns, only this one has the same value in each row.
+        columns = {"columns": {self.parameters.grouping.column: group.key}} if self.named else {}
+        return ItemDraft(group.key, None, None, text, label, {**meta, **group.meta, **cuts, **columns})
 
     def group_context(self, group: RowGroup, texts: Sequence[RenderedText]) -> GroupContext:
         """Return the context that the items of a group share, made from the texts of its shown rows."""
-        text, cuts = self._group_text(group, texts)
+        text, cuts, _ = self._group_text(group, texts)
         meta = {"grouping_column": self.parameters.grouping.column, **group.meta, **cuts}
         return GroupContext(sha1_text(text), group.key, text, meta)
+
+    def _columns_meta(self, columns: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        shown = {name: value for name, value in columns.items() if name in self.row_text.columns_in_full}
+        hidden = {name: value for name, value in columns.items() if name not in shown}
+        return {key: values for key, values in (("columns", shown), ("hidden_columns", hidden)) if values}
 
     def _label(self, index: int, group_key: str | None) -> str:
         """Return the beginning of the partition key of an item with this (first) row."""
@@ -125,14 +135,18 @@ def named_columns(parameters: Parameters) -> dict[str, str]:
     return named
 
 
-def plan_work(snapshot: Snapshot, parameters: Parameters) -> WorkPlan:
-    """Plan all items of a table, in output order. Raises ``GroupingColumnError`` or ``ConfigError``."""
+def plan_work(snapshot: Snapshot, parameters: Parameters, named: Collection[str] = ()) -> WorkPlan:
+    """Plan all items of a table, in output order. ``named`` are the columns that the prompts name.
+
+    Raises ``GroupingColumnError`` or ``ConfigError``.
+    """
     mode = parameters.grouping.active_mode
-    contexts, drafts = mode.draft_items(GroupedTable(snapshot, parameters))
+    contexts, drafts = mode.draft_items(GroupedTable(snapshot, parameters, named))
     identify = _share_duplicates if parameters.work_items.duplicates == "share" else _number_duplicates
     column = named_columns(parameters).get("grouping.column")
+    items = list(identify(drafts, mode.name))
     warnings = _group_key_warnings(snapshot, column) if column else []
-    return WorkPlan(items=list(identify(drafts, mode.name)), contexts=contexts, warnings=warnings)
+    return WorkPlan(items, contexts, [*warnings, *cut_warnings(items, contexts, parameters)])
 
 
 def _group_key_warnings(snapshot: Snapshot, column: str) -> list[str]:
@@ -176,7 +190,8 @@ def _share_duplicates(drafts: Iterable[ItemDraft], mode: str) -> Iterator[WorkIt
 
 
 def _content_id(draft: ItemDraft, mode: str, ordinal: int = 0) -> str:
-    return work_id(mode, draft.group_key, draft.context, draft.group_context_id, ordinal)
+    hidden = draft.meta.get("hidden_columns")
+    return work_id(mode, draft.group_key, draft.context, draft.group_context_id, ordinal, hidden)
 
 
 def _item(draft: ItemDraft, item_id: str) -> WorkItem:

@@ -29,8 +29,20 @@ _PART_LABELS = {
 }
 
 
-def work_id(mode: str, group_key: str | None, context: str, context_id: str | None, ordinal: int) -> str:
-    """Return the id of an item. ``ordinal`` numbers identical items from 0; the row index is not part of the id."""
+def work_id(
+    mode: str,
+    group_key: str | None,
+    context: str,
+    context_id: str | None,
+    ordinal: int,
+    columns: Mapping[str, str] | None = None,
+) -> str:
+    """Return the id of an item.
+
+    ``ordinal`` numbers identical items from 0; ``columns`` are those that only placeholders show. The row index is not part
+    of the id.
+    """
+    shown_apart = {"columns": dict(columns)} if columns else {}
     return sha1_named(
         scheme=IDENTITY_VERSION,
         mode=mode,
@@ -38,6 +50,7 @@ def work_id(mode: str, group_key: str | None, context: str, context_id: str | No
         context=context,
         group_context_id=context_id,
         ordinal=ordinal,
+        **shown_apart,
     )
 
 

@@ -10,13 +10,12 @@ from pydantic import BaseModel, ConfigDict
 
 from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.items.cell import Cleaner
+from llmbatch_assets.domain.placeholders import KV_BLOCK
 from llmbatch_assets.domain.text import case_mark, composed, counted, flatten, harden, has_surrogates, nearest
 from llmbatch_assets.errors import TableError
 
 Row = dict[str, str]
 
-# Placeholder of a row template for the lines of all columns.
-KV_BLOCK = "__ROW_KV_BLOCK__"
 MAX_ROWS_SHOWN = 5
 
 

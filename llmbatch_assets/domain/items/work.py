@@ -30,7 +30,9 @@ class GroupContext:
 class WorkItem:
     """One output to be made. ``context`` is the item's own text, without its group's.
 
-    ``label`` is the readable part of its name as the table spells it; empty in files of earlier versions.
+    ``label`` is the readable part of its name as the table spells it; empty in files of earlier versions. ``meta`` holds
+    the values of the columns that prompts name: under ``columns`` those that ``context`` shows, too, and under
+    ``hidden_columns`` the others, which are therefore part of the id.
     """
 
     work_id: str
@@ -41,6 +43,18 @@ class WorkItem:
     context: str
     meta: dict[str, Any]
     label: str = ""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The values of the columns that prompts name."""
+        shown: dict[str, str] = self.meta.get("columns", {})
+        return shown | self.hidden_columns
+
+    @property
+    def hidden_columns(self) -> dict[str, str]:
+        """The values of those that the context does not show."""
+        hidden: dict[str, str] = self.meta.get("hidden_columns", {})
+        return hidden
 
 
 @dataclass(frozen=True, slots=True)

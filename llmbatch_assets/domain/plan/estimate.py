@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.placeholders import JUDGE_NAMES, columns_named
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.request import OWN_ROW_HEADING, Purpose
 from llmbatch_assets.domain.run.ledger import CallRecord
@@ -72,14 +74,19 @@ class PromptLength(NamedTuple):
 
     @classmethod
     def of(cls, prompt: PromptTemplate, shared_values: Mapping[str, str | None]) -> PromptLength:
-        marks = {name: f"\0{name}\0" for name in ("context", "row", "group_context", "output_json")}
+        by_item = {*prompt.column_placeholders(JUDGE_NAMES), "context", "row", "group_context", "output_json"}
+        marks = {name: f"\0{name}\0" for name in by_item}
         texts = "".join(message.content for message in prompt.render({**shared_values, **marks})).split("\0")
         return cls(sum(map(byte_length, texts[::2])), Counter(texts[1::2]))
 
-    def of_request(self, row: int, group: int | None) -> int:
-        """The length of a request, from the lengths of the item's row and of its group's context."""
+    def of_request(self, item: WorkItem, group: int | None) -> int:
+        """The length of a request about an item, given the length of its group's context."""
+        row = byte_length(item.context)
         context = row if group is None else row + group + len(f"\n\n{OWN_ROW_HEADING}\n")
         own = {"context": context, "row": row, "group_context": group or 0}
+        if columns := self.uses.keys() - own.keys() - JUDGE_NAMES:
+            found = {name: columns_named(name, item.columns) for name in columns}
+            own |= {name: byte_length(item.columns[several[0]]) for name, several in found.items() if several}
         return self.shared + sum(self.uses.get(name, 0) * length for name, length in own.items())
 
 

@@ -169,12 +169,17 @@ def _match_siblings(
     for one in reversed(gone):
         if one.group_context_id and len(contexts[one.group_key]) < _LATEST_CONTEXTS:
             contexts[one.group_key][one.group_context_id] = None
-    if not contexts:
-        return {}
     ordinals, found = _ordinals(items), {}
     for item in unmatched:
+        if item.hidden_columns:
+            # The same row, before a prompt named the column.
+            unnamed = (item.meta["mode"], item.group_key, item.context, item.group_context_id, ordinals[item.work_id])
+            if (before := by_id.get(work_id(*unnamed))) is not None:
+                found[item.work_id] = _row_match("prompt_changed", before)
+                continue
         for context_id in contexts.get(item.group_key, ()) if item.group_context_id else ():
-            previous = work_id(item.meta["mode"], item.group_key, item.context, context_id, ordinals[item.work_id])
+            content = (item.meta["mode"], item.group_key, item.context, context_id)
+            previous = work_id(*content, ordinals[item.work_id], item.hidden_columns)
             if previous in by_id:
                 found[item.work_id] = _row_match("sibling_changed", by_id[previous])
                 break
@@ -183,10 +188,10 @@ def _match_siblings(
 
 def _ordinals(items: Sequence[WorkItem]) -> dict[str, int]:
     """The number of items with the same content before each item."""
-    seen: Counter[tuple[str | None, str | None, str]] = Counter()
+    seen: Counter[tuple[object, ...]] = Counter()
     ordinals = {}
     for item in items:
-        content = (item.group_key, item.group_context_id, item.context)
+        content = (item.group_key, item.group_context_id, item.context, *item.hidden_columns.items())
         ordinals[item.work_id] = seen[content]
         seen[content] += 1
     return ordinals

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from llmbatch_assets.domain.answer import without_thoughts
 from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.configuration.model_blocks import Llm
-from llmbatch_assets.domain.prompt import SCHEMA_NAMES, Message, PromptTemplate
+from llmbatch_assets.domain.placeholders import SCHEMA_NAMES
+from llmbatch_assets.domain.prompt import Message, PromptTemplate
 from llmbatch_assets.domain.schema.spec import MODULES
 from llmbatch_assets.domain.text import harden
 from llmbatch_assets.errors import AnswerError, FailureCause

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,22 +14,20 @@ from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.export.records import Join, export_warnings
 from llmbatch_assets.domain.items.context import group_template_mistakes
-from llmbatch_assets.domain.items.grouping import plan_work
+from llmbatch_assets.domain.items.prompt_columns import names_columns, prompt_mistakes
 from llmbatch_assets.domain.items.table import Snapshot, clean_columns, take_snapshot
 from llmbatch_assets.domain.items.work import WorkPlan
 from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.mistakes import (
     column_mistakes,
     parameter_warnings,
-    placeholder_warnings,
-    prompt_warnings,
     schema_mistakes,
-    schema_warnings,
 )
-from llmbatch_assets.domain.prompt import GENERATION_NAMES, SCHEMA_NAMES
-from llmbatch_assets.domain.request import checked_judge_prompt
+from llmbatch_assets.domain.placeholders import SCHEMA_NAMES
+from llmbatch_assets.domain.prompt import PromptTemplate
+from llmbatch_assets.domain.prompt_warnings import prompt_warnings
 from llmbatch_assets.errors import ArtifactError, InputError, MissingArtifactError, SchemaError
-from llmbatch_assets.stages.artifacts import artifact_path, require_schema
+from llmbatch_assets.stages.artifacts import artifact_path, require_columns, require_schema, stored_work, work_of
 from llmbatch_assets.stages.export import columns_of_export
 from llmbatch_assets.stages.own_files import file_problems
 from llmbatch_assets.stages.project import Batch, BatchFile
@@ -124,10 +122,11 @@ class _Check:
 
     def check(self) -> None:
         batch, found = self.batch, self.found
-        if self._runs("llm_outputs", "export", "report"):
-            self._check_prompts()
+        needs_prompts = self._runs("llm_outputs", "export", "report")
+        prompts = self._read_prompts() if needs_prompts else (None, None)
         schema_is_usable = self._check_schema()
-        snapshot = self._check_table() if self._runs("input_snapshot") else None
+        columns, snapshot = self._check_table() if self._runs("input_snapshot") else (None, None)
+        self._check_placeholders(*prompts, columns)
         if snapshot and schema_is_usable and self._runs("export"):
             found.warnings += found.collect(lambda: _check_export(batch, snapshot)) or []
         if snapshot and schema_is_usable and self._runs("report"):
@@ -136,6 +135,7 @@ class _Check:
             found.collect(lambda: require_prices(batch.parameters))
         self._check_own_files()
         self._check_artifacts()
+        self._check_stored_items(*prompts)
 
     def _check_own_files(self) -> None:
         """Collect files of the user's that are in the way, unless the path is a mistake anyway."""
@@ -147,21 +147,33 @@ class _Check:
     def _runs(self, *assets: str) -> bool:
         return not self.assets.isdisjoint(assets)
 
-    def _check_prompts(self) -> None:
+    def _read_prompts(self) -> tuple[PromptTemplate | None, PromptTemplate | None]:
+        """Return the generation and the judge's prompt as far as they can be read."""
         batch, found, paths = self.batch, self.found, self.batch.parameters.prompts
-        generation = found.collect(lambda: batch.generation_prompt) or load_valid_prompt(
-            batch.root, paths.generation.path
-        )
-        if generation:
-            found.collect(lambda: generation.check(GENERATION_NAMES))
-            found.warnings += [*prompt_warnings(generation), *placeholder_warnings(generation, batch.parameters)]
-            found.warnings += schema_warnings(generation, batch.parameters)
+        generation = found.collect(lambda: batch.generation_prompt)
+        generation = generation or load_valid_prompt(batch.root, paths.generation.path)
         if not paths.judge.enabled:
+            return generation, None
+        judge = found.collect(lambda: batch.judge_prompt)
+        return generation, judge or load_valid_prompt(batch.root, paths.judge.path)
+
+    def _check_placeholders(
+        self, generation: PromptTemplate | None, judge: PromptTemplate | None, columns: Sequence[str] | None
+    ) -> None:
+        """Collect mistakes and warnings about placeholders. Without a table, any name may be that of a column."""
+        if generation is None:
             return
-        judge = found.collect(lambda: batch.judge_prompt) or load_valid_prompt(batch.root, paths.judge.path)
-        if judge:
-            found.collect(lambda: checked_judge_prompt(judge))
-            found.warnings += placeholder_warnings(judge, batch.parameters)
+        if columns is not None:
+            self.found.mistakes += prompt_mistakes(generation, judge, columns, self.batch.parameters)
+        self.found.warnings += prompt_warnings(generation, judge, self.batch.parameters, columns or ())
+
+    def _check_stored_items(self, generation: PromptTemplate | None, judge: PromptTemplate | None) -> None:
+        """Collect a mistake if the run uses stored items that lack a column which the prompts name."""
+        batch, found = self.batch, self.found
+        if found.mistakes or generation is None or "work_items" in self.assets or not self._runs("llm_outputs"):
+            return
+        if names_columns(generation, judge):
+            found.collect(lambda: require_columns(batch, stored_work(batch).items))
 
     def _check_schema(self) -> bool:
         """Collect mistakes of the schema module and its text. Returns whether exports can be checked with it."""
@@ -214,25 +226,26 @@ class _Check:
             effect = "The run archives it and writes it again" if self._runs("llm_schema_txt") else rewrite
             self.found.warnings.append(f"{mismatch}. Prompts use the module. {effect}")
 
-    def _check_table(self) -> Snapshot | None:
+    def _check_table(self) -> tuple[Sequence[str] | None, Snapshot | None]:
+        """Collect mistakes of the table. Returns its columns and its content, as far as they can be read."""
         batch, found, parameters = self.batch, self.found, self.batch.parameters
         settings = parameters.input
         table = found.collect(lambda: read_table(batch.path(settings.path), settings))
         columns = None if table is None else found.collect(lambda: clean_columns(table.columns, settings.path))
         if table is None or columns is None:
             found.mistakes += group_template_mistakes(parameters.context)
-            return None
+            return None, None
         mistakes = column_mistakes(columns, parameters)
         found.mistakes += mistakes
         # Missing columns are reported above; the cells can have mistakes, too.
         lenient = settings.model_copy(update={"required_columns": ()})
         snapshot = found.collect(lambda: take_snapshot(table, settings.path, lenient))
         if snapshot is None:
-            return None
-        found.work = None if mistakes else found.collect(lambda: plan_work(snapshot, parameters))
+            return columns, None
+        found.work = None if mistakes else found.collect(lambda: work_of(batch, snapshot))
         warnings = [*snapshot.meta["warnings"], *(found.work.warnings if found.work else ())]
         found.warnings += [f"{settings.path}: {warning}" for warning in warnings]
-        return snapshot
+        return columns, snapshot
 
     def _check_artifacts(self) -> None:
         """Collect the artifacts that the run reads but does not make, and that do not exist."""

@@ -114,14 +114,14 @@ def test_values_are_never_read_as_placeholders(row: dict[str, str]) -> None:
 
 def test_a_long_value_is_cut_marked_and_recorded() -> None:
     block = settings(truncate_field_chars=3)
-    text, cuts = RowRenderer(["a", "b"], block)({"a": "12345", "b": "123"})
+    text, cuts, _ = RowRenderer(["a", "b"], block)({"a": "12345", "b": "123"})
     assert text == f"a: 123{CUT_MARK}\nb: 123"
     assert cuts == {"truncated_fields": ["a"]}
 
 
 def test_a_long_context_is_cut_marked_and_recorded() -> None:
     block = settings(truncate_field_chars=3, max_context_chars=5)
-    text, cuts = limit_length(RowRenderer(["a"], block)({"a": "12345"}), block)
+    text, cuts, _ = limit_length(RowRenderer(["a"], block)({"a": "12345"}), block)
     assert text == f"a: 12{CUT_MARK}"
     assert cuts == {"truncated_fields": ["a"], "context_truncated": True}
     whole = RowRenderer(["a"], block)({"a": "1"})
@@ -129,7 +129,7 @@ def test_a_long_context_is_cut_marked_and_recorded() -> None:
 
 
 def test_all_placeholders_without_a_column_are_reported_together() -> None:
-    with pytest.raises(ConfigError, match=r"no column matches \{y\}, \{x\}; .* or one of: \{a\}, \{c_d\}"):
+    with pytest.raises(ConfigError, match=r"unknown placeholder \{y\}, \{x\}\. .*; columns: \{a\}, \{\"c d\"\}"):
         RowRenderer(["a", "c d"], settings(row_template="{y} {a} {c_d} {x} {__ROW_KV_BLOCK__} {{z}}"))
     RowRenderer(["a", "c d"], settings(row_template="{a} {c_d} {__ROW_KV_BLOCK__} {{z}}"))
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch_assets.domain.items.prompt_columns import column_values
 from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.placeholders import GENERATION_NAMES
 from llmbatch_assets.domain.plan.estimate import (
     NO_CALLS,
     CallEstimate,
@@ -228,17 +230,22 @@ PROMPTS: list[dict[str, Any]] = [
     {"system": "Say {llm_schema}", "user": "About {row} of {group_context}: {{really}} {row}"},
     {"system": "{group_context}", "user": "{row}", "examples": [{"user": "q", "assistant": "{}"}]},
     {"user": "nothing of it {{ {{x}} }}", "assistant_prefix": "{"},
+    {"system": '{a} {"a"}', "user": "{b_c} {row} {{a}}"},
 ]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-@given(row=st.text(max_size=40), group=st.none() | st.text(max_size=40))
-def test_the_length_is_that_of_the_rendered_request(prompt: dict[str, Any], row: str, group: str | None) -> None:
+@given(row=st.text(max_size=40), group=st.none() | st.text(max_size=40), value=st.text(max_size=9))
+def test_the_length_is_that_of_the_rendered_request(
+    prompt: dict[str, Any], row: str, group: str | None, value: str
+) -> None:
     template = PromptTemplate(path="p", **prompt)
-    item = WorkItem("w", "k", "g", 0, None if group is None else "c", row, {})
-    messages = template.render(SHARED | item_values(item, group))
+    columns = {"a": value, "b c": "fixed"}
+    item = WorkItem("w", "k", "g", 0, None if group is None else "c", row, {"hidden_columns": columns})
+    own = column_values(template, GENERATION_NAMES, columns)
+    messages = template.render(SHARED | item_values(item, group) | own)
     prompt_length = PromptLength.of(template, SHARED)
-    measured = prompt_length.of_request(byte_length(row), None if group is None else byte_length(group))
+    measured = prompt_length.of_request(item, None if group is None else byte_length(group))
     assert measured == sum(byte_length(message.content) for message in messages)
 
 
