@@ -119,20 +119,25 @@ def _check_fields(model: type[BaseModel]) -> None:
 
 
 def _load_trusted(source: str, shown_as: str) -> SchemaModels:
-    log.warning("%s is imported and executed as is because llm_schema.trust is true", shown_as)
     try:
         # Without comments and line breaks, which do not change behaviour.
         code_sha = sha1_text(ast.unparse(ast.parse(source)))
         name = f"llmbatch_trusted_schema_{code_sha[:12]}"
         with _IMPORTING:
             # The JSON Schema reveals types without one now rather than at the first answer.
-            module = sys.modules.get(name) or _execute(source, name, shown_as, lambda model: model.model_json_schema())
+            module = sys.modules.get(name) or _execute_trusted(source, name, shown_as)
         models = _models(module)
     except Exception as broken:
         raise SchemaError(f"{shown_as}: importing it failed with {type(broken).__name__}: {broken}") from broken
     if not models:
         raise SchemaError(f"{shown_as}: no class derives from BaseModel; write at least LLMOutput")
     return SchemaModels(models, shown_as, code_sha)
+
+
+def _execute_trusted(source: str, name: str, shown_as: str) -> types.ModuleType:
+    # Here, since a run loads the module many times but executes it once.
+    log.warning("%s is imported and executed as is because llm_schema.trust is true", shown_as)
+    return _execute(source, name, shown_as, lambda model: model.model_json_schema())
 
 
 def _models(module: types.ModuleType) -> dict[str, type[BaseModel]]:

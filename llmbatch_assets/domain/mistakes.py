@@ -5,18 +5,13 @@ Configuration errors come first, then names that the table lacks, schema modules
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Iterator, Sequence
 
 from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.items.context import RowRenderer, group_template_mistakes
 from llmbatch_assets.domain.items.grouping import named_columns
 from llmbatch_assets.domain.items.table import nearest_first
-from llmbatch_assets.domain.schema.grammar import parse_schema
-from llmbatch_assets.errors import ConfigError, SchemaError
-
-MAX_SCHEMA_MISTAKES = 50
+from llmbatch_assets.errors import ConfigError
 
 
 def column_mistakes(columns: Sequence[str], parameters: Parameters) -> list[str]:
@@ -40,52 +35,6 @@ def _column_names(parameters: Parameters) -> Iterator[tuple[str, str]]:
     yield from named_columns(parameters).items()
     yield from (("context.columns.include", name) for name in selection.include)
     yield from (("context.columns.exclude", name) for name in selection.exclude)
-
-
-def schema_mistakes(source: str, path: str) -> list[str]:
-    """Return a message for each statement that a schema module may not hold, up to ``MAX_SCHEMA_MISTAKES``.
-
-    After each mistake its statement is removed and the rest is parsed again, until the rest makes no sense without it:
-    a syntax error, or a class with a wrong base.
-    """
-    found: list[str] = []
-    while len(found) < MAX_SCHEMA_MISTAKES:
-        try:
-            parse_schema(source, path)
-            break
-        except SchemaError as mistake:
-            found.append(str(mistake))
-        place = re.match(rf"{re.escape(path)}:(\d+): ", found[-1])
-        rest = _without_statement(source, int(place.group(1))) if place else None
-        if rest is None:
-            break
-        source = rest
-    return found
-
-
-def _without_statement(source: str, line: int) -> str | None:
-    """Remove the statement on a line. Returns None if there is none, or if it is a class."""
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return None
-    statement = next(_statements_on(body, line), None)
-    if statement is None or isinstance(statement, ast.ClassDef):
-        return None
-    lines = source.splitlines(keepends=True)
-    first, last = statement.lineno - 1, statement.end_lineno or statement.lineno
-    # Keep the number of lines, so that later line numbers stay right. A class needs at least one statement.
-    nothing = f"{' ' * statement.col_offset}pass\n" if statement.col_offset else "\n"
-    return "".join([*lines[:first], nothing, *["\n"] * (last - first - 1), *lines[last:]])
-
-
-def _statements_on(body: Sequence[ast.stmt], line: int) -> Iterator[ast.stmt]:
-    """Yield the statements that cover a line, innermost first."""
-    for statement in body:
-        if statement.lineno <= line <= (statement.end_lineno or statement.lineno):
-            if isinstance(statement, ast.ClassDef):
-                yield from _statements_on(statement.body, line)
-            yield statement
 
 
 def parameter_warnings(parameters: Parameters) -> Iterator[str]:

@@ -298,10 +298,15 @@ class LLMOutput(BaseModel):
 def test_where_it_is_trusted_the_file_is_imported_as_it_is_and_the_log_says_so(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    contract = trusted(path, VALIDATED).output()
+    source = f"{VALIDATED}    story: str = 'of the log'\n"
+    contract = trusted(path, source).output()
 
-    assert "schema/llm_schema.py is imported and executed as is because llm_schema.trust is true" in caplog.text
-    assert contract.validate({"answer": "yes please"}) == {"answer": "yes please"}
+    told = "schema/llm_schema.py is imported and executed as is because llm_schema.trust is true"
+    assert caplog.messages == [told]
+    # A run loads the file many times. It was told each time.
+    trusted(path, source)
+    assert caplog.messages == [told]
+    assert contract.validate({"answer": "yes please"}) == {"answer": "yes please", "story": "of the log"}
     with pytest.raises(AnswerError, match="say please"):
         contract.validate({"answer": "yes"})
 

@@ -44,7 +44,7 @@ def test_every_mistake_of_every_file_is_told_at_once(plain: Project) -> None:
     for told in (
         *("input.formt: unknown key", "llm.temperature", "llm.max_workers", "column 'price'", "column 'group'"),
         *("column 'secret'", "column 'label'", "{nothing}", "{contxt}", "usr", "{outputs}", "row 2 has 2 cells"),
-        *("llm_schema.py:1: a plain import", f"llm_schema.py:{line}: attribute access os.PathLike"),
+        *("llm_schema.py:1: `import os`", f"llm_schema.py:{line}: attribute access os.PathLike"),
     ):
         assert told in ended.stdout
     assert "14 mistakes" in ended.stdout

@@ -98,7 +98,7 @@ def test_the_command_itself_has_a_schema_written_and_another_one_the_next_time(
         (cut_off(fenced(NEW)), "cut off"),
         # Hostile.
         (says(fenced(HOSTILE)), "a bare expression or call"),
-        (says(fenced(f"import os\n{NEW}")), "a plain import"),
+        (says(fenced(f"import os\n{NEW}")), "`import os`"),
         (says(fenced(NEW.replace("max_length=90", "max_length=len(open('marker', 'w').name)"))), "a call"),
     ],
 )
@@ -368,3 +368,96 @@ def test_another_batch_has_a_schema_of_its_own_written(home: Callable[..., Proje
     assert project.path("schema/other/llm_schema.py").read_text() == WRITTEN
     assert project.path("schema/other/llm_schema.txt").exists()
     assert project.path(SCHEMA_PY).read_text() == SCHEMA
+
+
+# Modules that people write.
+
+NO_MODULES = "the file only declares models and is never run, so it can use no other modules"
+PEOPLE = '''"""Ranks."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+
+class Rank(Enum):
+    ONE = "one"
+    TWO = "two"
+
+
+Short = Annotated[str, Field(max_length=80)]
+Kind = Literal["a", "b"]
+
+
+class LLMOutput(BaseModel):
+    answer: Short
+    kinds: list[Kind] = []
+    rank: Rank = Rank.ONE
+'''
+
+
+def test_enum_defaults_and_names_for_types_are_understood(
+    project_with: Callable[..., Project], server: ChatServer
+) -> None:
+    project = project_with()
+    project.write("schema/llm_schema.py", PEOPLE)
+    server.script("", says({"answer": "x", "kinds": ["a"]}), says({"answer": "x" * 81}), says({"answer": "y"}))
+    ended = project.llmbatch_here("run", "--limit", "2")
+    assert ended.returncode == 0, ended.stderr
+    outputs = [output["parsed"] for output in project.outputs().values()]
+    assert len(outputs) == 2
+    assert {"answer": "x", "kinds": ["a"], "rank": "one"} in outputs
+    # The second answer was too long for Short, and made again.
+    assert len(server.calls) == 3
+
+
+def test_each_mistake_of_a_module_is_reported_once_and_with_its_reason(project_with: Callable[..., Project]) -> None:
+    project = project_with()
+    validator = "\n    @field_validator('answer')\n    @classmethod\n    def check(cls, v):\n        return v\n"
+    project.write("schema/llm_schema.py", f"import os\n{PEOPLE}{validator}")
+    ended = project.llmbatch_here("check")
+    assert ended.returncode == 2
+    last = len(f"import os\n{PEOPLE}{validator}".splitlines()) - 1
+    remedy = "set llm_schema.trust: true to run your own code"
+    assert [line for line in ended.stdout.splitlines() if line.startswith("mistake: ")] == [
+        f"mistake: {SCHEMA_PY}:1: `import os` is not allowed in a schema; {NO_MODULES}; remove the line, or {remedy}",
+        f"mistake: {SCHEMA_PY}:{last}: a function (check) is not allowed in a schema; use Field(...) limits, or {remedy}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (
+            "class LLMOutput: pass\n",
+            "llm_schema.py:1: class LLMOutput is not allowed in a schema; write `class LLMOutput(",
+        ),
+        (
+            "from pydantic import BaseModel\n\n\nclass LLMOutput(BaseModel):\n    pass\n",
+            "llm_schema.py: LLMOutput has no fields, so every answer would be {}; add fields such as `answer: str`",
+        ),
+    ],
+)
+def test_an_output_without_fields_is_refused_before_any_call(
+    project_with: Callable[..., Project], server: ChatServer, source: str, told: str
+) -> None:
+    project = project_with()
+    project.write("schema/llm_schema.py", source)
+    for command in ("check", "plan", "run"):
+        ended = project.llmbatch_here(command)
+        assert ended.returncode == 2
+        assert told in ended.stdout + ended.stderr
+        assert (ended.stdout + ended.stderr).count("llm_schema.py") == 1
+    assert server.calls == []
+
+
+def test_a_run_warns_once_that_it_trusts_the_module(
+    project_with: Callable[..., Project], caplog: pytest.LogCaptureFixture
+) -> None:
+    project = project_with(llm_schema={"trust": True})
+    project.write("schema/llm_schema.py", f"{SCHEMA}\n\nTRUSTED_ONCE = print\n")
+    assert project.llmbatch_here("run").returncode == 0
+    assert caplog.text.count("imported and executed as is") == 1

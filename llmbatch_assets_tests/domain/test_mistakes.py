@@ -11,10 +11,6 @@ from pydantic import ValidationError
 
 from llmbatch_assets.domain.configuration.key_mistakes import parameter_mistakes
 from llmbatch_assets.domain.configuration.parameters import read_parameters
-from llmbatch_assets.domain.mistakes import (
-    MAX_SCHEMA_MISTAKES,
-    schema_mistakes,
-)
 from llmbatch_assets_tests.domain.configuration.test_parameters import BLOCKS, PASTED_KEYS, nested
 from llmbatch_assets_tests.domain.strategies import quick
 
@@ -132,38 +128,3 @@ def test_a_mistake_says_what_is_allowed_and_what_was_found(path: str, value: Any
 def test_a_long_value_is_shown_by_its_beginning() -> None:
     (reported,) = mistakes({"run": {"timezone": "x" * 5000}})
     assert len(reported) < 250
-
-
-# Schema modules.
-
-GOOD = """from pydantic import BaseModel, Field
-
-
-class LLMOutput(BaseModel):
-    answer: str = Field(..., description="It.")
-    sure: bool
-"""
-
-
-def lines(source: str) -> list[int]:
-    return [int(reported.split(":")[1]) for reported in schema_mistakes(source, "s.py")]
-
-
-def test_a_good_module_has_none() -> None:
-    assert schema_mistakes(GOOD, "s.py") == []
-
-
-def test_each_mistake_is_reported_with_its_own_line() -> None:
-    bad = GOOD.replace("from pydantic", "import os\nprint(1)\nfrom pydantic", 1)
-    bad = bad.replace("sure: bool", "sure: bool = os.path\n    def run(\n        self,\n    ): ...\n    other: foo()")
-    assert lines(bad) == [1, 2, 8, 9, 12]
-
-
-def test_every_mistake_of_a_class_is_reported() -> None:
-    assert lines(GOOD + "\n\nclass Other(BaseModel):\n    a: f()\n    b: g()\n") == [10, 11]
-
-
-def test_the_search_ends_where_the_rest_cannot_be_parsed() -> None:
-    assert lines("class A(Base):\n    x: f()\n\nimport os\n") in ([1], [4, 1])
-    assert len(schema_mistakes("this is no Python", "s.py")) == 1
-    assert len(schema_mistakes("import os\n" * 500, "s.py")) == MAX_SCHEMA_MISTAKES

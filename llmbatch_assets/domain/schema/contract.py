@@ -142,11 +142,15 @@ class SchemaModels:
 
     def output(self) -> Contract:
         """Return the contract of an output: ``LLMOutput``, or the only possible model."""
-        if OUTPUT_MODEL in self.models:
-            return self._contract(OUTPUT_MODEL)
-        candidates = self._candidates()
+        candidates = [OUTPUT_MODEL] if OUTPUT_MODEL in self.models else self._candidates()
         if len(candidates) == 1:
-            return self._contract(candidates[0])
+            contract = self._contract(candidates[0])
+            if contract.json_schema.get("properties") == {} and not contract.json_schema.get("additionalProperties"):
+                raise SchemaError(
+                    f"{self.path}: {candidates[0]} has no fields, so every answer would be {{}}; add fields such as "
+                    "`answer: str`"
+                )
+            return contract
         raise SchemaError(
             f"{self.path}: no class is named {OUTPUT_MODEL} (found: {', '.join(candidates) or 'none'}); "
             "give the output class this name"

@@ -8,32 +8,41 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import Any
 
-from pydantic import BaseModel
-
-from llmbatch_assets.domain.schema.spec import MODULES, EnumSpec, FieldSpec, ModelSpec, SchemaSpec, used_names
-from llmbatch_assets.domain.schema.type_grammar import PLAIN_TYPES, TypeReader, import_advice
+from llmbatch_assets.domain.schema.class_grammar import ClassReader, Reading
+from llmbatch_assets.domain.schema.spec import MODULES, ModelSpec, SchemaSpec, used_names
+from llmbatch_assets.domain.schema.type_grammar import PLAIN_TYPES, TypeReader, import_advice, plain_import_advice
 from llmbatch_assets.domain.schema.value_grammar import check_depth, construct
 from llmbatch_assets.errors import SchemaError
 
 MAX_SOURCE_CHARS = 200_000
 MAX_CLASSES = 200
 MAX_FIELDS = 2_000
+MAX_MISTAKES = 50
+MAX_TYPE_STATEMENTS = 100
 
-_ENUM_BASES = {("Enum",), ("str", "Enum"), ("int", "Enum"), ("IntEnum",), ("StrEnum",)}
+_TYPE_STATEMENT = re.compile(r"type[ \t]+(\w+)[ \t]*=")
 _COOKIE = re.compile(r"[ \t\f]*#.*?coding[:=]")
 
-# Settings of a model that need only a literal value.
-_CONFIG_KEYS = {
-    *("title", "json_schema_extra", "populate_by_name", "validate_by_name", "validate_by_alias", "serialize_by_alias"),
-    *("str_strip_whitespace", "str_to_lower", "str_to_upper", "str_min_length", "str_max_length", "use_enum_values"),
-    *("frozen", "strict", "validate_default", "validate_assignment", "allow_inf_nan", "protected_namespaces"),
-}
+
+def schema_mistakes(source: str, path: str) -> list[str]:
+    """Return a message for each statement that a schema module may not hold, up to ``MAX_MISTAKES``, by line."""
+    found: list[SchemaError] = []
+    try:
+        _read(source, path, found)
+    except SchemaError as mistake:
+        found.append(mistake)
+    place = re.compile(rf"{re.escape(path)}:(\d+): ")
+    lines = {str(one): int(at.group(1)) if (at := place.match(str(one))) else 0 for one in found}
+    return sorted(lines, key=lambda told: lines[told])[:MAX_MISTAKES]
 
 
 def parse_schema(source: str, path: str) -> SchemaSpec:
     """Read a schema module. Raises ``SchemaError`` with the line and the construct that is not allowed."""
+    return _read(source, path, None)
+
+
+def _read(source: str, path: str, mistakes: list[SchemaError] | None) -> SchemaSpec:
     if len(source) > MAX_SOURCE_CHARS:
         raise SchemaError(f"{path}: {len(source)} characters; a schema may have at most {MAX_SOURCE_CHARS}")
     for number, line in enumerate(source.split("\n", 2)[:2], start=1):
@@ -43,8 +52,7 @@ def parse_schema(source: str, path: str) -> SchemaSpec:
             )
             raise SchemaError(f"{path}:{number}: {advice}")
     try:
-        tree = ast.parse(source)
-        return _ModuleReader(path, tree).module()
+        return _ModuleReader(path, _tree(source), mistakes).module()
     except (SyntaxError, ValueError, MemoryError) as broken:
         place = getattr(broken, "lineno", None)
         where = f"{path}:{place}" if place else path
@@ -53,15 +61,30 @@ def parse_schema(source: str, path: str) -> SchemaSpec:
         raise SchemaError(f"{path}: nested too deeply for a schema; keep it simpler") from None
 
 
-class _ModuleReader:
-    """Reads the statements of a module and its classes."""
+def _tree(source: str) -> ast.Module:
+    """Parse a module, also one with ``type`` statements in a Python that does not know them."""
+    for _ in range(MAX_TYPE_STATEMENTS):
+        try:
+            return ast.parse(source)
+        except SyntaxError as broken:
+            lines, number = source.split("\n"), broken.lineno or 0
+            if not 0 < number <= len(lines) or not _TYPE_STATEMENT.match(lines[number - 1]):
+                raise
+            lines[number - 1] = _TYPE_STATEMENT.sub(r"\1 =", lines[number - 1])
+            source = "\n".join(lines)
+    return ast.parse(source)
 
-    def __init__(self, path: str, tree: ast.Module) -> None:
+
+class _ModuleReader:
+    """Reads the statements of a module and its classes. With ``mistakes``, it collects them there and reads on."""
+
+    def __init__(self, path: str, tree: ast.Module, mistakes: list[SchemaError] | None) -> None:
         self.tree = tree
         check_depth(path, tree)
         self.types = TypeReader(path)
         self.refuse = self.types.refuse
-        self.found: list[ModelSpec | EnumSpec] = []
+        self.reading = Reading(mistakes, self.types.broken)
+        self.classes = ClassReader(self.types, self.reading)
 
     def module(self) -> SchemaSpec:
         text = self.types.docstring(self.tree)
@@ -70,10 +93,12 @@ class _ModuleReader:
         self._name_classes(classes)
         for node in statements:
             if not isinstance(node, ast.ClassDef):
-                self._statement(node)
+                self.reading.attempt(self._statement, node)
         for node in classes:
-            self.found.append(self._class(node))
-        spec = SchemaSpec(text, tuple(self.found))
+            self.reading.attempt(self.classes.read, node)
+        spec = SchemaSpec(text, tuple(self.classes.found))
+        if self.reading.mistakes:
+            return spec
         if not spec.models:
             raise SchemaError(f"{self.types.path}: no class derives from BaseModel; write at least LLMOutput")
         if sum(len(model.fields) for model in spec.models) > MAX_FIELDS:
@@ -99,35 +124,60 @@ class _ModuleReader:
         if len(classes) > MAX_CLASSES:
             raise self.refuse(classes[MAX_CLASSES], f"class number {MAX_CLASSES + 1}", "write fewer")
         for node in classes:
-            if node.name in self.types.class_names:
-                raise self.refuse(node, f"a second class named {node.name}", "rename one")
-            if node.name.startswith("_") or _is_taken(node.name):
-                raise self.refuse(node, f"a class named {node.name}", "choose another name")
-            self.types.class_names.add(node.name)
-            if not any(isinstance(base, ast.Name) and base.id.endswith("Enum") for base in node.bases):
-                self.types.model_names.add(node.name)
+            self.reading.attempt(self._name_class, node)
+
+    def _name_class(self, node: ast.ClassDef) -> None:
+        if node.name in self.types.class_names:
+            raise self.refuse(node, f"a second class named {node.name}", "rename one")
+        if node.name.startswith("_") or _is_taken(node.name):
+            raise self.refuse(node, f"a class named {node.name}", "choose another name")
+        self.types.class_names.add(node.name)
+        if any(isinstance(base, ast.Name) and base.id.endswith("Enum") for base in node.bases):
+            self.types.enums[node.name] = {
+                target.id: statement.value
+                for statement in node.body
+                if isinstance(statement, ast.Assign)
+                for target in statement.targets
+                if isinstance(target, ast.Name) and not target.id.startswith("_")
+            }
+        else:
+            self.types.model_names.add(node.name)
 
     def _statement(self, node: ast.stmt) -> None:
         match node:
-            case ast.ImportFrom():
+            case ast.Import() | ast.ImportFrom():
                 self._import(node)
             case (
                 ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List() | ast.Tuple() as names)
                 | ast.AnnAssign(target=ast.Name(id="__all__"), value=ast.List() | ast.Tuple() as names)
             ):
                 self.types.value(names)
-            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
-                self._constant(node, name)
+            case ast.AnnAssign(
+                target=ast.Name(id=name), annotation=ast.Name(id="TypeAlias"), value=ast.expr() as value
+            ):
+                self._name(node, name, value, is_type=True)
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            ):
+                self._name(node, name, value, is_type=False)
             case ast.Expr(value=ast.Call(ast.Attribute(ast.Name(id=name), "model_rebuild"), args=[], keywords=[])) if (
                 name in self.types.class_names
             ):
                 return
-            case ast.If() if _is_main_guard(node):
+            case ast.If() | ast.Expr() if _is_main_guard(node) or _is_text(node):
                 return
+            case _ if type(node).__name__ == "TypeAlias":
+                # From Python 3.12 on.
+                self._name(node, node.name.id, node.value, is_type=True)  # type: ignore[attr-defined]
             case _:
-                raise self.refuse(node, construct(node), "keep imports, literal constants and classes only")
+                raise self.refuse(
+                    node, construct(node), "keep imports, literal constants, type aliases and classes only"
+                )
 
-    def _import(self, node: ast.ImportFrom) -> None:
+    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+        if isinstance(node, ast.Import):
+            raise self.refuse(node, f"`{ast.unparse(node)}`", plain_import_advice(node))
         module = node.module or ""
         if module == "__future__" and [name.name for name in node.names] == ["annotations"]:
             return
@@ -137,110 +187,16 @@ class _ModuleReader:
                 written = f"{name.name}{f' as {name.asname}' if name.asname else ''} from {'.' * node.level}{module}"
                 raise self.refuse(node, f"importing {written}", import_advice(module, name.name))
 
-    def _constant(self, node: ast.Assign | ast.AnnAssign, name: str) -> None:
-        assert node.value is not None
+    def _name(self, node: ast.stmt, name: str, value: ast.expr, *, is_type: bool) -> None:
+        """Define a constant or a type alias."""
         if _is_taken(name) or name in self.types.class_names:
             raise self.refuse(node, f"setting {name}", "choose another name")
-        if name in self.types.constants:
+        if name in self.types.constants or name in self.types.aliases:
             raise self.refuse(node, f"a second value of {name}", "keep one of them")
-        self.types.define(node.value, name)
-
-    def _class(self, node: ast.ClassDef) -> ModelSpec | EnumSpec:
-        bases = tuple(ast.unparse(base) for base in node.bases)
-        models = {made.name for made in self.found if isinstance(made, ModelSpec)}
-        if node.decorator_list:
-            raise self.refuse(node.decorator_list[0], "a decorator", "remove it")
-        if node.keywords:
-            written = f"{node.keywords[0].arg or '**'}=... of class {node.name}"
-            raise self.refuse(node, written, "settings go into model_config = ConfigDict(...)")
-        if getattr(node, "type_params", None):
-            raise self.refuse(node, f"a type parameter of class {node.name}", "write the concrete type")
-        if bases in _ENUM_BASES:
-            return self._enum(node, bases)
-        if bases == ("BaseModel",) or (bases and set(bases) <= models and len(set(bases)) == len(bases)):
-            return self._model(node, bases)
-        raise self.refuse(
-            node,
-            f"class {node.name}({', '.join(bases)})",
-            f"write `class {node.name}(BaseModel):`, or name a model above it, or Enum",
-        )
-
-    def _enum(self, node: ast.ClassDef, bases: tuple[str, ...]) -> EnumSpec:
-        text = self.types.docstring(node)
-        members: dict[str, str | int] = {}
-        for statement in node.body[0 if text is None else 1 :]:
-            match statement:
-                case ast.Assign(targets=[ast.Name(id=name)], value=given):
-                    value = self.types.value(given)
-                    if name.startswith("_") or name in members or name == "mro":
-                        raise self.refuse(statement, f"an enum member named {name}", "choose another name")
-                    kinds = {"IntEnum": int, "int": int, "str": str, "StrEnum": str}
-                    if not isinstance(value, kinds.get(bases[0], object)) or not isinstance(value, str | int):
-                        raise self.refuse(
-                            statement, f"the value of {name}", "write a string, or a number in an IntEnum"
-                        )
-                    members[name] = value
-                case ast.Pass():
-                    continue
-                case _:
-                    raise self.refuse(statement, construct(statement), 'write members as `NAME = "value"`')
-        if not members:
-            raise self.refuse(node, f"an enum without members ({node.name})", 'write members as `NAME = "value"`')
-        return EnumSpec(node.name, bases, text, tuple(members.items()))
-
-    def _model(self, node: ast.ClassDef, bases: tuple[str, ...]) -> ModelSpec:
-        text = self.types.docstring(node)
-        config: tuple[tuple[str, Any], ...] | None = None
-        fields: dict[str, FieldSpec] = {}
-        answer_names: set[str] = set()
-        for statement in node.body[0 if text is None else 1 :]:
-            match statement:
-                case ast.Pass() | ast.Expr(value=ast.Constant(value=str())):
-                    # A string below a field is a comment written as a docstring.
-                    continue
-                case (
-                    ast.Assign(targets=[ast.Name(id="model_config")], value=given)
-                    | ast.AnnAssign(target=ast.Name(id="model_config"), value=ast.expr() as given)
-                ):
-                    if config is not None:
-                        raise self.refuse(statement, "a second model_config", "keep one of them")
-                    config = self._config(given)
-                case ast.AnnAssign(target=ast.Name(id=name)):
-                    if name in fields:
-                        raise self.refuse(statement, f"a second field named {name}", "keep one of them")
-                    fields[name] = self._field(statement, name)
-                    key = _answer_name(fields[name])
-                    if key in answer_names:
-                        raise self.refuse(statement, f"a second field with the name or alias {key}", "rename one")
-                    answer_names.add(key)
-                case _:
-                    raise self.refuse(statement, construct(statement), "write fields as `name: type = Field(...)`")
-        return ModelSpec(node.name, bases, text, config or (), tuple(fields.values()))
-
-    def _field(self, node: ast.AnnAssign, name: str) -> FieldSpec:
-        if name.startswith("_") or (name.startswith("model_") and hasattr(BaseModel, name)):
-            raise self.refuse(node, f"a field named {name}", "choose another name")
-        kind, arguments = self.types.type(node.annotation), self.types.field_arguments(node.value)
-        self.types.check_limits(node.annotation, kind, dict(arguments))
-        return FieldSpec(name, kind, arguments)
-
-    def _config(self, node: ast.expr) -> tuple[tuple[str, Any], ...]:
-        settings = self.types.settings(node, "ConfigDict")
-        for key, value in settings.items():
-            if key not in _CONFIG_KEYS | {"extra"}:
-                known = ", ".join(sorted(_CONFIG_KEYS))
-                raise self.refuse(node, f"the setting {key} of model_config", f"known: extra, {known}")
-            if (key, value) in (("extra", "allow"), ("extra", "ignore"), ("strict", False)):
-                raise self.refuse(node, f"{key}={value!r}", 'write `model_config = ConfigDict(extra="forbid")`')
-            if key == "json_schema_extra":
-                self.types.check_extra(node, value)
-        return tuple((key, value) for key, value in settings.items() if key != "extra")
-
-
-def _answer_name(field: FieldSpec) -> str:
-    """The key of the field in an answer."""
-    given = dict(field.arguments)
-    return str(given.get("validation_alias") or given.get("alias") or field.name)
+        if is_type or self.types.is_type(value):
+            self.types.define_alias(value, name)
+        else:
+            self.types.define(value, name)
 
 
 def _is_taken(name: str) -> bool:
@@ -252,5 +208,14 @@ def _declares(node: ast.stmt, field: str) -> bool:
     return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == field
 
 
-def _is_main_guard(node: ast.If) -> bool:
-    return not node.orelse and ast.unparse(node.test) in ("__name__ == '__main__'", "'__main__' == __name__")
+def _is_text(node: ast.stmt) -> bool:
+    """Return whether a statement is only a text, such as a docstring below an import."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _is_main_guard(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.If)
+        and not node.orelse
+        and ast.unparse(node.test) in ("__name__ == '__main__'", "'__main__' == __name__")
+    )

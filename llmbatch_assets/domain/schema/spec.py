@@ -34,6 +34,14 @@ class Name:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A member of an enum of the module, as a default or a choice."""
+
+    enum: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Call:
     """A call in the rendering: ``Field(...)`` or ``StringConstraints(...)``."""
 
@@ -122,6 +130,10 @@ def _names_in(parts: Iterable[Any]) -> Iterator[str]:
             yield from _names_in(part.arguments)
         elif isinstance(part, Call):
             yield part.function
+        elif isinstance(part, Member):
+            yield part.enum
+        elif isinstance(part, list | tuple | dict):
+            yield from _names_in(part.values() if isinstance(part, dict) else part)
 
 
 def _import_lines(used: set[str]) -> Iterator[str]:
@@ -197,6 +209,8 @@ def _type(part: Any) -> str:
 def _source(value: Any) -> str:
     if isinstance(value, Name):
         return value.id
+    if isinstance(value, Member):
+        return f"{value.enum}.{value.name}"
     if isinstance(value, Call):
         return f"{value.function}({', '.join(f'{key}={_source(part)}' for key, part in value.arguments)})"
     if isinstance(value, dict):

@@ -6,10 +6,12 @@ import ast
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from llmbatch_assets.domain.schema.spec import MODULES, Call, Name, Parametrized, Type
+from llmbatch_assets.domain.schema.spec import MODULES, Call, Member, Name, Parametrized, Type
 from llmbatch_assets.domain.schema.value_grammar import (
+    MAX_DEPTH,
     NUMBER_LIMITS,
     TEXT_LIMITS,
+    ConsequenceError,
     ValueReader,
     check_depth,
     construct,
@@ -48,7 +50,11 @@ class TypeReader(ValueReader):
 
     # Names that a source may import although the rendering replaces or drops them.
     REPLACED: ClassVar[set[tuple[str, str]]] = {
-        *(("typing", name) for name in (*_OLD_NAMES, "Optional", "Union")),
+        *(("typing", name) for name in (*_OLD_NAMES, "Optional", "Union", "TypeAlias", "Final")),
+        *(
+            ("typing_extensions", name)
+            for name in ("Annotated", "Any", "Literal", "Optional", "Union", "TypeAlias", "Final")
+        ),
         *(("pydantic", name) for name in _CONSTRAINED),
         ("datetime", "timezone"),
     }
@@ -57,6 +63,27 @@ class TypeReader(ValueReader):
         super().__init__(path)
         self.class_names: set[str] = set()
         self.model_names: set[str] = set()
+        self.aliases: dict[str, Type] = {}
+
+    def is_type(self, node: ast.expr) -> bool:
+        """Return whether an assigned value is a type, rather than a constant."""
+        match node:
+            case ast.Subscript() | ast.BinOp(op=ast.BitOr()):
+                return True
+            case ast.Call(func=ast.Name(id=name)):
+                return name in _CONSTRAINED
+            case ast.Name(id=name):
+                return (
+                    name in PLAIN_TYPES | _IMPORTED_TYPES | _OLD_NAMES.keys() | self.class_names | self.aliases.keys()
+                )
+        return False
+
+    def define_alias(self, node: ast.expr, name: str) -> None:
+        """Define a type alias. It is inlined where it is used."""
+        kind = self.type(node)
+        if _depth(kind) > MAX_DEPTH:
+            raise self.refuse(node, f"the alias {name}, which is nested too deeply", "keep it simpler")
+        self.aliases[name] = kind
 
     def type(self, node: ast.expr) -> Type:
         """Return a type. Raises ``SchemaError`` for anything else."""
@@ -65,10 +92,12 @@ class TypeReader(ValueReader):
                 return Name("None")
             case ast.Constant(value=str(text)):
                 return self._quoted(node, text)
-            case ast.Name(id=name) if name in self.class_names or name in PLAIN_TYPES | _IMPORTED_TYPES:
-                return Name(name)
-            case ast.Name(id=name) if name in _OLD_NAMES:
-                return Name(_OLD_NAMES[name])
+            case ast.Name(id=name) if name in self.aliases or name in self.broken:
+                return self._alias(node, name)
+            case ast.Name(id=name) if (
+                name in self.class_names or name in PLAIN_TYPES | _IMPORTED_TYPES | _OLD_NAMES.keys()
+            ):
+                return Name(_OLD_NAMES.get(name, name))
             case ast.BinOp(left=left, op=ast.BitOr(), right=right):
                 return _union([self.type(left), self.type(right)])
             case ast.Subscript(value=ast.Name(id=name), slice=inner):
@@ -82,6 +111,12 @@ class TypeReader(ValueReader):
             "use str, int, float, bool, list, dict, Literal, Optional, Union, Annotated, a date or time, Decimal, UUID, "
             "or a class of this module",
         )
+
+    def _alias(self, node: ast.expr, name: str) -> Type:
+        if name in self.broken:
+            raise ConsequenceError(name)
+        self.expand(node, name, self.aliases[name])
+        return self.aliases[name]
 
     def _quoted(self, node: ast.expr, text: str) -> Type:
         try:
@@ -124,6 +159,9 @@ class TypeReader(ValueReader):
 
     def _choice(self, node: ast.expr) -> str | int | bool | None:
         value = self.value(node)
+        if isinstance(value, Member):
+            # In JSON, a member is its value, and pydantic's strict mode takes nothing else.
+            value = self.member_value(value)
         if value is None or isinstance(value, str | int):
             return value
         raise self.refuse(node, f"the choice {shown(node)}", "write strings or integers in Literal[...]")
@@ -180,6 +218,17 @@ def import_advice(module: str, name: str) -> str:
     return _IMPORT_ADVICE.get(name, f"known: {known}, without renaming")
 
 
+def plain_import_advice(node: ast.Import) -> str:
+    """Return what to write instead of ``import module``."""
+    module = node.names[0].name
+    if module in MODULES:
+        return f"write `from {module} import {MODULES[module][0]}` with the names that you use"
+    return (
+        "the file only declares models and is never run, so it can use no other modules; remove the line, or set "
+        "llm_schema.trust: true to run your own code"
+    )
+
+
 _IMPORT_ADVICE = {
     **dict.fromkeys(
         ("field_validator", "model_validator", "validator"),
@@ -199,6 +248,11 @@ def _union(types: list[Type]) -> Type:
     # Compare by repr, since True equals 1 but is a different choice.
     single = list({repr(part): part for part in flat}.values())
     return single[0] if len(single) == 1 else Parametrized("|", tuple(single))
+
+
+def _depth(kind: Any) -> int:
+    """Return how deeply a type is nested."""
+    return 1 + max(map(_depth, kind.arguments), default=0) if isinstance(kind, Parametrized) else 0
 
 
 def _base(kind: Type) -> str:

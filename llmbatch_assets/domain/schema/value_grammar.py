@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import PydanticUserError, StringConstraints, TypeAdapter
 from pydantic_core import SchemaError as CoreSchemaError
 
-from llmbatch_assets.domain.schema.spec import Name
+from llmbatch_assets.domain.schema.spec import Member, Name
 from llmbatch_assets.errors import SchemaError
 
 MAX_PATTERN_CHARS = 1_000
@@ -76,12 +76,20 @@ def check_depth(path: str, tree: ast.AST, line: int = 1) -> None:
     raise SchemaError(f"{path}:{line}: nested too deeply for a schema; keep it simpler")
 
 
+class ConsequenceError(SchemaError):
+    """Something that cannot be read because of a mistake elsewhere, which is reported there."""
+
+
 class ValueReader:
-    """Reads the literal values of one module; knows its constants."""
+    """Reads the literal values of one module; knows its constants and enums."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.constants: dict[str, Any] = {}
+        # The members of each enum, with their values as they are written.
+        self.enums: dict[str, dict[str, ast.expr]] = {}
+        # Names whose definitions have mistakes.
+        self.broken: set[str] = set()
         self._expanded = 0
         self._patterns = 0
 
@@ -99,11 +107,12 @@ class ValueReader:
     def settings(self, node: ast.expr, function: str) -> dict[str, Any]:
         """Return the literal keywords of a call of ``function``, or of a dict in its place."""
         match node:
-            case ast.Dict():
-                return dict(self.value(node))
+            case ast.Dict() if not has_member(settings := dict(self.value(node))):
+                return settings
             case ast.Call(func=ast.Name(id=name), args=[], keywords=given) if name == function:
-                if all(part.arg for part in given):
-                    return {str(part.arg): self.value(part.value) for part in given}
+                settings = {str(part.arg): self.value(part.value) for part in given if part.arg}
+                if len(settings) == len(given) and not has_member(settings):
+                    return settings
         raise self.refuse(node, shown(node), f"write {function}(...) with literal settings")
 
     def arguments(self, node: ast.Call, function: str) -> dict[str, Any]:
@@ -127,7 +136,7 @@ class ValueReader:
             if isinstance(node, ast.Name) and node.id in _FACTORIES:
                 return Name(node.id)
             raise self.refuse(node, f"default_factory={shown(node)}", "use default_factory=list, dict or set")
-        value = self.value(node)
+        value = self.value(node) if key == "default" else self._plain(node)
         if key in _TEXT_ARGUMENTS and not isinstance(value, str | None):
             raise self.refuse(node, f"{key}={shown(node)}", f"write a string for {key}")
         if key in _BOUNDS and not _BOUNDS[key](value):
@@ -138,6 +147,12 @@ class ValueReader:
             self._check_pattern(node, value)
         if key == "json_schema_extra":
             self.check_extra(node, value)
+        return value
+
+    def _plain(self, node: ast.expr) -> Any:
+        value = self.value(node)
+        if has_member(value):
+            raise self.refuse(node, f"the enum member in {shown(node)}", "write its value")
         return value
 
     def _check_pattern(self, node: ast.expr, pattern: Any) -> None:
@@ -162,22 +177,31 @@ class ValueReader:
     def value(self, node: ast.expr) -> Any:
         """Return a literal value or a constant of the module."""
         match node:
-            case ast.Constant(value=plain) if _is_plain(plain):
-                return plain
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if _is_number(
-                number
-            ):
-                return -number
+            case ast.Constant() | ast.UnaryOp() if _is_literal(node):
+                return ast.literal_eval(node)
             case ast.List(elts=items):
                 return [self.value(item) for item in items]
             case ast.Tuple(elts=items):
                 return tuple(self.value(item) for item in items)
             case ast.Dict(keys=keys, values=values):
                 return self._mapping(node, keys, values)
-            case ast.Name(id=name) if name in self.constants:
+            case ast.Name(id=name) if name in self.constants or name in self.broken:
                 return self._constant(node, name)
+            case ast.Attribute(value=ast.Name(id=enum), attr=name) if self._is_member(node):
+                return Member(enum, name)
+            case ast.Attribute(value=ast.Attribute() as member, attr="value" | "name" as part) if self._is_member(
+                member
+            ):
+                return member.attr if part == "name" else self.member_value(self.value(member))
         what = construct(node) if not isinstance(node, ast.Name | ast.Constant) else "the value"
         raise self.refuse(node, f"{what} {shown(node)}", "write a literal: text, a number, True, False, None or a list")
+
+    def _is_member(self, node: ast.Attribute) -> bool:
+        return isinstance(node.value, ast.Name) and node.attr in self.enums.get(node.value.id, ())
+
+    def member_value(self, member: Member) -> Any:
+        """Return the value of a member of an enum."""
+        return self.value(self.enums[member.enum][member.name])
 
     def define(self, node: ast.expr, name: str) -> None:
         """Define a literal constant. It may not use other constants, since nested ones could grow without limit."""
@@ -185,17 +209,38 @@ class ValueReader:
         self.constants = {**others, name: self.value(node)}
 
     def _constant(self, node: ast.expr, name: str) -> Any:
-        value = self.constants[name]
+        if name in self.broken:
+            raise ConsequenceError(name)
+        self.expand(node, name, self.constants[name])
+        return self.constants[name]
+
+    def expand(self, node: ast.expr, name: str, value: object) -> None:
+        """Count the size of a constant or alias where it is used, and reject too many large ones."""
         self._expanded += len(repr(value))
         if self._expanded > MAX_EXPANDED_CHARS:
-            raise self.refuse(node, f"repeated use of the large constant {name}", "use it once")
-        return value
+            raise self.refuse(node, f"repeated use of the large {name}", "use it once")
 
     def _mapping(self, node: ast.expr, keys: list[ast.expr | None], values: list[ast.expr]) -> dict[str, Any]:
         read = [None if key is None else self.value(key) for key in keys]
         if not all(isinstance(key, str) for key in read) or len(set(read)) != len(read):
             raise self.refuse(node, f"the mapping {shown(node)}", "write each key once, as a string")
         return dict(zip(map(str, read), map(self.value, values), strict=True))
+
+
+def _is_literal(node: ast.expr) -> bool:
+    match node:
+        case ast.Constant(value=plain):
+            return _is_plain(plain)
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+            return _is_number(number)
+    return False
+
+
+def has_member(value: Any) -> bool:
+    """Return whether a value is or contains a member of an enum."""
+    if isinstance(value, list | tuple | dict):
+        return any(map(has_member, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, Member)
 
 
 def _is_number(value: object) -> bool:

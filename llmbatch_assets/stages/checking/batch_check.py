@@ -21,11 +21,11 @@ from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.mistakes import (
     column_mistakes,
     parameter_warnings,
-    schema_mistakes,
 )
 from llmbatch_assets.domain.placeholders import SCHEMA_NAMES
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.prompt_warnings import prompt_warnings
+from llmbatch_assets.domain.schema.grammar import schema_mistakes
 from llmbatch_assets.errors import ArtifactError, InputError, MissingArtifactError, SchemaError
 from llmbatch_assets.stages.artifacts import artifact_path, require_columns, require_schema, stored_work, work_of
 from llmbatch_assets.stages.export import columns_of_export

@@ -6,7 +6,14 @@ import ast
 
 import pytest
 
-from llmbatch_assets.domain.schema.grammar import MAX_CLASSES, MAX_FIELDS, MAX_SOURCE_CHARS, parse_schema
+from llmbatch_assets.domain.schema.grammar import (
+    MAX_CLASSES,
+    MAX_FIELDS,
+    MAX_MISTAKES,
+    MAX_SOURCE_CHARS,
+    parse_schema,
+    schema_mistakes,
+)
 from llmbatch_assets.domain.schema.spec import MODULES, EnumSpec, FieldSpec, Name, SchemaSpec, render_schema
 from llmbatch_assets.domain.schema.type_grammar import MAX_PARTS
 from llmbatch_assets.domain.schema.value_grammar import LONGEST, MAX_DEPTH, MAX_PATTERN_CHARS
@@ -90,8 +97,8 @@ def test_a_refusal_names_the_file_and_the_line() -> None:
         # Common mistakes, and what to write instead.
         ("from pydantic import field_validator", "llm_schema.trust: true"),
         ("from pydantic import EmailStr", "use str with a pattern"),
-        ("import os", "plain import"),
-        ("LLMOutput.x = 1", "literal constants and classes only"),
+        ("import os", "`import os`"),
+        ("LLMOutput.x = 1", "literal constants, type aliases and classes only"),
         ("def f(): pass", "a function"),
     ],
 )
@@ -176,3 +183,124 @@ def test_the_order_of_classes_and_fields_is_that_of_the_source() -> None:
         ("B", ["z", "a"]),
         ("A", ["b"]),
     ]
+
+
+# All mistakes of a module.
+
+GOOD = """from pydantic import BaseModel, Field
+
+
+class LLMOutput(BaseModel):
+    answer: str = Field(..., description="It.")
+    sure: bool
+"""
+
+
+def lines(source: str) -> list[int]:
+    return [int(reported.split(":")[1]) for reported in schema_mistakes(source, "s.py")]
+
+
+def test_a_good_module_has_none() -> None:
+    assert schema_mistakes(GOOD, "s.py") == []
+
+
+def test_each_mistake_is_reported_with_its_own_line() -> None:
+    bad = GOOD.replace("from pydantic", "import os\nprint(1)\nfrom pydantic", 1)
+    bad = bad.replace("sure: bool", "sure: bool = os.path\n    def run(\n        self,\n    ): ...\n    other: foo()")
+    assert lines(bad) == [1, 2, 8, 9, 12]
+
+
+def test_every_mistake_of_every_class_is_reported() -> None:
+    assert lines(GOOD + "\n\nclass Other(BaseModel):\n    a: f()\n    b: g()\n") == [10, 11]
+    assert lines("class A(Base):\n    x: f()\n\nimport os\n") == [1, 4]
+    assert len(schema_mistakes("this is no Python", "s.py")) == 1
+    assert len(schema_mistakes(GOOD + "".join(f"import os{n}\n" for n in range(500)), "s.py")) == MAX_MISTAKES
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        # A validator left its decorator behind, which was reported as a syntax error.
+        (f"{GOOD}    @field_validator('answer')\n    @classmethod\n    def check(cls, v): return v\n", [9]),
+        (f"{GOOD}    @property\n    def both(self) -> str:\n        return ''\n", [8]),
+        ("class LLMOutput: pass\n", [1]),
+        # Whatever uses a name is no mistake if only its definition is.
+        (f"MAX = f()\n{GOOD}    text: str = Field(max_length=MAX)\n", [1]),
+        (f"Short = Annotated[str, f()]\n{GOOD}    text: Short\n    texts: list[Short]\n", [1]),
+        (f"from pydantic import EmailStr\n{GOOD}    text: EmailStr\n", [1]),
+        (f"{GOOD}\nclass A(Base):\n    x: str\n\nclass B(A):\n    y: str\n", [8]),
+        (f"from enum import Enum\nclass E(Enum):\n    A = f()\n{GOOD}", [3]),
+        # A broken field hides no mistake elsewhere.
+        (f"{GOOD}    other: f()\n    more: other\n", [7, 8]),
+    ],
+)
+def test_no_mistake_is_the_consequence_of_another(source: str, expected: list[int]) -> None:
+    assert lines(source) == expected
+
+
+def test_a_plain_import_is_named_with_the_reason_and_the_remedy() -> None:
+    (reported,) = schema_mistakes(f"import os\n{GOOD}", "s.py")
+    assert reported == (
+        "s.py:1: `import os` is not allowed in a schema; the file only declares models and is never run, so it can use no "
+        "other modules; remove the line, or set llm_schema.trust: true to run your own code"
+    )
+    (reported,) = schema_mistakes(f"import typing as t\n{GOOD}", "s.py")
+    assert reported.endswith("write `from typing import Annotated` with the names that you use")
+
+
+# Names for types.
+
+
+def test_a_type_statement_is_read_by_every_python() -> None:
+    source = GOOD.replace("\n\nclass", "\ntype Short = list[str] | None\n\nclass").replace("sure: bool", "sure: Short")
+    alias = source.replace("type Short", "Short")
+    assert render_schema(parse_schema(source, "s.py")) == render_schema(parse_schema(alias, "s.py"))
+    # The text of a module is not touched.
+    docstring = '"""\ntype A = x\n"""\n'
+    assert parse_schema(docstring + source, "s.py").docstring == "\ntype A = x\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Short = str\nShort = int",
+        "str = int",
+        "LLMOutput = int",
+        "X = Unknown[int]",
+        "X = list[Unknown]",
+        "X = f()",
+        "X: TypeAlias = f()",
+        "X = int | f()",
+    ],
+)
+def test_an_alias_that_is_no_type_or_has_a_taken_name_is_refused(line: str) -> None:
+    assert "is not allowed in a schema" in refused(f"{BODY}{line}\n")
+
+
+def test_aliases_cannot_grow_without_limit() -> None:
+    wide = ["A0 = tuple[int, str]", *(f"A{n + 1} = tuple[A{n}, A{n}, A{n}, A{n}]" for n in range(30))]
+    assert "repeated use of the large A" in refused("\n".join([BODY, *wide]))
+    deep = ["A0 = list[int]", *(f"A{n + 1} = list[A{n}]" for n in range(MAX_DEPTH + 5))]
+    assert "nested too deeply" in refused("\n".join([BODY, *deep]))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "a: str = Field(description=Rank.ONE)",
+        "a: str = Field(max_length=Rank.ONE)",
+        "a: str = Field('', examples=[Rank.ONE])",
+        "a: Rank = Rank.THREE",
+        "a: Rank = Rank.__members__",
+        "a: Rank = LLMOutput.ONE",
+    ],
+)
+def test_a_member_of_an_enum_is_a_default_or_a_choice_only(field: str) -> None:
+    enum = "from enum import Enum\nclass Rank(Enum):\n    ONE = 'one'\n"
+    assert "is not allowed in a schema" in refused(f"{enum}{BODY}    {field}\n")
+
+
+def test_a_member_as_a_choice_is_its_value() -> None:
+    enum = "from enum import Enum\nfrom typing import Literal\nclass Rank(Enum):\n    ONE = 'one'\n"
+    rendered = render_schema(parse_schema(f"{enum}{BODY}    a: Literal[Rank.ONE] = Rank.ONE\n", "s.py"))
+    assert 'a: Literal["one"] = Rank.ONE' in rendered
