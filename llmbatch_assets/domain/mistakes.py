@@ -1,7 +1,4 @@
-"""Mistakes and suspicious settings in the user's files, as messages.
-
-Configuration errors come first, then names that the table lacks, schema modules, and warnings.
-"""
+"""Names that the table lacks, and suspicious settings, as messages."""
 
 from __future__ import annotations
 
