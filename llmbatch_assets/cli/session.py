@@ -19,6 +19,7 @@ from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.text import visible, visible_json
 from llmbatch_assets.errors import InputError, LlmBatchError
 from llmbatch_assets.stages.project import BatchFile, find_config, prepare_dagster_home
+from llmbatch_assets.stages.runtime import naming_disk_errors
 
 EXIT_STOPPED = 1
 EXIT_INPUT = 2
@@ -59,7 +60,8 @@ def exit_with_error(message: str, code: int) -> NoReturn:
 def reporting_errors() -> Iterator[None]:
     """Turn our own errors, file errors and Ctrl-C into a message and an exit code, without a traceback."""
     try:
-        yield
+        with naming_disk_errors():
+            yield
     except InputError as mistake:
         exit_with_error(str(mistake), EXIT_INPUT)
     except LlmBatchError as trouble:
@@ -68,7 +70,7 @@ def reporting_errors() -> Iterator[None]:
         # The reader of our output has closed the pipe; click exits quietly.
         raise
     except OSError as trouble:
-        exit_with_error(f"{trouble.filename or 'a file'} cannot be used: {trouble.strerror or trouble}", EXIT_STOPPED)
+        exit_with_error(f"a file cannot be used: {trouble.strerror or trouble}", EXIT_STOPPED)
     except KeyboardInterrupt:
         exit_with_error("interrupted", 128 + signal.SIGINT)
 

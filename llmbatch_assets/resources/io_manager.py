@@ -21,6 +21,7 @@ class JsonIOManager(dg.ConfigurableIOManager):
     def _batch(self) -> Batch:
         return BatchFile(Path(self.config_file), self.offline).load()
 
+    @failing_with_message()
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write an artifact, unless the file already has the same content."""
         if obj is None:

@@ -19,6 +19,7 @@ from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.instance import translating_storage_errors
 from llmbatch_assets.stages.generate.progress import AttemptLog, LogReporter, Reporter
 from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.runtime import naming_disk_errors
 
 # Dagster's pages do not show tags with this prefix.
 _HOST, _PROCESS = ".dagster/llmbatch_host", ".dagster/llmbatch_process"
@@ -117,12 +118,13 @@ def cancel(context: dg.OpExecutionContext | dg.AssetExecutionContext, message: s
 
 @contextmanager
 def failing_with_message() -> Iterator[None]:
-    """Let our own errors fail a step as ``Failure``: Dagster shows its message first, but wraps other exceptions.
+    """Let our own errors and file errors fail a step as ``Failure``: Dagster shows its message first, but wraps others.
 
     The original error is the ``__context__`` of the failure.
     """
     try:
-        yield
+        with naming_disk_errors():
+            yield
     except LlmBatchError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
 

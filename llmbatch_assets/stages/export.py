@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from llmbatch_assets.adapters.files.atomic import read_json
 from llmbatch_assets.adapters.tables.export_file import ExportRow
 from llmbatch_assets.adapters.tables.formats import exporting, read_table
 from llmbatch_assets.domain.configuration.input_blocks import Input
@@ -37,7 +36,7 @@ from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.errors import ArtifactError, TableError
+from llmbatch_assets.errors import ArtifactError, LlmBatchError, TableError
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
 from llmbatch_assets.stages.own_files import require_own_files
 from llmbatch_assets.stages.project import Batch
@@ -134,8 +133,7 @@ class _ExportRun:
 
     def _set_aside(self, paths: Sequence[Path]) -> None:
         """Keep the previous export of a model's outputs when the new one is empty or generated offline."""
-        manifest = artifact_path(self.batch, "export")
-        previous = read_json(manifest) if manifest.is_file() else {}
+        previous = _previous_manifest(self.batch)
         is_offline = self.batch.source.provider == "offline"
         if has_model_records(previous) and (is_offline or not self.lines["exported"]):
             kept = [path.replace(path.with_name(earlier(PurePosixPath(path)).name)) for path in paths if path.is_file()]
@@ -151,6 +149,14 @@ class _ExportRun:
             not_exported_file=str(self.batch.layout.not_exported),
             set_aside_files=self.set_aside,
         )
+
+
+def _previous_manifest(batch: Batch) -> dict[str, Any]:
+    """The manifest of the previous export; {} if there is none, or one that cannot be read and is about to be replaced."""
+    try:
+        return dict(load_artifact(batch, "export", ExportManifest).model_dump())
+    except LlmBatchError:
+        return {}
 
 
 class ExportedRecord(NamedTuple):

@@ -139,9 +139,9 @@ def _all_of(kind: str, folder: Path, pattern: re.Pattern[str]) -> Iterator[Unuse
 
 
 def _matching(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, str]]:
-    """List the files of a folder whose names match, with the pattern's first group."""
+    """List the files of a folder whose names match, with the pattern's first group. Folders are somebody else's."""
     found = ((path, pattern.fullmatch(path.name)) for path in sorted(folder.iterdir() if folder.is_dir() else ()))
-    return [(path, match[1]) for path, match in found if match]
+    return [(path, match[1]) for path, match in found if match and not path.is_dir()]
 
 
 FileUse = Literal["current", "gone_row", "to_judge", "old"]

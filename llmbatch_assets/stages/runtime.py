@@ -1,8 +1,10 @@
-"""The process of a run: its clock, its signals and its garbage collector."""
+"""The process of a run: its clock, its disk, its signals and its garbage collector."""
 
 import asyncio
+import errno
 import gc
 import signal
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from llmbatch_assets.errors import RunInterruptedError
+from llmbatch_assets.errors import RunInterruptedError, RunPermanentError, StopCause
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -29,6 +31,26 @@ def new_run_id() -> str:
 def utc_now() -> str:
     """Return the time of day as artifacts record it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+# The disk, or the user's share of it, is full, or the file is larger than the process may write.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def naming_disk_errors() -> Iterator[None]:
+    """Raise ``RunPermanentError`` with the cause ``disk`` and the file's path if a file cannot be written or read."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            path = error.filename or f"a temporary file in {tempfile.gettempdir()}"
+            message = f"{path} cannot be written: {error.strerror} (disk); free some space and run again"
+        elif error.filename and error.strerror:
+            message = f"{error.filename} cannot be used: {error.strerror} (disk)"
+        else:
+            raise
+        raise RunPermanentError(StopCause.DISK, message) from error
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import orjson
 from pydantic import BaseModel
 
 from llmbatch_assets.adapters.files.durable import replacing
+from llmbatch_assets.adapters.files.places import open_regular
 from llmbatch_assets.domain.text import counted, format_bytes
 from llmbatch_assets.errors import ArtifactError, MissingArtifactError
 
@@ -128,11 +129,17 @@ def read_json(path: Path, made_by: str = "llmbatch run") -> Any:
     Raises ``MissingArtifactError`` or ``ArtifactError``; both name that command.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_regular(path))
     except FileNotFoundError:
         raise MissingArtifactError(f"{path} does not exist; make it with: {made_by}") from None
     except (ValueError, OSError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}); make it again with: {made_by}") from error
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the content of a file. Raises ``OSError``, also for a folder, pipe, socket or device in its place."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:

@@ -16,9 +16,11 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple
 
 from llmbatch_assets.adapters.files.pipe import PipeEndedError, pack_frame, read_frame
+from llmbatch_assets.adapters.files.places import make_room
 
 # The file system combines concurrent syncs.
 _SYNC_THREADS = 8
+TEMPORARY_SUFFIX = ".tmp"
 
 
 class FileWrite(NamedTuple):
@@ -35,7 +37,7 @@ class _Replacement:
     def __init__(self, path: str) -> None:
         self._path = path
         folder, name = os.path.split(path)
-        self._temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
+        self._temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
         self.file: BinaryIO | None = None
 
     def open(self) -> BinaryIO:
@@ -59,6 +61,7 @@ class _Replacement:
     def rename(self) -> None:
         assert self.file is not None
         self.file.close()
+        make_room(self._path)
         os.replace(self._temporary, self._path)
 
     def discard(self) -> None:
@@ -79,10 +82,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         yield replacement.open()
         replacement.sync()
         replacement.rename()
-    except BaseException:
+        _sync_directory(os.path.dirname(path))
+    except BaseException as error:
         replacement.discard()
+        if isinstance(error, OSError):
+            _name_file(error, path)
         raise
-    _sync_directory(os.path.dirname(path))
 
 
 def write_group(group: list[FileWrite], threads: Executor | None = None) -> list[OSError | None]:
@@ -101,7 +106,11 @@ def write_group(group: list[FileWrite], threads: Executor | None = None) -> list
             one.discard()
     folder_errors = {folder: _error_of(_sync_directory, folder) for folder in folders}
     errors = [error or folder_errors[os.path.dirname(write.path)] for write, error in zip(group, errors, strict=True)]
-    return [error or _error_of(_remove, write.obsolete) for write, error in zip(group, errors, strict=True)]
+    errors = [error or _error_of(_remove, write.obsolete) for write, error in zip(group, errors, strict=True)]
+    for write, error in zip(group, errors, strict=True):
+        if error:
+            _name_file(error, write.path)
+    return errors
 
 
 def _sync_directory(folder: str) -> None:
@@ -119,6 +128,12 @@ def _remove(obsolete: tuple[str, ...]) -> None:
     for path in obsolete:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(path)
+
+
+def _name_file(error: OSError, path: str) -> None:
+    """Name the file in an error that names none, as of a full disk, or only the temporary file."""
+    if error.filename is None or str(error.filename).endswith(TEMPORARY_SUFFIX):
+        error.filename, error.filename2 = path, None
 
 
 def _error_of(action: Callable[..., object], *arguments: object) -> OSError | None:

@@ -12,6 +12,8 @@ from typing import Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from llmbatch_assets.adapters.files.places import clear_place
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -56,6 +58,7 @@ class JsonlWriter:
         if self._handle >= 0:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        clear_place(self._path)
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         size = os.fstat(self._handle).st_size
         if size and os.pread(self._handle, 1, size - 1) != b"\n":
@@ -63,7 +66,11 @@ class JsonlWriter:
             self._write(b"\n")
 
     def _write(self, content: bytes) -> None:
-        if os.write(self._handle, content) < len(content):
+        try:
+            n_written = os.write(self._handle, content)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
+        if n_written < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from llmbatch_assets.adapters.files.atomic import write_json_if_changed
+from llmbatch_assets.adapters.files.atomic import read_regular, write_json_if_changed
 from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.report.charts import Chart
 
@@ -67,7 +67,7 @@ def load_drawings(path: Path) -> None:
     """Take over what an earlier report has drawn. A file that cannot be read is ignored: the charts are drawn again."""
     _drawings.clear()
     with suppress(OSError, ValueError):
-        _drawings.update(_DRAWINGS.validate_json(path.read_bytes()))
+        _drawings.update(_DRAWINGS.validate_json(read_regular(path)))
 
 
 def save_drawings(path: Path, charts: Sequence[Chart]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from llmbatch_assets.adapters.files.places import clear_place
 from llmbatch_assets.errors import BusyError
 
 if sys.platform != "win32":
@@ -26,6 +27,7 @@ class FileClaims:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_place(path)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
     def claim(self, cache_id: str) -> bool:

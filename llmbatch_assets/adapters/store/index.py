@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from llmbatch_assets.adapters.files.atomic import read_json
+from llmbatch_assets.adapters.files.places import NotAFileError, open_regular
 from llmbatch_assets.domain.item_state import (
     CheckedOutput,
     ItemState,
@@ -126,7 +127,10 @@ class CacheIndex:
         try:
             file = ARTIFACTS.read(self._output(cache_id))
         except FileNotFoundError:
-            return CheckedOutput()
+            is_link = cache_id in self.accepted and os.path.islink(self._output(cache_id))  # noqa: PTH114  # as above
+            return CheckedOutput(defect="it is a link to nowhere") if is_link else CheckedOutput()
+        except NotAFileError as other:
+            return CheckedOutput(defect=f"it {other.strerror}")
         if file.checked is None or file.checked.edited:
             file.checked = check_output(file.content, cache_id, self.contract)
             if file.checked.output and not file.checked.edited:
@@ -267,7 +271,7 @@ class ArtifactCache:
             self._bytes = 0
 
     def _parse(self, path: str) -> ArtifactFile:
-        with open(path, "rb") as file:  # noqa: PTH123  # no Path is made for it
+        with open_regular(path) as file:
             signature = _signature(os.fstat(file.fileno()))
             artifact = ArtifactFile(signature, _json_object(file.read()))
         with self._lock:

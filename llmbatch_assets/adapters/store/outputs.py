@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from llmbatch_assets.adapters.files.atomic import json_bytes, write_atomically
 from llmbatch_assets.adapters.files.durable import FileWrite
 from llmbatch_assets.adapters.files.group_commit import GroupCommit
+from llmbatch_assets.adapters.files.places import NotAFileError, open_regular, set_aside
 from llmbatch_assets.adapters.store.index import CacheIndex
 from llmbatch_assets.domain.item_state import parsed_sha
 from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt, UnjudgedAnswer
@@ -25,10 +25,8 @@ log = logging.getLogger(__name__)
 
 
 def quarantine(path: Path, defect: str) -> None:
-    """Rename a broken file, so that its item runs again, and log it."""
-    names = (path.with_suffix(f".json.broken{number or ''}") for number in itertools.count())
-    aside = next(name for name in names if not name.exists())
-    path.replace(aside)
+    """Rename a broken file, or what else is in its place, so that its item runs again, and log it."""
+    aside = Path(set_aside(path))
     log.warning("%s was set aside as %s because %s; its item will run again", path, aside.name, defect)
 
 
@@ -69,11 +67,11 @@ class FileStore:
         """Return the answer that awaits its judge. An unreadable one is set aside and will be generated again."""
         try:
             # Runs for every item; building a Path is slow.
-            with open(f"{self.index.folders.awaiting_judge}/{cache_id}.json", "rb") as file:
+            with open_regular(f"{self.index.folders.awaiting_judge}/{cache_id}.json") as file:
                 answer = UnjudgedAnswer.model_validate(json.loads(file.read()))
         except FileNotFoundError:
             return None
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, NotAFileError):
             quarantine(self._awaiting_path(cache_id), "it cannot be read")
             return None
         if answer.cache_id != cache_id:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import orjson
 from pydantic import ValidationError
 
-from llmbatch_assets.adapters.files.atomic import write_json
+from llmbatch_assets.adapters.files.atomic import read_regular, write_json
 from llmbatch_assets.adapters.files.jsonl import JsonlWriter, read_jsonl
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.items.identity import BatchIdentity
@@ -38,17 +38,17 @@ def keep_provenance(folder: Path, texts: dict[str, Any]) -> None:
     """Write each text to a file named by its sha, unless it exists."""
     for sha, text in texts.items():
         path = folder / f"{sha}.json"
-        if not path.exists():
+        if not path.is_file():
             write_json(path, text)
 
 
 def kept_text(folder: Path, sha: str) -> Any:
     """Return the text kept under a sha; None if there is none that can be read."""
     try:
-        return json.loads((folder / f"{sha}.json").read_bytes())
+        return json.loads(read_regular(folder / f"{sha}.json"))
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, OSError):
         log.warning("%s cannot be read and is ignored", folder / f"{sha}.json")
         return None
 
@@ -72,8 +72,8 @@ def kept_identities(folder: Path) -> list[BatchIdentity]:
     known: list[BatchIdentity] = []
     for path in sorted(folder.glob("identity_*.json")):
         try:
-            known.append(BatchIdentity.model_validate(json.loads(path.read_bytes())))
-        except (ValueError, RecursionError):
+            known.append(BatchIdentity.model_validate(json.loads(read_regular(path))))
+        except (ValueError, RecursionError, OSError):
             log.warning("%s cannot be read; outputs of that run are ignored", path)
     return known
 

@@ -307,5 +307,5 @@ def test_a_broken_artifact_is_named_with_what_to_do(tmp_path: Path, content: byt
 
 
 def test_a_folder_in_the_place_of_an_artifact_is_an_artifact_error(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="directory"):
+    with pytest.raises(ArtifactError, match="is a folder"):
         read_json(tmp_path)

@@ -66,10 +66,10 @@ def test_on_return_each_file_is_there_and_what_it_makes_obsolete_is_not(tmp_path
 def test_a_file_that_cannot_be_written_spoils_no_other_and_keeps_what_it_would_have_replaced(
     tmp_path: Path, in_process: bool
 ) -> None:
-    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "file").touch()
     mark = tmp_path / "mark"
     mark.touch()
-    writes = [file(tmp_path / "a.json"), file(tmp_path / "folder.json", b"", mark), file(tmp_path / "b.json")]
+    writes = [file(tmp_path / "a.json"), file(tmp_path / "file/c.json", b"", mark), file(tmp_path / "b.json")]
 
     async def three() -> list[BaseException | None]:
         commit = GroupCommit()
@@ -81,7 +81,9 @@ def test_a_file_that_cannot_be_written_spoils_no_other_and_keeps_what_it_would_h
     first, second, third = asyncio.run(three())
     assert (first, third) == (None, None)
     assert isinstance(second, OSError)
-    assert {path.name for path in tmp_path.iterdir()} == {"a.json", "b.json", "folder.json", "mark"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", "b.json", "file", "mark"}
+    # A full disk names no file of its own.
+    assert second.filename == str(tmp_path / "file/c.json")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as on POSIX")

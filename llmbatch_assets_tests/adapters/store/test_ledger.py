@@ -67,10 +67,11 @@ def test_a_torn_line_is_told_and_spoils_no_other(tmp_path: Path, caplog: pytest.
     assert names(path) == ["a", "b", "c"]
 
 
-def test_a_ledger_that_cannot_be_appended_to_is_told_before_a_call_is_made(tmp_path: Path) -> None:
-    path = tmp_path / "usage.jsonl"
-    path.mkdir()
-    with pytest.raises(RunPermanentError, match=r"usage\.jsonl cannot be written to") as caught, UsageLedger(path):
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="a folder as Linux has one")
+def test_a_ledger_that_cannot_be_appended_to_is_told_before_a_call_is_made() -> None:
+    # A folder that cannot be set aside.
+    path = Path("/proc/self/task")
+    with pytest.raises(RunPermanentError, match=r"/proc/self/task cannot be written to") as caught, UsageLedger(path):
         pass
     assert caught.value.cause == "disk"
 
