@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from llmbatch_assets_tests.chat_server import ChatServer, says
-from llmbatch_assets_tests.project import Project
+from llmbatch_assets_tests.project import SCHEMA, Project
 
 MakeProject = Callable[..., Project]
 CACHE = "artifacts/cache"
@@ -183,13 +185,13 @@ def full_disk(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
         subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
 
 
-LONG = "How tall is the tower? " * 400
 # The command that first writes to the folder, and the file that does not fit.
 NO_ROOM = {
     "snapshot": (CACHE, "input_snapshot", "pipeline2_input.json"),
     "work items": (CACHE, "work_items", "pipeline3_work_items.json"),
-    "export": ("artifacts/outputs", "export", "output.csv"),
-    "workbook": ("artifacts/outputs", "export", "output.csv"),
+    "export": ("artifacts/outputs", "export", "output_not_exported.csv"),
+    "workbook": ("artifacts/outputs", "export", "output.xlsx"),
+    "Parquet table": ("artifacts/outputs", "export", "output.parquet"),
     "report": ("artifacts/reports", "report", "report.md"),
     "schema text": ("schema", "llm_schema_txt", "llm_schema.txt"),
 }
@@ -200,26 +202,18 @@ def test_a_full_disk_is_told_with_the_path_and_the_cause(
     project_with: MakeProject, full_disk: Callable[[Path], None], name: str
 ) -> None:
     folder, asset, file = NO_ROOM[name]
-    project = project_with(outputs={"formats": ["xlsx" if name == "workbook" else "csv"]})
-    file = "output.xlsx" if name == "workbook" else file
+    project = project_with(outputs={"formats": [Path(file).suffix[1:] if asset == "export" else "csv"]})
     assert project.llmbatch_here("run").returncode == 0
-    # The new content needs more room.
-    project.table([(f"q{number}", "red", f"{LONG} {number}") for number in range(5)])
-    project.write(
-        "schema/llm_schema.py",
-        SCHEMA
-        + "\n\n"
-        + "class Further(BaseModel):\n    "
-        + "\n    ".join(f'field_{n}: str = Field(..., description="{"long " * 50}")' for n in range(40))
-        + "\n",
-    )
-    if asset in ("export", "report"):
-        assert (
-            project.llmbatch_here(
-                "run", "--select", "llm_schema_txt,input_snapshot,work_items,llm_outputs,export"
-            ).returncode
-            == 0
-        )
+    # The new content needs room.
+    project.table([(f"q{number}", "red", f"question {number}") for number in range(9)])
+    project.write("schema/llm_schema.py", SCHEMA.replace("max_length=80", "max_length=90"))
+    upstream = {
+        "work_items": "input_snapshot",
+        "export": "llm_schema_txt,input_snapshot,work_items,llm_outputs",
+        "report": "llm_schema_txt,input_snapshot,work_items,llm_outputs,export",
+    }
+    if asset in upstream:
+        assert project.llmbatch_here("run", "--select", upstream[asset]).returncode == 0
     before = project.path(folder).joinpath(file).read_bytes()
     full_disk(project.path(folder))
 

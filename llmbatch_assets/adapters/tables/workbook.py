@@ -180,9 +180,15 @@ class WorkbookWriter:
         return self._add
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        from xlsxwriter.exceptions import FileCreateError
+
         with self._stack, suppress(OSError) if kind else nullcontext():
-            # Also after an error, because the library keeps files open until then.
-            self._book.close()
+            try:
+                # Also after an error, because the library keeps files open until then.
+                self._book.close()
+            except FileCreateError as error:
+                # The library wraps the error of a full disk.
+                raise next((one for one in error.args if isinstance(one, OSError)), error) from None
 
     def _begin_sheet(self, name: str) -> None:
         self._sheet = self._book.add_worksheet(name)
