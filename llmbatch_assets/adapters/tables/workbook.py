@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path, PurePosixPath
+from shutil import copyfileobj
 from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -174,21 +175,29 @@ class WorkbookWriter:
 
         # xlsxwriter stores rows here; the folder is removed even if the workbook is not finished.
         folder = self._stack.enter_context(tempfile.TemporaryDirectory())
-        self._book = xlsxwriter.Workbook(self._export.file, {"constant_memory": True, "tmpdir": folder})
+        # On a full disk, the library would keep the export's file and write to it again after it is closed.
+        self._path = Path(folder) / "export.xlsx"
+        self._book = xlsxwriter.Workbook(str(self._path), {"constant_memory": True, "tmpdir": folder})
         self._book.set_properties({"created": _CREATED})
         self._begin_sheet(_SHEET)
         return self._add
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._stack, suppress(OSError) if kind else nullcontext():
+            # Also after an error, because the library keeps files open until then.
+            self._close()
+            if kind is None:
+                with self._path.open("rb") as written:
+                    copyfileobj(written, self._export.file)
+
+    def _close(self) -> None:
         from xlsxwriter.exceptions import FileCreateError
 
-        with self._stack, suppress(OSError) if kind else nullcontext():
-            try:
-                # Also after an error, because the library keeps files open until then.
-                self._book.close()
-            except FileCreateError as error:
-                # The library wraps the error of a full disk.
-                raise next((one for one in error.args if isinstance(one, OSError)), error) from None
+        try:
+            self._book.close()
+        except FileCreateError as error:
+            # The library wraps the error of a full disk.
+            raise next((one for one in error.args if isinstance(one, OSError)), error) from None
 
     def _begin_sheet(self, name: str) -> None:
         self._sheet = self._book.add_worksheet(name)
