@@ -42,7 +42,9 @@ def told_by_all(project: Project, caplog: pytest.LogCaptureFixture) -> set[str]:
         assert ended.returncode == 0, ended.stdout + ended.stderr
         printed = [line.partition("warning: ")[2] for line in ended.stdout.splitlines()]
         told[command] = {line for line in printed if line} | {
-            record.getMessage() for record in caplog.records if record.name == "llmbatch_assets.stages.checking.preflight"
+            record.getMessage()
+            for record in caplog.records
+            if record.name == "llmbatch_assets.stages.checking.preflight"
         }
     assert told["check"] == told["plan"] == told["run"]
     return told["check"]

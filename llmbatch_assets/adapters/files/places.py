@@ -1,4 +1,4 @@
-"""What is in a file's place: regular files are opened, and anything else is set aside."""
+"""The places of files: regular files are opened, and anything else is set aside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a file's place and is no file: it is never waited for, lost, or taken for the file."""
+"""Something in the place of a file that is no file is never waited for, lost, or taken for the file."""
 
 from __future__ import annotations
 
