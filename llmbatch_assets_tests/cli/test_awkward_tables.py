@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from openpyxl.utils.datetime import CALENDAR_MAC_1904
@@ -213,6 +215,23 @@ REFUSED: list[Any] = [
     ),
     Refused("text not UTF-8", "i.parquet", not_utf8_in_text(), ("'a'", "UTF-8")),
     Refused("year 36812", "i.parquet", parquet(a=pa.array([2**60], pa.timestamp("us"))), ("'a'",)),
+    Refused(
+        "year with a remedy", "i.parquet", parquet(a=pa.array([2**60], pa.timestamp("us"))), ("timestamp[us]", "text")
+    ),
+    Refused(
+        "expanding Parquet",
+        "i.parquet",
+        parquet(a=["x" * 2_000] * 1_000),
+        ("input.max_expanded_mb", "1.0 MB"),
+        input={"max_expanded_mb": 1},
+    ),
+    Refused(
+        "expanding records",
+        "i.jsonl",
+        "".join(f'{{"k{number}":1}}\n' for number in range(300)),
+        ("input.max_expanded_mb",),
+        input={"max_expanded_mb": 1},
+    ),
     Refused("no columns", "i.parquet", parquet_of(pa.table({})), ("no column",), unsaid=("context.columns",)),
     # Paths.
     Refused("folder", "f.csv", lambda path: path.mkdir(exist_ok=True), ("is a folder", "input.path")),
@@ -468,6 +487,44 @@ TAKEN: list[Any] = [
     ),
     Taken("binary text", "i.parquet", parquet(a=["é".encode(), b"007"]), "a", [["é"], ["007"]]),
     Taken("38 digits", "i.parquet", parquet(a=[Decimal("1" * 34 + ".1234")]), "a", [["1" * 34 + ".1234"]]),
+    Taken(
+        "one nanosecond",
+        "i.parquet",
+        parquet(a=pa.array([0, 1, 10**9], pa.timestamp("ns"))),
+        "a",
+        [["1970-01-01"], ["1970-01-01T00:00:00.000000001"], ["1970-01-01T00:00:01"]],
+    ),
+    Taken(
+        "short floats",
+        "i.parquet",
+        parquet(a=pa.array([0.1, 132.04], pa.float32()), b=pa.array([[0.1], []], pa.list_(pa.float32()))),
+        "ab",
+        [["0.1", "[0.1]"], ["132.04", "[]"]],
+    ),
+    Taken(
+        "unknown zone",
+        "i.parquet",
+        parquet(a=pa.array([0], pa.timestamp("us", "tzutc()"))),
+        "a",
+        [["1970-01-01T00:00:00+00:00"]],
+        warned=("'a'", "'tzutc()'", "UTC"),
+    ),
+    Taken("uuid", "i.parquet", parquet(a=pa.array([bytes(16)], pa.uuid())), "a", [[f"{UUID(int=0)}"]]),
+    Taken(
+        "named index",
+        "i.parquet",
+        lambda path: pd.DataFrame({"a": ["x"]}, index=pd.RangeIndex(7, 8, name="b")).to_parquet(path),
+        "ab",
+        ["x7"],
+    ),
+    Taken(
+        "unnamed index",
+        "i.parquet",
+        lambda path: pd.DataFrame({"a": ["x"]}, index=[7]).to_parquet(path),
+        "a",
+        ["x"],
+        warned=("__index_level_0__",),
+    ),
     Taken("nanoseconds", "i.parquet", parquet(a=pa.array([123456789], pa.time64("ns"))), "a", [["00:00:00.123456789"]]),
     # Paths.
     Taken("link", "link.csv", leads_to_a_version, "ab", ["12"]),

@@ -31,7 +31,7 @@ def _read_xlsx(path: Path, settings: Input) -> RawTable:
 def _read_parquet(path: Path, settings: Input) -> RawTable:
     from llmbatch_assets.adapters.tables.parquet import read_parquet
 
-    return read_parquet(path)
+    return read_parquet(path, settings)
 
 
 READERS: dict[str, Callable[[Path, Input], RawTable]] = {

@@ -11,61 +11,61 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llmbatch_assets.adapters.tables.arrow_table import Convert, raw_table
+from llmbatch_assets.adapters.tables.arrow_values import intervals_of_bytes, uuids_of_bytes
+from llmbatch_assets.adapters.tables.expansion import ExpansionLimit
 from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow, WriteRows
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import Cell, cell_text
 from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.domain.text import without_surrogates
 from llmbatch_assets.errors import TableError
 
 BATCH_ROWS = 10_000
+# The least that a cell of a column takes in memory.
+_BYTES_PER_VALUE = 8
 
 
-def read_parquet(path: Path) -> RawTable:
+def read_parquet(path: Path, settings: Input) -> RawTable:
     """Read a Parquet file in batches. Raises ``TableError``."""
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path} cannot be read as Parquet: {error}") from None
-    return RawTable(file.schema_arrow.names, _rows(path, file), "parquet")
+    limit = ExpansionLimit(path, settings.max_expanded_mb)
+    metadata = file.metadata
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    limit.check(sum(group.total_byte_size for group in groups), "of data")
+    limit.check(metadata.num_rows * metadata.num_columns * _BYTES_PER_VALUE, "of cells")
+    return raw_table(
+        str(path), file.schema_arrow, metadata.num_rows, _batches(path, file, limit), "parquet", _conversions(file)
+    )
 
 
-def _rows(path: Path, file: pq.ParquetFile) -> Iterator[tuple[Any, ...]]:
+def _batches(path: Path, file: pq.ParquetFile, limit: ExpansionLimit) -> Iterator[pa.RecordBatch]:
     try:
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
-            columns = zip(batch.schema.names, batch.columns, strict=True)
-            yield from zip(*(_values(path, name, column) for name, column in columns), strict=True)
+            limit.add(batch.nbytes)
+            yield batch
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise TableError(f"{path} cannot be read as Parquet, it is damaged ({reason}); write it again") from None
 
 
-def _values(path: Path, name: str, column: pa.Array) -> list[Any]:
-    kind = column.type
-    if pa.types.is_temporal(kind) and getattr(kind, "unit", "") == "ns":
-        # The finest unit of Python's own times is a microsecond.
-        column = _without_nanoseconds(column)
-    try:
-        return list(column.to_pylist())
-    except UnicodeDecodeError as error:
-        raise TableError(f"{path}: column {name!r} holds text that is not UTF-8: {error.reason}") from None
-    except (ValueError, OverflowError) as error:
-        raise TableError(f"{path}: column {name!r} ({kind}) holds a value that cannot be read: {error}") from None
+def _conversions(file: pq.ParquetFile) -> dict[str, Convert]:
+    """Return conversions of the types of Parquet that Arrow reads as bytes."""
+    found: dict[str, Convert] = {}
+    types = {field.name: field.type for field in file.schema_arrow}
+    for place in range(len(file.schema)):
+        column = file.schema.column(place)
+        names = (column.converted_type, column.logical_type.type)
+        of_bytes = next((_OF_BYTES[name] for name in names if name in _OF_BYTES), None)
+        if of_bytes and column.path in types and pa.types.is_fixed_size_binary(types[column.path]):
+            found[column.path] = of_bytes
+    return found
 
 
-def _without_nanoseconds(column: pa.Array) -> pa.Array:
-    import pyarrow.compute as pc
-
-    kind = column.type
-    if pa.types.is_timestamp(kind):
-        coarser = pa.timestamp("us", tz=kind.tz)
-    else:
-        coarser = pa.time64("us") if pa.types.is_time(kind) else pa.duration("us")
-    try:
-        return column.cast(coarser)
-    except pa.ArrowInvalid:
-        # Some values have nanoseconds. Arrow's text form keeps them.
-        return pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1)
-
+_OF_BYTES: dict[str, Convert] = {"INTERVAL": intervals_of_bytes, "UUID": uuids_of_bytes}
 
 _TYPES = {
     "string": pa.string(),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbatch_assets.adapters.tables.delimited import read_table_text
+from llmbatch_assets.adapters.tables.expansion import BYTES_PER_CELL, ExpansionLimit
 from llmbatch_assets.adapters.tables.export_file import ExportFile, WriteRows
 from llmbatch_assets.domain.canonical import canonical_json
 from llmbatch_assets.domain.configuration.input_blocks import Input
@@ -25,6 +26,9 @@ def read_records(path: Path, settings: Input) -> RawTable:
     columns = _columns_of(records)
     if not columns:
         raise TableError(f"{path}: the file has no records; each line must be a JSON object")
+    # Ten thousand records with a key of their own each make a hundred million cells.
+    n_absent = len(records) * len(columns) - sum(map(len, records))
+    ExpansionLimit(path, settings.max_expanded_mb).check(n_absent * BYTES_PER_CELL, "of empty cells")
     return RawTable(columns, _cells_of(records, columns), "jsonl")
 
 
@@ -76,13 +80,13 @@ def table_from_asset(value: Any, name: str) -> RawTable:
     Raises ``TableError`` for anything else.
     """
     if hasattr(value, "itertuples"):
-        # pandas has special numbers and objects for missing values.
-        plain = value.astype(object).where(value.notna(), None)
-        return RawTable([str(column) for column in value.columns], plain.itertuples(index=False, name=None), "asset")
-    for method in ("to_dicts", "to_pylist"):
-        if hasattr(value, method):
-            columns = [str(column) for column in getattr(value, "column_names", None) or value.columns]
-            return RawTable(columns, _cells_of(getattr(value, method)(), columns), "asset")
+        return _table_of_frame(value)
+    if hasattr(value, "to_dicts"):
+        # polars.
+        columns = [str(column) for column in value.columns]
+        return RawTable(columns, _cells_of(value.to_dicts(), columns), "asset")
+    if hasattr(value, "to_pylist") and hasattr(value, "schema"):
+        return _table_of_arrow(value, name)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         for number, record in enumerate(value, start=1):
             if not isinstance(record, dict):
@@ -94,3 +98,30 @@ def table_from_asset(value: Any, name: str) -> RawTable:
     raise TableError(
         f"{name} returns {type(value).__name__}; a table is a data frame, an Arrow table or a list of records"
     )
+
+
+def _table_of_frame(frame: Any) -> RawTable:
+    # pandas has special numbers and objects for missing values.
+    plain = frame.astype(object).where(frame.notna(), None)
+    columns = [plain.iloc[:, place].tolist() for place in range(plain.shape[1])]
+    for place, kind in enumerate(frame.dtypes):
+        if str(kind).lower() in ("float16", "float32"):
+            # As short numbers: 0.1, not 0.10000000149011612.
+            numbers = frame.iloc[:, place].to_numpy()
+            columns[place] = [
+                None if cell is None else float(str(number))
+                for cell, number in zip(columns[place], numbers, strict=True)
+            ]
+    index = [str(name) for name in frame.index.names if name is not None]
+    warnings = [
+        f"the index {name!r} of the data frame is left out; call reset_index() to make it a column" for name in index
+    ]
+    rows = zip(*columns, strict=True) if columns else iter(())
+    return RawTable([str(column) for column in frame.columns], rows, "asset", warnings)
+
+
+def _table_of_arrow(table: Any, name: str) -> RawTable:
+    from llmbatch_assets.adapters.tables.arrow_table import raw_table
+
+    batches = table.to_batches() if hasattr(table, "to_batches") else [table]
+    return raw_table(name, table.schema, table.num_rows, batches, "asset")

@@ -70,6 +70,12 @@ class Input(Block):
     encoding: Annotated[str, AfterValidator(_check_encoding)] = Field(
         "utf-8", description="Encoding of a delimited file. A byte order mark is allowed."
     )
+    max_expanded_mb: int = Field(
+        1_000,
+        ge=1,
+        description="Largest size in memory, in megabytes, to which a table that is smaller on disk may expand (xlsx, parquet, "
+        "jsonl).",
+    )
     required_columns: tuple[ColumnName, ...] = Field((), description="Columns that the table must have.")
     null_tokens: tuple[str, ...] = Field(NULL_TOKENS, description="Values treated as empty cells, ignoring case.")
     collapse_whitespace: bool = Field(True, description="Replace line breaks and tabs inside a cell with one space.")

@@ -17,10 +17,12 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import count, islice
+from numbers import Real
 from typing import Any
+from uuid import UUID
 
 from pydantic_core import to_jsonable_python
 
@@ -40,19 +42,16 @@ _BLANK_FIRST, _BLANK_LAST = f"{_SEPARATOR} ", f" {_SEPARATOR}"
 
 
 def cell_text(value: Any) -> str:
-    """Convert a value to text. Raises ``ValueError`` for bytes that are not UTF-8 and for huge numbers."""
+    """Convert a value to text. Raises ``ValueError`` for bytes that are not UTF-8, huge numbers and unknown types."""
     if isinstance(value, str):
         return value
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float | Decimal):
-        return _number(value)
-    if isinstance(value, bytes):
-        return _utf8(value)
-    if isinstance(value, dt.date | dt.time | dt.timedelta):
-        return _moment(value)
+    for kinds, text_of in _TEXTS:
+        if isinstance(value, kinds):
+            return text_of(value)
     return canonical_json(_plain(value))
 
 
@@ -63,7 +62,8 @@ def _utf8(value: bytes) -> str:
         raise ValueError(f"contains bytes that are not UTF-8 text: {broken}") from None
 
 
-def _number(value: float | Decimal) -> str:
+def _number(value: Real | Decimal) -> str:
+    # Through its own text: a float of 32 bits is 0.1, not 0.10000000149011612.
     number = value if isinstance(value, Decimal) else Decimal(str(value))
     if number.is_nan():
         return ""
@@ -80,22 +80,38 @@ def _moment(value: dt.date | dt.time | dt.timedelta) -> str:
     if isinstance(value, dt.timedelta):
         return str(to_jsonable_python(value))
     if isinstance(value, dt.datetime) and value.tzinfo is None and value.time() == MIDNIGHT:
-        return value.date().isoformat()
+        # The time stamps of pandas have nanoseconds, which their time() leaves out.
+        return value.isoformat() if getattr(value, "nanosecond", 0) else value.date().isoformat()
     return value.isoformat()
+
+
+# ABCs are slow, so the common numbers come first.
+_TEXTS: list[tuple[Any, Callable[[Any], str]]] = [
+    (int | float | Decimal, _number),
+    (bytes, _utf8),
+    (dt.date | dt.time | dt.timedelta, _moment),
+    (UUID, str),
+    (Real, _number),
+]
 
 
 def _plain(value: Any) -> Any:
     """Convert the values inside lists and objects to JSON types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) or getattr(value, "ndim", None):
+        # Also arrays of numpy.
         return [_plain(part) for part in value]
-    if isinstance(value, float | Decimal):
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, Real | Decimal):
         return _json_number(value)
-    return value if value is None or isinstance(value, str | bool | int) else cell_text(value)
+    if isinstance(value, bytes | dt.date | dt.time | dt.timedelta | UUID):
+        return cell_text(value)
+    raise ValueError(f"is of type {type(value).__name__}, which has no text form; convert it to text")
 
 
-def _json_number(value: float | Decimal) -> float | int | str | None:
+def _json_number(value: Any) -> float | int | str | None:
     """Return a JSON number, None for NaN, or text if no float is exact."""
     written = _number(value)
     if not written:
@@ -104,7 +120,7 @@ def _json_number(value: float | Decimal) -> float | int | str | None:
         raise ValueError("contains an infinite number")
     if "." not in written:
         return int(written)
-    number = float(value)
+    number = float(written)
     return number if Decimal(repr(number)) == Decimal(written) else written
 
 

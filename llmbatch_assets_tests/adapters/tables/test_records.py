@@ -6,7 +6,9 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -38,6 +40,32 @@ def test_data_frames_arrow_tables_and_records_are_tables(made: Callable[[Any], A
 def test_a_column_that_some_records_lack_is_nothing_there() -> None:
     snapshot = take_snapshot(table_from_asset([{"a": 1}, {"b": 2}], "asset a"), "asset a", Input())
     assert snapshot.rows == [{"a": "1", "b": ""}, {"a": "", "b": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (UUID(int=0), str(UUID(int=0))),
+        (np.float32(0.1), "0.1"),
+        (np.float32("nan"), ""),
+        (np.int64(7), "7"),
+        (np.array([[0.1, 2]], np.float32), "[[0.1,2]]"),
+        ({"a": [UUID(int=0), np.float32(0.1)]}, f'{{"a":["{UUID(int=0)}",0.1]}}'),
+        (pd.Timestamp(1), "1970-01-01T00:00:00.000000001"),
+    ],
+)
+def test_values_of_other_libraries_have_a_text(value: Any, text: str) -> None:
+    snapshot = take_snapshot(table_from_asset([{"a": value}], "asset a"), "asset a", Input())
+    assert snapshot.rows == [{"a": text}]
+
+
+@pytest.mark.parametrize("value", [{1, 2}, object(), 1j, np.datetime64("2020-01-01")])
+def test_a_value_without_a_text_is_named_with_row_column_and_type(value: Any) -> None:
+    for cell in (value, [value]):
+        with pytest.raises(
+            TableError, match=f"row 1, column 'a': is of type {type(value).__name__}.*convert it to text"
+        ):
+            take_snapshot(table_from_asset([{"a": cell}], "asset a"), "asset a", Input())
 
 
 @pytest.mark.parametrize(
