@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Sequence
@@ -52,6 +53,23 @@ def with_part(content: bytes, part: str, old: bytes, new: bytes) -> bytes:
             text = source.read(name)
             target.writestr(name, text.replace(old, new) if name == part else text)
     return changed.getvalue()
+
+
+def with_part_names(content: bytes, name_of: Callable[[str], str]) -> bytes:
+    """The workbook with other names of its parts."""
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(changed, "w") as target:
+        for name in source.namelist():
+            target.writestr(name_of(name), source.read(name))
+    return changed.getvalue()
+
+
+def without_references(content: bytes) -> bytes:
+    """The workbook with a first sheet whose rows and cells do not say where they are."""
+    part = "xl/worksheets/sheet1.xml"
+    with zipfile.ZipFile(io.BytesIO(content)) as source:
+        text = source.read(part)
+    return with_part(content, part, text, re.sub(rb' r="[A-Z]*[0-9]+"', b"", text))
 
 
 def protected_workbook() -> bytes:

@@ -19,7 +19,16 @@ from openpyxl.utils.datetime import CALENDAR_MAC_1904
 
 from llmbatch_assets_tests.memory_storage import kept_in_memory
 from llmbatch_assets_tests.project import Project, make_project, settings
-from llmbatch_assets_tests.tables import add_sheet, parquet, parquet_of, protected_workbook, with_part, workbook
+from llmbatch_assets_tests.tables import (
+    add_sheet,
+    parquet,
+    parquet_of,
+    protected_workbook,
+    with_part,
+    with_part_names,
+    without_references,
+    workbook,
+)
 
 Content = str | bytes | Callable[[Path], object]
 BOM, NBSP, ZERO_WIDTH = "\ufeff", "\u00a0", "\u200b"
@@ -94,6 +103,12 @@ def not_utf8_in_text() -> bytes:
 SMALL = workbook(("a", "b"), (1, 2))
 LISTED = workbook(("a",), (1,), change=add_sheet("Lists", ("b",), (2,), state="hidden"))
 TWO_SHEETS = workbook(("a",), (1,), change=add_sheet("More", ("b",), (2,)))
+LONG_IDS = with_part(
+    workbook("a", [1]),
+    "xl/worksheets/sheet1.xml",
+    b"<v>1</v></c></row>",
+    b'<v>1767890123456789123</v></c></row><row r="3"><c r="A3"><v>1767890123456789177</v></c></row>',
+)
 FORMULA = workbook(("a", "b"), (1, "=A2+1"))
 PYARROW_ROWS = pa.table({"a": ["x" * 50] * 2000})
 
@@ -177,6 +192,19 @@ REFUSED: list[Any] = [
     ),
     Refused("page named xlsx", "i.xlsx", "<html><table></table></html>", ("workbook", "save"), unsaid=("EOCD",)),
     Refused("csv named xlsx", "i.xlsx", "a,b\n1,2\n", ("workbook", "input.format"), unsaid=("EOCD",)),
+    Refused(
+        "expanding workbook",
+        "i.xlsx",
+        with_part(SMALL, "xl/worksheets/sheet1.xml", b"</worksheet>", b" " * 2_000_000 + b"</worksheet>"),
+        ("input.max_expanded_mb", "2.0 MB"),
+        input={"max_expanded_mb": 1},
+    ),
+    Refused(
+        "cells far apart",
+        "i.xlsx",
+        with_part(SMALL, "xl/worksheets/sheet1.xml", b'"B2"', b'"XFD1048576"'),
+        ("input.max_expanded_mb",),
+    ),
     # JSON Lines.
     Refused("no records", "i.jsonl", "\n \n", ("no record", "JSON object")),
     Refused("empty records", "i.jsonl", "{}\n{}\n", ("no record", "JSON object")),
@@ -412,6 +440,30 @@ TAKEN: list[Any] = [
     Taken("no values", "i.xlsx", FORMULA, "ab", [["1", ""]], warned=("formula",)),
     Taken("errors", "i.xlsx", workbook("ab", ("#DIV/0!", 1)), "ab", [["", "1"]], warned=("error",)),
     Taken("errors alone", "i.xlsx", workbook("ab", "12", ("#REF!", "#N/A")), "ab", ["12", ["", ""]], warned=("error",)),
+    Taken(
+        "backslashes in a workbook",
+        "i.xlsx",
+        with_part_names(workbook("ab", (1, None), (2, 3)), lambda name: name.replace("/", "\\")),
+        "ab",
+        [["1", ""], ["2", "3"]],
+    ),
+    Taken(
+        "no references",
+        "i.xlsx",
+        without_references(workbook("abc", (1, "#N/A", "=A2+1"))),
+        "abc",
+        [["1", "", ""]],
+        warned=("cells hold an error", "B2"),
+    ),
+    Taken("long ids", "i.xlsx", LONG_IDS, "a", [["1767890123456789123"], ["1767890123456789177"]]),
+    Taken(
+        "rounded ids",
+        "i.xlsx",
+        workbook("a", [1.767890123456789e18]),
+        "a",
+        [["1767890123456789000"]],
+        warned=("more than 15 digits", "A2"),
+    ),
     # JSON Lines.
     Taken("blank lines in JSON", "i.jsonl", f'{BOM}\n{{"a":1}}\r\n\n{{"a":2}}', "a", ["1", "2"]),
     Taken(

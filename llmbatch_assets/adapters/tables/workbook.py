@@ -9,16 +9,16 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from shutil import copyfileobj
-from typing import NamedTuple
-from xml.etree import ElementTree
+from typing import Any
 from xml.sax.saxutils import escape
-from zipfile import BadZipFile, ZipFile
 
 import python_calamine as calamine
 
+from llmbatch_assets.adapters.tables.expansion import ExpansionLimit
 from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow, WriteRows
+from llmbatch_assets.adapters.tables.workbook_parts import SheetNotes, WorkbookParts
 from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import Cell
 from llmbatch_assets.domain.export.columns import cell_text as exported_text
@@ -31,26 +31,37 @@ from llmbatch_assets.errors import ConfigError, TableError
 def read_workbook(path: Path, settings: Input) -> RawTable:
     """Read a sheet of a workbook. Raises ``TableError``."""
     try:
+        parts = WorkbookParts(path, ExpansionLimit(path, settings.max_expanded_mb))
         workbook = calamine.CalamineWorkbook.from_path(str(path))
         name = _sheet_name(path, workbook, settings.sheet)
+        # Before the cells are read, because it limits their number.
+        notes = parts.notes(name)
         rows = workbook.get_sheet_by_name(name).to_python(skip_empty_area=False)
-        unread = _unread_cells(path, name) if any("" in row for row in rows) else UnreadCells([], [])
     except calamine.PasswordError:
         raise TableError(f"{path} is protected by a password; save it without one") from None
-    except (calamine.CalamineError, BadZipFile, ValueError, KeyError):
+    except (calamine.CalamineError, ValueError):
         is_text = path.read_bytes()[:1] == b"<"
         reason = "it is a web page or another text file" if is_text else "it is truncated, damaged or not a workbook"
         raise TableError(
             f"{path} cannot be read as a workbook: {reason}; save it again as .xlsx, or set input.format"
         ) from None
-    while rows and not _width(rows[-1]) and not unread.in_row(len(rows)):
+    _put_long_numbers(rows, notes)
+    while len(rows) > notes.last_row and not _width(rows[-1]):
         rows.pop()
     if not rows:
         raise TableError(f"{path}: sheet {name!r} is empty; its first row must name the columns")
     if _width(rows[0]) != len(rows[0]):
         width = max(map(_width, rows))
         rows = [row[:width] for row in rows]
-    return RawTable([cell_text(cell) for cell in rows[0]], rows[1:], "xlsx", warnings=unread.warnings())
+    return RawTable([cell_text(cell) for cell in rows[0]], rows[1:], "xlsx", warnings=notes.warnings())
+
+
+def _put_long_numbers(rows: list[list[Any]], notes: SheetNotes) -> None:
+    """Replace floats by the whole numbers that they stand for, since a float keeps 15 to 17 digits."""
+    for (row, column), number in notes.long_numbers.items():
+        with suppress(IndexError):
+            if rows[row][column] == float(number):
+                rows[row][column] = number
 
 
 def _width(row: Sequence[object]) -> int:
@@ -76,65 +87,6 @@ def _sheet_name(path: Path, workbook: calamine.CalamineWorkbook, wanted: str | i
     if len(names) != 1:
         raise TableError(f"{path} has several sheets ({listed}); name one in input.sheet")
     return names[0]
-
-
-# Programs write element names with or without a namespace prefix, and attributes in any order.
-_CELL = re.compile(rb"<(?:\w+:)?c\s([^>]*?)(/?)>")
-_PLACE = re.compile(rb"\br=[\"']([A-Z]+[0-9]+)[\"']")
-_IS_ERROR = re.compile(rb"\bt=[\"']e[\"']")
-_UNCALCULATED = re.compile(
-    rb"\s*<(?:\w+:)?f(?:\s[^>]*?)?(?:/>|>[^<]*</(?:\w+:)?f>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
-)
-_RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
-_PLACES_SHOWN = 5
-
-
-class UnreadCells(NamedTuple):
-    """The places, such as ``B7``, of cells that are read as empty although they are not."""
-
-    errors: list[str]
-    formulas: list[str]
-
-    def in_row(self, number: int) -> bool:
-        """Return whether the row with this number, from 1, has such a cell."""
-        return any(int(re.sub("[A-Z]+", "", place)) == number for place in self.errors + self.formulas)
-
-    def warnings(self) -> list[str]:
-        problems = [
-            (self.errors, "cells hold an error such as #DIV/0! and are read as empty; correct them"),
-            (self.formulas, "formulas were never calculated and are read as empty; open and save the workbook"),
-        ]
-        return [f"{len(places)} {problem}: {_listed(places)}" for places, problem in problems if places]
-
-
-def _listed(places: list[str]) -> str:
-    return ", ".join(places[:_PLACES_SHOWN]) + (", ..." if len(places) > _PLACES_SHOWN else "")
-
-
-def _unread_cells(path: Path, sheet: str) -> UnreadCells:
-    """Find errors and formulas without a value. Only zipped XML is searched."""
-    with ZipFile(path) as workbook:
-        content = workbook.read(_member_of(workbook, sheet))
-    unread = UnreadCells([], [])
-    for cell in _CELL.finditer(content):
-        attributes, is_empty = cell.groups()
-        place = _PLACE.search(attributes)
-        if place is None or is_empty:
-            continue
-        if _IS_ERROR.search(attributes):
-            unread.errors.append(place.group(1).decode())
-        elif _UNCALCULATED.match(content, cell.end()):
-            unread.formulas.append(place.group(1).decode())
-    return unread
-
-
-def _member_of(workbook: ZipFile, sheet: str) -> str:
-    """Return the name of the sheet's file inside the workbook (ECMA-376, part 1, 18.2.19)."""
-    sheets = ElementTree.fromstring(workbook.read("xl/workbook.xml"))  # noqa: S314  # expat limits entity expansion
-    identifier = next(found.get(_RELATION) for found in sheets.iter() if found.get("name") == sheet)
-    links = ElementTree.fromstring(workbook.read("xl/_rels/workbook.xml.rels"))  # noqa: S314  # as above
-    target = next(str(found.get("Target")) for found in links if found.get("Id") == identifier)
-    return target[1:] if target.startswith("/") else str(PurePosixPath("xl", target))
 
 
 # https://support.microsoft.com/en-us/office/excel-specifications-and-limits-1672b34d-7043-467e-8e27-269d656771c3
