@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from llmbatch_assets.domain.run.manifest import PacingStats
+from llmbatch_assets.engine.learned_rate import LearnedRate
 from llmbatch_assets.engine.retry import FIRST_WAIT_SEC, MAX_RETRY_AFTER_SEC, MAX_WAIT_SEC, wait_for_any
 from llmbatch_assets.errors import FailureCause, RunPermanentError, StopCause, TransientError
 
+_logger = logging.getLogger(__name__)
+
 _MAX_DOUBLINGS = 10
+# Refused calls that are remembered, to find those in a row.
+MAX_REMEMBERED = 256
 
 # Event loops wake up late; a delay of up to this is made up for.
 CATCH_UP_SEC = 0.05
 MIN_DELAY_SEC = 0.001
-
-# After a refusal the rate stays below what was measured, then rises in ever larger steps until the next refusal. Measured
-# over many kinds of servers, these values use about 95 % of their capacity, with about one refusal in forty calls or in
-# eight seconds.
-UNDERCUT = 0.95
-MIN_SHARE = 0.9
-SERIOUS_IN_A_ROW = 3
-MIN_SHARE_IN_A_ROW = 0.5
-STEPS_IN_A_ROW = 10
-FIRST_STEP = 0.001
-MAX_STEP = 0.03
-STEPS_UNTIL_TWICE = 40
-STEPS_AFTER_A_GUESS = 120
-MIN_CALLS_TO_MEASURE = 20
-STEPS_PER_SEC = 5.0
-# A server that was much faster before a series of refusals may have recovered.
-FAR_BELOW = 0.5
-STEP_FAR_BELOW = 0.1
 
 
 class Allowance:
@@ -63,49 +51,6 @@ class Allowance:
         self._paid_at += amount / self.per_second
 
 
-@dataclass
-class LearnedRate:
-    """Requests per second that a server accepts, learned from its refusals; ``configured`` is the upper limit."""
-
-    configured: float = math.inf
-    per_second: float = field(init=False)
-    _before: float = math.inf
-    _taken: int = 0
-    _seconds: float = 0.0
-    _once: float = 0.0
-    _in_a_row: int = 0
-    _steps: float = STEPS_UNTIL_TWICE
-
-    def __post_init__(self) -> None:
-        # So that a single refusal does not undercut the configured rate.
-        self._most = self.per_second = self.configured / UNDERCUT
-
-    def record_rate_limit(self, taken: int, seconds: float) -> None:
-        """Learn that the server took this many calls in this time, including the refusal and the requested pause."""
-        if taken:
-            self._in_a_row = self._in_a_row + 1 if self._steps < STEPS_IN_A_ROW else 1
-            self._before, self._taken, self._seconds = self.per_second, taken, 0.0
-            self._once = taken / seconds if seconds > 0 else 0.0
-        # A server that took nothing is still refusing because of the earlier calls.
-        self._seconds += seconds
-        measured = self._taken / self._seconds * UNDERCUT if self._taken and self._seconds > 0 else math.inf
-        self.per_second = min(measured, self._before * UNDERCUT)
-        if self._before < math.inf:
-            share = MIN_SHARE if self._in_a_row < SERIOUS_IN_A_ROW else MIN_SHARE_IN_A_ROW
-            self.per_second = max(self.per_second, self._before * share)
-        # Too few calls for a measurement: probe for a higher rate soon.
-        guessed = self._before == math.inf and self._taken < MIN_CALLS_TO_MEASURE
-        self._steps = STEPS_AFTER_A_GUESS if guessed else 0.0
-
-    def record_answer(self) -> None:
-        step = min(1.0, STEPS_PER_SEC / self.per_second)
-        self._steps += step
-        rise = step * min(FIRST_STEP * (1 + (self._steps / STEPS_UNTIL_TWICE) ** 3), MAX_STEP)
-        if self.per_second < self._once * FAR_BELOW:
-            rise = step * STEP_FAR_BELOW
-        self.per_second = min(self.per_second * (1 + rise), self._most)
-
-
 @dataclass(frozen=True)
 class CallLimits:
     """Configured limits of a server; 0 is no limit."""
@@ -117,27 +62,30 @@ class CallLimits:
 
 @dataclass
 class Permit:
-    """Permission for one call, given after ``cool_down`` cool-downs.
+    """Permission for one call, the ``number``-th, given after ``cool_down`` cool-downs in a period of the learned rate.
 
     ``tokens`` are the expected tokens before the call, the actual ones after it.
     """
 
     tokens: float
     cool_down: int
+    number: int
+    period: int
 
 
 class Pacer:
     """Lets calls through one after another, in the order in which they arrive.
 
-    A rate-limit refusal closes the gate for all calls, for as long as the server asks, and halves the number of calls
-    that may be in flight; each answer allows one more again. The number of calls that the server took until then
-    determines the rate afterwards.
+    A single refusal concerns its call only. Several in a row close the gate for all calls, for as long as the server
+    asks, and halve the number of calls that may be in flight; each answer allows one more again. The number of calls
+    that the server took until then determines the rate afterwards.
     """
 
     def __init__(self, limits: CallLimits, stopped: asyncio.Event) -> None:
         self._max_concurrency = self._concurrency = limits.max_workers
         self._requests = Allowance(limits.requests_per_minute)
         self._tokens = Allowance(limits.tokens_per_minute)
+        self._tokens_per_minute = limits.tokens_per_minute or math.inf
         self._configured = self._requests.per_second
         self._learned = LearnedRate(self._configured)
         self._stopped = stopped
@@ -145,12 +93,12 @@ class Pacer:
         self._changed = asyncio.Event()
         self._in_flight = 0
         self._open_at = -math.inf
-        # Since the gate last opened: the time, and the number of calls let through and not refused.
-        self._opened, self._taken = math.nan, 0
-        # Cool-downs that the learned rate knows of.
-        self._measured = 0
-        # Cool-downs in a row without an answer between them.
-        self._fruitless = 0
+        self._closed = False
+        # The last refused calls, by number.
+        self._refused: dict[int, None] = {}
+        # The first call after the last cool-down, and cool-downs in a row without an answer between them.
+        self._first, self._fruitless = 0, 0
+        self._warned = False
         self.stats = PacingStats(lowest_concurrency=limits.max_workers)
 
     @asynccontextmanager
@@ -164,14 +112,15 @@ class Pacer:
         try:
             yield permit
         except TransientError as error:
-            if error.cause == FailureCause.RATE_LIMITED:
-                self._record_rate_limit(permit, error.retry_after)
+            self.stats.rate_limited += error.cause == FailureCause.RATE_LIMITED
+            if error.cause == FailureCause.RATE_LIMITED or error.retry_after is not None:
+                self._record_refusal(permit, error.retry_after)
             raise
         else:
             self._record_answer(permit)
         finally:
             self._in_flight -= 1
-            self._tokens.correct(permit.tokens - tokens)
+            self._correct_tokens(tokens, permit.tokens)
             self._changed.set()
 
     async def _wait_for_permit(self, tokens: float) -> Permit:
@@ -182,59 +131,98 @@ class Pacer:
                 await self._wait(seconds)
             if self._stopped.is_set():
                 raise RunPermanentError(StopCause.STOPPED, "the run was stopped")
-            self._record_opening(now())
-            self._taken += 1
+            if self._closed:
+                self._open()
+            self._learned.record_call(now())
             self._requests.take(1, now())
             self._tokens.take(tokens, now())
         self.stats.calls += 1
         self.stats.seconds_waited += now() - arrived
-        return Permit(tokens, self.stats.cool_downs)
+        return Permit(tokens, self.stats.cool_downs, self.stats.calls, self._learned.period)
 
     def _delay(self, now: float) -> float:
         """Return the seconds until the next call may begin; infinite until a call in flight ends."""
         if self._in_flight >= self._concurrency:
             return math.inf
-        return max(self._open_at - now, 0.0, self._requests.delay(now), self._tokens.delay(now))
+        seconds = max(self._open_at - now, self._requests.delay(now), self._tokens.delay(now))
+        return seconds if seconds > MIN_DELAY_SEC else 0.0
 
     async def _wait(self, seconds: float) -> None:
         self._changed.clear()
         await wait_for_any(self._changed, self._stopped, timeout=None if seconds == math.inf else seconds)
 
-    def _record_opening(self, now: float) -> None:
-        """Record the first call of all, or the first after a cool-down."""
-        if math.isnan(self._opened):
-            self._opened = now
-        elif self._measured < self.stats.cool_downs:
-            self._measured = self.stats.cool_downs
-            # Measured up to the end of the cool-down, not to this call: the server is not to blame for idle workers.
-            self._learned.record_rate_limit(self._taken, self._open_at - self._opened)
-            self._update_rate()
-            self._opened, self._taken = now, 0
+    def _open(self) -> None:
+        """End a cool-down with its first call."""
+        self._closed, self._first = False, self.stats.calls + 1
+        # Measured up to the end of the cool-down, not to this call: the server is not to blame for idle workers.
+        if not self._learned.measure(self._open_at, after_cool_down=True):
+            # Without a known rate, start with one call; each answer then allows one more.
+            self._concurrency = self.stats.lowest_concurrency = 1
+        self._update_rate()
 
     def _update_rate(self) -> None:
         self._requests.per_second = min(self._configured, self._learned.per_second)
 
     def _record_answer(self, permit: Permit) -> None:
         # An answer to a call from before the gate was closed says nothing about the server now.
-        if permit.cool_down == self.stats.cool_downs:
+        is_new = permit.cool_down == self.stats.cool_downs
+        if is_new:
             self._fruitless = 0
             self._concurrency = min(self._concurrency + 1, self._max_concurrency)
-        self._learned.record_answer()
+        self._learned.record_answer(asyncio.get_running_loop().time(), is_new=is_new)
         self._update_rate()
 
-    def _record_rate_limit(self, permit: Permit, retry_after: float | None) -> None:
-        stats = self.stats
-        stats.rate_limited += 1
-        # A refusal can arrive late, when the gate is open again.
-        self._taken -= permit.cool_down >= self._measured
-        # Calls that were in flight when the gate closed tell nothing new.
-        if permit.cool_down == stats.cool_downs:
-            self._concurrency = max(1, self._concurrency // 2)
-            self._fruitless += 1
-            stats.cool_downs += 1
-            stats.lowest_concurrency = min(stats.lowest_concurrency, self._concurrency)
+    def _record_refusal(self, permit: Permit, retry_after: float | None) -> None:
         now = asyncio.get_running_loop().time()
+        in_a_row = self._count_in_a_row(permit.number)
+        is_measured = self._learned.record_refusal(now, permit.period)
+        is_new = permit.cool_down == self.stats.cool_downs
+        fails_again = self._fruitless > 0 and permit.number == self._first
+        if self._closed:
+            # Calls that were in flight when the gate closed can only prolong the cool-down.
+            if permit.cool_down == self.stats.cool_downs - 1:
+                self._open_at = max(self._open_at, now + _cool_down(retry_after, self._fruitless))
+        elif is_new and (fails_again or not self._learned.is_coincidence(in_a_row)):
+            self._close(now, retry_after)
+        elif is_new and is_measured:
+            self._learned.measure(now, after_cool_down=False)
+        self._update_rate()
+
+    def _count_in_a_row(self, number: int) -> int:
+        """Return how many calls that began one after another were refused, this one included, in whatever order."""
+        self._refused[number] = None
+        if len(self._refused) > MAX_REMEMBERED:
+            del self._refused[next(iter(self._refused))]
+        first = last = number
+        while first - 1 in self._refused:
+            first -= 1
+        while last + 1 in self._refused:
+            last += 1
+        return last - first + 1
+
+    def _close(self, now: float, retry_after: float | None) -> None:
+        stats = self.stats
+        self._closed = True
+        self._fruitless += 1
+        self._concurrency = max(1, self._concurrency // 2)
+        stats.cool_downs += 1
+        stats.lowest_concurrency = min(stats.lowest_concurrency, self._concurrency)
         self._open_at = max(self._open_at, now + _cool_down(retry_after, self._fruitless))
+
+    def _correct_tokens(self, expected: float, actual: float) -> None:
+        """Replace the expected tokens by the actual ones; a wrong count delays later calls by a minute at most."""
+        more = actual - expected
+        if more > self._tokens_per_minute:
+            if not self._warned:
+                _logger.warning(
+                    "The server reported %s tokens for one call, more than tokens_per_minute (%s) allows in a minute. "
+                    "The run waits for one minute and goes on; check the server's token counts and the limit.",
+                    f"{actual:,.0f}",
+                    f"{self._tokens_per_minute:,}",
+                )
+            self._warned = True
+            more = self._tokens_per_minute
+        self._tokens.correct(more)
 
 
 def _cool_down(retry_after: float | None, fruitless: int) -> float:
