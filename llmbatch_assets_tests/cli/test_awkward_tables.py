@@ -135,6 +135,31 @@ REFUSED: list[Any] = [
     Refused("too few in psv", "i.psv", "a|b\n1|2\n3\n", ("row 2 has 1 cell,", "the header has 2", "'3'")),
     Refused("blanks for a row", "i.csv", "a,b\n1,2\n   \n3,4\n", ("row 2 has 1 cell,", "the header has 2")),
     Refused("ragged after line breaks", "i.csv", 'a,b\n"x\ny",2\n\n3\n', ("row 2", "line 5")),
+    Refused(
+        "lines above the header",
+        "i.csv",
+        "# exported 2024-01-02\n# unit: EUR\nid,color\n1,red\n",
+        ("line 3", "'# exported 2024-01-02'", "input.header_row: 3"),
+        unsaid=("Quote cells",),
+    ),
+    Refused(
+        "comma at the end", "i.csv", "a,b\n1,2,\n", ("row 1 has 3 cells", "ends with ','"), unsaid=("Quote cells",)
+    ),
+    Refused("no such header row", "i.csv", "a,b\n1,2\n", ("line 7", "input.header_row"), input={"header_row": 7}),
+    Refused("header row of records", "i.jsonl", '{"a":1}\n', ("input.header_row", "jsonl"), input={"header_row": 2}),
+    Refused(
+        "escaped quote",
+        "i.csv",
+        'id,label\n1,"TV 55\\", black"\n2,"size 6\\", red"\n',
+        ("line 2", "input.escape: backslash"),
+    ),
+    Refused(
+        "merged lines",
+        "i.tsv",
+        'id\ttext\tn\n1\t"Hello\t3\n2\tworld"\t3\n',
+        ("lines 2 to 3", "input.quoting: none"),
+    ),
+    Refused("text after a plain quote", "i.tsv", 'a\tb\n1\t"so" she said\n', ("line 2", "input.quoting: none")),
     Refused("advice for too few", "i.csv", "a,b\n1,2\n3\n", ("row 2",), unsaid=("Quote cells",)),
     # Quotes.
     Refused("open quote", "i.csv", 'a,b\n1,2\n3,"4\n5,6\n', ("line 3", "quote is not closed")),
@@ -178,8 +203,15 @@ REFUSED: list[Any] = [
     # Workbooks: their header.
     Refused("merged header", "i.xlsx", workbook(("a", None, "b"), (1, 2, 3)), ("column 2 has no name",)),
     Refused("note beside", "i.xlsx", workbook(("a", "b"), (1, 2, "note")), ("column 3 has no name",)),
-    Refused("title above", "i.xlsx", workbook(("Report",), ("a", "b"), (1, 2)), ("column 2 has no name",)),
-    Refused("blank row above", "i.xlsx", workbook((), ("a", "b"), (1, 2)), ("column 1 has no name",)),
+    Refused(
+        "title above",
+        "i.xlsx",
+        workbook(("Report",), ("a", "b"), (1, 2)),
+        ("column 2 has no name", "input.header_row: 2"),
+    ),
+    Refused(
+        "blank row above", "i.xlsx", workbook((), ("a", "b"), (1, 2)), ("column 1 has no name", "input.header_row: 2")
+    ),
     # Workbooks: files that are none.
     Refused("password", "i.xlsx", protected_workbook(), ("protected by a password", "save it without")),
     Refused("cut workbook", "i.xlsx", SMALL[:-40], ("cannot be read as a workbook",)),
@@ -378,6 +410,19 @@ TAKEN: list[Any] = [
     Taken("semicolons named", "i.csv", "a;b\n1,5;2\n", "ab", [["1,5", "2"]], input={"delimiter": ";"}),
     Taken("semicolons in psv", "i.psv", "a;b\n1;2\n", "ab", ["12"], input={"delimiter": ";"}),
     Taken("line for Excel", "i.csv", "sep=;\na;b\n1;2\n", "ab", ["12"], input={"delimiter": ";"}),
+    Taken("header row", "i.csv", "Query, results\n\na,b\n1,2\n", "ab", ["12"], input={"header_row": 3}),
+    Taken("skipped rows", "i.csv", "# x\na,b\n(m),(s)\n1,2\n", "ab", ["12"], input={"skip_rows": [1, 3]}),
+    Taken("title above a sheet", "i.xlsx", workbook(["T"], [], "ab", "12"), "ab", ["12"], input={"skip_rows": 2}),
+    Taken("quote escaped", "i.csv", 'a,b\n1,"5\\", x"\n', "ab", [["1", '5", x']], input={"escape": "backslash"}),
+    Taken("plain quotes", "i.tsv", 'a\tb\n1\t"x\n2\ty"\n', "ab", [["1", '"x'], ["2", 'y"']], input={"quoting": "none"}),
+    Taken(
+        "merged lines of two cells",
+        "i.tsv",
+        'a\tb\n1\t"x\n2\ty"\n',
+        "ab",
+        [["1", "x 2 y"]],
+        warned=("lines 2 to 3", "input.quoting"),
+    ),
     Taken("empty row", "i.csv", "a,b\n1,2\n,\n3,4\n", "ab", ["12", ["", ""], "34"], warned=("row", "empty")),
     Taken(
         "empty row of a sheet",
@@ -633,11 +678,34 @@ def test_an_awkward_table_gives_the_rows_that_its_owner_sees(
     snapshot = batch.json("artifacts/cache/pipeline2_input.json")
     assert snapshot["columns"] == list(case.columns)
     assert [[row[name] for name in case.columns] for row in snapshot["rows"]] == [list(row) for row in case.rows]
-    assert (snapshot["n_rows"], len(batch.work_items())) == (len(case.rows), len(case.rows))
+    # An empty row keeps its place and costs nothing.
+    n_items = sum(any(row) for row in case.rows)
+    assert (snapshot["n_rows"], len(batch.work_items())) == (len(case.rows), n_items)
     told = warnings_of(caplog)
     assert bool(told) == bool(case.warned)
     for part in case.warned:
         assert part in told[0]
+
+
+def test_empty_rows_cost_nothing_and_leave_the_others_as_they_were(
+    batch: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [("1", "a"), ("", ""), ("2", "b"), ("", ""), ("", "NULL")]
+    plain = settings(input={"skip_empty_rows": False})
+    batch.parameters(**plain)
+    batch.table(rows, ("id", "text"))
+    assert batch.llmbatch_here("run", "--offline").returncode == 0
+    paid = {item["row_index"]: item["work_id"] for item in batch.work_items()}
+    assert sorted(paid) == [0, 1, 2, 3, 4]
+    caplog.clear()
+
+    batch.parameters(**settings())
+    ended = batch.llmbatch_here("run", "--offline")
+
+    assert "0 new, 2 from cache" in ended.stdout
+    assert {item["row_index"]: item["work_id"] for item in batch.work_items()} == {0: paid[0], 2: paid[2]}
+    (told,) = warnings_of(caplog)
+    assert told.endswith("3 empty rows (2, 4, 5) are skipped")
 
 
 # From the table to the export.

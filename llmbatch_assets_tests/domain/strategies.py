@@ -124,8 +124,9 @@ def snapshot(rows: Sequence[Sequence[str]], columns: Sequence[str] = COLUMNS) ->
 
 
 def parameters(**blocks: Mapping[str, Any]) -> Parameters:
-    """Parameters as read from a file."""
-    return read_parameters({name: dict(block) for name, block in blocks.items()})
+    """Parameters as read from a file. Empty rows have items like others, unless ``input`` is given."""
+    plain: dict[str, Mapping[str, Any]] = {"input": {"skip_empty_rows": False}}
+    return read_parameters({name: dict(block) for name, block in (plain | blocks).items()})
 
 
 def make_item(number: int, group: str | None = None, **changes: Any) -> WorkItem:

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from llmbatch_assets.adapters.files.durable import replacing
-from llmbatch_assets.adapters.tables.delimited import export_delimited, export_psv, read_delimited
+from llmbatch_assets.adapters.tables.delimited import export_delimited, export_psv
+from llmbatch_assets.adapters.tables.delimited_reader import read_delimited
 from llmbatch_assets.adapters.tables.export_file import Exporter, ExportFile, ExportRow, WriteRows
 from llmbatch_assets.adapters.tables.records import export_jsonl, read_records
 from llmbatch_assets.domain.configuration.input_blocks import Input
@@ -44,9 +45,22 @@ READERS: dict[str, Callable[[Path, Input], RawTable]] = {
 }
 
 
+# Settings that other formats have no use for.
+_SETTINGS_OF_ROWS = ("header_row", "skip_rows")
+_SETTINGS_OF_TEXT = ("quoting", "escape")
+_WITHOUT_SETTINGS = {
+    "xlsx": _SETTINGS_OF_TEXT,
+    "jsonl": _SETTINGS_OF_ROWS + _SETTINGS_OF_TEXT,
+    "parquet": _SETTINGS_OF_ROWS + _SETTINGS_OF_TEXT,
+}
+
+
 def read_table(path: Path, settings: Input) -> RawTable:
     """Read the table in the file. Raises ``TableError``, with row and column where there is one."""
     file_format = _format_of(path, settings)
+    for name in _WITHOUT_SETTINGS.get(file_format, ()):
+        if getattr(settings, name) != Input.model_fields[name].default:
+            raise TableError(f"{path}: input.{name} has no effect on {file_format} files; remove it")
     try:
         if not path.is_file():
             problem = "is a folder" if path.is_dir() else f"does not exist{_similar_file(path)}"

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from llmbatch_assets.adapters.tables.delimited import read_table_text
+from llmbatch_assets.adapters.tables.delimited_reader import read_table_text
 from llmbatch_assets.adapters.tables.expansion import BYTES_PER_CELL, ExpansionLimit
 from llmbatch_assets.adapters.tables.export_file import ExportFile, WriteRows
 from llmbatch_assets.domain.canonical import canonical_json

@@ -23,6 +23,7 @@ from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import Cell
 from llmbatch_assets.domain.export.columns import cell_text as exported_text
 from llmbatch_assets.domain.items.cell import cell_text
+from llmbatch_assets.domain.items.header import SAMPLE_ROWS, NumberedRow, header_advice
 from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.domain.text import CUT_MARK, case_mark, counted
 from llmbatch_assets.errors import ConfigError, TableError
@@ -50,10 +51,30 @@ def read_workbook(path: Path, settings: Input) -> RawTable:
         rows.pop()
     if not rows:
         raise TableError(f"{path}: sheet {name!r} is empty; its first row must name the columns")
-    if _width(rows[0]) != len(rows[0]):
-        width = max(map(_width, rows))
-        rows = [row[:width] for row in rows]
-    return RawTable([cell_text(cell) for cell in rows[0]], rows[1:], "xlsx", warnings=notes.warnings())
+    header, *others = _rows_from_header(path, name, rows, settings)
+    return RawTable(header, others, "xlsx", warnings=notes.warnings())
+
+
+def _rows_from_header(path: Path, sheet: str, rows: Sequence[Sequence[Any]], settings: Input) -> list[Sequence[Any]]:
+    """Return the rows that are read, the first with the names of the columns."""
+    skipped = settings.skipped_row_numbers
+    numbered = [
+        NumberedRow(number, row)
+        for number, row in enumerate(rows[settings.n_rows_above_header :], start=settings.n_rows_above_header + 1)
+        if number not in skipped
+    ]
+    if not numbered:
+        raise TableError(
+            f"{path}: sheet {sheet!r} has {counted(len(rows), 'row')}; correct input.header_row or skip_rows"
+        )
+    if _width(numbered[0].cells) != len(numbered[0].cells):
+        width = max(_width(row.cells) for row in numbered)
+        numbered = [NumberedRow(number, cells[:width]) for number, cells in numbered]
+    names = [cell_text(cell) for cell in numbered[0].cells]
+    unnamed = [place for place, name in enumerate(names, start=1) if not name.strip()]
+    if unnamed and (advice := header_advice(numbered[:SAMPLE_ROWS], "row")):
+        raise TableError(f"{path}: column {unnamed[0]} has no name; {advice}")
+    return [names, *(row.cells for row in numbered[1:])]
 
 
 def _put_long_numbers(rows: list[list[Any]], notes: SheetNotes) -> None:

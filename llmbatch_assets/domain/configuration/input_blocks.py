@@ -5,10 +5,11 @@ Descriptions are published as docs/configuration.md.
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from llmbatch_assets.domain.configuration.block import Block, ColumnName, block_field
 from llmbatch_assets.domain.grouping_modes import GROUPING_MODES, UNGROUPED, GroupingMode, selectable_modes
@@ -31,6 +32,10 @@ def _check_encoding(name: str) -> str:
     except LookupError as unknown:
         raise ValueError("no such encoding; use a name like utf-8, cp1252 or shift_jis") from unknown
     return name
+
+
+def _backslash_by_name(escape: object) -> object:
+    return "backslash" if escape == "\\" else escape
 
 
 def _check_mode(name: str) -> str:
@@ -66,6 +71,30 @@ class Input(Block):
         "auto", description="Table format; auto: from the file name's extension."
     )
     delimiter: str = Field("", max_length=1, description="Column separator; empty: the default of the format.")
+    header_row: int = Field(
+        0,
+        ge=0,
+        description="Row of the file that names the columns, counted from 1; the rows above it are not read. 0: the first row "
+        "(for csv, tsv, psv and xlsx).",
+    )
+    skip_rows: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        0,
+        description="Rows of the file that are not read: 3 for the first three, or a list of row numbers from 1, such as "
+        "[1, 4] (for csv, tsv, psv and xlsx).",
+    )
+    skip_empty_rows: bool = Field(
+        True, description="Make no item of a row that is empty in every column. Other rows keep their numbers."
+    )
+    quoting: Literal["auto", "quoted", "none"] = Field(
+        "auto",
+        description="Quotes in a delimited file; quoted: a cell may be quoted; none: quotes are plain text; auto: as quoted, "
+        "but stops where the file seems to mean something else.",
+    )
+    escape: Annotated[Literal["auto", "backslash", "none"], BeforeValidator(_backslash_by_name)] = Field(
+        "auto",
+        description="Backslashes in a delimited file; backslash: they escape a quote, delimiter, backslash or line break; none: "
+        "they are plain text; auto: they escape a delimiter in a cell without quotes.",
+    )
     sheet: str | int = Field("", description="Workbook sheet, by name or by number from 1; empty: the only one.")
     encoding: Annotated[str, AfterValidator(_check_encoding)] = Field(
         "utf-8", description="Encoding of a delimited file. A byte order mark is allowed."
@@ -80,6 +109,31 @@ class Input(Block):
     null_tokens: tuple[str, ...] = Field(NULL_TOKENS, description="Values treated as empty cells, ignoring case.")
     collapse_whitespace: bool = Field(True, description="Replace line breaks and tabs inside a cell with one space.")
     records_alias: bool = Field(True, description="Repeat the rows of the snapshot under the key records.")
+
+    @model_validator(mode="after")
+    def _reads_header(self) -> Input:
+        if 0 < self.header_row <= self.n_rows_above_header or self.header_row in self.skipped_row_numbers:
+            # Compared with the rows that skip_rows leaves out, since the rows above header_row are fewer.
+            raise ValueError(
+                f"input.header_row is {self.header_row}, a row that input.skip_rows leaves out; row numbers are those of "
+                "the whole file"
+            )
+        return self
+
+    @property
+    def skipped_row_numbers(self) -> frozenset[int]:
+        """The rows that ``skip_rows`` lists."""
+        return frozenset() if isinstance(self.skip_rows, int) else frozenset(self.skip_rows)
+
+    @property
+    def n_rows_above_header(self) -> int:
+        """The number of rows at the top of the file that are not read."""
+        if isinstance(self.skip_rows, int):
+            n_skipped = self.skip_rows
+        else:
+            skipped = self.skipped_row_numbers
+            n_skipped = next(number for number in count() if number + 1 not in skipped)
+        return max(self.header_row - 1, n_skipped)
 
 
 class Grouping(Block):

@@ -11,7 +11,7 @@ from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.items.context import RenderedText, RowRenderer, group_template_mistakes, limit_length
 from llmbatch_assets.domain.items.cuts import cut_warnings
 from llmbatch_assets.domain.items.identity import partition_key, work_id
-from llmbatch_assets.domain.items.table import Snapshot, nearest_first
+from llmbatch_assets.domain.items.table import Snapshot, empty_rows, nearest_first
 from llmbatch_assets.domain.items.work import GroupContext, WorkItem, WorkPlan
 from llmbatch_assets.domain.prompt import fill_placeholders
 from llmbatch_assets.domain.text import composed, counted
@@ -64,6 +64,8 @@ class GroupedTable:
         self.row_text = RowRenderer(snapshot.columns, parameters.context, named)
         if mistakes := group_template_mistakes(parameters.context):
             raise ConfigError("\n".join(mistakes))
+        # Rows of which no item is made.
+        self.skipped = frozenset(empty_rows(snapshot.rows) if parameters.input.skip_empty_rows else ())
         for key, name in named_columns(parameters).items():
             if name and name not in snapshot.columns:
                 listed = nearest_first(name, snapshot.columns)
@@ -141,18 +143,22 @@ def plan_work(snapshot: Snapshot, parameters: Parameters, named: Collection[str]
     Raises ``GroupingColumnError`` or ``ConfigError``.
     """
     mode = parameters.grouping.active_mode
-    contexts, drafts = mode.draft_items(GroupedTable(snapshot, parameters, named))
+    table = GroupedTable(snapshot, parameters, named)
+    contexts, drafts = mode.draft_items(table)
     identify = _share_duplicates if parameters.work_items.duplicates == "share" else _number_duplicates
     column = named_columns(parameters).get("grouping.column")
-    items = list(identify(drafts, mode.name))
-    warnings = _group_key_warnings(snapshot, column) if column else []
+    warnings = _group_key_warnings(snapshot, column, table.skipped) if column else []
+    items = list(identify(drafts, mode.name, table.skipped))
+    if table.skipped:
+        used = {item.group_context_id for item in items}
+        contexts = [context for context in contexts if context.group_context_id in used]
     return WorkPlan(items, contexts, [*warnings, *cut_warnings(items, contexts, parameters)])
 
 
-def _group_key_warnings(snapshot: Snapshot, column: str) -> list[str]:
+def _group_key_warnings(snapshot: Snapshot, column: str, skipped: frozenset[int]) -> list[str]:
     """Return suspicious values of the grouping column, with examples."""
     keys = [row[column] for row in snapshot.rows]
-    empty = [number for number, key in enumerate(keys, start=1) if not key]
+    empty = [index + 1 for index, key in enumerate(keys) if not key and index not in skipped]
     merged = sorted({key for key in keys if composed(key) != key})
     folded: dict[str, set[str]] = {}
     for key in dict.fromkeys(map(composed, keys)):
@@ -166,21 +172,32 @@ def _group_key_warnings(snapshot: Snapshot, column: str) -> list[str]:
     return [f"{text}: {', '.join(map(str, shown[:MAX_WARNING_EXAMPLES]))}" for shown, text in found if shown]
 
 
-def _number_duplicates(drafts: Iterable[ItemDraft], mode: str) -> Iterator[WorkItem]:
+def _is_skipped(draft: ItemDraft, skipped: frozenset[int]) -> bool:
+    """Return whether the item's row is skipped; of a group, all rows."""
+    return bool(skipped) and skipped.issuperset(
+        draft.meta["row_indices"] if draft.row_index is None else (draft.row_index,)
+    )
+
+
+def _number_duplicates(drafts: Iterable[ItemDraft], mode: str, skipped: frozenset[int]) -> Iterator[WorkItem]:
     """Make an item of every draft. Identical drafts get different ids by an ordinal."""
     seen: dict[str, int] = {}
     for draft in drafts:
         content = _content_id(draft, mode)
         ordinal = seen.get(content, 0)
+        # Skipped rows count, so that skipping them leaves the ids of the others as they were.
         seen[content] = ordinal + 1
-        yield _item(draft, _content_id(draft, mode, ordinal) if ordinal else content)
+        if not _is_skipped(draft, skipped):
+            yield _item(draft, _content_id(draft, mode, ordinal) if ordinal else content)
 
 
-def _share_duplicates(drafts: Iterable[ItemDraft], mode: str) -> Iterator[WorkItem]:
+def _share_duplicates(drafts: Iterable[ItemDraft], mode: str, skipped: frozenset[int]) -> Iterator[WorkItem]:
     """Make an item of the first of identical drafts; its ``shared_row_indices`` list the rows of the others."""
     rows: dict[str, list[int]] = {}
     first: dict[str, ItemDraft] = {}
     for draft in drafts:
+        if _is_skipped(draft, skipped):
+            continue
         content = _content_id(draft, mode)
         if first.setdefault(content, draft) is not draft and draft.row_index is not None:
             rows.setdefault(content, []).append(draft.row_index)

@@ -81,23 +81,32 @@ def take_snapshot(table: RawTable, path: str, settings: Input) -> Snapshot:
     if types := cleaner.column_types:
         # Text tables have none, and their snapshots stay as they were.
         meta["column_types"] = types
-    meta["warnings"] = [*table.warnings, *_row_warnings(rows)]
+    meta["warnings"] = [*table.warnings, *_row_warnings(rows, skips_empty=settings.skip_empty_rows)]
     # Not validated: the types are right, and a large table has a million cells.
     return Snapshot.model_construct(
         None, meta=meta, **shape, rows=rows, records=rows if settings.records_alias else None
     )
 
 
-def _row_warnings(rows: Sequence[Row]) -> list[str]:
+def empty_rows(rows: Sequence[Row]) -> list[int]:
+    """Return the indices of the rows that are empty in every column."""
+    return [index for index, row in enumerate(rows) if not any(row.values())]
+
+
+def _row_warnings(rows: Sequence[Row], *, skips_empty: bool) -> list[str]:
     if not rows:
         return ["has a header but no rows: there is nothing to do"]
-    empty = [number for number, row in enumerate(rows, start=1) if not any(row.values())]
+    empty = empty_rows(rows)
     if not empty:
         return []
-    shown = ", ".join(map(str, empty[:MAX_ROWS_SHOWN])) + (", ..." if len(empty) > MAX_ROWS_SHOWN else "")
+    shown = ", ".join(str(index + 1) for index in empty[:MAX_ROWS_SHOWN]) + (
+        ", ..." if len(empty) > MAX_ROWS_SHOWN else ""
+    )
     if len(empty) == 1:
-        return [f"1 empty row (row {shown}) will cost a call; delete it from the file"]
-    return [f"{counted(len(empty), 'empty row')} ({shown}) will each cost a call; delete them from the file"]
+        effect = "is skipped" if skips_empty else "will cost a call; set input.skip_empty_rows: true"
+        return [f"1 empty row (row {shown}) {effect}"]
+    effect = "are skipped" if skips_empty else "will each cost a call; set input.skip_empty_rows: true"
+    return [f"{counted(len(empty), 'empty row')} ({shown}) {effect}"]
 
 
 # Column names in a message.

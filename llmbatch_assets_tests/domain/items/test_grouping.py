@@ -315,3 +315,35 @@ def test_a_column_is_found_however_its_accents_are_typed() -> None:
     taken = take_snapshot(RawTable([composed], [["x"]], "csv"), "t.csv", Input())
     settings = parameters(grouping={"enabled": True, "column": typed}, context={"columns": {"include": [typed]}})
     assert [item.group_key for item in plan_work(taken, settings).items] == ["x"]
+
+
+# Empty rows.
+
+GAPS = (("1", "red", "a"), ("", "", ""), ("2", "", "b"), ("", "", ""), ("3", "red", ""))
+
+
+@pytest.mark.parametrize("mode", GROUPING_MODES)
+@pytest.mark.parametrize("duplicates", ["separate", "share"])
+@pytest.mark.parametrize("include", [["text"], ["id", "team", "text"]])
+def test_skipping_empty_rows_takes_only_their_items(mode: str, duplicates: str, include: list[str]) -> None:
+    # With the text alone, the last row looks like the empty ones.
+    blocks: dict[str, Any] = {
+        "work_items": {"duplicates": duplicates},
+        "context": {"columns": {"mode": "include", "include": include}},
+    }
+    whole = plan(mode, GAPS, **blocks)
+    kept = plan(mode, GAPS, input={}, **blocks)
+    ids = {item.work_id for item in whole.items}
+    assert {item.work_id for item in kept.items} <= ids
+    covered = {row for item in kept.items for row in [*rows_of(item), *item.meta.get("shared_row_indices", ())]}
+    assert {0, 2, 4} <= covered
+    assert not [item for item in kept.items if set(rows_of(item)) <= {1, 3}]
+
+
+def test_a_group_of_empty_rows_alone_is_left_out() -> None:
+    rows = (("1", "red", "a"), ("", "", ""), ("", "", ""))
+    for mode in ("group_output", "row_output_with_group_context"):
+        made = plan(mode, rows, input={})
+        assert [item.group_key for item in made.items] == ["red"]
+        assert [context.group_key for context in made.contexts] in ([], ["red"])
+        assert made.warnings == []

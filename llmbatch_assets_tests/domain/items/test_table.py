@@ -144,3 +144,19 @@ def test_a_message_lists_the_nearest_of_many_columns_first_and_not_all_of_them()
     listed = nearest_first("question", columns)
     assert listed.startswith("Question (case matters), column 0, ")
     assert listed.endswith(" and 16,901 more")
+
+
+@pytest.mark.parametrize(
+    ("skips", "n_empty", "warning"),
+    [
+        (True, 1, "1 empty row (row 1) is skipped"),
+        (True, 7, "7 empty rows (1, 2, 3, 4, 5, ...) are skipped"),
+        (False, 1, "1 empty row (row 1) will cost a call; set input.skip_empty_rows: true"),
+        (False, 2, "2 empty rows (1, 2) will each cost a call; set input.skip_empty_rows: true"),
+    ],
+)
+def test_empty_rows_are_counted_and_named(skips: bool, n_empty: int, warning: str) -> None:
+    made = take_snapshot(table(*[("", "n/a")] * n_empty, ("1", "a")), "t.csv", Input(skip_empty_rows=skips))
+    assert made.meta["warnings"] == [warning]
+    # They keep their place.
+    assert made.n_rows == n_empty + 1
