@@ -322,14 +322,14 @@ REFUSED: list[Any] = [
         "required column",
         "i.csv",
         "id,question,teams\n1,2,3\n",
-        ("required column 'team'", "the table has: teams, id, question"),
+        ("input.required_columns", "no column 'team'", "it has: teams, id, question"),
         input={"required_columns": ["id", "team"]},
     ),
     Refused(
         "required column of another sheet",
         "i.xlsx",
         TWO_SHEETS,
-        ("required column 'a'", "the table has: b"),
+        ("input.required_columns", "no column 'a'", "it has: b"),
         input={"required_columns": ["a"], "sheet": 2},
     ),
 ]
