@@ -155,10 +155,9 @@ class _TextTable:
             return
         advice = header_advice(self._sample(), "line")
         if not advice and unnamed == [len(header)]:
-            advice = f"it ends with {self._delimiter!r}, which can be removed if all rows end with it"
-        raise TableError(
-            f"{self._path}: column {unnamed[0]} has no name; name it in the header line{advice and f'; {advice}'}"
-        )
+            advice = f"the header ends with {self._delimiter!r}, which can be removed if all rows end with it"
+        if advice:
+            raise TableError(f"{self._path}: column {unnamed[0]} has no name; name it in the header line; {advice}")
 
     def _sample(self) -> list[NumberedRow]:
         """Return the first lines as rows, whatever their number of cells."""

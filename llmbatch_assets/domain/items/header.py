@@ -40,8 +40,10 @@ def _likely_header(rows: Sequence[NumberedRow]) -> NumberedRow | None:
     if not widths:
         return None
     width = widths.most_common(1)[0][0]
-    names_all_but_one = len(first.cells) == width - 1 and len(first.cells) > 1 and not _shown(first).startswith("'#")
-    if width < 2 or names_all_but_one or _names_columns(first, width):
+    n_filled = sum(bool(str(cell).strip()) for cell in first.cells)
+    # A header that lacks a name or two has more names than that.
+    is_title = n_filled * 2 <= width or str(first.cells[0]).startswith("#")
+    if width < 2 or not is_title or _names_columns(first, width):
         return None
     return next((row for row in others if _names_columns(row, width)), None)
 

@@ -100,7 +100,7 @@ def test_the_advice_names_the_lines_above_the_header(tmp_path: Path, kind: str) 
     ("text", "told"),
     [
         ("a,b\n1,2,\n3,4,\n", "The row ends with ',', the header does not"),
-        ("a,b,\n1,2,\n", "column 3 has no name; name it in the header line; it ends with ','"),
+        ("a,b,\n1,2,\n", "column 3 has no name; name it in the header line; the header ends with ','"),
         ("a,b\n1,x,y\n", "name their column in the header"),
         ("Report,,\n,,\nid,a,b\n1,2,3\n", "column 2 has no name; name it in the header line; line 1 ('Report')"),
     ],

@@ -27,6 +27,8 @@ def advised(*rows: list[str]) -> str:
         # The header lacks a name for the row numbers, or rows end with a delimiter.
         ([["id", "color"], ["a", "b", "red"], ["c", "d", "red"]], ""),
         ([["id", "color"], ["1", "red", ""], ["2", "blue", ""]], ""),
+        # The header lacks a name, and a row of texts looks like names.
+        ([["id", "", "color"], ["a", "b", "red"]], ""),
         # Nothing looks like names.
         ([["Report"], ["1", "2"], ["3", "4"]], ""),
         ([["id", "", "size"], ["1", "2", "3"]], ""),
