@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from llmbatch_assets.domain.grouping_modes import GroupingMode
@@ -13,6 +14,8 @@ from llmbatch_assets.domain.text import composed, nearest
 # Placeholder of a row template for the lines of all columns.
 KV_BLOCK = "__ROW_KV_BLOCK__"
 MAX_LISTED = 20
+# Each takes a comparison with every column.
+MAX_HINTS = 5
 EMPTY = "always empty"
 _WORD = re.compile(r"\w+")
 
@@ -80,18 +83,35 @@ def braced(names: Iterable[str]) -> str:
     return ", ".join(f"{{{name}}}" for name in names)
 
 
-def columns_named(name: str, columns: Collection[str]) -> list[str]:
-    """Return the columns that a placeholder can stand for; more than one if it is ambiguous.
+class ColumnNames:
+    """The columns of a table by the placeholders that stand for them. A table can have thousands of columns.
 
     ``{Text}`` and ``{"Text"}`` stand for the column `Text`; ``{Skill_Level}`` also stands for `Skill Level`, unless there
     is a column of exactly that name.
     """
-    if name.startswith('"'):
-        exact = composed(json.loads(name))
-        return [exact] if exact in columns else []
-    if composed(name) in columns:
-        return [composed(name)]
-    return [column for column in columns if re.sub(r"\W+", "_", column).strip("_") == name]
+
+    def __init__(self, columns: Iterable[str]) -> None:
+        self._columns = dict.fromkeys(columns)
+
+    @cached_property
+    def _by_word(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for column in self._columns:
+            found.setdefault(re.sub(r"\W+", "_", column).strip("_"), []).append(column)
+        return found
+
+    def named(self, name: str) -> list[str]:
+        """Return the columns that a placeholder can stand for; more than one if it is ambiguous."""
+        is_quoted = name.startswith('"')
+        exact = composed(json.loads(name) if is_quoted else name)
+        if exact in self._columns:
+            return [exact]
+        return [] if is_quoted else self._by_word.get(name, [])
+
+
+def columns_named(name: str, columns: Iterable[str]) -> list[str]:
+    """Return the columns that one placeholder can stand for."""
+    return ColumnNames(columns).named(name)
 
 
 def column_placeholder(column: str, taken: Collection[str] = ()) -> str:
@@ -121,7 +141,8 @@ def unknown_placeholders(unknown: Sequence[str], known: Iterable[str], columns: 
     ordered = [written[column] for column in [*close, *(column for column in columns if column not in close)]]
     more = ", ..." if len(ordered) > MAX_LISTED else ""
     listed = f"; columns: {braced(ordered[:MAX_LISTED])}{more}" if ordered else ""
+    hints = [*map(with_hint, unknown[:MAX_HINTS]), *braced(unknown[MAX_HINTS:]).split(", ")]
     return (
-        f"unknown placeholder {', '.join(map(with_hint, unknown))}. Known here: {braced(names)}{listed}. "
+        f"unknown placeholder {', '.join(filter(None, hints))}. Known here: {braced(names)}{listed}. "
         f"Double the braces to write a word in braces: {{{{{unknown[0]}}}}}"
     )

@@ -8,18 +8,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+from llmbatch_assets.domain.configuration.input_blocks import Context
 from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.items.prompt_columns import items_without_values, prompts_with_names
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.placeholders import (
     EMPTY,
     GENERATION_NAMES,
+    GROUP_PLACEHOLDERS,
     ITEM_NAMES,
     JUDGE_NAMES,
+    KV_BLOCK,
     PLACEHOLDERS,
+    ColumnNames,
     braced,
     column_placeholder,
-    columns_named,
 )
 from llmbatch_assets.domain.prompt import PromptTemplate, fill_placeholders, live_tokens
 from llmbatch_assets.domain.text import counted
@@ -50,6 +53,7 @@ def prompt_warnings(
 ) -> list[str]:
     """Return all warnings about the prompts of a batch, given the columns of its table."""
     found = [*item_warnings(generation, parameters), *schema_warnings(generation, parameters)]
+    found += template_warnings(parameters.context, columns)
     for prompt, built_in in prompts_with_names(generation, judge):
         found += [
             *placeholder_warnings(prompt, parameters),
@@ -104,6 +108,15 @@ def _shadow_warnings(prompt: PromptTemplate, built_in: Collection[str], columns:
         yield f'{prompt.path}: {{{name}}} is not the column {name!r}; write {{"{name}"}} for the column'
 
 
+def template_warnings(context: Context, columns: Sequence[str]) -> Iterator[str]:
+    """Yield the texts in the templates of rows and groups that look like placeholders but are shown as they stand."""
+    for key in ("row_template", "group_header_template", "group_footer_template"):
+        is_of_rows = key == "row_template"
+        built_in, known = ({KV_BLOCK}, columns) if is_of_rows else (GROUP_PLACEHOLDERS, ())
+        for sentence in dict.fromkeys(_lookalikes(getattr(context, key), _meant_by(built_in, known))):
+            yield f"context.{key}: {sentence}"
+
+
 def lookalike_warnings(prompt: PromptTemplate, built_in: Collection[str], columns: Sequence[str]) -> list[str]:
     """Return a warning for each text that looks like a placeholder but is sent as it stands.
 
@@ -119,19 +132,21 @@ def lookalike_warnings(prompt: PromptTemplate, built_in: Collection[str], column
 
 
 def _meant_by(built_in: Collection[str], columns: Sequence[str]) -> MeantBy:
+    known, names = ColumnNames(columns), set(columns)
+
     def meant_by(text: str) -> str | None:
         text = text.strip()
         plain = text.strip("\"'")
         if plain in built_in:
             return plain
-        found = columns_named(plain, columns) if plain and not plain.startswith('"') else []
+        found = known.named(plain) if plain and not plain.startswith('"') else []
         if found:
             return column_placeholder(found[0], built_in)
         path = _PATH.fullmatch(text)
         if not path:
             return None
         last = re.findall(r"\w+", text)[-1]
-        return (meant_by(last) if last in columns else None) or meant_by(path.group(1))
+        return (meant_by(last) if last in names else None) or meant_by(path.group(1))
 
     return meant_by
 

@@ -12,7 +12,7 @@ import pytest
 from llmbatch_assets.assets.batch import build_batch
 from llmbatch_assets.stages.project import BatchFile
 from llmbatch_assets_tests.chat_server import ChatServer, says
-from llmbatch_assets_tests.project import Project, make_project
+from llmbatch_assets_tests.project import GENERATION, Project, make_project
 from llmbatch_assets_tests.schema_answers import BROKEN, NEW, archived, fenced, with_schema_prompt
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
@@ -128,3 +128,37 @@ def test_the_text_is_written_once_and_on_demand(home: Callable[..., Project], in
     ]
     assert rewritten == [True, False, True]
     assert len(archived(project)) == 1
+
+
+# Items hold the values of the columns that prompts name.
+
+
+def test_a_prompt_that_names_a_column_needs_new_items_and_a_run_without_them_says_so(
+    home: Callable[..., Project], server: ChatServer, instance: dg.DagsterInstance
+) -> None:
+    project = home(context={"columns": {"mode": "include", "include": ["question"]}})
+    definitions = build_batch(project.config).definitions()
+
+    def launch(job: str) -> dg.ExecuteInProcessResult:
+        quiet = {"loggers": QUIET}
+        return definitions.resolve_job_def(job).execute_in_process(
+            instance=instance, run_config=quiet, raise_on_error=False
+        )
+
+    assert launch("prepare").success
+    assert launch("generate_pending").success
+    n_calls = len(server.calls)
+    project.prompt("generation", {**GENERATION, "user": "{{ team }} {context} Of team {team}."})
+    refused = launch("generate_pending")
+    assert not refused.success
+    assert "llmbatch run --select work_items" in failure_of(instance, refused)
+    assert len(server.calls) == n_calls
+    prepared = launch("prepare")
+    assert "`{{ team }}` is sent as `{ team }`; write {team} to insert the value" in logged(instance, prepared)
+    assert launch("generate_pending").success
+    assert {call.messages[-1]["content"].rpartition(" ")[2] for call in server.calls[n_calls:]} == {"red.", "blue."}
+
+
+def failure_of(instance: dg.DagsterInstance, run: dg.ExecuteInProcessResult) -> str:
+    """The messages of the steps that failed."""
+    return "\n".join(str(event.event_specific_data) for event in run.all_events if event.is_step_failure)

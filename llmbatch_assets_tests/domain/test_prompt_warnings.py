@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -136,3 +137,25 @@ def test_placeholders_that_are_always_empty_are_reported_for_both_prompts() -> N
         "g.yaml: {judge_schema} is always empty: prompts.judge.enabled is false",
         "j.yaml: {group_context} is always empty: grouping is group_output",
     ]
+
+
+def test_the_templates_of_rows_and_groups_are_looked_at_as_well() -> None:
+    context = {
+        "row_template": "{{ Text }} {label} {__ROW_KV_BLOCK__} {{ group_key }}",
+        "group_header_template": "{{ group_key }} {n_rows} {{ Text }}",
+        "group_footer_template": "{ n_rows }",
+    }
+    assert warnings(SHOWS_ALL, read=parameters(context=context)) == [
+        "context.row_template: `{{ Text }}` is sent as `{ Text }`; write {Text} to insert the value",
+        "context.group_header_template: `{{ group_key }}` is sent as `{ group_key }`; write {group_key} to insert the value",
+        "context.group_footer_template: `{ n_rows }` is sent as it stands; write {n_rows} to insert the value",
+    ]
+
+
+def test_a_table_with_thousands_of_columns_takes_no_longer() -> None:
+    # Each text in braces was compared with each column: half a minute.
+    columns = [f"column {number}" for number in range(17_000)]
+    prompt = PromptTemplate(path="g.yaml", user=SHOWS_ALL + '{"a": {"b": 1}} {x, y} <b>x</b>\n' * 200)
+    started = time.monotonic()
+    assert prompt_warnings(prompt, None, parameters(), columns) == []
+    assert time.monotonic() - started < 5

@@ -178,7 +178,9 @@ class Context(Block):
 
     columns: Columns = block_field(Columns)
     row_template: str = Field(
-        "{__ROW_KV_BLOCK__}", description="Template for a row; {__ROW_KV_BLOCK__} stands for its `column: value` lines."
+        "{__ROW_KV_BLOCK__}",
+        description="Template for a row; {__ROW_KV_BLOCK__} stands for its `column: value` lines, {Skill} or "
+        '{"Customer name"} for the value of a column.',
     )
     auto_kv_block: bool = Field(True, description="Append the `column: value` lines if row_template omits them.")
     kv_order: Literal["input_order", "alpha"] = Field("input_order", description="Order of the `column: value` lines.")

@@ -11,9 +11,9 @@ from llmbatch_assets.domain.items.table import Row, nearest_first
 from llmbatch_assets.domain.placeholders import (
     GROUP_PLACEHOLDERS,
     KV_BLOCK,
+    ColumnNames,
     ambiguity,
     braced,
-    columns_named,
     unknown_placeholders,
 )
 from llmbatch_assets.domain.prompt import fill_placeholders, placeholders_in
@@ -62,14 +62,11 @@ class RowRenderer:
         nameable = [column for column in columns if column not in settings.columns.exclude]
         self._column_of = {} if self._is_plain else _column_placeholders(nameable, self._template)
         self._named = list(named)
+        is_whole = self._is_plain and not settings.max_context_chars
+        # The columns whose values can be told from the text of a row.
+        self.columns_in_full = {name for name, _, _ in self._shown} if is_whole else set()
         used = {name for name, _, _ in self._shown} | set(self._column_of.values()) | set(self._named)
         self._used = [column for column in columns if column in used]
-
-    @property
-    def columns_in_full(self) -> set[str]:
-        """The columns whose values can be told from the text of a row."""
-        is_whole = self._is_plain and not self._settings.max_context_chars
-        return {name for name, _, _ in self._shown} if is_whole else set()
 
     def __call__(self, row: Row) -> RenderedText:
         cut_names: list[str] = []
@@ -120,7 +117,8 @@ def _row_template(settings: Context) -> str:
 def _column_placeholders(columns: Sequence[str], template: str) -> dict[str, str]:
     """Map the template's placeholders to columns. Raises ``ConfigError``."""
     used = [name for name in dict.fromkeys(placeholders_in(template)) if name != KV_BLOCK]
-    found = {name: columns_named(name, columns) for name in used}
+    known = ColumnNames(columns)
+    found = {name: known.named(name) for name in used}
     for name, several in found.items():
         if len(several) > 1:
             raise ConfigError(f"context.row_template: {ambiguity(name, several)}")

@@ -107,9 +107,11 @@ class GroupedTable:
         return GroupContext(sha1_text(text), group.key, text, meta)
 
     def _columns_meta(self, columns: Mapping[str, str]) -> dict[str, dict[str, str]]:
-        shown = {name: value for name, value in columns.items() if name in self.row_text.columns_in_full}
-        hidden = {name: value for name, value in columns.items() if name not in shown}
-        return {key: values for key, values in (("columns", shown), ("hidden_columns", hidden)) if values}
+        in_full = self.row_text.columns_in_full
+        meta: dict[str, dict[str, str]] = {}
+        for name, value in columns.items():
+            meta.setdefault("columns" if name in in_full else "hidden_columns", {})[name] = value
+        return meta
 
     def _label(self, index: int, group_key: str | None) -> str:
         """Return the beginning of the partition key of an item with this (first) row."""

@@ -10,6 +10,7 @@ from llmbatch_assets.domain.placeholders import (
     GENERATION_NAMES,
     ITEM_NAMES,
     JUDGE_NAMES,
+    ColumnNames,
     ambiguity,
     column_placeholder,
     columns_named,
@@ -42,14 +43,15 @@ def columns_of_prompts(
     }
     if not names:
         return []
-    found = [columns_named(name, columns) for name in names]
+    known = ColumnNames(columns)
+    found = [known.named(name) for name in names]
     named = {one for several in found if len(several) == 1 for one in several} - set(_unavailable(columns, parameters))
     return [column for column in columns if column in named]
 
 
 def _unavailable(columns: Iterable[str], parameters: Parameters) -> dict[str, str]:
     """Return the columns that prompts may not name, with the reason."""
-    grouping, excluded = parameters.grouping, parameters.context.columns.exclude
+    grouping, excluded = parameters.grouping, set(parameters.context.columns.exclude)
     reasons = {}
     for column in columns:
         if column in excluded:
@@ -89,9 +91,9 @@ def prompt_mistakes(
 def _mistakes(
     prompt: PromptTemplate, built_in: frozenset[str], columns: Sequence[str], parameters: Parameters
 ) -> Iterator[str]:
-    unavailable, unknown = _unavailable(columns, parameters), []
+    unavailable, known, unknown = _unavailable(columns, parameters), ColumnNames(columns), []
     for name in prompt.column_placeholders(built_in):
-        several = columns_named(name, columns)
+        several = known.named(name)
         if len(several) > 1:
             yield ambiguity(name, several)
         elif not several:
