@@ -198,6 +198,15 @@ BROKEN: dict[str, Spoil] = {
     "prompt: text below its key": text(GENERATION_YAML, "user: Answer {row}.\nIt is short.\n"),
     "prompt: examples": generation(examples=[{"user": "q", "output": "a"}]),
     "prompt: placeholder": generation(user="{contxt}"),
+    "prompt: column": generation(user="{Question}"),
+    "prompt: quoted column": generation(user='{"no column"}'),
+    "prompt: output": generation(user="{question} {output_json}"),
+    "prompt: excluded column": several(
+        blocks(context={"columns": {"exclude": ["question"]}}), generation(user="{question}")
+    ),
+    "prompt: column of a group": several(blocks(grouping=GROUPED), generation(user="{team}: {question}")),
+    "prompt: only what is empty": several(blocks(grouping=GROUPED), generation(user="{group_context}")),
+    "prompt: two columns": several(text(TABLE, "id,a b,a-b\nq1,x,y\n"), generation(user="{a_b}")),
     "prompt: alias bomb": text(GENERATION_YAML, f"user: '{{context}}'\n{BOMB}\n"),
     "prompt: not UTF-8": raw(GENERATION_YAML, b"user: caf\xe9 {context}\n"),
     "judge: missing": several(judge(), gone(JUDGE_YAML)),
@@ -209,6 +218,15 @@ BROKEN: dict[str, Spoil] = {
     "schema: empty": text(SCHEMA_PY, ""),
     "schema: no verdict": several(judge(), text(SCHEMA_PY, SCHEMA.partition("class JudgeResult")[0])),
     "schema: import": schema("from typing", "import os\nfrom typing"),
+    "schema: plain import of a known module": schema("from typing", "import typing as t\nfrom typing"),
+    "schema: validator": schema(
+        "class JudgeResult", "    @property\n    def sure(self) -> bool:\n        return True\n\n\nclass JudgeResult"
+    ),
+    "schema: no model": text(SCHEMA_PY, "class LLMOutput: pass\n"),
+    "schema: no fields": text(SCHEMA_PY, "from pydantic import BaseModel\n\n\nclass LLMOutput(BaseModel): pass\n"),
+    "schema: two outputs": text(SCHEMA_PY, SCHEMA + SCHEMA),
+    "schema: alias of no type": schema("class LLMOutput", "Short = list[Text]\n\n\nclass LLMOutput"),
+    "schema: member of no enum": schema("certain: bool =", "certain: bool = Rank.ONE  #"),
     "schema: call": schema('"""A verdict."""', '"""A verdict."""\n\n    open("stolen", "w")'),
     "schema: unknown type": schema("certain: bool", "certain: Boolean"),
     "schema: not UTF-8": raw(SCHEMA_PY, SCHEMA.replace("How good", "caf\xe9").encode("latin-1")),
