@@ -125,6 +125,18 @@ def test_naming_a_hidden_column_is_a_change_of_the_prompt(project_with: Callable
     assert reasons == [["prompt_changed"]] * 3
 
 
+def test_an_item_whose_sibling_changed_is_recognised_by_its_columns_too(
+    project_with: Callable[..., Project], server: ChatServer
+) -> None:
+    grouping = GROUPED["grouping"] | {"mode": "row_output_with_group_context"}
+    project = project_of(project_with, "{group_context} {question} It is {reference}.", grouping=grouping, **CONTEXT)
+    assert project.llmbatch_here("run").returncode == 0
+    project.table([ROWS[0], [*ROWS[1][:2], "Who else?", *ROWS[1][3:]], ROWS[2]], COLUMNS)
+    items = json.loads(project.llmbatch_here("plan", "--json").stdout)["items"]
+    assert [(item["row_index"], item["reasons"]) for item in items] == [(0, ["sibling_changed"]), (1, ["row_changed"])]
+    assert any(message.endswith("Who built {the} {{bridge}}? It is A guild.") for message in user_messages(server))
+
+
 def test_a_judge_sees_the_columns_that_its_prompt_names(
     project_with: Callable[..., Project], server: ChatServer
 ) -> None:
