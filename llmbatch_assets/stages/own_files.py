@@ -50,12 +50,16 @@ def _told(key: str, path: PurePosixPath) -> str:
 def _foreign(batch: Batch, assets: Collection[str]) -> Iterator[str]:
     for asset in _BLOCKS:
         uses = [use for use in named_files(batch.layout) if _belongs_to(use, asset) and asset in assets]
-        # In the folder for artifacts, everything is ours.
-        outside = [use for use in uses if not use.path.is_relative_to(batch.layout.artifacts)]
-        known = _recorded(batch, asset) if outside else frozenset()
-        for use in outside:
+        chosen = [use for use in uses if not _is_default(batch, use)]
+        known = _recorded(batch, asset) if chosen else frozenset()
+        for use in chosen:
             if str(use.path) not in known and not _is_ours(use, batch.path(use.path)):
                 yield _told(use.key, use.path)
+
+
+def _is_default(batch: Batch, use: FileUse) -> bool:
+    """Return whether the path is a default one in the folder for artifacts, where everything is ours."""
+    return not use.is_named_in(batch.layout) and use.path.is_relative_to(batch.layout.artifacts)
 
 
 def _belongs_to(use: FileUse, asset: str) -> bool:

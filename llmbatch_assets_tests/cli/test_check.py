@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from llmbatch_assets.domain.text import flatten
 from llmbatch_assets_tests.chat_server import ChatServer, status
 from llmbatch_assets_tests.project import GENERATION, JUDGE, SCHEMA, Project, make_project, settings
 
@@ -74,6 +76,35 @@ def test_what_is_probably_not_meant_is_a_warning(plain: Project, blocks: dict[st
     ended = plain.llmbatch_here("check")
     assert ended.returncode == 0, ended.stdout
     assert f"warning: {told}" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda project: None,
+        lambda project: project.prompt("generation", {"user": "{group_context} {judge_schema}"}),
+        lambda project: project.prompt("generation", {"user": "Say something."}),
+        lambda project: project.table([("q1", "red", "Why?")] * 3),
+        lambda project: project.write("schema/llm_schema.txt", "edited"),
+        lambda project: project.parameters(
+            **settings(outputs={"explode": {"list": "answers", "item_key": "id", "input_column": "id"}})
+        ),
+        lambda project: project.parameters(**settings(outputs={"group_rows": "expand"})),
+    ],
+)
+def test_a_run_and_a_plan_warn_of_what_check_warns_of(
+    project: Project, caplog: pytest.LogCaptureFixture, spoil: Callable[[Project], object]
+) -> None:
+    spoil(project)
+    checked = project.llmbatch_here("check").stdout.splitlines()
+    found = [line.removeprefix("warning: ") for line in checked if line.startswith("warning: ")]
+    # About settings, not files.
+    found = [line for line in found if "llm.provider is offline" not in line]
+    planned = json.loads(project.llmbatch_here("plan", "--json").stdout)["warnings"]
+    caplog.clear()
+    assert project.llmbatch_here("run", "--offline", "--limit", "1").returncode == 0
+    assert [flatten(one) for one in planned] == found
+    assert [flatten(one.getMessage()) for one in caplog.records if one.name.endswith("preflight")] == found
 
 
 def test_blanks_that_are_always_empty_are_a_warning(plain: Project) -> None:

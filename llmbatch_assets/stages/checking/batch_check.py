@@ -180,9 +180,11 @@ class _Check:
         batch, found, path = self.batch, self.found, self.batch.layout.schema_py
         exists, due = batch.path(path).is_file(), self._schema_is_due()
         if due:
-            # An existing module is about to be replaced.
-            if not exists:
-                found.warnings.append(f"{path} does not exist: the model will write it, which costs calls")
+            # An existing module is about to be replaced, so its mistakes do not matter.
+            state = (
+                f"{path} does not exist: the model will write it" if not exists else f"the model will replace {path}"
+            )
+            found.remarks.append(f"{state}, which costs calls{f' ({due})' if exists else ''}")
             return False
         if not exists:
             if not self._runs("llm_schema_py"):
@@ -199,13 +201,14 @@ class _Check:
         needed = [batch.schema.output, *([batch.schema.judge] if batch.parameters.prompts.judge.enabled else [])]
         return None not in [found.collect(model) for model in needed]
 
-    def _schema_is_due(self) -> bool:
+    def _schema_is_due(self) -> str:
+        """Return why the run lets the model write the schema module; "" if it does not."""
         if not self._runs("llm_schema_py"):
-            return False
+            return ""
         batch, settings = self.batch, self.batch.parameters.llm_schema
         if batch.path(batch.layout.schema_py).is_dir():
             self.found.mistakes.append(f"{batch.layout.schema_py} is a folder; name a file in llm_schema.py_path")
-            return False
+            return ""
         force = "llm_schema_py" in self.forced
         if force or settings.force_regenerate or not batch.path(batch.layout.schema_py).is_file():
             self.found.collect(lambda: batch.schema_prompt.check(SCHEMA_NAMES))
@@ -216,7 +219,7 @@ class _Check:
             self.found.mistakes.append(
                 f"{path} does not exist; write it, or correct the prompts so that the model can write it"
             )
-        return bool(reason)
+        return reason or ""
 
     def _check_schema_text(self) -> None:
         if "llm_schema_txt" in self.forced or not self._runs("llm_schema_txt", "llm_outputs"):
