@@ -92,12 +92,9 @@ class BatchFile:
         return batch
 
     def _shared_with_others(self, own: ConfiguredPaths) -> list[str]:
-        found = []
-        for path in config_files(self.path):
-            other = _layout_of(path) if path != self.path else None
-            if other is not None:
-                found += find_shared(self.root, own, ConfiguredPaths(self._relative(path), other))
-        return found
+        paths = [path for path in config_files(self.path) if path != self.path]
+        layouts = [(path, layout) for path in paths if (layout := _layout_of(path)) is not None]
+        return find_shared(self.root, own, [ConfiguredPaths(self._relative(path), layout) for path, layout in layouts])
 
     def _relative(self, path: Path) -> PurePosixPath:
         return PurePosixPath(path.relative_to(self.root).as_posix())

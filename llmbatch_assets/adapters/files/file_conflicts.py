@@ -162,11 +162,13 @@ class ConfiguredPaths(NamedTuple):
     layout: Layout
 
 
-def find_shared(root: Path, own: ConfiguredPaths, other: ConfiguredPaths) -> list[str]:
-    """Return a message for each path that two batches write."""
-    places = _Places(root)
-    found = [*_shared_folder(places, own.layout, other.layout, other.config)]
-    return found or [*_shared_files(places, own, other)]
+def find_shared(root: Path, own: ConfiguredPaths, others: Iterable[ConfiguredPaths]) -> list[str]:
+    """Return a message for each path that a batch and one of the others write."""
+    places, found = _Places(root), list[str]()
+    for other in others:
+        folders = [*_shared_folder(places, own.layout, other.layout, other.config)]
+        found += folders or _shared_files(places, own, other)
+    return found
 
 
 def _shared_folder(places: _Places, own: Layout, other: Layout, config: PurePosixPath) -> Iterator[str]:
