@@ -82,8 +82,9 @@ def test_what_is_probably_not_meant_is_a_warning(plain: Project, blocks: dict[st
     "spoil",
     [
         lambda project: None,
-        lambda project: project.prompt("generation", {"user": "{group_context} {judge_schema}"}),
+        lambda project: project.prompt("generation", {"user": "{row} {group_context} {judge_schema}"}),
         lambda project: project.prompt("generation", {"user": "Say something."}),
+        lambda project: project.prompt("generation", {"user": "{context} {row {{ question }}"}),
         lambda project: project.table([("q1", "red", "Why?")] * 3),
         lambda project: project.write("schema/llm_schema.txt", "edited"),
         lambda project: project.parameters(
