@@ -220,7 +220,7 @@ class _Attempt:
         return self.verdict
 
     async def _ask_judge(self, request: ChatRequest) -> Completion:
-        """Ask the judge. A refusal counts as an unusable answer, since the judge may answer the next time."""
+        """Ask the judge. A refusal, and an answer of no use that was paid, count as unusable answers: the next may be usable."""
         assert self.processor.judge is not None
         try:
             completion = await self.processor.calls.ask(self.processor.judge, request)
@@ -229,6 +229,11 @@ class _Attempt:
                 raise
             self._charge(refusal)
             raise AnswerError(FailureCause.JUDGE_UNREADABLE, str(refusal)) from refusal
+        except TransientError as broken:
+            if is_free(broken):
+                raise
+            self._charge(broken)
+            raise AnswerError(FailureCause.JUDGE_UNREADABLE, str(broken)) from broken
         self._count(completion)
         return completion
 

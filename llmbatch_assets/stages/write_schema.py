@@ -24,7 +24,7 @@ from llmbatch_assets.domain.schema.writing import generated_from, python_of, sch
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.engine.ports import ChatClient
-from llmbatch_assets.engine.retry import RetryingCalls
+from llmbatch_assets.engine.retry import RetryingCalls, is_free
 from llmbatch_assets.engine.stops import OutageLimits, Outages
 from llmbatch_assets.errors import (
     AnswerError,
@@ -34,6 +34,7 @@ from llmbatch_assets.errors import (
     RunInterruptedError,
     SchemaError,
     SchemaGenerationError,
+    TransientError,
 )
 from llmbatch_assets.stages.generate.clients import CallMeter
 from llmbatch_assets.stages.project import Batch
@@ -310,20 +311,27 @@ class SchemaWriter:
         turns: tuple[Message, ...] = ()
         usage, problem = TokenUsage(), ""
         for number in range(1, self.generations + 1):
-            completion = await self.calls.ask(self.client, ChatRequest("schema", opening + turns, None))
+            completion, problem = await self._ask(opening + turns)
             usage += completion.usage
             try:
-                return WrittenSchema(self._checked(completion), number, usage)
+                if not problem:
+                    return WrittenSchema(self._checked(completion), number, usage)
             except (AnswerError, SchemaError) as refused:
                 problem = str(refused)
             self.on_refused(number, completion, problem)
-            turns += (
-                Message("assistant", completion.text),
-                Message("user", f"{problem}\n\nGive the whole corrected module as one Python code block."),
-            )
+            turns += _feedback_turns(completion.text, problem)
         raise SchemaGenerationError(
             f"none of {self.generations} answers is a valid schema module; the last problem: {problem}"
         )
+
+    async def _ask(self, messages: tuple[Message, ...]) -> tuple[Completion, str]:
+        """Return the answer, or an empty one and the problem of a call that was paid but gave none."""
+        try:
+            return await self.calls.ask(self.client, ChatRequest("schema", messages, None)), ""
+        except TransientError as broken:
+            if not isinstance(broken.usage, TokenUsage) or is_free(broken):
+                raise
+            return Completion(text="", usage=broken.usage), str(broken)
 
     def _checked(self, completion: Completion) -> str:
         if completion.finish_reason == "length":
@@ -331,3 +339,13 @@ class SchemaWriter:
                 FailureCause.CUT_OFF, "The answer was cut off at the length limit. Write a shorter module."
             )
         return self.check(python_of(completion.text))
+
+
+def _feedback_turns(answer: str, problem: str) -> tuple[Message, ...]:
+    # Servers reject a turn without content.
+    if not answer.strip():
+        return ()
+    return (
+        Message("assistant", answer),
+        Message("user", f"{problem}\n\nGive the whole corrected module as one Python code block."),
+    )

@@ -153,6 +153,42 @@ def test_a_blank_verdict_is_asked_for_again_in_the_same_words() -> None:
     assert judge.conversation(1) == judge.conversation(0)
 
 
+def paid(message: str = "not a chat completion") -> TransientError:
+    """A call that was billed and gave no answer."""
+    broken = TransientError(FailureCause.BROKEN_BODY, message)
+    broken.usage = COST
+    return broken
+
+
+def test_an_answer_of_no_use_that_was_paid_is_an_attempt_and_never_a_retry() -> None:
+    store, client = MemoryStore(), ScriptedClient(paid())
+    result = worked(bench(client, store=store, generations=2, transport_retries=4))
+    assert (len(client.asked), causes(store)) == (2, ["broken_body", "broken_body"])
+    assert result.usage == COST + COST
+    assert lost(result).failure_class == "transient"
+
+
+def test_a_verdict_of_no_use_that_was_paid_is_one_of_the_judges_tries() -> None:
+    store, judge = MemoryStore(), ScriptedClient(paid(), APPROVAL)
+    result = worked(bench(ScriptedClient(GOOD), judge=judge, store=store, transport_retries=4))
+    kept(result)
+    assert (len(judge.asked), result.usage) == (2, COST + COST + COST)
+
+    store, judge = MemoryStore(), ScriptedClient(paid())
+    result = worked(bench(ScriptedClient(GOOD), judge=judge, store=store, judge_tries=2, transport_retries=4))
+    assert (len(judge.asked), causes(store)) == (2, ["judge_unreadable"])
+    # The answer is kept for the next run.
+    assert len(store.waiting) == 1
+
+
+def test_what_is_odd_about_an_answer_is_in_the_message_about_it() -> None:
+    store = MemoryStore()
+    odd = Completion(text="no", finish_reason="tired", usage=COST)
+    kept(worked(bench(ScriptedClient(odd, GOOD), store=store)))
+    [failure] = store.failures
+    assert failure.error["message"].endswith("(finish_reason: tired)")
+
+
 def test_a_failure_names_the_providers_last_call() -> None:
     store = MemoryStore()
     refused = ItemPermanentError(FailureCause.REFUSED, "no")

@@ -147,6 +147,41 @@ def test_an_unknown_price_is_an_unknown_cost() -> None:
     assert till.spending.usage.cost_usd is None
 
 
+@pytest.mark.parametrize(
+    ("usage", "text", "cost"),
+    [
+        (TokenUsage(requests=1), GOOD, None),
+        (TokenUsage(requests=1), "", None),
+        (TokenUsage(requests=1, input_tokens=7), GOOD, None),
+        (TokenUsage(requests=1, output_tokens=2), GOOD, None),
+        (TokenUsage(requests=1, input_tokens=7), "", 7.0),
+        (COST, GOOD, 9.0),
+    ],
+)
+def test_tokens_that_are_not_counted_are_not_free(usage: TokenUsage, text: str, cost: float | None) -> None:
+    till = Till(Completion(text=text, usage=usage))
+    assert till.ask().usage.cost_usd == cost
+    assert till.ledger.records[0].cost_usd == cost
+    free = Till(Completion(text=text, usage=usage), cost_of=lambda _: 0.0)
+    assert free.ask().usage.cost_usd == 0.0
+
+
+def test_a_budget_counts_an_answer_of_unknown_cost_as_its_maximum_and_says_so() -> None:
+    # The first guess is 2 tokens in and 10 out.
+    till = Till(Completion(text=GOOD, usage=TokenUsage(requests=1)), max_cost=25)
+
+    async def work() -> str:
+        client = till.client()
+        for _ in range(2):
+            await client.complete(ASKED)
+        with pytest.raises(RunPermanentError) as raised:
+            await client.complete(ASKED)
+        return str(raised.value)
+
+    message = run(work)
+    assert "$24.00 of $25.00 spent (2 calls of unknown cost, by estimate)" in message
+
+
 def test_a_call_that_is_cut_short_by_a_signal_leaves_a_line() -> None:
     till = Till()
 

@@ -107,6 +107,17 @@ def test_a_fault_in_transit_is_no_attempt() -> None:
     assert len(client.asked) == 2
 
 
+def test_an_answer_of_no_use_that_was_paid_is_an_attempt_and_counted() -> None:
+    broken = TransientError(FailureCause.SERVER_ERROR, "the server did not finish the answer")
+    broken.usage = COST
+    client, refused = ScriptedClient(broken, GOOD), list[tuple[int, str, str]]()
+    written = write(client, refused=refused)
+    assert (written.attempts, written.usage, len(client.asked)) == (2, COST + COST, 2)
+    assert refused == [(1, "", "the server did not finish the answer")]
+    # There is nothing to show the model.
+    assert client.conversation(1) == client.conversation(0)
+
+
 def test_a_server_that_stays_away_ends_it_after_its_retries() -> None:
     client = ScriptedClient(TransientError(FailureCause.SERVER_ERROR, "HTTP 503"))
     with pytest.raises(TransientError, match="503"):

@@ -156,7 +156,11 @@ def _stop_cause(status: int, details: Mapping[str, Any], wait: float | None, sen
         return by_code
     if status == 429 and _is_day_quota(details) and (_quota_ids(details) or wait is None or wait > _SHORT_WAIT_SEC):
         return StopCause.NO_QUOTA
-    return _word_cause(str(details.get("message") or ""), sent) or STOPPING_STATUSES.get(status)
+    by_words = _word_cause(str(details.get("message") or ""), sent)
+    if by_words != StopCause.NO_QUOTA and (status in _TRANSIENT_STATUSES or status >= 500):
+        # A server that is busy may say so of its model.
+        return None
+    return by_words or STOPPING_STATUSES.get(status)
 
 
 def _code_cause(codes: set[str]) -> StopCause | None:

@@ -271,6 +271,13 @@ def test_a_key_that_is_refused_with_a_400_stops_the_run(told: str) -> None:
     assert error_of_status(refusal(400, error(told))).cause == "key_refused"
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_is_busy_may_say_anything_of_its_model(status: int) -> None:
+    fault = error_of_status(refusal(status, error("Model m is no longer available right now, try again in 5s.")))
+    assert isinstance(fault, TransientError)
+    assert fault.retry_after == 5
+
+
 def test_words_that_the_server_repeats_from_the_request_say_nothing() -> None:
     # A table of complaints about a bank.
     body = json.dumps({"messages": [{"role": "user", "content": "My card was refused: insufficient balance"}]}).encode()
