@@ -12,6 +12,7 @@ from llmbatch_assets.assets.names import Names
 from llmbatch_assets.assets.sensors import use_sources
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.items.work import GroupContext, WorkItems, WorkPlan, items_preview, plan_metadata
+from llmbatch_assets.domain.text import visible
 from llmbatch_assets.errors import RunInterruptedError
 from llmbatch_assets.resources.llm import LlmResource, llm_resource
 from llmbatch_assets.resources.runs import ReporterFactory, cancel, failing_with_message
@@ -148,7 +149,11 @@ def _snapshot_asset(batch_file: BatchFile, names: Names, input_asset: dg.AssetKe
             snapshot = batch.read_snapshot()
         return dg.MaterializeResult(
             value=snapshot,
-            metadata={"n_rows": snapshot.n_rows, "n_cols": snapshot.n_cols, "columns": ", ".join(snapshot.columns)},
+            metadata={
+                "n_rows": snapshot.n_rows,
+                "n_cols": snapshot.n_cols,
+                "columns": visible(", ".join(snapshot.columns)),
+            },
             data_version=dg.DataVersion(snapshot_version(snapshot)),
             tags=use_sources(context, batch, names, *sources),
         )
@@ -189,7 +194,7 @@ def _work_asset(batch_file: BatchFile, names: Names) -> dg.AssetsDefinition:
                 "tags": use_sources(context, batch, names, "parameters"),
             }
             for warning in [*plan.warnings, *warnings_about_prompts(batch, input_snapshot)]:
-                context.log.warning(warning)
+                context.log.warning(visible(warning))
             yield dg.MaterializeResult(
                 asset_key=names.key("group_contexts"),
                 value=plan.contexts,

@@ -12,6 +12,7 @@ from llmbatch_assets.domain.export.manifest import ExportManifest, export_notes
 from llmbatch_assets.domain.export.records import export_warnings
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.run.quality import ACCEPTANCE, OUTPUT_CHECKS
+from llmbatch_assets.domain.text import visible
 from llmbatch_assets.resources.runs import failing_with_message
 from llmbatch_assets.stages.artifacts import BatchOutputs
 from llmbatch_assets.stages.export import ExportResult, write_exports
@@ -79,10 +80,10 @@ def _export_asset(batch_file: BatchFile, names: Names, inputs: dict[str, dg.Asse
             repair = f"{batch.command} --select llm_outputs"
             require_passed_checks(context.instance, names.key("llm_outputs"), OUTPUT_CHECKS, repair)
         for warning in export_warnings(batch.parameters):
-            context.log.warning(warning)
+            context.log.warning(visible(warning))
         result = write_exports(batch, llm_outputs, input_snapshot)
         for note in export_notes(result.manifest):
-            context.log.warning(note)
+            context.log.warning(visible(note))
         return dg.Output(result.manifest.model_dump(), metadata=export_metadata(result))
 
     return export
@@ -116,13 +117,15 @@ def _report_asset(batch_file: BatchFile, names: Names, inputs: dict[str, dg.Asse
 
 def export_metadata(result: ExportResult) -> dict[str, Any]:
     manifest = result.manifest
-    columns = [dg.TableColumn(column["name"], column["type"], column["from"]) for column in manifest.columns]
+    columns = [
+        dg.TableColumn(visible(column["name"]), column["type"], visible(column["from"])) for column in manifest.columns
+    ]
     return {
         **_explained(manifest.counts),
         "dagster/row_count": manifest.counts["n_records"],
         "dagster/column_schema": dg.TableSchema(columns=columns),
         **_file_metadata(manifest.files),
-        "not_exported_file": dg.MetadataValue.path(manifest.not_exported_file),
+        "not_exported_file": dg.MetadataValue.path(visible(manifest.not_exported_file)),
         "preview": dg.MetadataValue.md(result.preview),
     }
 
@@ -144,4 +147,4 @@ def report_metadata(result: ReportResult) -> dict[str, Any]:
 
 
 def _file_metadata(files: dict[str, str]) -> dict[str, dg.PathMetadataValue]:
-    return {f"{name.replace(' ', '_')}_file": dg.MetadataValue.path(path) for name, path in files.items()}
+    return {f"{name.replace(' ', '_')}_file": dg.MetadataValue.path(visible(path)) for name, path in files.items()}

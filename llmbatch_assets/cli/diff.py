@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,14 @@ import click
 from rich.table import Table
 
 from llmbatch_assets.cli.plan import show_differences
-from llmbatch_assets.cli.session import config_option, console, open_batch_file, reporting_errors, set_up_logging
+from llmbatch_assets.cli.session import (
+    config_option,
+    console,
+    open_batch_file,
+    print_json,
+    reporting_errors,
+    set_up_logging,
+)
 from llmbatch_assets.domain.plan.difference import CHANGE_LABELS, Comparison, compare_outputs
 from llmbatch_assets.domain.plan.rerun_reasons import LABELS
 from llmbatch_assets.domain.text import counted, visible
@@ -55,9 +61,9 @@ def diff(
         found = compare_outputs(comparer.pairs(before.identity), default_limit if limit is None else limit)
         if html is not None:
             comparer.write_page(Path(html), before, found)
-            click.echo(f"wrote {html}", err=True)
+            click.echo(visible(f"wrote {html}"), err=True)
         if as_json:
-            click.echo(json.dumps(_as_json(comparer, before, found), ensure_ascii=False, indent=2))
+            print_json(_as_json(comparer, before, found))
         else:
             show_differences(comparer.differences(before.identity))
             _show(found, limit)
@@ -65,7 +71,7 @@ def diff(
 
 def _show_identities(identities: list[PreviousIdentity], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([one.as_json() for one in identities], indent=2))
+        print_json([one.as_json() for one in identities])
         return
     for one in identities:
         for line in _lines_of(one):

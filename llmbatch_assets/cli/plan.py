@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 
 import click
 from rich.table import Table
 
-from llmbatch_assets.cli.session import config_option, console, open_batch_file, reporting_errors, set_up_logging
+from llmbatch_assets.cli.session import (
+    config_option,
+    console,
+    open_batch_file,
+    print_json,
+    reporting_errors,
+    set_up_logging,
+)
 from llmbatch_assets.domain.plan.difference import ChangedValue, Differences
 from llmbatch_assets.domain.plan.estimate import Estimate, Range
 from llmbatch_assets.domain.plan.report import BudgetCheck, PlanReport, format_duration
@@ -54,7 +60,7 @@ def plan(
         selection = Selection(limit=limit or 0, sample=sample or 0, retry_failed=retry_failed)
         report = plan_run(batch, selection, checked.work, checked.warnings, force=force)
     if as_json:
-        click.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
+        print_json(report.as_json())
     else:
         _show(report)
 

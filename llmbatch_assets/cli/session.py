@@ -30,7 +30,19 @@ EVENT_BATCH_SIZE = "500"
 # Loggers that run.log_level controls: ours, and those of the HTTP client.
 LOGGERS = ("llmbatch_assets", "openai", "httpx2")
 
-console = Console(highlight=False, markup=False, soft_wrap=True)
+
+class TextConsole(Console):
+    """A console that prints text as it is, with control characters shown as escapes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, soft_wrap=True, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print texts and tables. The cells of a table must be ``visible`` already."""
+        super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **options)
+
+
+console = TextConsole()
 
 config_option = click.option(
     "--config", "config", metavar="FILE", help="Configuration file; default: the nearest configs/parameters.yaml."
@@ -89,7 +101,7 @@ class _ErrorLines(logging.Handler):
         return (kind is None or issubclass(kind, Exception)) and bool(super().filter(record))
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(self.format(record), err=True)
+        click.echo(visible(self.format(record)), err=True)
 
 
 def set_up_logging(level: str) -> None:

@@ -18,10 +18,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from llmbatch_assets.cli.session import LOGGERS, console, set_up_logging
+from llmbatch_assets.cli.session import LOGGERS, TextConsole, console, set_up_logging
 from llmbatch_assets.domain.file_uses import OLD_LOGS
 from llmbatch_assets.domain.run.attempt_lines import AttemptLine, without_keys
 from llmbatch_assets.domain.run.progress import Pace, Tally, format_causes, format_duration
+from llmbatch_assets.domain.text import visible
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets.stages.generate.progress import AttemptLog, GenerateResult, LogReporter
@@ -49,7 +50,7 @@ def screen() -> Console:
     if console.is_dumb_terminal or not sys.stdout.isatty():
         return console
     handle = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding, errors="replace")
-    return Console(file=handle, highlight=False, markup=False, soft_wrap=True)
+    return TextConsole(file=handle)
 
 
 def report(line: str, style: str = "") -> None:
@@ -157,14 +158,14 @@ class _ConsoleLines(logging.Handler):
 
 
 class _RedactingFormatter(logging.Formatter):
-    """Replaces each key by ``[key]``."""
+    """Replaces each key by ``[key]``, and shows control characters as escapes."""
 
     def __init__(self, keys: Collection[str]) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._keys = keys
 
     def format(self, record: logging.LogRecord) -> str:
-        return without_keys(super().format(record), self._keys)
+        return visible(without_keys(super().format(record), self._keys))
 
 
 def set_up_run_logging(batch: Batch) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from llmbatch_assets.adapters.files.atomic import log_written, write_json_if_changed
+from llmbatch_assets.domain.text import visible
 from llmbatch_assets.resources.runs import failing_with_message
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
 from llmbatch_assets.stages.downstream.tables import exported_table, output_records, outputs_table, table_builder
@@ -30,13 +31,14 @@ class JsonIOManager(dg.ConfigurableIOManager):
         batch = self._batch()
         path = artifact_path(batch, context.asset_key.path[-1])
         size, written = write_json_if_changed(path, obj)
-        context.log.info(f"{'wrote' if written else 'unchanged:'} {batch.shown(path)} (bytes={size})")
+        shown = visible(batch.shown(path))
+        context.log.info(f"{'wrote' if written else 'unchanged:'} {shown} (bytes={size})")
         # The files that a manifest lists were written just before it.
         for file, rows in _files_of(obj).items():
             log_written(file, batch.path(file).stat().st_size, rows)
         if written:
             log_written(batch.shown(path), size)
-        context.add_output_metadata({"path": dg.MetadataValue.path(batch.shown(path)), "bytes": size})
+        context.add_output_metadata({"path": dg.MetadataValue.path(shown), "bytes": size})
 
     @failing_with_message()
     def load_input(self, context: dg.InputContext) -> Any:

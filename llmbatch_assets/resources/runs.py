@@ -126,7 +126,7 @@ def failing_with_message() -> Iterator[None]:
         with naming_disk_errors():
             yield
     except LlmBatchError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise dg.Failure(visible(str(error)), allow_retries=False) from None
 
 
 def _own_process() -> str:

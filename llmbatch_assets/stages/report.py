@@ -171,7 +171,7 @@ def _last_generation(batch: Batch) -> str:
 def _markdown(batch: Batch, page: ReportPage, export: ExportManifest) -> dict[str, str]:
     path = batch.layout.report("md")
     text = rendering.render_markdown(page, _file_links(batch, export, batch.path(path)))
-    write_atomically(batch.path(path), text.encode("utf-8", "replace"))
+    write_atomically(batch.path(path), text.encode())
     return {"md": str(path)}
 
 

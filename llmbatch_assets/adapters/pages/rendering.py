@@ -20,7 +20,7 @@ from llmbatch_assets.domain.report.items import ItemRow
 from llmbatch_assets.domain.report.markdown import fenced, plain
 from llmbatch_assets.domain.report.page import ReportPage
 from llmbatch_assets.domain.report.value_counts import ValueCount
-from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.text import counted, escape_controls
 
 _BAR_BLOCKS = 20
 # Stands for the item rows in the rendered page. Escaped text has no `<`, so it cannot contain this.
@@ -57,12 +57,12 @@ def parts_of(slices: Sequence[Slice], hrefs: Sequence[str]) -> list[Part]:
 
 
 def render_markdown(page: ReportPage, files: Mapping[str, Link]) -> str:
-    return _template("report.md.j2").render(page._asdict(), files=files)
+    return escape_controls(_template("report.md.j2").render(page._asdict(), files=files))
 
 
 def render_summary(page: ReportPage) -> str:
     """The key tables as Markdown, short enough for Dagster's UI."""
-    return _template("summary.md.j2").render(page._asdict())
+    return escape_controls(_template("summary.md.j2").render(page._asdict()))
 
 
 def render_charts(charts: Sequence[Chart]) -> str:
@@ -74,7 +74,7 @@ def render_charts(charts: Sequence[Chart]) -> str:
 
 def render_diff(page: dict[str, Any]) -> str:
     """The comparison of ``llmbatch diff`` as one self-contained page without scripts."""
-    return _template("diff.html.j2").render(page)
+    return escape_controls(_template("diff.html.j2").render(page))
 
 
 def render_html(
@@ -96,11 +96,10 @@ def render_html(
         policy=_content_policy(),
         rows=_ROWS,
     )  # fmt: skip
-    before, after = text.split(_ROWS)
-    # UTF-8 cannot encode lone surrogates.
-    yield before.encode("utf-8", "replace")
+    before, after = escape_controls(text).split(_ROWS)
+    yield before.encode()
     yield from spool.json(part.slice)
-    yield after.encode("utf-8", "replace")
+    yield after.encode()
 
 
 @cache

@@ -13,6 +13,7 @@ from typing import IO, NamedTuple
 import orjson
 
 from llmbatch_assets.domain.report.items import ItemRow
+from llmbatch_assets.domain.text import escape_controls
 
 # Pages of 30 MB and more open slowly. The rest of a page takes little space.
 PAGE_BYTES = 22_000_000
@@ -84,4 +85,4 @@ def _script_json(value: object) -> bytes:
         encoded = json.dumps(value).encode()
     for character, escaped in _ESCAPES:
         encoded = encoded.replace(character, escaped)
-    return encoded
+    return encoded if encoded.isascii() else escape_controls(encoded.decode()).encode()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from llmbatch_assets.domain.canonical import sha1_text
 from llmbatch_assets.domain.configuration.parameters import Parameters
+from llmbatch_assets.domain.text import visible
 
 PREVIEW_ITEMS = 10
 LARGEST_CONTEXTS = 5
@@ -164,5 +165,5 @@ def items_preview(items: Sequence[WorkItem]) -> str:
 
 def _code(text: str) -> str:
     """Render the beginning of a text as inline code, without the characters that would end the code or the cell."""
-    shown = " ".join(text.split())[:SHOWN_CHARS].replace("`", "'").replace("|", "/")
+    shown = visible(" ".join(text.split())[:SHOWN_CHARS]).replace("`", "'").replace("|", "/")
     return f"`{shown}`" if shown else ""

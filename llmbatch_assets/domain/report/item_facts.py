@@ -15,7 +15,7 @@ from llmbatch_assets.domain.outcome import AcceptedOutput, FailedAttempt
 from llmbatch_assets.domain.report.items import reasons_of
 from llmbatch_assets.domain.report.markdown import fact_table, fenced
 from llmbatch_assets.domain.run.remedies import remedy
-from llmbatch_assets.domain.text import CUT_MARK, counted, cut, flatten, visible, without_surrogates
+from llmbatch_assets.domain.text import CUT_MARK, counted, cut, flatten, visible
 from llmbatch_assets.domain.usage import TokenUsage, format_cost
 
 INPUT_CHARS = 1_000
@@ -68,7 +68,7 @@ def input_table(context: str) -> str:
     """Show an item's own text: as a table if it lists columns, else as it is."""
     columns = _columns(context)
     if columns is None:
-        return fenced(without_surrogates(visible(cut(context, INPUT_CHARS)[0])))
+        return fenced(visible(cut(context, INPUT_CHARS)[0]))
     return fact_table(("Input", "Value"), _limited(columns, INPUT_CHARS))
 
 
@@ -105,7 +105,7 @@ def failure_table(failure: FailedAttempt, older: str, usage: TokenUsage, *, repo
 def answer_beginning(failure: FailedAttempt) -> str:
     """Show the beginning of the last answer; empty if there was none."""
     text = failure.raw_text or ""
-    return fenced(without_surrogates(visible(cut(text, ANSWER_CHARS)[0]))) if text.strip() else ""
+    return fenced(visible(cut(text, ANSWER_CHARS)[0])) if text.strip() else ""
 
 
 def judge_reasons(judge: dict[str, Any] | None) -> str:

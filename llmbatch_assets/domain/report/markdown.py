@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from llmbatch_assets.domain.text import without_surrogates
+from llmbatch_assets.domain.text import escape_controls
 
 # Characters with a meaning inside a line of Markdown. An underscore has none between letters or digits; escaping no
 # more than necessary keeps the source readable.
@@ -16,18 +16,19 @@ _ENTITY = re.compile(r"&(?=#?\w+;)")
 
 def plain(text: Any) -> str:
     """Escape text for a line or table cell of Markdown."""
-    line = _ENTITY.sub("&amp;", " ".join(str(text).split())).replace("<", "&lt;")
+    line = _ENTITY.sub("&amp;", " ".join(escape_controls(str(text)).split())).replace("<", "&lt;")
     return _SPECIAL.sub(r"\\\1", line)
 
 
 def fenced(text: Any) -> str:
     """Return the text as a code block that its own backticks cannot end."""
-    longest = max((len(run) for run in re.findall(r"`+", str(text))), default=0)
+    shown = escape_controls(str(text))
+    longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{text}\n{fence}"
+    return f"{fence}\n{shown}\n{fence}"
 
 
 def fact_table(heading: tuple[str, str], rows: Iterable[tuple[str, Any]]) -> str:
     """Return a table of two columns. The text is escaped."""
     lines = [f"| {plain(name)} | {plain(value)} |" for name, value in rows]
-    return without_surrogates("\n".join([f"| {heading[0]} | {heading[1]} |", "| --- | --- |", *lines]))
+    return "\n".join([f"| {heading[0]} | {heading[1]} |", "| --- | --- |", *lines])

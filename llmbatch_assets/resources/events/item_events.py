@@ -36,6 +36,7 @@ from llmbatch_assets.domain.report.item_facts import (
     item_table,
     output_table,
 )
+from llmbatch_assets.domain.text import visible
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.resources.partitions import RETIRED_VERSION
 
@@ -178,7 +179,7 @@ class MaterializedEvent(NamedTuple):
         )
         facts = {
             "item": dg.MetadataValue.md("\n\n".join(tables)),
-            "path": dg.MetadataValue.path(str(origin.folder / f"{self.output.meta['cache_id']}.json")),
+            "path": dg.MetadataValue.path(visible(str(origin.folder / f"{self.output.meta['cache_id']}.json"))),
         }
         return {**facts, **origin.report_link(self.item)}
 
@@ -222,7 +223,7 @@ class FailedEvent(NamedTuple):
             "answer": dg.MetadataValue.md(answer) if (answer := answer_beginning(self.failure)) else None,
             # An older output, shown beside the failure, has the same input and report.
             "input": None if self.older else dg.MetadataValue.md(input_table(self.item.context)),
-            "file": dg.MetadataValue.path(self.file) if self.file else None,
+            "file": dg.MetadataValue.path(visible(self.file)) if self.file else None,
             "run": dg.MetadataValue.url(f"/runs/{origin.run_id}"),
         }
         known = {name: value for name, value in facts.items() if value is not None}

@@ -12,7 +12,7 @@ from llmbatch_assets.domain.run.attempt_lines import AttemptLine, FirstOfEachKin
 from llmbatch_assets.domain.run.manifest import GenerationManifest, progress_every_n
 from llmbatch_assets.domain.run.progress import Pace, Tally, format_causes, format_duration
 from llmbatch_assets.domain.run.quality import OutputQuality
-from llmbatch_assets.domain.text import counted
+from llmbatch_assets.domain.text import counted, visible
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 
@@ -148,7 +148,7 @@ class LogReporter:
 
     def say(self, line: str) -> None:
         if self._verbose:
-            self._log(line)
+            self._log(visible(line))
 
     def began(self, tally: Tally) -> None:
         self._logged_at = self._clock()
