@@ -24,6 +24,7 @@ from llmbatch_assets.domain.text import counted, visible
 from llmbatch_assets.stages.compare import Comparer, PreviousIdentity
 
 SHOWN_ITEMS = 20
+NOTHING = "Nothing to compare: these items were never generated with other settings."
 
 
 @click.command()
@@ -45,7 +46,7 @@ def diff(
 ) -> None:
     """Compare current outputs with those from before a change of prompt, schema, model or judge.
 
-    Earlier artifacts stay on disk; items are matched by work ID. Makes no calls.
+    Earlier artifacts stay on disk; items are matched by work ID. If there are none, says so. Makes no calls.
 
     Exit codes: 0 success, 1 a file cannot be written, 2 usage error, or invalid configuration or input.
     """
@@ -57,6 +58,9 @@ def diff(
             _show_identities(comparer.identities, as_json)
             return
         before = comparer.before(against)
+        if before is None:
+            _show_nothing(comparer, as_json)
+            return
         default_limit = 0 if as_json or html is not None else SHOWN_ITEMS
         found = compare_outputs(comparer.pairs(before.identity), default_limit if limit is None else limit)
         if html is not None:
@@ -69,6 +73,14 @@ def diff(
             _show(found, limit)
 
 
+def _show_nothing(comparer: Comparer, as_json: bool) -> None:
+    """Say that there is nothing to compare, which is a result and no error."""
+    if as_json:
+        click.echo(json.dumps(_as_json(comparer, None, compare_outputs((), 0)), ensure_ascii=False, indent=2))
+    else:
+        console.print(NOTHING)
+
+
 def _show_identities(identities: list[PreviousIdentity], as_json: bool) -> None:
     if as_json:
         print_json([one.as_json() for one in identities])
@@ -77,7 +89,7 @@ def _show_identities(identities: list[PreviousIdentity], as_json: bool) -> None:
         for line in _lines_of(one):
             console.print(visible(line))
     if not identities:
-        console.print("these items were never generated with other settings")
+        console.print(NOTHING)
 
 
 def _lines_of(one: PreviousIdentity) -> Iterator[str]:
@@ -88,13 +100,13 @@ def _lines_of(one: PreviousIdentity) -> Iterator[str]:
     yield f"  differs in: {changes}"
 
 
-def _as_json(comparer: Comparer, before: PreviousIdentity, found: Comparison) -> dict[str, Any]:
+def _as_json(comparer: Comparer, before: PreviousIdentity | None, found: Comparison) -> dict[str, Any]:
     now = comparer.batch.source.identity
     return {
         "batch": comparer.batch.title,
-        "before": before.as_json(),
+        "before": before.as_json() if before else None,
         "now": {"sha": now.sha, "identity": now.model_dump(mode="json")},
-        "differences": comparer.differences(before.identity).as_json(),
+        "differences": comparer.differences(before.identity).as_json() if before else None,
         "counts": found.counts,
         "items": [pair.as_json() for pair in found.pairs],
         "left_out": found.left_out,

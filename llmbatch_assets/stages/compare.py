@@ -88,15 +88,13 @@ class Comparer:
             for sha, one in sorted(identities.items(), key=lambda pair: -places.get(pair[0], -1))
         ]
 
-    def before(self, name: str) -> PreviousIdentity:
+    def before(self, name: str) -> PreviousIdentity | None:
         """The identity to compare with: the last used one, or the one that ``name`` stands for.
 
-        A name is a cache id, or the beginning of the sha of an identity, a prompt or a schema. Raises ``InputError``.
+        None if there are no others and none is named. A name is a cache id, or the beginning of the sha of an identity, a prompt or a schema. Raises ``InputError``.
         """
-        if not self.identities:
-            raise InputError("Nothing to compare: these items were never generated with other settings.")
         if not name:
-            return self.identities[0]
+            return self.identities[0] if self.identities else None
         found = [one for one in self.identities if self._is_named(one.identity, name)]
         if not found:
             raise InputError(f"no other settings are named {name!r}; see llmbatch diff --list")

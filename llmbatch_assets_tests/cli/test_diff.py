@@ -163,10 +163,15 @@ def test_a_name_of_several_is_a_message(project: Project) -> None:
 
 def test_without_anything_earlier_there_is_nothing_to_compare(tmp_path: Path) -> None:
     project = make_project(tmp_path / "new")
-    ended = project.llmbatch_here("diff")
-    assert ended.returncode == 2
-    assert "Nothing to compare" in ended.stderr
-    assert "never generated with other settings" in project.llmbatch_here("diff", "--list").stdout
+    nothing = "Nothing to compare: these items were never generated with other settings.\n"
+    for arguments in ((), ("--list",), ("--html", "page.html")):
+        ended = project.llmbatch_here("diff", *arguments)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, nothing, "")
+    assert not project.path("page.html").exists()
+    told = diff(project)
+    assert (told["before"], told["differences"], told["items"], told["left_out"]) == (None, None, [], 0)
+    # What is named has to exist.
+    assert project.llmbatch_here("diff", "--against", "abcdef").returncode == 2
 
 
 def test_offline_outputs_are_another_identity(project: Project) -> None:

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from llmbatch_assets_tests.chat_server import ChatServer, says, status
-from llmbatch_assets_tests.project import Project, make_project
+from llmbatch_assets_tests.project import ROWS, Project, make_project
 from llmbatch_assets_tests.schema_answers import NEW, SCHEMA_PY, archived, asks_for_a_schema, fenced, with_schema_prompt
 
 LOGGED = {"run": {"log_file": "run.log"}, "work_items": {"label_column": "id"}}
@@ -135,3 +135,33 @@ def test_a_regenerated_schema_names_the_archived_one_and_both_fingerprints(
         assert f"Archived the previous {SCHEMA_PY} as archived/{kept}" in text
         assert "Archived the previous schema/llm_schema.txt as archived/llm_schema_" in text
     assert [line for _, line in dagster_log(project) if told in line]
+
+
+def test_a_run_without_work_does_not_claim_to_generate(project_with: Callable[..., Project]) -> None:
+    project = project_with(run={"log_file": "run.log"})
+    assert project.llmbatch_here("run").returncode == 0
+    project.path("artifacts/logs/run.log").unlink()
+    ended = project.llmbatch_here("run")
+    assert "Nothing to generate\n5 already done, 0 to run\n" in ended.stdout
+    assert "Generating" not in ended.stdout
+    assert " s: nothing to generate.\n" in log_of(project)
+    assert "0 of 0" not in log_of(project)
+
+
+def test_a_changed_row_that_reruns_its_group_is_explained_in_the_run(project_with: Callable[..., Project]) -> None:
+    because = "Rows changed since the last run. The other rows of their groups run again, too"
+    project = project_with(grouping={"enabled": True, "column": "team"})
+    assert because not in project.llmbatch_here("run", "--limit", "2").stdout
+    # The rest of an unchanged table.
+    assert because not in project.llmbatch_here("run").stdout
+    rows = [list(row) for row in ROWS]
+    rows[3][2] = "Why is the river green?"
+    project.table(rows)
+    ended = project.llmbatch_here("run")
+    assert "2 already done, 3 to run" in ended.stdout
+    assert because in ended.stdout
+    # A changed prompt is the reason of more.
+    project.prompt("generation", {"user": "{context}\n\nAnswer well."})
+    ended = project.llmbatch_here("run")
+    assert "The generation prompt changed since the last run" in ended.stdout
+    assert because not in ended.stdout

@@ -200,6 +200,8 @@ def progress_line(tally: Tally, pace: Pace) -> str:
 def end_line(result: GenerateResult) -> str:
     """Summarize the run's own items: ``Interrupted after 6.0 s: 4 of 49 items accepted. ...``"""
     tally, error = result.tally, result.error
+    if not (tally.total or error):
+        return f"Finished after {result.manifest.meta.elapsed_sec:.1f} s: nothing to generate."
     interrupted = isinstance(error, RunInterruptedError)
     end = "Interrupted" if interrupted else "Stopped" if error else "Finished"
     accepted = f"{tally.accepted + tally.found:,} of {counted(tally.total, 'item')} accepted"

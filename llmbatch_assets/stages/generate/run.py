@@ -130,22 +130,37 @@ class GenerateRun:
         self.reporter.say(
             f"Generating {counted(n_done + len(choice.to_run), 'item')} with {model} "
             f"(judge {'on' if judge_enabled else 'off'}, {counted(llm.max_workers, 'worker')})"
+            if choice.to_run
+            else "Nothing to generate"
         )
         # Whoever materializes items that have an output may expect new ones.
         hint = ". To make them again, set force: true." if choice.hits and not choice.to_run else ""
         self.reporter.say(f"{n_done:,} already done, {len(choice.to_run):,} to run{hint}")
-        self._report_changes(choice)
+        if choice.to_run:
+            self._report_changes(choice)
 
     def _report_changes(self, choice: Choice) -> None:
         last = self._last_manifest()
         changed = last.meta.changes_since(self.batch.source.identity) if last else []
-        if choice.to_run and changed:
+        if changed:
             pending = sum(state != "accepted" for state in self.items.states.values())
             what = ", ".join(changed)
             self.reporter.say(
                 f"{what[0].upper()}{what[1:]} changed since the last run: {counted(pending, 'item')} pending, "
                 f"{len(choice.to_run):,} of them in this run. Previous outputs stay on disk."
             )
+        elif last and last.outputs and self._rows_changed(choice, last.outputs):
+            self.reporter.say(
+                "Rows changed since the last run. The other rows of their groups run again, too, because the model sees the "
+                "whole group. llmbatch plan shows the reason of each item."
+            )
+
+    def _rows_changed(self, choice: Choice, last: OutputFiles) -> bool:
+        """Whether items that share a context with other rows are new, and outputs of the last run belong to no item now."""
+        new = [item for item in choice.to_run if self.items.states[item.partition_key] == "missing"]
+        if not any(item.group_context_id for item in new):
+            return False
+        return not {f"{self.items.cache_id(item)}.json" for item in self.items.items}.issuperset(last.success_files)
 
     def _last_manifest(self) -> GenerationManifest | None:
         path = artifact_path(self.batch, "llm_outputs")
