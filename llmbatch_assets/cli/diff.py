@@ -76,7 +76,7 @@ def diff(
 def _show_nothing(comparer: Comparer, as_json: bool) -> None:
     """Say that there is nothing to compare, which is a result and no error."""
     if as_json:
-        click.echo(json.dumps(_as_json(comparer, None, compare_outputs((), 0)), ensure_ascii=False, indent=2))
+        print_json(_as_json(comparer, None, compare_outputs((), 0)))
     else:
         console.print(NOTHING)
 
