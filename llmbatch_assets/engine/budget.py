@@ -15,6 +15,8 @@ from llmbatch_assets.errors import RunPermanentError, StopCause
 
 CHARS_PER_TOKEN = 4
 UNKNOWN_OUTPUT_TOKENS = 500
+# A call counts as at most so many average calls, so that one absurd count does not make all later calls wait.
+MAX_AVERAGES = 10
 
 
 class UsageForecast:
@@ -22,7 +24,8 @@ class UsageForecast:
 
     def __init__(self, max_output_tokens: int | None) -> None:
         self._first_output = max_output_tokens or UNKNOWN_OUTPUT_TOKENS
-        self._calls = self._chars = self._input = self._output = 0
+        self._calls = self._chars = 0
+        self._input = self._output = 0.0
         self._max_input_per_char = 0.0
         self._max_output = 0
 
@@ -30,10 +33,11 @@ class UsageForecast:
         """Learn from an answered call, unless its server does not count tokens."""
         if not usage.total_tokens:
             return
+        plausible = min(1.0, MAX_AVERAGES * self.expected_tokens(request) / usage.total_tokens)
         self._calls += 1
         self._chars += request.chars
-        self._input += usage.input_tokens
-        self._output += usage.output_tokens
+        self._input += usage.input_tokens * plausible
+        self._output += usage.output_tokens * plausible
         self._max_input_per_char = max(self._max_input_per_char, usage.input_tokens / max(request.chars, 1))
         self._max_output = max(self._max_output, usage.output_tokens)
 

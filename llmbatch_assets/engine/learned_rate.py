@@ -127,7 +127,7 @@ class LearnedRate:
 
     def measure(self, now: float, *, after_cool_down: bool) -> bool:
         """Learn from the calls until now. Returns whether the rate is known."""
-        if self._seen.taken <= 0:
+        if self._seen.taken <= 0 or self._is_test_unfinished(now):
             self._quiet_since, self._quiet_calls = now, 0
             return self._evidence > 0
         if math.isnan(self._reopened) and self._is_unrelated(now):
@@ -153,6 +153,10 @@ class LearnedRate:
     def _is_unexpected(self) -> bool:
         expected = self.unrelated * self._sample.begun
         return self._sample.refused > expected + 3 * math.sqrt(expected) + SEVERAL - 1
+
+    def _is_test_unfinished(self, now: float) -> bool:
+        """Return whether a few refusals among more answers at the safe rate say nothing yet."""
+        return self.is_tested and not self._is_guess and self._sample.share < 0.5 and not self._sample.is_enough(now)
 
     def _step_back(self, now: float) -> None:
         """The server refused a rate that it has not accepted before."""
@@ -183,9 +187,9 @@ class LearnedRate:
         if self._sample.is_enough(now):
             measured = max(measured, self._sample.rate(now))
         rate = min(measured * UNDERCUT, self._most)
-        if after_cool_down and self.is_tested and not self._is_guess:
+        if after_cool_down and math.isnan(self._reopened) and self.is_tested and not self._is_guess:
             rate = max(rate, self._safe / 2)
-        self._is_guess = rate > measured
+        self._is_guess = False
         if math.isnan(self._reopened):
             agrees = 0.8 < rate / self._safe < 1.25
             self._evidence = self._seen.taken + (self._evidence if agrees else 0)

@@ -127,6 +127,20 @@ def test_later_ones_are_likely_as_the_mean_and_at_most_as_the_largest() -> None:
     assert forecast.max_usage(asking(400)) == TokenUsage(requests=1, input_tokens=400, output_tokens=30)
 
 
+def test_one_absurd_count_does_not_make_all_later_calls_look_large() -> None:
+    forecast = UsageForecast(None)
+    forecast.learn(asking(100), TokenUsage(requests=1, input_tokens=100, output_tokens=10))
+    forecast.learn(asking(100), TokenUsage(requests=1, input_tokens=100, output_tokens=900_000_000))
+    assert forecast.expected_tokens(asking(100)) < 1000
+
+
+def test_an_answer_that_is_longer_than_was_guessed_is_soon_expected() -> None:
+    forecast = UsageForecast(None)
+    for _ in range(10):
+        forecast.learn(asking(100), TokenUsage(requests=1, input_tokens=100, output_tokens=30_000))
+    assert forecast.expected_tokens(asking(100)) > 25_000
+
+
 def test_a_server_that_counts_nothing_teaches_nothing() -> None:
     forecast = UsageForecast(200)
     forecast.learn(asking(400), TokenUsage(requests=1))
