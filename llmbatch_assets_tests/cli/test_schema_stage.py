@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from llmbatch_assets.domain.schema.grammar import parse_schema
 from llmbatch_assets.domain.schema.spec import render_schema
-from llmbatch_assets_tests.chat_server import Answer, ChatServer, cut_off, hangs, says, status
+from llmbatch_assets_tests.chat_server import Answer, ChatCall, ChatServer, cut_off, hangs, says, status
 from llmbatch_assets_tests.project import ROWS, SCHEMA, Project, make_project, settings
 from llmbatch_assets_tests.schema_answers import (
     BROKEN,
@@ -461,3 +462,24 @@ def test_a_run_warns_once_that_it_trusts_the_module(
     project.write("schema/llm_schema.py", f"{SCHEMA}\n\nTRUSTED_ONCE = print\n")
     assert project.llmbatch_here("run").returncode == 0
     assert caplog.text.count("imported and executed as is") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_a_schema_that_arrives_soon_after_a_signal_is_paid_for_and_kept(
+    home: Callable[..., Project], server: ChatServer
+) -> None:
+    project = home()
+
+    def late(_: ChatCall) -> Answer:
+        # While the call is in flight, the signal is the stage's to handle.
+        os.kill(os.getpid(), signal.SIGTERM)
+        return says(fenced(NEW))
+
+    server.script(asks_for_a_schema, late)
+
+    ended = project.llmbatch_here(*FORCE)
+
+    assert ended.returncode != 0
+    assert "interrupted" in ended.stdout + ended.stderr
+    assert project.path(SCHEMA_PY).read_text() == WRITTEN
+    assert server.count() == 1
