@@ -133,9 +133,10 @@ class _Tries:
     def are_used_up(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
         assert isinstance(error, TransientError)
+        is_last = state.attempt_number > self.calls.transport_retries
         if is_timeout(error):
-            return self.timeouts > min(self.calls.transport_retries, MAX_TIMEOUT_RETRIES)
-        return state.attempt_number > self.calls.transport_retries and not self.call.is_shared
+            return is_last or self.timeouts > MAX_TIMEOUT_RETRIES
+        return is_last and not self.call.is_shared
 
     def wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

@@ -1,14 +1,18 @@
 """Servers that misbehave, over a real connection: each way ends in the error that says who can help, in time."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import logging
+import os
 import socket
+import sys
 import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -716,3 +720,47 @@ def test_an_organisation_at_openai_is_not_told_to_other_servers(
     monkeypatch.setenv("OPENAI_PROJECT_ID", "project-of-the-user")
     answer(server)
     assert "of-the-user" not in str(dict(server.calls[0].headers))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_process_that_may_open_no_more_files_is_not_a_server_that_cannot_be_reached(server: ChatServer) -> None:
+    import resource
+
+    limits, opened = resource.getrlimit(resource.RLIMIT_NOFILE), list[int]()
+
+    def exhausting() -> str:
+        # The key is read just before the connection is made.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        return KEY
+
+    try:
+        [got] = ask(server.base_url, chat_request(), key=exhausting)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for handle in opened:
+            os.close(handle)
+    assert isinstance(got, RunPermanentError)
+    assert (got.cause, server.count()) == ("open_files", 0)
+    assert "llm.max_workers" in str(got)
+
+
+def test_a_slow_answer_raises_the_limit_for_the_calls_after_it(
+    server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.delay = 0.5
+    patient = replace(chat_request(), patience=4)
+    outcomes = ask(server.base_url, chat_request(), patient, chat_request(), timeout_sec=0.3)
+    assert [type(one) for one in outcomes] == [TransientError, Completion, Completion]
+    assert str(outcomes[0]) == "no answer within 0.3 s"
+    said = [record.getMessage() for record in caplog.records if "llm.timeout_sec" in record.getMessage()]
+    assert len(said) == 1
+    assert "repeated calls get up to 1.2 s" in said[0]
+
+
+def test_no_call_gets_more_than_four_times_the_limit(server: ChatServer) -> None:
+    server.delay = 5.0
+    [got] = ask(server.base_url, replace(chat_request(), patience=16), timeout_sec=0.1)
+    assert str(got) == "no answer within 0.4 s"
