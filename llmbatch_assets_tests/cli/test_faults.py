@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -225,8 +226,10 @@ def failed(project: Project, names: Sequence[str]) -> dict[str, Any]:
 
 
 def assert_quiet(ended: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing but the run's own lines was said, apart from tokens that a server did not count and limits that were raised."""
-    assert ended.stderr == ""
+    """Nothing but the run's own lines was said, a line for each failed item, and what is odd about the server, once."""
+    said = [line for line in ended.stderr.splitlines() if not re.match(r"\S+ failed: .*\(attempt \d/\d\): ", line)]
+    assert said == []
+    assert ended.stderr.replace("\n", "").isprintable()
     assert "Traceback" not in ended.stdout
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     expected = ("the cost of such calls is unknown", "gave no answer within")
