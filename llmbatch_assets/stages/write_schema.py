@@ -319,7 +319,12 @@ class SchemaWriter:
             except (AnswerError, SchemaError) as refused:
                 problem = str(refused)
             self.on_refused(number, completion, problem)
-            turns += _feedback_turns(completion.text, problem)
+            # Servers reject a turn without content.
+            if completion.text.strip():
+                turns += (
+                    Message("assistant", completion.text),
+                    Message("user", f"{problem}\n\nGive the whole corrected module as one Python code block."),
+                )
         raise SchemaGenerationError(
             f"none of {self.generations} answers is a valid schema module; the last problem: {problem}"
         )
@@ -339,13 +344,3 @@ class SchemaWriter:
                 FailureCause.CUT_OFF, "The answer was cut off at the length limit. Write a shorter module."
             )
         return self.check(python_of(completion.text))
-
-
-def _feedback_turns(answer: str, problem: str) -> tuple[Message, ...]:
-    # Servers reject a turn without content.
-    if not answer.strip():
-        return ()
-    return (
-        Message("assistant", answer),
-        Message("user", f"{problem}\n\nGive the whole corrected module as one Python code block."),
-    )

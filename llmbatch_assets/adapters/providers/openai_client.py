@@ -192,7 +192,9 @@ class OpenAIClient:
             if reported.absurd_count
             else "did not report the tokens of a call"
         )
-        log.warning("%s %s: the cost of such calls is unknown", self._base_url, what)
+        log.warning(
+            "%s %s: the cost of such calls is unknown, and budget.max_cost_usd counts an estimate", self._base_url, what
+        )
 
 
 def _timeout(limit: float) -> TransientError:
