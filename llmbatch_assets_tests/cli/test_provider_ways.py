@@ -207,13 +207,18 @@ BROKEN: dict[str, Answer] = {
 def test_an_answer_of_no_use_that_is_paid_is_an_attempt_and_every_token_is_counted(
     project_with: Callable[..., Project], server: ChatServer
 ) -> None:
-    project = project_with(llm={"max_retries": 2, "transport_retries": 4}, budget={"prices": PRICES})
-    ask_about(project, server, BROKEN)
+    project = project_with(llm={"max_retries": 2, "transport_retries": 4, "max_workers": 1}, budget={"prices": PRICES})
+    # Good answers between them show that the server as such can be used.
+    good = {f"good {number}": says(GOOD, usage=USAGE) for number in range(len(BROKEN))}
+    pairs = zip(good.items(), BROKEN.items(), strict=True)
+    ask_about(project, server, dict(one for pair in pairs for one in pair))
+
     ended = project.llmbatch_here("run")
-    assert ended.returncode == 3
-    n_items, n_calls = len(BROKEN), 2 * len(BROKEN)
+
+    assert ended.returncode == 3, ended.stdout
+    n_bad, n_calls = len(BROKEN), 3 * len(BROKEN)
     assert server.count() == n_calls
-    assert f"{n_items}/{n_items} done, 0 accepted, {n_items} failed" in ended.stdout
+    assert f"{2 * n_bad}/{2 * n_bad} done, {n_bad} accepted, {n_bad} failed" in ended.stdout
     assert f"{n_calls * 120} tokens" in ended.stdout
     assert manifest(project)["usage"]["cost_usd"] == pytest.approx(n_calls * (100 * 10 + 20 * 100) / 1e6)
     # A transient failure: the next run takes it up.

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from llmbatch_assets.domain.configuration.block import Block
-from llmbatch_assets.domain.configuration.server_address import checked_address, is_azure
+from llmbatch_assets.domain.configuration.server_address import canonical_address, checked_address, is_azure
 
 GEMINI_BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai/"
 OPENAI_BASE_URL = "https://api.openai.com/v1"
@@ -90,7 +90,7 @@ class Llm(Block):
     )
     api_key_env: VariableName = Field(
         "",
-        description="Name of the environment variable with the API key; empty: OPENAI_API_KEY or GEMINI_API_KEY, and no key if base_url is set.",
+        description="Name of the environment variable with the API key; empty: OPENAI_API_KEY or GEMINI_API_KEY for their own servers, and no key for other ones.",
     )
     api_key_header: HeaderName = Field(
         "",
@@ -153,7 +153,8 @@ class Llm(Block):
     def key_name(self) -> str:
         """Name of the API key's environment variable; empty if the server needs no key."""
         usual = {GEMINI_BASE_URL: "GEMINI_API_KEY", OPENAI_BASE_URL: "OPENAI_API_KEY"}
-        return self.api_key_env or ("" if self.base_url else usual[self.endpoint])
+        own = {canonical_address(url): name for url, name in usual.items()}
+        return self.api_key_env or own.get(canonical_address(self.endpoint), "")
 
 
 class Judge(Block):

@@ -691,6 +691,9 @@ def test_a_refusal_that_says_what_it_is_about_costs_one_call(server: ChatServer,
         ({"api_key_env": "MINE"}, (OPENAI_BASE_URL, "MINE")),
         ({"model_name": "gemini-2.5-flash"}, (GEMINI_BASE_URL, "GEMINI_API_KEY")),
         ({"model_name": "gemini-2.5-flash", "api_key_env": "MINE"}, (GEMINI_BASE_URL, "MINE")),
+        # Also where the address of either is written out.
+        ({"base_url": "https://API.openai.com/v1/"}, (OPENAI_BASE_URL, "OPENAI_API_KEY")),
+        ({"base_url": GEMINI_BASE_URL, "model_name": "gemma-3"}, (GEMINI_BASE_URL.rstrip("/"), "GEMINI_API_KEY")),
         # A server of one's own gets no key that was not meant for it.
         ({"base_url": "http://h/v1"}, ("http://h/v1", "")),
         ({"base_url": "http://h/v1", "model_name": "gemini-2.5-flash"}, ("http://h/v1", "")),
