@@ -6,6 +6,7 @@ import codecs
 import csv
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from llmbatch_assets.adapters.tables.cell_escapes import unescape_cell
@@ -99,9 +100,10 @@ def read_delimited(file_format: str, delimiter: str, path: Path, settings: Input
         # Excel's first line, which names the delimiter and is not a row.
         text, first_line = text[delimiter_line.end() :], 2
         delimiter = delimiter_line.group(1)
-    for _ in range(settings.n_rows_above_header + 1 - first_line):
-        line_end = _LINE_BREAK.search(text)
-        text, first_line = text[line_end.end() :] if line_end else "", first_line + 1
+    n_left_out = max(0, settings.n_rows_above_header + 1 - first_line)
+    if n_left_out:
+        line_end = next(islice(_LINE_BREAK.finditer(text), n_left_out - 1, None), None)
+        text, first_line = text[line_end.end() :] if line_end else "", first_line + n_left_out
     dialect = Dialect(settings.delimiter or delimiter, settings.quoting, settings.escape)
     return _TextTable(path, text, dialect, first_line).read(file_format, settings)
 
@@ -220,14 +222,16 @@ class _TextTable:
         """Join cells that were split at a delimiter with a backslash in front."""
         if self._dialect.escape != "auto":
             return record
-        cells: list[str] = []
+        parts: list[list[str]] = []
         is_open = False
         for part in record:
             if is_open:
-                cells[-1] = EscapedCell.of(f"{cells[-1]}{self._delimiter}{part}", self._delimiter)
+                parts[-1].append(part)
             else:
-                cells.append(part)
+                parts.append([part])
             is_open = (len(part) - len(part.rstrip("\\"))) % 2 == 1
+        mark = self._delimiter
+        cells = [EscapedCell.of(mark.join(cell), mark) if len(cell) > 1 else cell[0] for cell in parts]
         joined = "".join(cell for cell in cells if isinstance(cell, EscapedCell))
         if self._dialect.may_be_another and escapes_quotes(self._text, joined, self._width, self._delimiter):
             raise TableError(f"{self._path}: line {line}: {self._other_dialect()}")
