@@ -236,6 +236,21 @@ def test_a_value_of_any_type_is_the_text_that_a_person_would_type(tmp_path: Path
         assert snapshot.rows == expected.rows
 
 
+NUMBERS = st.lists(st.tuples(WHOLE | WHOLE.map(lambda number: number / 4), st.just("x")), min_size=2, max_size=4)
+
+
+@pytest.mark.parametrize("kind", READERS)
+@files
+@given(table=TYPED_TABLES | NUMBERS.map(lambda rows: RawTable(["mixed", "text"], rows, "memory")))
+def test_a_row_has_the_same_texts_whatever_other_rows_hold(tmp_path: Path, kind: str, table: RawTable) -> None:
+    # A time with nanoseconds once changed the texts of the others.
+    together = [snapshot.rows for snapshot in each_way(tmp_path, kind, table)]
+    for place, row in enumerate(table.rows):
+        if whole([row]):
+            alone = each_way(tmp_path, kind, RawTable(table.columns, [row], "memory"))
+            assert [snapshot.rows for snapshot in alone] == [[rows[place]] for rows in together]
+
+
 @files
 @given(table=tables() | TYPED_TABLES, collapse=st.booleans())
 def test_a_row_is_cleaned_as_if_it_stood_alone(table: RawTable, collapse: bool) -> None:
