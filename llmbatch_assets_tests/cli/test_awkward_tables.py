@@ -498,7 +498,7 @@ TAKEN: list[Any] = [
         without_references(workbook("abc", (1, "#N/A", "=A2+1"))),
         "abc",
         [["1", "", ""]],
-        warned=("cells hold an error", "B2"),
+        warned=("1 cell with an error", "B2"),
     ),
     Taken("long ids", "i.xlsx", LONG_IDS, "a", [["1767890123456789123"], ["1767890123456789177"]]),
     Taken(

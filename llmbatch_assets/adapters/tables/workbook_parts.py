@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from llmbatch_assets.adapters.tables.expansion import BYTES_PER_CELL, ExpansionLimit
+from llmbatch_assets.domain.text import counted
 
 _CHUNK = 2**20
 # No stream of deflate expands further: https://www.zlib.net/zlib_tech.html
@@ -57,14 +58,17 @@ class SheetNotes(NamedTuple):
 
     def warnings(self) -> list[str]:
         problems = [
-            (self.errors, "cells hold an error such as #DIV/0! and are read as empty; correct them"),
-            (self.formulas, "formulas were never calculated and are read as empty; open and save the workbook"),
+            (self.errors, "cell", "with an error such as #DIV/0!, read as empty; correct"),
+            (self.formulas, "formula", "never calculated and read as empty; open and save the workbook to calculate"),
             (
                 self.rounded,
-                "whole numbers have more than 15 digits, which spreadsheets round; if they are ids, store them as text",
+                "whole number",
+                "of more than 15 digits, which spreadsheets round; if it is an id, store as text",
             ),
         ]
-        return [f"{len(places)} {problem}: {_listed(places)}" for places, problem in problems if places]
+        return [
+            f"{counted(len(places), what)} {problem}: {_listed(places)}" for places, what, problem in problems if places
+        ]
 
 
 NO_NOTES = SheetNotes([], [], [], {})
