@@ -22,6 +22,8 @@ from llmbatch_assets.domain.text import without_surrogates
 from llmbatch_assets.errors import TableError
 
 BATCH_ROWS = 10_000
+# Fewer when reading: a file may hold a long text once and repeat it in every row, and each batch is counted when it is there.
+_READ_ROWS = 1_000
 # The least that a cell of a column takes in memory.
 _BYTES_PER_VALUE = 8
 
@@ -44,7 +46,7 @@ def read_parquet(path: Path, settings: Input) -> RawTable:
 
 def _batches(path: Path, file: pq.ParquetFile, limit: ExpansionLimit) -> Iterator[pa.RecordBatch]:
     try:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+        for batch in file.iter_batches(batch_size=_READ_ROWS):
             limit.add(batch.nbytes)
             yield batch
     except (pa.ArrowException, OSError) as error:
