@@ -63,7 +63,7 @@ class SheetNotes(NamedTuple):
             (
                 self.rounded,
                 "whole number",
-                "of more than 15 digits, which spreadsheets round; if it is an id, store as text",
+                "of more than 15 digits, which spreadsheets round; store ids as text",
             ),
         ]
         return [
