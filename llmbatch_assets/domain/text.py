@@ -87,6 +87,11 @@ def cut(text: str, limit: int) -> tuple[str, bool]:
     return text[:limit].rstrip() + CUT_MARK, True
 
 
+def utf16_length(text: str) -> int:
+    """Return the length in UTF-16 units, as Excel counts it."""
+    return len(text) + sum(character > "\uffff" for character in text)
+
+
 def slug(text: str, limit: int = 32) -> str:
     """Return the lower-case letters (of any script) and digits of the text, joined by hyphens."""
     if text.isascii():

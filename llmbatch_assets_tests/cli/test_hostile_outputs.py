@@ -124,3 +124,33 @@ def test_a_table_of_very_many_columns_is_exported_in_seconds(project_with: MakeP
     assert project.llmbatch_here("run").returncode == 0
     assert time.monotonic() - begun < 60
     assert len(project.json(f"{CACHE}/pipeline5_manifest.json")["columns"]) == n_columns + 14
+
+
+def test_what_a_workbook_cannot_hold_is_told_by_check_plan_and_run_before_a_call(
+    project_with: MakeProject, server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = project_with(outputs={"formats": ["xlsx", "jsonl"]})
+    project.table([["x"] * 16_380], [f"column {number}" for number in range(16_380)])
+    problem = "outputs.formats: the export has 16,394 columns, an xlsx sheet at most 16,384; leave xlsx out"
+    for command in ("check", "plan", "run"):
+        ended = project.llmbatch_here(command)
+        assert (ended.returncode, problem in ended.stdout + ended.stderr) == (2, True), command
+    assert server.count() == 0
+
+    # Without a schema, the columns of the table alone.
+    project.path("schema/llm_schema.py").unlink()
+    project.table([["x"] * 16_390], [f"column {number}" for number in range(16_390)])
+    assert "16,402 columns, an xlsx sheet" in project.llmbatch_here("check").stdout
+
+
+def test_a_cell_that_excel_cuts_is_told_before_a_call(
+    project_with: MakeProject, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = project_with(outputs={"formats": ["xlsx", "jsonl"]})
+    project.table([("q1", "red", "word " * 8_000)])
+    told = "outputs.formats: 1 cell of column 'question' will be cut in xlsx at 32,767 characters, Excel's limit"
+    checked = project.llmbatch_here("check")
+    assert (checked.returncode, told in checked.stdout) == (0, True)
+    assert told in project.llmbatch_here("plan").stdout
+    assert project.llmbatch_here("run").returncode == 0
+    assert told in caplog.text

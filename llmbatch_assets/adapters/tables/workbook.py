@@ -22,11 +22,12 @@ from llmbatch_assets.adapters.tables.workbook_parts import SheetNotes, WorkbookP
 from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import Cell
 from llmbatch_assets.domain.export.columns import cell_text as exported_text
+from llmbatch_assets.domain.export.limits import XLSX_CHARS, XLSX_ROWS, require_columns_fit
 from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.header import SAMPLE_ROWS, NumberedRow, header_advice
 from llmbatch_assets.domain.items.table import RawTable
-from llmbatch_assets.domain.text import CUT_MARK, case_mark, counted
-from llmbatch_assets.errors import ConfigError, TableError
+from llmbatch_assets.domain.text import CUT_MARK, case_mark, counted, utf16_length
+from llmbatch_assets.errors import TableError
 
 
 def read_workbook(path: Path, settings: Input) -> RawTable:
@@ -110,10 +111,6 @@ def _sheet_name(path: Path, workbook: calamine.CalamineWorkbook, wanted: str | i
     return names[0]
 
 
-# https://support.microsoft.com/en-us/office/excel-specifications-and-limits-1672b34d-7043-467e-8e27-269d656771c3
-MAX_ROWS = 1_048_576
-MAX_COLUMNS = 16_384
-MAX_CHARS = 32_767
 # Excel calculates with 15 digits.
 _EXACT_INTEGERS = 10**15
 _CREATED = dt.datetime(1980, 1, 1)
@@ -133,12 +130,8 @@ class WorkbookWriter:
     columns than a sheet can have.
     """
 
-    def __init__(self, export: ExportFile, max_rows: int = MAX_ROWS) -> None:
-        n_columns = len(export.columns)
-        if n_columns > MAX_COLUMNS:
-            raise ConfigError(
-                f"outputs.formats: the export has {n_columns} columns, an xlsx sheet at most {MAX_COLUMNS}; leave xlsx out"
-            )
+    def __init__(self, export: ExportFile, max_rows: int = XLSX_ROWS) -> None:
+        require_columns_fit(["xlsx"], export.columns)
         self._export = export
         self._max_rows = max_rows
         self._stack = ExitStack()
@@ -200,7 +193,7 @@ class WorkbookWriter:
             self._sheet.write_number(self._row, place, cell)
         elif cell not in (None, ""):
             text = self._export.representable(exported_text(cell), _without_invalid_characters)
-            if len(text) > MAX_CHARS // 2 and _utf16_length(text) > MAX_CHARS:
+            if len(text) > XLSX_CHARS // 2 and utf16_length(text) > XLSX_CHARS:
                 text = _cut(text)
                 self._export.changes["cut_at_32767_characters"] += 1
             is_misread = _RICH_TEXT.match(text) or _OVERLAP.search(text)
@@ -227,15 +220,10 @@ def _is_exact(number: float) -> bool:
     return float(f"{number:.16G}") == number
 
 
-def _utf16_length(text: str) -> int:
-    """Return the length as Excel counts it."""
-    return len(text) + sum(character > "\uffff" for character in text)
-
-
 def _cut(text: str) -> str:
     """Return as much of the text as fits into a cell, with the mark of a cut text."""
-    limit = MAX_CHARS - len(CUT_MARK)
+    limit = XLSX_CHARS - len(CUT_MARK)
     kept = text[:limit]
-    while (excess := _utf16_length(kept) - limit) > 0:
+    while (excess := utf16_length(kept) - limit) > 0:
         kept = kept[: len(kept) - max(1, excess // 2)]
     return kept + CUT_MARK

@@ -6,7 +6,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Any, Literal, NamedTuple
 
 from llmbatch_assets.domain.answer import verdict_field
@@ -232,6 +232,7 @@ class Join:
     grouping_column: str
     mode: JoinMode
     explode: Explode
+    max_rows_per_group: int = 0
 
     @classmethod
     def of(cls, snapshot: Snapshot, parameters: Parameters) -> Join:
@@ -239,7 +240,7 @@ class Join:
         grouping, outputs = parameters.grouping, parameters.outputs
         group_mode: JoinMode = "explode" if outputs.explode.list else outputs.group_rows
         mode = group_mode if grouping.active_mode.makes_one_item_per_group else "rows"
-        return cls(snapshot, grouping.column, mode, outputs.explode)
+        return cls(snapshot, grouping.column, mode, outputs.explode, grouping.max_rows_per_group or 0)
 
     @property
     def input_columns(self) -> list[str]:
@@ -248,13 +249,26 @@ class Join:
 
     def columns(self, schema: OutputSchema, judge: Mapping[str, ColumnType], *, flatten: bool) -> list[Column]:
         """The columns of the export. ``judge`` maps the fields of a verdict to their types. Raises ``ConfigError``."""
-        fields = list(schema.fields(flatten=flatten))
+        fields = _at_most(schema.fields(flatten=flatten))
         elements: Iterable[OutputField] = ()
         if self.mode == "explode":
-            elements = _element_schema(self.explode, schema, self.snapshot.columns).fields(flatten=flatten)
+            elements = _at_most(_element_schema(self.explode, schema, self.snapshot.columns).fields(flatten=flatten))
             fields = [field for field in fields if field.path != (self.explode.list,)]
         score: ColumnType = "integer" if judge.get("score") == "integer" else "number"
         return export_columns(self.input_columns, fields, elements, verdict_field(judge), score)
+
+
+# A small schema can have objects in objects with any number of fields in all.
+MAX_FIELDS = 100_000
+
+
+def _at_most(fields: Iterator[OutputField]) -> list[OutputField]:
+    found = list(islice(fields, MAX_FIELDS + 1))
+    if len(found) > MAX_FIELDS:
+        raise ConfigError(
+            f"outputs.nested: flatten gives the output more than {MAX_FIELDS:,} columns; set outputs.nested: json"
+        )
+    return found
 
 
 def _element_schema(explode: Explode, schema: OutputSchema, columns: Sequence[str]) -> OutputSchema:

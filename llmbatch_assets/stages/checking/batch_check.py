@@ -12,6 +12,8 @@ from llmbatch_assets.adapters.providers.credentials import missing_keys
 from llmbatch_assets.adapters.providers.prices import require_prices
 from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.configuration.parameters import Parameters
+from llmbatch_assets.domain.export.columns import export_columns
+from llmbatch_assets.domain.export.limits import require_columns_fit, size_warnings
 from llmbatch_assets.domain.export.records import Join, export_warnings
 from llmbatch_assets.domain.items.context import group_template_mistakes
 from llmbatch_assets.domain.items.prompt_columns import names_columns, prompt_mistakes
@@ -127,8 +129,9 @@ class _Check:
         schema_is_usable = self._check_schema()
         columns, snapshot = self._check_table() if self._runs("input_snapshot") else (None, None)
         self._check_placeholders(*prompts, columns)
-        if snapshot and schema_is_usable and self._runs("export"):
-            found.warnings += found.collect(lambda: _check_export(batch, snapshot)) or []
+        if snapshot and self._runs("export"):
+            check = _check_export if schema_is_usable else _check_export_without_schema
+            found.warnings += found.collect(lambda: check(batch, snapshot)) or []
         if snapshot and schema_is_usable and self._runs("report"):
             found.collect(lambda: columns_to_count(batch, snapshot.columns))
         if self._runs("llm_schema_py", "llm_outputs"):
@@ -265,5 +268,15 @@ class _Check:
 
 def _check_export(batch: Batch, snapshot: Snapshot) -> list[str]:
     """Raise ``ConfigError`` for an ``outputs`` block that fits neither schema nor table. Returns warnings."""
-    columns_of_export(batch, Join.of(snapshot, batch.parameters))
-    return export_warnings(batch.parameters)
+    join, formats = Join.of(snapshot, batch.parameters), batch.parameters.outputs.formats
+    columns = columns_of_export(batch, join)
+    require_columns_fit(formats, columns)
+    return [*export_warnings(batch.parameters), *size_warnings(formats, columns, join)]
+
+
+def _check_export_without_schema(batch: Batch, snapshot: Snapshot) -> list[str]:
+    """Raise ``ConfigError`` if the columns of the table alone are too many for a format. Returns warnings."""
+    join, formats = Join.of(snapshot, batch.parameters), batch.parameters.outputs.formats
+    columns = export_columns(join.input_columns, ())
+    require_columns_fit(formats, columns)
+    return size_warnings(formats, columns, join)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow
 from llmbatch_assets.adapters.tables.formats import read_table
-from llmbatch_assets.adapters.tables.workbook import MAX_CHARS, MAX_COLUMNS, WorkbookWriter
+from llmbatch_assets.adapters.tables.workbook import WorkbookWriter
 from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.export.columns import Column
+from llmbatch_assets.domain.export.limits import XLSX_CHARS, XLSX_COLUMNS
 from llmbatch_assets.domain.text import CUT_MARK
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets_tests.domain.strategies import quick
@@ -83,19 +84,19 @@ def test_markup_in_a_text_is_text_for_others_too(text: str) -> None:
 
 
 def test_a_text_of_full_length_that_looks_like_markup_is_whole(tmp_path: Path) -> None:
-    text = f"<r>{'&' * (MAX_CHARS - 7)}</r>"
+    text = f"<r>{'&' * (XLSX_CHARS - 7)}</r>"
     assert read(tmp_path, written([[text]])) == [[text]]
 
 
 @pytest.mark.parametrize("character", ["x", "🎉"])
 def test_a_text_that_is_too_long_is_cut_and_counted(tmp_path: Path, character: str) -> None:
     changes = Counter[str]()
-    longest = character * (MAX_CHARS // (2 if character > "\uffff" else 1))
+    longest = character * (XLSX_CHARS // (2 if character > "\uffff" else 1))
     (whole,), (cut,) = read(tmp_path, written([[longest], [longest + character]], changes))
     assert whole == longest
     assert cut.endswith(CUT_MARK)
     assert longest.startswith(cut.removesuffix(CUT_MARK))
-    assert MAX_CHARS - 1 <= len(cut.encode("utf-16-le")) // 2 <= MAX_CHARS
+    assert XLSX_CHARS - 1 <= len(cut.encode("utf-16-le")) // 2 <= XLSX_CHARS
     assert changes == {"cut_at_32767_characters": 1}
 
 
@@ -108,7 +109,7 @@ def test_rows_without_room_go_onto_further_sheets_and_are_counted(tmp_path: Path
 
 def test_more_columns_than_a_sheet_has_are_refused() -> None:
     with pytest.raises(ConfigError, match="leave xlsx out"):
-        WorkbookWriter(ExportFile(io.BytesIO(), [Column("x", "parsed", ())] * (MAX_COLUMNS + 1), False, Counter()))
+        WorkbookWriter(ExportFile(io.BytesIO(), [Column("x", "parsed", ())] * (XLSX_COLUMNS + 1), False, Counter()))
 
 
 def test_the_bytes_do_not_depend_on_time_and_zone(monkeypatch: pytest.MonkeyPatch) -> None:
