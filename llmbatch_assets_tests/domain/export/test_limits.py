@@ -1,4 +1,4 @@
-"""What a format cannot hold is told before anything is paid for, as far as table and schema say it."""
+"""Tests of the limits that are told before anything is paid for, as far as table and schema say it."""
 
 from __future__ import annotations
 
