@@ -33,10 +33,9 @@ class _Places:
 
     def _find(self, path: PurePosixPath) -> frozenset[_Place]:
         found = self._found(path)
-        is_link = found is not None and stat.S_ISLNK(found.st_mode)
-        name = _folded(os.path.realpath(self._root / path)) if is_link else self.name(path)
-        if is_link:
-            found = self._found(path, follow=True)
+        # A link to nowhere is set aside when the file is written, so nothing is written where it leads.
+        is_followed = found is not None and (self._root / path).is_symlink()
+        name = _folded(os.path.realpath(self._root / path)) if is_followed else self.name(path)
         if found is None or not stat.S_ISREG(found.st_mode):
             return frozenset([name])
         # Hard links are one file with several names.
@@ -50,7 +49,7 @@ class _Places:
         return f"{self._folders[folder]}{os.sep}{_folded(name)}"
 
     def kind(self, path: PurePosixPath) -> str:
-        found = self._found(path, follow=True)
+        found = self._found(path)
         if found is None:
             return ""
         return "folder" if stat.S_ISDIR(found.st_mode) else "file"
@@ -60,9 +59,9 @@ class _Places:
         above = next((one for one in path.parents if one.name and self.kind(one)), None)
         return str(above) if above is not None and self.kind(above) == "file" else ""
 
-    def _found(self, path: PurePosixPath, *, follow: bool = False) -> os.stat_result | None:
+    def _found(self, path: PurePosixPath) -> os.stat_result | None:
         try:
-            return (self._root / path).stat(follow_symlinks=follow)
+            return (self._root / path).stat()
         except (OSError, ValueError):
             return None
 
@@ -86,6 +85,8 @@ def find_conflicts(root: Path, config: PurePosixPath, layout: Layout) -> list[st
         *_also_folders(places, named, [*read, module, *artifacts], folders),
         *_inside(places, [*named, module, *by_key], list(file_uses.artifact_folders(layout))),
         *_unwritable(places, named, folders),
+        # A folder in a default place, where everything is ours, is set aside when the file is written.
+        *(file_uses.not_a_file(use) for use in named if use.is_named_in(layout) and places.kind(use.path) == "folder"),
     ]
     return _first_of_each_key(found)
 
@@ -147,9 +148,7 @@ def _unwritable(places: _Places, files: list[FileUse], folders: list[FileUse]) -
     for use in (*folders, *files):
         is_folder = use in folders
         in_the_way = str(use.path) if is_folder and places.kind(use.path) == "file" else places.file_above(use.path)
-        if not is_folder and places.kind(use.path) == "folder":
-            yield file_uses.not_a_file(use)
-        elif in_the_way and in_the_way not in blocking:
+        if in_the_way and in_the_way not in blocking:
             # The paths below are blocked by the same file.
             blocking.add(in_the_way)
             yield file_uses.not_a_folder(use, in_the_way)

@@ -56,7 +56,7 @@ def test_absolute_paths_and_links_lead_to_the_same_file(root: Path) -> None:
     # A link that leads nowhere yet, and one that leads to itself.
     (root / "later.csv").symlink_to(root / "out.csv")
     assert conflicts(root, "later.csv") == []
-    assert conflicts(root, "later.csv", report={"md_path": "out.csv"})
+    assert conflicts(root, "later.csv", report={"md_path": "out.csv"}) == []
     (root / "loop.csv").symlink_to(root / "loop.csv")
     assert conflicts(root, "loop.csv") == []
 
