@@ -22,7 +22,7 @@ from dagster._cli.proxy_server_manager import ProxyServerManager
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 from dagster._utils.log import configure_loggers
-from dagster_shared.ipc import interrupt_then_kill_ipc_subprocess, open_ipc_subprocess
+from dagster_shared.ipc import get_ipc_shutdown_pipe, open_ipc_subprocess, send_ipc_shutdown_message
 from dagster_webserver import cli as webserver_defaults
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.version import __version__
@@ -103,12 +103,24 @@ def _code_server(instance: dg.DagsterInstance, project: Path) -> Iterator[Path]:
 @contextmanager
 def _daemon(workspace: Path) -> Iterator[subprocess.Popen[bytes]]:
     words = ["-m", "dagster._daemon", "run", "--log-level", LOG_LEVEL, "--code-server-log-level", LOG_LEVEL]
-    process = open_ipc_subprocess([sys.executable, *words, "--workspace", str(workspace)])
+    # A signal would interrupt a daemon that is still starting with a traceback. It reads the pipe once it can end.
+    read_end, write_end = get_ipc_shutdown_pipe()
+    words += ["--shutdown-pipe", str(read_end), "--workspace", str(workspace)]
+    process = open_ipc_subprocess([sys.executable, *words], pass_fds=[read_end])
     try:
         yield process
     finally:
-        if process.poll() is None:
-            interrupt_then_kill_ipc_subprocess(process, wait_time=_DAEMON_ENDING_SEC)
+        _end(process, write_end)
+
+
+def _end(process: subprocess.Popen[bytes], write_end: int) -> None:
+    with suppress(BrokenPipeError):
+        send_ipc_shutdown_message(write_end)
+    try:
+        process.wait(timeout=_DAEMON_ENDING_SEC)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _end_with(daemon: subprocess.Popen[bytes], server: uvicorn.Server) -> None:
