@@ -98,8 +98,8 @@ def test_every_call_is_a_line_and_the_sums_are_the_servers(
 
 
 def test_each_run_has_its_own_name_and_nothing_is_written_twice(project: Project, server: ChatServer) -> None:
-    for limit in ("2", "2", "0", "0"):
-        assert project.llmbatch_here("run", "--limit", limit).returncode == 0
+    for limit in (["--limit", "2"], ["--limit", "2"], [], []):
+        assert project.llmbatch_here("run", *limit).returncode == 0
     names = [record.run_id for record in ledger(project)]
     assert [names.count(name) for name in dict.fromkeys(names)] == [2, 2, 1]
     assert len(names) == server.count()
