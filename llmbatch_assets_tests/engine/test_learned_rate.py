@@ -1,4 +1,4 @@
-"""What refusals say of a rate: a limit is found and kept to, and refusals that come at any rate slow nothing down.
+"""Learning from refusals: a limit is found and kept to, and refusals that come at any rate slow nothing down.
 
 Whole runs are simulated on a clock that jumps, with the pacer itself, against servers of many kinds.
 """
