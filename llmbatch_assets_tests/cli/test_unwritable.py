@@ -10,29 +10,15 @@ from llmbatch_assets_tests.chat_server import ChatServer
 from llmbatch_assets_tests.project import Project
 
 
-@pytest.mark.parametrize(
-    ("name", "is_folder"),
-    [
-        ("llm_outputs", False),
-        ("llm_failures", False),
-        ("awaiting_judge", False),
-        ("provenance", False),
-        ("usage.jsonl", True),
-        ("run_history.jsonl", True),
-        ("claims.lock", True),
-    ],
-)
+@pytest.mark.parametrize("name", ["llm_outputs", "llm_failures", "awaiting_judge", "provenance"])
 def test_what_cannot_be_written_is_found_before_the_first_call(
-    project_with: Callable[..., Project], server: ChatServer, name: str, is_folder: bool
+    project_with: Callable[..., Project], server: ChatServer, name: str
 ) -> None:
     # Something else has the name. Permissions would not do: tests may run as root, who may write everywhere.
     project = project_with(prompts={"judge": {"enabled": True}})
     assert project.llmbatch_here("run", "--select", "input_snapshot,work_items").returncode == 0
     path = project.path(f"artifacts/cache/{name}")
-    if is_folder:
-        path.mkdir()
-    else:
-        path.write_text("mine")
+    path.write_text("mine")
 
     ended = project.llmbatch_here("run", "--select", "llm_outputs")
 
@@ -40,7 +26,7 @@ def test_what_cannot_be_written_is_found_before_the_first_call(
     assert (ended.returncode, server.count()) == (1, 0), said
     assert f"artifacts/cache/{name}" in said
     assert "Traceback" not in said
-    assert is_folder or path.read_text() == "mine"
+    assert path.read_text() == "mine"
 
 
 def test_no_probe_is_left_behind(project_with: Callable[..., Project]) -> None:
