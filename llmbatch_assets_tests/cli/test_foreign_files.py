@@ -249,3 +249,18 @@ def test_a_full_disk_stops_a_run_with_the_path_of_the_output(
     assert re.search(r"llm_outputs/[0-9a-f]{40}\.json", ended.stdout + ended.stderr)
     assert "No space left on device" in ended.stdout + ended.stderr
     assert project.json(f"{CACHE}/pipeline4_manifest.json")["meta"]["stopped_by"] == "disk"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
+def test_an_output_that_may_not_be_read_stops_the_run_and_is_not_paid_for_again(
+    project_with: MakeProject, server: ChatServer
+) -> None:
+    project = project_with()
+    assert project.llmbatch_here("run").returncode == 0
+    path = project.output_of(1)
+    path.chmod(0)
+    ended = project.llmbatch_here("run")
+    path.chmod(0o600)
+    assert (ended.returncode, server.count()) == (1, 5)
+    told = ended.stdout + ended.stderr
+    assert (str(path) in told, "Permission denied" in told) == (True, True)
