@@ -71,7 +71,7 @@ class StopCause(StrEnum):
     PROXY_REFUSED = "proxy_refused"
     REDIRECTED = "redirected"
     NOTHING_LISTENING = "nothing_listening"
-    # No call is answered any more, for a reason that several items share.
+    # Several items in a row failed, and no call was answered in between.
     SAME_REFUSAL = "same_refusal"
     GAVE_UP = "gave_up"
     SERVER_DOWN = "server_down"
@@ -168,14 +168,14 @@ class ProviderError(LlmBatchError):
     """A call that returned no answer.
 
     ``request_id`` is the provider's id of the call and ``status`` its HTTP status, where known. ``usage`` is the
-    ``TokenUsage`` that the provider reported although it gave no answer. ``suspicion`` is a ``Suspicion`` if every other
-    call may fail in the same way.
+    ``TokenUsage`` that the provider reported although it gave no answer. ``suspected_outage`` is a ``SuspectedOutage`` if
+    every other call may fail in the same way.
     """
 
     request_id: str = ""
     status: int | None = None
     usage: object = None
-    suspicion: object = None
+    suspected_outage: object = None
 
     def __init__(self, cause: FailureCause | StopCause, message: str) -> None:
         super().__init__(message)

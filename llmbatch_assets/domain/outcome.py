@@ -21,7 +21,7 @@ class Stored(BaseModel):
 
 
 class Completion(Stored):
-    """A provider's answer to one call. ``note`` is what is odd about it, for messages about an unusable text."""
+    """A provider's answer to one call. ``note`` says what is unusual about it, for messages about an unusable text."""
 
     text: str
     finish_reason: str = "stop"
@@ -32,7 +32,7 @@ class Completion(Stored):
 
     @property
     def remark(self) -> str:
-        """What a message about an unusable text must mention: the note, or an unusual reason for its end."""
+        """An explanation for messages about an unusable text: the note, or an unusual finish reason."""
         return self.note or ("" if self.finish_reason in ("stop", "length") else f"finish_reason: {self.finish_reason}")
 
 
@@ -124,10 +124,10 @@ class FailedTry(NamedTuple):
     is_last: bool
 
 
-class Suspicion(NamedTuple):
-    """A failure that may not be the item's own: no call for this purpose that began after ``at`` has been answered yet.
+class SuspectedOutage(NamedTuple):
+    """Marks a failure that the item may not have caused.
 
-    ``at`` is the time of the run's event loop.
+    No call for this purpose that started after ``at``, a time of the run's event loop, has been answered yet.
     """
 
     purpose: str
@@ -139,7 +139,7 @@ class ItemResult:
     """The result of one item: exactly one of ``accepted`` and ``failed`` is set.
 
     ``usage`` counts the calls of this run. ``found`` is true if another run produced the accepted output. A failure with
-    a ``suspicion`` has not been saved.
+    a ``suspected_outage`` has not been saved.
     """
 
     item: WorkItem
@@ -148,4 +148,4 @@ class ItemResult:
     accepted: AcceptedOutput | None = None
     failed: FailedAttempt | None = None
     found: bool = False
-    suspicion: Suspicion | None = None
+    suspected_outage: SuspectedOutage | None = None

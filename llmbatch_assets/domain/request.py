@@ -31,14 +31,14 @@ class Subject(NamedTuple):
 class ChatRequest:
     """One call: the conversation so far, and the contract of its answer if that must be JSON.
 
-    ``patience`` multiplies the time that the answer may take.
+    ``timeout_factor`` multiplies the time limit of the call.
     """
 
     purpose: Purpose
     messages: tuple[Message, ...]
     contract: Contract | None
     subject: Subject | None = None
-    patience: int = 1
+    timeout_factor: int = 1
 
     @cached_property
     def chars(self) -> int:
@@ -88,7 +88,7 @@ class Conversations:
 
 
 def completed_judge_prompt(judge: PromptTemplate) -> PromptTemplate:
-    """Append the input and the output to a judge's prompt that does not show them. Columns count as the input."""
+    """Append the input and the output to a judge prompt that shows neither. Placeholders of columns show the input."""
     headings = {"context": "The input:", "output_json": "The answer to judge:"}
     if judge.column_placeholders(JUDGE_NAMES):
         del headings["context"]

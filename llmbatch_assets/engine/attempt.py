@@ -18,7 +18,7 @@ from llmbatch_assets.domain.outcome import (
     FailureClass,
     ItemResult,
     Source,
-    Suspicion,
+    SuspectedOutage,
     UnjudgedAnswer,
 )
 from llmbatch_assets.domain.prompt import Message
@@ -102,10 +102,10 @@ class ItemProcessor:
             if isinstance(result, AcceptedOutput):
                 return ItemResult(task.item, tried, spent, accepted=result)
             is_last = tried == n_tries or not attempt.is_answered
-            if attempt.suspicion is None:
+            if attempt.suspected_outage is None:
                 self.on_failed_try(FailedTry(task.item, result, tried, n_tries, is_last))
             if is_last:
-                return ItemResult(task.item, tried, spent, failed=result, suspicion=attempt.suspicion)
+                return ItemResult(task.item, tried, spent, failed=result, suspected_outage=attempt.suspected_outage)
             turns += _feedback_turns(result.raw_text, result.feedback)
         raise AssertionError("there is at least one generation")
 
@@ -129,8 +129,8 @@ class ItemProcessor:
 class _Attempt:
     """One generation and its verdict. ``usage`` counts the attempt's calls in this run.
 
-    ``is_answered`` is true if the attempt failed because of the answer, so that another generation can help. Calls without
-    one have retries of their own.
+    ``is_answered`` is true if the attempt failed because of the answer, so that another generation can help. Calls
+    without an answer have their own retries.
     """
 
     processor: ItemProcessor
@@ -143,7 +143,7 @@ class _Attempt:
     raw_text: str | None = None
     verdict: Verdict | None = None
     is_answered: bool = False
-    suspicion: Suspicion | None = None
+    suspected_outage: SuspectedOutage | None = None
     usage: TokenUsage = field(default_factory=TokenUsage)
     latency_sec: float = 0.0
 
@@ -152,9 +152,9 @@ class _Attempt:
             self.raw_text, self.latency_sec = self.unjudged.raw_text, self.unjudged.latency_sec
 
     async def complete(self) -> AcceptedOutput | FailedAttempt:
-        """Return the outcome, saved unless there is a ``suspicion``.
+        """Return the outcome, saved unless there is a ``suspected_outage``.
 
-        A ``RunPermanentError`` passes through: it is no failure of this item.
+        A ``RunPermanentError`` is raised on: it is not a failure of this item.
         """
         try:
             output = await self._generate_and_judge()
@@ -163,8 +163,8 @@ class _Attempt:
             if isinstance(error, ProviderError):
                 self._charge(error)
                 self.is_answered = isinstance(error, TransientError) and not self.judging and not is_free(error)
-                if isinstance(error.suspicion, Suspicion):
-                    self.suspicion = error.suspicion
+                if isinstance(error.suspected_outage, SuspectedOutage):
+                    self.suspected_outage = error.suspected_outage
                     return self._failure(error)
             failure = self._failure(error)
             await self.processor.store.save_failure(failure)
@@ -220,7 +220,7 @@ class _Attempt:
         return self.verdict
 
     async def _ask_judge(self, request: ChatRequest) -> Completion:
-        """Ask the judge. A refusal, and an answer of no use that was paid, count as unusable answers: the next may be usable."""
+        """Ask the judge. Refusals and billed replies without an answer count as unusable answers: the next may be usable."""
         assert self.processor.judge is not None
         try:
             completion = await self.processor.calls.ask(self.processor.judge, request)
@@ -317,7 +317,7 @@ def _with_prefix(messages: tuple[Message, ...], answer: str) -> str:
 
 def _feedback_turns(answer: str | None, problem: str | None) -> tuple[Message, ...]:
     """Return the two turns that show the model its answer and what is wrong with it, if both are known."""
-    # Servers reject a turn without content, and models one that is too long.
+    # Servers reject an empty turn, and models one that is too long.
     if not (answer and answer.strip() and problem) or len(answer) > MAX_ANSWER_CHARS:
         return ()
     return (

@@ -15,7 +15,7 @@ from llmbatch_assets.errors import RunPermanentError, StopCause
 
 CHARS_PER_TOKEN = 4
 UNKNOWN_OUTPUT_TOKENS = 500
-# A call counts as at most so many average calls, so that one absurd count does not make all later calls wait.
+# A call counts as at most this many average calls, so that one absurd count does not make all later calls wait.
 MAX_AVERAGES = 10
 
 
@@ -56,7 +56,7 @@ class UsageForecast:
 
 @dataclass
 class Reservation:
-    """The cost of a call: its maximum before the call, its actual cost after it, unless that is unknown."""
+    """The cost of a call: its maximum before the call, and its actual cost afterwards, unless that is unknown."""
 
     cost: float
     is_estimate: bool = False

@@ -1,28 +1,28 @@
-"""The rate of calls that a server accepts, learned from those that it refuses."""
+"""Learn the rate of calls that a server accepts from the calls that it refuses."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 
-# A known rate stays this far below what was measured, and steps back this far when a higher one is refused.
+# The safe rate is this fraction of the measured rate. A refused higher rate is multiplied by STEP_BACK.
 UNDERCUT = 0.95
 STEP_BACK = 0.9
-# The rate is doubled after so many seconds and calls without a refusal. A rate measured over few calls rises sooner.
+# The rate doubles after this many seconds and calls without a refusal. A rate measured over few calls rises sooner.
 DOUBLING_SEC = 25.0
 DOUBLING_CALLS = (30, 100)
-# Fewer calls, or a shorter time, say little about a rate.
+# A rate measured over fewer calls or a shorter time is unreliable.
 ENOUGH_CALLS = 20
 ENOUGH_SEC = 5.0
-# So many refusals beyond the expected ones are no coincidence.
+# This many refusals beyond the expected number are not a coincidence.
 SEVERAL = 3
-# Calls over which the share of refusals is counted anew.
+# The share of refusals is counted over windows of this many calls.
 SAMPLE_CALLS = 100
 
 
 @dataclass
 class _Calls:
-    """Calls begun since a time, and how many of them were refused."""
+    """Calls started since a point in time, and how many of them were refused."""
 
     since: float = math.nan
     begun: int = 0
@@ -52,21 +52,21 @@ class _Calls:
 class LearnedRate:
     """Calls per second that a server accepts; ``configured`` is the upper limit.
 
-    ``unrelated`` is the share of calls that the server refuses at any rate. It is found by a test: after refusals, the
-    rate is lowered below what the server has just accepted. If it twice refuses as large a share as before, refusals do
-    not depend on the rate, so the former rate is restored, and only more refusals than that share count.
+    ``base_share`` is the share of calls that the server refuses whatever the rate. It is found by a test: after refusals,
+    the rate is lowered below what the server has just accepted. If the share of refusals then stays the same twice in a
+    row, refusals do not depend on the rate. The former rate is restored, and only refusals beyond that share count.
     """
 
     configured: float = math.inf
     per_second: float = field(init=False)
-    unrelated: float = field(init=False, default=0.0)
-    # Changes whenever a rate was measured: refusals of calls from before say nothing about the new rate.
+    base_share: float = field(init=False, default=0.0)
+    # Incremented whenever a rate is measured: refusals of earlier calls say nothing about the new rate.
     period: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        # So that a single refusal does not undercut the configured rate.
+        # Divided, so that a single refusal does not lower the rate below the configured one.
         self._most = self._safe = self._former = self.per_second = self.configured / UNDERCUT
-        # Calls that the safe rate was measured over; 0: it is unknown. A guess was not accepted before.
+        # Number of calls over which the safe rate was measured; 0: unknown. A guess is a rate the server has not yet accepted.
         self._evidence = 0 if self.configured == math.inf else DOUBLING_CALLS[1]
         self._is_guess = self.configured == math.inf
         self._seen, self._sample = _Calls(), _Calls()
@@ -85,13 +85,13 @@ class LearnedRate:
     def record_call(self, now: float) -> None:
         """Record that a call begins."""
         if self._was_tested and not self.is_tested:
-            # Far fewer refusals at the safe rate: they do depend on the rate.
-            if self._sample.share < self.unrelated / 2:
-                self.unrelated = self._sample.share
+            # Far fewer refusals at the safe rate, so they do depend on the rate.
+            if self._sample.share < self.base_share / 2:
+                self.base_share = self._sample.share
             self._sample = _Calls()
         elif self._sample.begun >= SAMPLE_CALLS and not self.is_tested:
-            if self.unrelated:
-                self.unrelated = min(0.7 * self.unrelated + 0.3 * self._sample.share, self._found_share)
+            if self.base_share:
+                self.base_share = min(0.7 * self.base_share + 0.3 * self._sample.share, self._found_share)
             self._sample = _Calls()
         self._was_tested = self.is_tested
         if math.isnan(self._quiet_since):
@@ -100,7 +100,7 @@ class LearnedRate:
         self._sample.begin(now)
 
     def record_answer(self, now: float, *, is_new: bool) -> None:
-        """Raise the rate, slowly at first; ``is_new``: the call began after the last cool-down."""
+        """Raise the rate, slowly at first. ``is_new``: the call started after the last cool-down."""
         if is_new and not math.isnan(self._reopened):
             self._restart(self._reopened)
             self._reopened = math.nan
@@ -113,12 +113,12 @@ class LearnedRate:
         self.per_second = min(self._safe * (1 + quiet**3), self._most)
 
     def record_refusal(self, now: float, period: int) -> bool:
-        """Record the refusal of a call that began in this period. Returns whether to measure the rate now."""
+        """Record the refusal of a call that started in this period. Returns whether to measure the rate now."""
         if period != self.period:
             return False
         self._seen.refused += 1
         self._sample.refused += 1
-        if self._evidence and not self.unrelated:
+        if self._evidence and not self.base_share:
             if not self.is_tested or self._is_guess:
                 self._step_back(now)
                 return False
@@ -126,16 +126,16 @@ class LearnedRate:
         return self._is_unexpected() and self._sample.is_enough(now)
 
     def measure(self, now: float, *, after_cool_down: bool) -> bool:
-        """Learn from the calls until now. Returns whether the rate is known."""
+        """Measure the rate over the calls so far. Returns whether the rate is known."""
         if self._seen.taken <= 0 or self._is_test_unfinished(now):
             self._quiet_since, self._quiet_calls = now, 0
             return self._evidence > 0
-        if math.isnan(self._reopened) and self._is_unrelated(now):
+        if math.isnan(self._reopened) and self._is_rate_independent(now):
             self._restore()
             return True
         first = self._taken_at_first
         if not self._evidence and self._seen.taken < ENOUGH_CALLS and not 0 < first < self._seen.taken:
-            # A few calls before the first refusals say nothing. A second time, they do.
+            # A few calls before the first refusals are too little evidence, but enough the second time.
             self._taken_at_first = self._seen.taken
             return False
         self._set_safe_rate(now, after_cool_down=after_cool_down)
@@ -147,19 +147,19 @@ class LearnedRate:
         return True
 
     def is_coincidence(self, refused_in_a_row: int) -> bool:
-        """Return whether so many refusals in a row are to be expected at any rate."""
-        return refused_in_a_row < SEVERAL or self.unrelated**refused_in_a_row > 1e-5
+        """Return whether this many consecutive refusals are likely even if they do not depend on the rate."""
+        return refused_in_a_row < SEVERAL or self.base_share**refused_in_a_row > 1e-5
 
     def _is_unexpected(self) -> bool:
-        expected = self.unrelated * self._sample.begun
+        expected = self.base_share * self._sample.begun
         return self._sample.refused > expected + 3 * math.sqrt(expected) + SEVERAL - 1
 
     def _is_test_unfinished(self, now: float) -> bool:
-        """Return whether a few refusals among more answers at the safe rate say nothing yet."""
+        """Return whether there are still too few calls at the safe rate to judge its refusals."""
         return self.is_tested and not self._is_guess and self._sample.share < 0.5 and not self._sample.is_enough(now)
 
     def _step_back(self, now: float) -> None:
-        """The server refused a rate that it has not accepted before."""
+        """Lower a rate that the server refused and had not accepted before."""
         if not self.is_tested:
             self._earlier_share, self._former = 0.0, self.per_second
         self._safe = self.per_second = self.per_second * STEP_BACK
@@ -167,8 +167,8 @@ class LearnedRate:
         self._sample, self._was_tested = _Calls(), True
         self._quiet_since, self._quiet_calls = now, 0
 
-    def _is_unrelated(self, now: float) -> bool:
-        """Return whether a second test in a row at the safe rate had about as many refusals as the first."""
+    def _is_rate_independent(self, now: float) -> bool:
+        """Return whether two consecutive tests at the safe rate had about the same share of refusals."""
         if not self.is_tested:
             self._earlier_share, self._former = 0.0, self.per_second
         elif not self._is_guess and self._sample.is_enough(now):
@@ -177,7 +177,7 @@ class LearnedRate:
         return False
 
     def _restore(self) -> None:
-        self.unrelated = self._found_share = self._sample.share
+        self.base_share = self._found_share = self._sample.share
         self._safe = self.per_second = self._former
         self._earlier_share, self._is_guess = 0.0, True
         self._restart()

@@ -61,7 +61,7 @@ class MeteredClient:
         clock = asyncio.get_running_loop().time
         started = clock()
         reservation.cost = max_cost or 0.0
-        # A call must not be paid for if it cannot be logged.
+        # No call may be billed that cannot be logged.
         self.accounts.ledger.open()
         self.accounts.in_flight += 1
         try:
@@ -86,7 +86,7 @@ class MeteredClient:
         return completion.model_copy(update={"usage": usage})
 
     def _cost(self, request: ChatRequest, completion: Completion) -> float | None:
-        """Return the cost of an answer. Tokens that the server did not count cost nothing only if all do."""
+        """Return the cost of an answer. Uncounted tokens make it unknown, unless all tokens are free."""
         usage = completion.usage
         if usage.input_tokens and (usage.output_tokens or not completion.text):
             return self.cost_of(usage)

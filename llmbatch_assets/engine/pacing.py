@@ -17,7 +17,7 @@ from llmbatch_assets.errors import FailureCause, RunPermanentError, StopCause, T
 _logger = logging.getLogger(__name__)
 
 _MAX_DOUBLINGS = 10
-# Refused calls that are remembered, to find those in a row.
+# Number of refused calls that are remembered, to find consecutive ones.
 MAX_REMEMBERED = 256
 
 # Event loops wake up late; a delay of up to this is made up for.
@@ -62,9 +62,9 @@ class CallLimits:
 
 @dataclass
 class Permit:
-    """Permission for one call, the ``number``-th, given after ``cool_down`` cool-downs in a period of the learned rate.
+    """Permission for the ``number``-th call, given after ``cool_down`` cool-downs, in a ``period`` of the learned rate.
 
-    ``tokens`` are the expected tokens before the call, the actual ones after it.
+    ``tokens`` is the expected number of tokens before the call and the actual number after it.
     """
 
     tokens: float
@@ -74,11 +74,11 @@ class Permit:
 
 
 class Pacer:
-    """Lets calls through one after another, in the order in which they arrive.
+    """Lets calls through one at a time, in the order in which they arrive.
 
-    A single refusal concerns its call only. Several in a row close the gate for all calls, for as long as the server
-    asks, and halve the number of calls that may be in flight; each answer allows one more again. The number of calls
-    that the server took until then determines the rate afterwards.
+    A single refusal only affects its own call. Several in a row start a cool-down: no calls start for as long as the
+    server asks, and the limit on calls in flight is halved. Each answer then raises that limit by one. The rate after
+    the cool-down depends on how many calls the server accepted before it.
     """
 
     def __init__(self, limits: CallLimits, stopped: asyncio.Event) -> None:
@@ -96,7 +96,7 @@ class Pacer:
         self._closed = False
         # The last refused calls, by number.
         self._refused: dict[int, None] = {}
-        # The first call after the last cool-down, and cool-downs in a row without an answer between them.
+        # The number of the first call after the last cool-down, and of consecutive cool-downs without an answer in between.
         self._first, self._fruitless = 0, 0
         self._warned = False
         self.stats = PacingStats(lowest_concurrency=limits.max_workers)
@@ -154,7 +154,7 @@ class Pacer:
     def _open(self) -> None:
         """End a cool-down with its first call."""
         self._closed, self._first = False, self.stats.calls + 1
-        # Measured up to the end of the cool-down, not to this call: the server is not to blame for idle workers.
+        # Measure up to the end of the cool-down, not up to this call, so that idle workers do not lower the rate.
         if not self._learned.measure(self._open_at, after_cool_down=True):
             # Without a known rate, start with one call; each answer then allows one more.
             self._concurrency = self.stats.lowest_concurrency = 1
@@ -164,7 +164,7 @@ class Pacer:
         self._requests.per_second = min(self._configured, self._learned.per_second)
 
     def _record_answer(self, permit: Permit) -> None:
-        # An answer to a call from before the gate was closed says nothing about the server now.
+        # An answer to a call from before the cool-down says nothing about the server now.
         is_new = permit.cool_down == self.stats.cool_downs
         if is_new:
             self._fruitless = 0
@@ -179,7 +179,7 @@ class Pacer:
         is_new = permit.cool_down == self.stats.cool_downs
         fails_again = self._fruitless > 0 and permit.number == self._first
         if self._closed:
-            # Calls that were in flight when the gate closed can only prolong the cool-down.
+            # Calls that were in flight when the cool-down began can only prolong it.
             if permit.cool_down == self.stats.cool_downs - 1:
                 self._open_at = max(self._open_at, now + _cool_down(retry_after, self._fruitless))
         elif is_new and (fails_again or not self._learned.is_coincidence(in_a_row)):
@@ -189,7 +189,7 @@ class Pacer:
         self._update_rate()
 
     def _count_in_a_row(self, number: int) -> int:
-        """Return how many calls that began one after another were refused, this one included, in whatever order."""
+        """Return how many consecutively started calls, including this one, were refused, in any order."""
         self._refused[number] = None
         if len(self._refused) > MAX_REMEMBERED:
             del self._refused[next(iter(self._refused))]
@@ -210,13 +210,13 @@ class Pacer:
         self._open_at = max(self._open_at, now + _cool_down(retry_after, self._fruitless))
 
     def _correct_tokens(self, expected: float, actual: float) -> None:
-        """Replace the expected tokens by the actual ones; a wrong count delays later calls by a minute at most."""
+        """Replace the expected tokens by the actual ones. A wrong count delays later calls by at most a minute."""
         more = actual - expected
         if more > self._tokens_per_minute:
             if not self._warned:
                 _logger.warning(
                     "The server reported %s tokens for one call, more than tokens_per_minute (%s) allows in a minute. "
-                    "The run waits for one minute and goes on; check the server's token counts and the limit.",
+                    "The run waits one minute and continues. Check the server's token counts and the limit.",
                     f"{actual:,.0f}",
                     f"{self._tokens_per_minute:,}",
                 )

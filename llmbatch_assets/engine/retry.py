@@ -36,7 +36,7 @@ _backoff = wait_exponential(multiplier=FIRST_WAIT_SEC, max=MAX_WAIT_SEC) + wait_
 
 
 def is_free(error: BaseException) -> bool:
-    """Return whether an error is transient and its call has, as far as is known, used no tokens."""
+    """Return whether an error is transient and its call used no tokens, as far as we know."""
     if not isinstance(error, TransientError):
         return False
     return not (isinstance(error.usage, TokenUsage) and error.usage.total_tokens)
@@ -53,9 +53,9 @@ class RetryingCalls:
     async def ask(self, client: ChatClient, request: ChatRequest) -> Completion:
         """Return the answer after at most ``transport_retries`` retries, with backoff or as the server asked.
 
-        If several items in a row fail, the call waits longer: until the server answers again, or ``outages`` stop the
-        run. Raises the last ``TransientError``, and any other ``ProviderError`` at once. So it does a ``TransientError`` of a
-        call that used tokens: it was billed, and counts as an attempt of its item. A stopped run ends the backoff.
+        If several items in a row fail, the call keeps retrying until the server answers again or ``outages`` stops the
+        run. Raises the last ``TransientError``. Raises any other ``ProviderError`` at once, and also a ``TransientError`` of
+        a call that used tokens: it was billed, and counts as an attempt of its item. A stopped run ends the backoff.
         """
         with self.outages.watching(request) as call:
             try:
@@ -95,7 +95,7 @@ class RetryingCalls:
                 call.record_unusable_reply(error)
                 raise
             call.record_last_fault(error)
-            # The worker's next item must not call the server earlier than the server said.
+            # The worker's next call must not start earlier than the server asked.
             await self.sleep(min(error.retry_after or 0.0, MAX_RETRY_AFTER_SEC))
             raise
 
@@ -116,10 +116,10 @@ class _Tries:
 
     async def next(self) -> Completion:
         begun = asyncio.get_running_loop().time()
-        patient = replace(self.request, patience=2**self.timeouts) if self.timeouts else self.request
+        request = replace(self.request, timeout_factor=2**self.timeouts) if self.timeouts else self.request
         while not self.calls.stopped.is_set():
             try:
-                completion = await self.client.complete(patient)
+                completion = await self.client.complete(request)
             except FormatRefusedError:
                 continue
             except TransientError as error:
@@ -144,7 +144,7 @@ class _Tries:
         backoff = float(_backoff(state))
         if told is None:
             return backoff
-        # A server that is down for everyone would be called without a pause if it said 0.
+        # During an outage, Retry-After: 0 would mean retrying without a pause.
         is_extra = state.attempt_number > self.calls.transport_retries
         return min(max(told, backoff) if is_extra else told, MAX_RETRY_AFTER_SEC)
 

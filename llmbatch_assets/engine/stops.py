@@ -1,7 +1,7 @@
-"""When a run stops early: too many items failed, or no call is answered any more.
+"""Stop a run early: too many items failed, or calls are no longer answered.
 
-Many refusals and faults are not the item's own: the credit has run out, the server is down. They have in common that
-several items in a row get them and that no call is answered in between. Wordings and codes are not looked at here.
+Many failures are not caused by the item: the credit has run out, or the server is down. Such failures hit several items
+in a row, with no answered call in between. This module only looks at that pattern, not at messages or codes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from llmbatch_assets.domain.outcome import Suspicion
+from llmbatch_assets.domain.outcome import SuspectedOutage
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.run.progress import Tally, format_causes
 from llmbatch_assets.domain.text import counted
@@ -27,12 +27,12 @@ from llmbatch_assets.errors import (
     TransientError,
 )
 
-# A failure that fewer items share may be their own.
+# If fewer items fail in the same way, the items themselves may be the cause.
 SEVERAL = 3
 # Seconds without an answer after which a server that breaks connections or answers 5xx counts as down.
 DOWN_SEC = 30.0
 GIVE_UP_AFTER_SEC = 600.0
-# Rows with the same defect often follow each other, and each worker may have met one.
+# Rows with the same defect often follow each other, and each worker may be working on one.
 MIN_SAME_REFUSALS = 5
 # Each of these replies is billed.
 MAX_UNUSABLE_REPLIES = 5
@@ -42,12 +42,12 @@ REFUSALS_PER_WORKER = 2
 MIN_ITEMS_FOR_RATE = 20
 HOPELESS_AFTER = 10
 
-# The server asks to wait. 529 is Anthropic's.
+# The server is busy and asks to wait. 529 is Anthropic's.
 _BUSY_STATUSES = {503, 529}
-# Something between us and the model waited in vain. 524 is Cloudflare's.
+# A proxy or gateway timed out while waiting for the model. 524 is Cloudflare's.
 _TIMEOUT_STATUSES = {408, 504, 524}
-# Parts of a message that differ between items: quotations, and words with digits.
-_OF_ONE_ITEM = re.compile(r"""".*?"|'.*?'|`.*?`|\S*\d\S*""", re.DOTALL)
+# Parts of a message that differ between items: quoted text, and words with digits.
+_ITEM_SPECIFIC = re.compile(r"""".*?"|'.*?'|`.*?`|\S*\d\S*""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,15 @@ class _Refusal(NamedTuple):
     item: str
     at: float
     message: str
-    # Equal for the same refusal of different items.
+    # The status and message without item-specific parts; equal for the same refusal of different items.
     kind: str
 
 
 @dataclass
-class _Line:
-    """The calls to one model of one server: what has failed since the last answer."""
+class _Health:
+    """Calls with one purpose: what has failed since the last answer."""
 
-    # The latest beginning of a call that was answered.
+    # Start time of the latest call that was answered.
     answered_from: float = -math.inf
     failing_since: float = math.nan
     failing: set[str] = field(default_factory=set)
@@ -122,7 +122,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class OutageLimits:
-    """Limits of a run on failures in a row. ``same_refusals`` is 0 if refusals are always the items' own."""
+    """Limits of a run on consecutive failures. ``same_refusals`` is 0 if every refusal is blamed on its item."""
 
     give_up_after_sec: float = GIVE_UP_AFTER_SEC
     same_refusals: int = 0
@@ -137,7 +137,7 @@ class CallInProgress:
     """One call with its retries."""
 
     def __init__(self, outages: Outages, request: ChatRequest) -> None:
-        self._limits, self._line = outages.limits, outages.line(request.purpose)
+        self._limits, self._health = outages.limits, outages.health_of(request.purpose)
         self._item = request.subject.work_id if request.subject else ""
         self._purpose = request.purpose
         self._failed_at = math.nan
@@ -148,126 +148,126 @@ class CallInProgress:
 
     @property
     def is_shared(self) -> bool:
-        """Whether several items in a row have failed like this one, so that its failure is hardly its own."""
-        return len(self._line.failing) >= SEVERAL
+        """Whether several items in a row have failed, so that the cause is probably not this item."""
+        return len(self._health.failing) >= SEVERAL
 
     def record_answer(self, begun: float) -> None:
-        """Record that the call, which began at this time, was answered."""
-        self._line.record_answer(begun)
+        """Record that a call that started at ``begun`` was answered."""
+        self._health.record_answer(begun)
 
     def record_fault(self, error: TransientError) -> None:
-        """Record that the call failed. Raises ``RunPermanentError`` if no call has been answered for too long."""
-        now, line = _now(), self._line
+        """Record a failed call. Raises ``RunPermanentError`` if no call has been answered for too long."""
+        now, health = _now(), self._health
         if error.cause == FailureCause.NOT_JSON:
             # The model has answered.
-            line.record_answer(now)
+            health.record_answer(now)
             return
         if not self.has_failed:
             self._failed_at = now
-            line.in_progress_failed += 1
-        if not line.failing:
-            line.failing_since = now
-        line.failing.add(self._item)
+            health.in_progress_failed += 1
+        if not health.failing:
+            health.failing_since = now
+        health.failing.add(self._item)
         if self.is_shared and not is_timeout(error):
-            self._require_patience(error, now - line.failing_since)
+            self._check_outage(error, now - health.failing_since)
 
-    def _require_patience(self, error: TransientError, seconds: float) -> None:
+    def _check_outage(self, error: TransientError, seconds: float) -> None:
         limit = self._limits.give_up_after_sec
         if error.cause == FailureCause.RATE_LIMITED or error.status in _BUSY_STATUSES:
             if seconds >= limit:
                 raise RunPermanentError(
                     StopCause.GAVE_UP,
                     f"no call has been answered for {_duration(seconds)} (llm.give_up_after); the last reply was "
-                    f"{error}. Run again when the provider takes calls; no item was recorded as failed for this.",
+                    f"{error}. Run again when the provider accepts calls; no item was recorded as failed for this.",
                 )
-        elif seconds >= min(DOWN_SEC, limit) and self._line.in_progress_failed == self._line.in_progress:
+        elif seconds >= min(DOWN_SEC, limit) and self._health.in_progress_failed == self._health.in_progress:
             raise RunPermanentError(
                 StopCause.SERVER_DOWN,
-                f"no call has been answered for {_duration(seconds)}, and {counted(len(self._line.failing), 'item')} in "
+                f"no call has been answered for {_duration(seconds)}, and {counted(len(self._health.failing), 'item')} in "
                 f"a row failed; the last failure was: {error}. Check the server, then run again; no item was recorded "
                 "as failed for this.",
             )
 
     def record_last_fault(self, error: TransientError) -> None:
-        """Record that there are no more retries. Raises ``RunPermanentError`` if all calls time out."""
-        error.suspicion = self._suspicion(self._failed_at)
+        """Record a failed last retry. Raises ``RunPermanentError`` if all recent calls have timed out."""
+        error.suspected_outage = self._suspected_outage(self._failed_at)
         if not is_timeout(error):
             return
-        self._line.timed_out.add(self._item)
-        if len(self._line.timed_out) >= SEVERAL:
+        self._health.timed_out.add(self._item)
+        if len(self._health.timed_out) >= SEVERAL:
             raise RunPermanentError(
                 StopCause.TOO_SLOW,
-                f"{counted(len(self._line.timed_out), 'item')} in a row timed out, each of them repeatedly ({error}). "
+                f"{counted(len(self._health.timed_out), 'item')} in a row timed out, each of them repeatedly ({error}). "
                 "The provider may bill these calls. Raise llm.timeout_sec, or lower llm.max_workers or "
                 "llm.max_output_tokens, then run again.",
             )
 
     def record_unusable_reply(self, error: TransientError) -> None:
-        """Record a reply that was billed but holds no answer. Raises ``RunPermanentError`` if all replies are such."""
-        self._line.unusable.add(self._item)
-        if len(self._line.unusable) >= MAX_UNUSABLE_REPLIES:
+        """Record a reply that was billed but holds no answer. Raises ``RunPermanentError`` after several in a row."""
+        self._health.unusable.add(self._item)
+        if len(self._health.unusable) >= MAX_UNUSABLE_REPLIES:
             raise RunPermanentError(
                 StopCause.UNUSABLE_REPLIES,
-                f"{counted(len(self._line.unusable), 'item')} in a row got replies that are billed but hold no answer (the "
+                f"{counted(len(self._health.unusable), 'item')} in a row got replies that are billed but hold no answer (the "
                 f"last one: {error}). Check llm.base_url, llm.model_name and llm.extra_body, then run again.",
             )
 
     def record_refusal(self, error: ItemPermanentError) -> None:
-        """Record that the provider refused the item. Raises ``RunPermanentError`` if it refuses all of them alike."""
-        now, line = _now(), self._line
+        """Record that the provider refused the item. Raises ``RunPermanentError`` if it refuses all items alike."""
+        now, health = _now(), self._health
         if error.cause != FailureCause.BAD_REQUEST:
-            # Filters and models read the item before they refuse it, so others can be answered.
-            line.record_answer(now)
+            # A content filter or model read this item before refusing it, so the server works.
+            health.record_answer(now)
             return
         if not self._limits.same_refusals:
             return
-        error.suspicion = self._suspicion(now)
-        line.refusals.append(_Refusal(self._item, now, str(error), _kind(error)))
-        same = {one.item for one in line.refusals if one.kind == line.refusals[-1].kind}
+        error.suspected_outage = self._suspected_outage(now)
+        health.refusals.append(_Refusal(self._item, now, str(error), _kind_of(error)))
+        same = {one.item for one in health.refusals if one.kind == health.refusals[-1].kind}
         if len(same) >= self._limits.same_refusals:
             raise _same_refusal(len(same), str(error))
-        refused = {one.item for one in line.refusals}
-        if line.answered_from == -math.inf and len(refused) >= max(HOPELESS_AFTER, self._limits.same_refusals):
+        refused = {one.item for one in health.refusals}
+        if health.answered_from == -math.inf and len(refused) >= max(HOPELESS_AFTER, self._limits.same_refusals):
             raise RunPermanentError(
                 StopCause.HOPELESS,
                 f"the first {len(refused)} items were all refused, the last one with: {error}. Correct the prompt or the "
                 "settings, then run again; none of them was recorded as failed.",
             )
 
-    def _suspicion(self, at: float) -> Suspicion | None:
-        return Suspicion(self._purpose, at) if self._line.answered_from <= at else None
+    def _suspected_outage(self, at: float) -> SuspectedOutage | None:
+        return SuspectedOutage(self._purpose, at) if self._health.answered_from <= at else None
 
 
 class Outages:
-    """Watches the calls of one run for failures that several items in a row have."""
+    """Watches the calls of one run for failures that hit several items in a row."""
 
     def __init__(self, limits: OutageLimits | None = None) -> None:
         self.limits = limits or OutageLimits()
-        self._lines: dict[str, _Line] = {}
+        self._health_by_purpose: dict[str, _Health] = {}
 
-    def line(self, purpose: str) -> _Line:
-        return self._lines.setdefault(purpose, _Line())
+    def health_of(self, purpose: str) -> _Health:
+        return self._health_by_purpose.setdefault(purpose, _Health())
 
     @contextmanager
     def watching(self, request: ChatRequest) -> Iterator[CallInProgress]:
-        """Watch a call with its retries."""
-        call, line = CallInProgress(self, request), self.line(request.purpose)
-        line.in_progress += 1
+        """Watch a call and its retries."""
+        call, health = CallInProgress(self, request), self.health_of(request.purpose)
+        health.in_progress += 1
         try:
             yield call
         finally:
-            line.in_progress -= 1
-            line.in_progress_failed -= call.has_failed
+            health.in_progress -= 1
+            health.in_progress_failed -= call.has_failed
 
-    def is_cleared(self, suspicion: Suspicion) -> bool:
-        """Return whether a failure is the item's own: a call that began after it has been answered."""
-        return self.line(suspicion.purpose).answered_from > suspicion.at
+    def is_refuted(self, suspected_outage: SuspectedOutage) -> bool:
+        """Return whether the item itself caused the failure: a call that started later has been answered."""
+        return self.health_of(suspected_outage.purpose).answered_from > suspected_outage.at
 
     def error_at_end(self) -> RunPermanentError | None:
-        """Return the error of a run whose last items were all refused alike, as too few for ``record_refusal``."""
-        for line in self._lines.values():
-            for last in line.refusals:
-                same = {one.item for one in line.refusals if one.kind == last.kind}
+        """Return the error of a run whose last items were all refused alike but were too few for ``record_refusal``."""
+        for health in self._health_by_purpose.values():
+            for last in health.refusals:
+                same = {one.item for one in health.refusals if one.kind == last.kind}
                 if len(same) >= SEVERAL:
                     return _same_refusal(len(same), last.message)
         return None
@@ -277,8 +277,8 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _kind(error: ProviderError) -> str:
-    return f"{error.status} {_OF_ONE_ITEM.sub('#', str(error))}"
+def _kind_of(error: ProviderError) -> str:
+    return f"{error.status} {_ITEM_SPECIFIC.sub('#', str(error))}"
 
 
 def _same_refusal(count: int, message: str) -> RunPermanentError:

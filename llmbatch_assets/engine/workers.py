@@ -34,8 +34,8 @@ class WorkerPool:
     If it raises an ``LlmBatchError``, the run stops, and it is still called for items in flight.
     Tasks are created when a worker is free, so memory does not grow with their number.
 
-    A failure that may be every item's is not saved before another call is answered or the run reaches its end. If the run
-    stops before that, the item counts as not attempted.
+    A failure that may affect every item is saved only once another call has been answered or the run has finished. If
+    the run stops before that, the item counts as not attempted.
     """
 
     process: Callable[[ItemTask], Awaitable[ItemResult]]
@@ -100,14 +100,14 @@ class WorkerPool:
             result = await self._settle(lambda: self.process(task))
         finally:
             self.tally.in_flight -= 1
-        if result is not None and result.suspicion is None:
+        if result is not None and result.suspected_outage is None:
             self._record(result)
         elif result is not None:
             self._undecided.append(result)
         await self._settle(self._record_own_failures)
 
     async def _settle(self, work: Callable[[], Awaitable[Returned]]) -> Returned | None:
-        """Return the result of work on items, or None if it failed, which stops the run."""
+        """Return the result of working on items, or None after an error that stops the run."""
         try:
             return await work()
         except LlmBatchError as error:
@@ -117,12 +117,12 @@ class WorkerPool:
         return None
 
     async def _record_own_failures(self, *, at_end: bool = False) -> None:
-        """Save and record the failures that have turned out to be the items' own."""
+        """Save and record the failures that the items themselves have turned out to cause."""
         results, self._undecided = self._undecided, []
         for result in results:
             assert result.failed is not None
-            assert result.suspicion is not None
-            if at_end or self.outages.is_cleared(result.suspicion):
+            assert result.suspected_outage is not None
+            if at_end or self.outages.is_refuted(result.suspected_outage):
                 await self.save_failure(result.failed)
                 self._record(result)
             else:

@@ -331,7 +331,7 @@ def test_an_item_whose_calls_died_in_transit_is_not_asked_about_in_another_attem
     result = worked(bench(client, store=store))
     assert len(client.asked) == 2
     # Not saved yet: if nobody gets an answer, it is no failure of the item.
-    assert (store.failures, result.suspicion is not None) == ([], True)
+    assert (store.failures, result.suspected_outage is not None) == ([], True)
     failure = result.failed
     assert failure is not None
     assert (failure.cause, failure.failure_class, failure.raw_text) == ("server_error", "transient", None)

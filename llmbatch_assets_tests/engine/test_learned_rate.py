@@ -320,9 +320,9 @@ def test_as_many_refusals_at_a_lower_rate_do_not_depend_on_it() -> None:
             if number % 8 == 0 and learned.record_refusal(now, learned.period):
                 learned.measure(now, after_cool_down=False)
                 rates.append(learned.per_second)
-        if learned.unrelated:
+        if learned.base_share:
             break
-    assert 0.1 < learned.unrelated < 0.2
+    assert 0.1 < learned.base_share < 0.2
     assert rates[0] < 10
     assert rates[-1] == pytest.approx(10 / UNDERCUT)
     # More of them in a row are needed to close the gate.

@@ -104,7 +104,7 @@ def test_one_absurd_count_of_tokens_delays_by_a_minute_and_is_told_once(caplog: 
     (message,) = caplog.messages
     assert message == (
         "The server reported 900,000,000 tokens for one call, more than tokens_per_minute (60,000) allows in a minute. "
-        "The run waits for one minute and goes on; check the server's token counts and the limit."
+        "The run waits one minute and continues. Check the server's token counts and the limit."
     )
 
 

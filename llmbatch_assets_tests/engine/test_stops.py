@@ -294,7 +294,7 @@ def test_a_server_that_is_too_slow_gets_few_calls_and_stops_the_run_with_advice(
     assert "llm.max_workers" in str(error)
     assert len(batch.server.asked) <= 3 * max(3, workers) + workers
     # Each time it gets more time.
-    assert {request.patience for request in batch.server.asked} == {1, 2, 4}
+    assert {request.timeout_factor for request in batch.server.asked} == {1, 2, 4}
     assert (batch.tally.failed, batch.store.failures) == (0, [])
 
 

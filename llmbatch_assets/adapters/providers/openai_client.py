@@ -62,7 +62,7 @@ class OpenAIClient:
         self._warned_of_usage = False
         # Raised when an answer has taken longer.
         self._limit_sec = llm.timeout_sec
-        self._said_patience = False
+        self._warned_of_timeout = False
 
     async def aclose(self) -> None:
         await self._sdk.close()
@@ -130,8 +130,8 @@ class OpenAIClient:
     def _limit_for(self, request: ChatRequest) -> float:
         """Return the seconds that a call may take: more if it has timed out before, or if others took longer."""
         most = self._llm.timeout_sec * MAX_PATIENCE
-        if request.patience > 1 and not self._said_patience:
-            self._said_patience = True
+        if request.timeout_factor > 1 and not self._warned_of_timeout:
+            self._warned_of_timeout = True
             log.warning(
                 "%s gave no answer within %g s; repeated calls get up to %g s. If answers often take that long, raise "
                 "llm.timeout_sec or lower llm.max_workers: calls that time out may be billed",
@@ -139,7 +139,7 @@ class OpenAIClient:
                 self._limit_sec,
                 most,
             )
-        return min(self._limit_sec * request.patience, most)
+        return min(self._limit_sec * request.timeout_factor, most)
 
     async def _post(self, body: bytes, limit: float) -> httpx2.Response:
         headers = key_headers(self._get_key(), self._llm.key_header)

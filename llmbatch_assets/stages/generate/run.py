@@ -100,7 +100,7 @@ class GenerateRun:
             states[key] = state_after(result, before[key])
             if result.failed is not None:
                 failed.append(result.item)
-                if result.suspicion:
+                if result.suspected_outage:
                     # It was not reported before it turned out to be the item's own.
                     n_tries = self.batch.parameters.llm.max_retries
                     self._report_failed_try(FailedTry(result.item, result.failed, result.attempts, n_tries, True))

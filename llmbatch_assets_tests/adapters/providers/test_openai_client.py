@@ -754,8 +754,8 @@ def test_a_slow_answer_raises_the_limit_for_the_calls_after_it(
     server: ChatServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.delay = 0.5
-    patient = replace(chat_request(), patience=4)
-    outcomes = ask(server.base_url, chat_request(), patient, chat_request(), timeout_sec=0.3)
+    request = replace(chat_request(), timeout_factor=4)
+    outcomes = ask(server.base_url, chat_request(), request, chat_request(), timeout_sec=0.3)
     assert [type(one) for one in outcomes] == [TransientError, Completion, Completion]
     assert str(outcomes[0]) == "no answer within 0.3 s"
     said = [record.getMessage() for record in caplog.records if "llm.timeout_sec" in record.getMessage()]
@@ -765,5 +765,5 @@ def test_a_slow_answer_raises_the_limit_for_the_calls_after_it(
 
 def test_no_call_gets_more_than_four_times_the_limit(server: ChatServer) -> None:
     server.delay = 5.0
-    [got] = ask(server.base_url, replace(chat_request(), patience=16), timeout_sec=0.1)
+    [got] = ask(server.base_url, replace(chat_request(), timeout_factor=16), timeout_sec=0.1)
     assert str(got) == "no answer within 0.4 s"
