@@ -72,29 +72,29 @@ user: |
   Ticket {{id}} by {{"Customer name"}}: {{text}}
 ```
 
-`llmbatch check`, `llmbatch plan` and `llmbatch run` report the same mistakes and warnings, before anything is paid: unknown
-placeholders, text that looks like a placeholder of another tool (`{{{{ text }}}}`, `{{ text }}`, `%(text)s`, an unclosed `{{text`)
-and is sent as it stands, placeholders that are always empty, and limits that keep text from the model.
+`llmbatch check`, `llmbatch plan` and `llmbatch run` report the same mistakes and warnings before any calls are made: unknown
+placeholders, text that looks like a placeholder but is sent unchanged (`{{{{ text }}}}`, `{{ text }}`, `%(text)s`, an unclosed
+`{{text`), placeholders that are always empty, and limits that truncate what the model sees.
 
 ## Columns
 
 - `{{text}}` stands for the column `text`. A name that is not a single word is written in double quotes:
   `{{"Customer name"}}`. `{{Customer_name}}` also works, as in `context.row_template`. Write a double quote or a backslash in
   a name as `\\"` and `\\\\`.
-- A built-in placeholder goes before a column of the same name; `{{"row"}}` is the column `row`.
-- The value is the cell as the model sees it in the row: cleaned, and cut to `context.truncate_field_chars`. It is inserted
-  as it is; braces in it are never read as placeholders.
-- Every column can be named, also one that `context.columns` does not show, but none in `context.columns.exclude`.
+- A built-in placeholder takes precedence over a column of the same name; `{{"row"}}` is the column `row`.
+- The value is the cell as the model sees it in the row: cleaned, and truncated to `context.truncate_field_chars`. It is
+  inserted unchanged; braces in it are never read as placeholders.
+- You can name any column, even one that `context.columns` does not show, except those in `context.columns.exclude`.
 - With `grouping.mode: group_output`, an item has many rows, so only `grouping.column` can be named. Use `{{context}}` for
   the rows.
-- An item runs again if a value that one of the prompts names has changed.
-- A judge's prompt that shows neither `{{context}}` nor a column gets the input appended, and one without `{{output_json}}`
-  the output.
+- An item runs again if the value of a column that a prompt names has changed.
+- If the judge prompt shows neither `{{context}}` nor a column, the input is appended to it. Without `{{output_json}}`, the
+  output is appended.
 
 ## Braces
 
 Double the braces to write a word in braces: `{{{{text}}}}` is sent as `{{text}}`, with a warning if it is the name of a
-placeholder. JSON examples need no doubled braces: `{{"a": {{"b": 1}}}}` stays as it is, and so does `{{}}`.
+placeholder. JSON examples need no doubled braces: `{{"a": {{"b": 1}}}}` and `{{}}` stay unchanged.
 
 ## All placeholders
 
@@ -202,7 +202,7 @@ def _cell(text: str) -> str:
 
 
 def prompts() -> str:
-    """The page of prompts: one table of all placeholders."""
+    """Return the page about prompts, with one table of all placeholders."""
     modes = sorted(selectable_modes().values(), key=lambda mode: mode.makes_one_item_per_group)
     head = ["placeholder", "in", "without grouping", *(f"`{mode.name}`" for mode in modes)]
     rows = [head, ["---"] * len(head)]
