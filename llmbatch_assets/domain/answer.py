@@ -151,7 +151,7 @@ def _decoded(text: str, place: int) -> tuple[Any, int]:
     except json.JSONDecodeError as broken:
         raise _BrokenError(broken.msg) from None
     except ValueError:
-        raise _not_json("A number of the answer has too many digits.") from None
+        raise _not_json("A number in the answer has too many digits.") from None
     except RecursionError:
         raise _not_json("The answer is nested too deeply.") from None
 

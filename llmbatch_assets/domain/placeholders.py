@@ -143,6 +143,6 @@ def unknown_placeholders(unknown: Sequence[str], known: Iterable[str], columns: 
     listed = f"; columns: {braced(ordered[:MAX_LISTED])}{more}" if ordered else ""
     hints = [*map(with_hint, unknown[:MAX_HINTS]), *braced(unknown[MAX_HINTS:]).split(", ")]
     return (
-        f"unknown placeholder {', '.join(filter(None, hints))}. Known here: {braced(names)}{listed}. "
+        f"unknown placeholder {', '.join(filter(None, hints))}. Known placeholders: {braced(names)}{listed}. "
         f"Double the braces to write a word in braces: {{{{{unknown[0]}}}}}"
     )

@@ -1,6 +1,6 @@
-"""Warnings about prompts that probably do not ask what their author means.
+"""Warnings about prompts that probably do not send what their author intends.
 
-Above all, placeholders in a form that other tools use: they are sent to the model as they stand.
+The most common mistake is a placeholder in the form of another tool, which is sent to the model unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llmbatch_assets.domain.placeholders import (
 from llmbatch_assets.domain.prompt import PromptTemplate, fill_placeholders, live_tokens
 from llmbatch_assets.domain.text import counted
 
-# Returns the placeholder that a text between other marks seems to stand for, without braces; None if it stands for none.
+# Returns the placeholder that a text in other marks seems to stand for, without braces; None if there is none.
 MeantBy = Callable[[str], str | None]
 
 MAX_ROWS = 5
@@ -64,7 +64,7 @@ def prompt_warnings(
 
 
 def item_warnings(generation: PromptTemplate, parameters: Parameters) -> Iterator[str]:
-    """Yield a warning if the generation prompt does not show what its items differ in."""
+    """Yield a warning if the generation prompt does not show what distinguishes its items."""
     used = generation.placeholders & ITEM_NAMES
     if generation.column_placeholders(GENERATION_NAMES) or used & {"context", "row"}:
         return
@@ -72,7 +72,7 @@ def item_warnings(generation: PromptTemplate, parameters: Parameters) -> Iterato
         # A mistake, not only a warning: ``check_prompts`` reports it.
         return
     seen = "the model sees the group but not the row" if used else "every call asks the same question"
-    yield f"{generation.path} uses neither {{context}} nor {{row}} nor a column, so {seen}"
+    yield f"{generation.path} does not use {{context}}, {{row}} or a column, so {seen}"
 
 
 def empty_prompt_warnings(generation: PromptTemplate, items: Iterable[WorkItem]) -> Iterator[str]:
@@ -83,7 +83,7 @@ def empty_prompt_warnings(generation: PromptTemplate, items: Iterable[WorkItem])
             ", ..." if empty[MAX_ROWS:] else ""
         )
         names = braced(generation.column_placeholders(GENERATION_NAMES))
-        yield f"no value for {names} in {counted(len(empty), 'row')} ({rows}): the model is asked about nothing"
+        yield f"no value for {names} in {counted(len(empty), 'row')} ({rows}): the model gets no input"
 
 
 def placeholder_warnings(prompt: PromptTemplate, parameters: Parameters) -> Iterator[str]:
@@ -91,9 +91,9 @@ def placeholder_warnings(prompt: PromptTemplate, parameters: Parameters) -> Iter
     used, mode = prompt.placeholders, parameters.grouping.active_mode
     for one in PLACEHOLDERS:
         if one.name in used & ITEM_NAMES and one.value(mode) == EMPTY:
-            yield f"{prompt.path}: {{{one.name}}} is always empty: grouping is {mode.name}"
+            yield f"{prompt.path}: {{{one.name}}} is always empty {parameters.grouping.in_words}"
     if "judge_schema" in used and not parameters.prompts.judge.enabled:
-        yield f"{prompt.path}: {{judge_schema}} is always empty: prompts.judge.enabled is false"
+        yield f"{prompt.path}: {{judge_schema}} is always empty because prompts.judge.enabled is false"
 
 
 def schema_warnings(generation: PromptTemplate, parameters: Parameters) -> Iterator[str]:
@@ -109,7 +109,7 @@ def _shadow_warnings(prompt: PromptTemplate, built_in: Collection[str], columns:
 
 
 def template_warnings(context: Context, columns: Sequence[str]) -> Iterator[str]:
-    """Yield the texts in the templates of rows and groups that look like placeholders but are shown as they stand."""
+    """Yield the texts in the templates of rows and groups that look like placeholders but are shown unchanged."""
     for key in ("row_template", "group_header_template", "group_footer_template"):
         is_of_rows = key == "row_template"
         built_in, known = ({KV_BLOCK}, columns) if is_of_rows else (GROUP_PLACEHOLDERS, ())
@@ -118,9 +118,9 @@ def template_warnings(context: Context, columns: Sequence[str]) -> Iterator[str]
 
 
 def lookalike_warnings(prompt: PromptTemplate, built_in: Collection[str], columns: Sequence[str]) -> list[str]:
-    """Return a warning for each text that looks like a placeholder but is sent as it stands.
+    """Return a warning for each text that looks like a placeholder but is sent unchanged.
 
-    Only the names of placeholders and columns count, so that JSON examples and doubled braces around them do not.
+    Only names of placeholders and columns count, so JSON examples and their doubled braces cause no warning.
     """
     meant_by = _meant_by(built_in, columns)
     texts = [text for _, text in prompt.texts()]
@@ -156,9 +156,9 @@ def _lookalikes(text: str, meant_by: MeantBy) -> Iterator[str]:
     for written, inner in (*_in_braces(masked), *_half_in_braces(masked), *_in_other_marks(masked)):
         if meant := meant_by(inner):
             sent = fill_placeholders(written, {})
-            yield _sentence(written, "as it stands" if sent == written else f"as `{sent}`", meant)
+            yield _sentence(written, "unchanged" if sent == written else f"as `{sent}`", meant)
     for found in _STATEMENT.finditer(masked):
-        yield f"`{text[slice(*found.span())]}` is sent as it stands: prompts have placeholders, but no statements"
+        yield f"`{text[slice(*found.span())]}` is sent unchanged: prompts support placeholders, but not statements"
 
 
 def _in_braces(masked: str) -> Iterator[tuple[str, str]]:
@@ -184,7 +184,7 @@ def _sentence(written: str, sent: str, meant: str) -> str:
 
 
 def _masked(text: str) -> str:
-    """Return the text with its placeholders blanked out. Places stay the same."""
+    """Return the text with its placeholders blanked out; positions stay the same."""
     for found in live_tokens(text):
         if found.group(1):
             text = text[: found.start()] + _MASK * len(found.group()) + text[found.end() :]
@@ -192,7 +192,7 @@ def _masked(text: str) -> str:
 
 
 def _unmatched(text: str) -> list[int]:
-    """Return the places of braces without a counterpart."""
+    """Return the positions of unmatched braces."""
     opened, lone = [], []
     for found in re.finditer(r"[{}]", text):
         if found.group() == "{":
@@ -212,9 +212,9 @@ def _dollars(text: str, built_in: Collection[str]) -> Iterator[str]:
 
 
 def _tags(text: str, meant_by: MeantBy, used: Collection[str], texts: Sequence[str]) -> Iterator[str]:
-    """Yield the tags that nothing closes and nothing else in the prompt shows. Others mark up a prompt, or an answer."""
+    """Yield tags that look like placeholders: unclosed, and not used elsewhere in the prompt as markup."""
     for found in _TAG.finditer(text):
         meant, closing = meant_by(found.group(1)), f"</{found.group(1)}>"
         is_shown = meant in used or (meant not in JUDGE_NAMES and {"context", "row"} & set(used))
         if meant and not is_shown and not any(closing in one for one in texts):
-            yield _sentence(found.group(), "as it stands", meant)
+            yield _sentence(found.group(), "unchanged", meant)

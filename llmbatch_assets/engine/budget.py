@@ -112,7 +112,7 @@ class RunBudget:
             await wait_for_any(self._settled, self._stopped)
 
     def _estimated(self) -> str:
-        return f" ({counted(self._n_estimates, 'call')} of unknown cost, by estimate)" if self._n_estimates else ""
+        return f" (including estimates for {counted(self._n_estimates, 'call')})" if self._n_estimates else ""
 
     def _is_exceeded_by(self, cost: float) -> bool:
         return round_cost(self._spent + cost) > self.max_cost_usd

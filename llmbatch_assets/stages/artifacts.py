@@ -163,7 +163,7 @@ def require_columns(batch: Batch, items: Collection[WorkItem]) -> None:
     if missing:
         batch.check_prompts(load_artifact(batch, "input_snapshot", Snapshot).columns)
         raise PromptError(
-            f"the work items have no values for {braced(missing)}, which the prompts name since; make them again with: "
+            f"the work items have no values for {braced(missing)}, which the prompts now name; recreate them with: "
             f"{batch.command} --select work_items"
         )
 

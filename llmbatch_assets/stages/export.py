@@ -202,7 +202,7 @@ def exported_records(batch: Batch) -> Sequence[ExportedRecord]:
     return records
 
 
-# The limit is for tables of strangers.
+# The limit protects against untrusted tables; our own exports are trusted.
 _ANY_SIZE_MB = 10**9
 
 

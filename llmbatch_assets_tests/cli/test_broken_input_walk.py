@@ -64,7 +64,7 @@ NOT_CALLED: dict[str, tuple[Spoil, str]] = {
     "no YAML": (
         text("credentials.yaml", "MY_KEY=secret-1\n"),
         (
-            "MY_KEY is not set, and credentials.yaml cannot be read: it has no names; write one line for each key: "
+            "MY_KEY is not set, and credentials.yaml cannot be read: it is not a mapping; write one line for each key: "
             "'MY_KEY: the key'; correct the file"
         ),
     ),

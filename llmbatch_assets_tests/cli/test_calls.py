@@ -395,7 +395,7 @@ def test_log_manifest_and_ledger_tell_how_json_was_asked_for_in_the_end(
     server.fallback_answer = GOOD
     assert project.llmbatch_here("run").returncode == 0
     assert manifest(project)["meta"]["structured_output"] == "json_object"
-    assert caplog.text.count("does not take structured_output json_schema") == 1
+    assert caplog.text.count("does not support structured_output json_schema") == 1
     # The refused calls are calls, too.
     records = ledger(project)
     assert len(records) == server.count()

@@ -131,7 +131,7 @@ def test_what_a_workbook_cannot_hold_is_told_by_check_plan_and_run_before_a_call
 ) -> None:
     project = project_with(outputs={"formats": ["xlsx", "jsonl"]})
     project.table([["x"] * 16_380], [f"column {number}" for number in range(16_380)])
-    problem = "outputs.formats: the export has 16,394 columns, an xlsx sheet at most 16,384; leave xlsx out"
+    problem = "outputs.formats: the export has 16,394 columns, but an xlsx sheet holds at most 16,384; remove xlsx"
     for command in ("check", "plan", "run"):
         ended = project.llmbatch_here(command)
         assert (ended.returncode, problem in ended.stdout + ended.stderr) == (2, True), command

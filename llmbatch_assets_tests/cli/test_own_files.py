@@ -60,7 +60,7 @@ def is_told(project: Project, message: str) -> None:
         ),
         (
             {"run": {"log_file": "schema/llm_schema.py"}},
-            "run.log_file: schema/llm_schema.py is also the schema module (llm_schema.py_path); give each a path of its own",
+            "run.log_file: schema/llm_schema.py is also the schema module (llm_schema.py_path); give each its own path",
         ),
         (
             {"llm_schema": {"txt_path": "credentials.yaml"}},
@@ -78,7 +78,7 @@ def is_told(project: Project, message: str) -> None:
         ),
         (
             {"outputs": {"formats": ["csv"], "csv_path": "made"}, "report": {"md_path": "made"}},
-            "report.md_path: made is also the csv export (outputs.csv_path); give each a path of its own",
+            "report.md_path: made is also the csv export (outputs.csv_path); give each its own path",
         ),
         (
             {"outputs": {"formats": ["csv"], "csv_path": "made"}, "report": {"md_path": "made/report.md"}},
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_paid(tmp_pat
             {},
             {"artifacts": {"dir": "artifacts/cache/second"}},
             (
-                "cache.dir: artifacts/cache and artifacts/cache/second are one inside the other; the latter is the folder for "
+                "cache.dir: artifacts/cache and artifacts/cache/second are nested; the latter is the folder for "
                 "artifacts (artifacts.dir) of configs/second.yaml"
             ),
         ),

@@ -1,4 +1,4 @@
-"""Prompts through the command line: columns by their names, and nothing that is silently sent as it stands."""
+"""Prompts through the command line: columns by their names, and nothing that is silently sent unchanged."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_the_group_key_is_the_only_column_of_a_group(project_with: Callable[...,
     project = project_of(project_with, "Team {team}: {question}", **GROUPED)
     assert refused_by_all(project, server) == (
         "prompts/generation.yaml: {question} names a column, but grouping.mode is group_output: an item is a group of rows, "
-        "which have a value each. Use {context} for the rows, or {team} for the group key"
+        "each with its own value. Use {context} for the rows, or {team} for the group key"
     )
     project.prompt("generation", {**GENERATION, "user": "Team {team}:\n{context}"})
     assert project.llmbatch_here("run").returncode == 0
@@ -174,7 +174,7 @@ def test_the_group_key_is_the_only_column_of_a_group(project_with: Callable[...,
             {},
             (
                 "prompts/generation.yaml: unknown placeholder {Question} (did you mean {question}?), {contxt} (did you mean "
-                "{context} or {group_context}?). Known here: {context}, {group_context}, {judge_schema}, {llm_schema}, {llm_schema_txt}, {row}; "
+                "{context} or {group_context}?). Known placeholders: {context}, {group_context}, {judge_schema}, {llm_schema}, {llm_schema_txt}, {row}; "
                 'columns: {question}, {id}, {team}, {"Customer name"}, {reference}. Double the braces to write a word in braces: '
                 "{{Question}}"
             ),
@@ -191,8 +191,8 @@ def test_the_group_key_is_the_only_column_of_a_group(project_with: Callable[...,
             "About {group_context}",
             GROUPED,
             (
-                "prompts/generation.yaml: {group_context} is always empty, since grouping is group_output, and the prompt shows "
-                "nothing else of the item: every call would ask the same; use {context}"
+                "prompts/generation.yaml: {group_context} is always empty with grouping.mode group_output, and the prompt shows "
+                "nothing else of the item, so every call would be the same; use {context}"
             ),
         ),
     ],
@@ -217,7 +217,7 @@ def test_what_is_sent_as_it_stands_is_told_by_check_plan_and_run(
     rows_shown = "4 of 4 items (row 1, row 2, row 3, row 4)"
     assert told_by_all(project, caplog) == {
         "prompts/generation.yaml: `{{ question }}` is sent as `{ question }`; write {question} to insert the value",
-        "prompts/generation.yaml: `{row` is sent as it stands; write {row} to insert the value",
+        "prompts/generation.yaml: `{row` is sent unchanged; write {row} to insert the value",
         f"raw_data/input.csv: context.max_context_chars (80) cuts the text of {rows_shown}: {rest}",
         f"raw_data/input.csv: context.truncate_field_chars (20) cuts values of 'question' in {rows_shown}: {rest}",
     }
@@ -229,7 +229,7 @@ def test_rows_without_a_value_for_the_prompt_and_rows_beyond_the_cap_are_told(
     project = project_of(project_with, 'Greet {"Customer name"}')
     project.table([*ROWS, ["q4", "blue", "why", "", ""]], COLUMNS)
     assert told_by_all(project, caplog) == {
-        'raw_data/input.csv: no value for {"Customer name"} in 1 row (4): the model is asked about nothing'
+        'raw_data/input.csv: no value for {"Customer name"} in 1 row (4): the model gets no input'
     }
     capped = GROUPED["grouping"] | {"max_rows_per_group": 1}
     project = project_of(project_with, "{context}", grouping=capped)

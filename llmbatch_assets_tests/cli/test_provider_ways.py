@@ -99,7 +99,7 @@ GONE = error_body("The model `test-model` has been decommissioned and is no long
         (status(400, CREDIT), "no_quota", "quota is used up"),
         (status(400, BUDGET), "no_quota", "quota is used up"),
         (status(429, BUDGET), "no_quota", "quota is used up"),
-        (status(429, json.dumps(GEMINI_DAY)), "no_quota", "the day's quota is used up"),
+        (status(429, json.dumps(GEMINI_DAY)), "no_quota", "the daily quota is used up"),
         (status(400, GONE), "unknown_model", "correct llm.model_name"),
     ],
     ids=["credit", "budget", "budget 429", "day", "model"],
@@ -316,7 +316,7 @@ def test_any_refusal_of_a_schema_leads_to_the_next_best_way_with_one_warning(
     assert len(project.outputs()) == N_ITEMS
     assert project.failures() == {}
     assert manifest(project)["meta"]["structured_output"] == found
-    assert caplog.text.count("does not take structured_output") == 1
+    assert caplog.text.count("does not support structured_output") == 1
 
 
 # Azure OpenAI, and the key headers of gateways.
@@ -499,7 +499,7 @@ def test_a_budget_is_kept_by_estimates_where_tokens_are_not_counted_and_says_so(
     ended = project.llmbatch_here("run")
     assert ended.returncode == 1
     assert server.count() == 3
-    assert "$0.15 of $0.17 spent (3 calls of unknown cost, by estimate)" in ended.stdout
+    assert "$0.15 of $0.17 spent (including estimates for 3 calls)" in ended.stdout
     assert manifest(project)["meta"]["stopped_by"] == "budget"
 
 

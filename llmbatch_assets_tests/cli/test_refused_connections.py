@@ -99,7 +99,7 @@ def test_a_certificate_that_is_not_trusted_is_told_with_the_setting(
     assert f"ping: test-model at {address} answers" in trusted.stdout
     nowhere = project.llmbatch_here("check", "--ping", SSL_CERT_FILE=str(tmp_path / "none.pem"))
     assert nowhere.returncode == 2
-    assert f"SSL_CERT_FILE names {tmp_path}/none.pem, which has no certificates in PEM form" in nowhere.stdout
+    assert f"SSL_CERT_FILE names {tmp_path}/none.pem, which has no certificates in PEM format" in nowhere.stdout
 
 
 def test_a_key_that_is_refused_is_named_by_its_variable(project: Project, server: ChatServer) -> None:

@@ -98,7 +98,7 @@ def test_an_unknown_key_of_a_price_is_answered_like_any_other() -> None:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_an_unknown_key_unlike_any_other_is_answered_with_all_known_ones(block: str) -> None:
     (reported,) = mistakes(nested(f"{block}.zzzz".lstrip("."), 1))
-    assert reported.endswith(f"known here: {', '.join(BLOCKS[block].model_fields)}")
+    assert reported.endswith(f"known keys: {', '.join(BLOCKS[block].model_fields)}")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_an_unknown_placeholder_is_answered_with_similar_ones_and_with_all_that_
     told = unknown_placeholders(["Txt", "contxt"], ["context", "row"], ["Id", "Text", "Customer name"])
     assert told == (
         "unknown placeholder {Txt} (did you mean {Text} or {context}?), {contxt} (did you mean {context} or {Text}?). "
-        'Known here: {context}, {row}; columns: {Text}, {Id}, {"Customer name"}. '
+        'Known placeholders: {context}, {row}; columns: {Text}, {Id}, {"Customer name"}. '
         "Double the braces to write a word in braces: {{Txt}}"
     )
 

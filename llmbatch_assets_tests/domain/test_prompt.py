@@ -102,7 +102,9 @@ def test_all_placeholders_without_a_value_are_reported_in_one_error() -> None:
     broken = template(system="{zzz} {context}", user="{aaa} {a}", assistant_prefix="{mmm}")
     with pytest.raises(PromptError) as reported:
         broken.render({"context": "x", "a": "y"})
-    assert "prompts/p.yaml: unknown placeholder {aaa}, {mmm}, {zzz}. Known here: {a}, {context}." in str(reported.value)
+    assert "prompts/p.yaml: unknown placeholder {aaa}, {mmm}, {zzz}. Known placeholders: {a}, {context}." in str(
+        reported.value
+    )
     assert "{{aaa}}" in str(reported.value)
     with pytest.raises(KeyError):
         broken.render({})

@@ -33,20 +33,20 @@ def warnings(user: str, judge: str | None = None, read: Parameters | None = None
         ("{{ context | upper }}", "as `{ context | upper }`", "context"),
         ("{{ Customer name }}", "as `{ Customer name }`", '"Customer name"'),
         # Blanks, names that need quotes, attributes and formats of Python.
-        ("{ context }", "as it stands", "context"),
-        ('{ "Customer name" }', "as it stands", '"Customer name"'),
-        ("{Customer name}", "as it stands", '"Customer name"'),
-        ("{customer-id}", "as it stands", '"customer-id"'),
-        ("{context.text}", "as it stands", "context"),
-        ("{ticket.Text}", "as it stands", "Text"),
-        ("{item['Text']}", "as it stands", "Text"),
-        ("{Text!r}", "as it stands", "Text"),
-        ("{Text:>20}", "as it stands", "Text"),
+        ("{ context }", "unchanged", "context"),
+        ('{ "Customer name" }', "unchanged", '"Customer name"'),
+        ("{Customer name}", "unchanged", '"Customer name"'),
+        ("{customer-id}", "unchanged", '"customer-id"'),
+        ("{context.text}", "unchanged", "context"),
+        ("{ticket.Text}", "unchanged", "Text"),
+        ("{item['Text']}", "unchanged", "Text"),
+        ("{Text!r}", "unchanged", "Text"),
+        ("{Text:>20}", "unchanged", "Text"),
         # Other marks.
-        ("%(Text)s", "as it stands", "Text"),
-        ("<context>", "as it stands", "context"),
-        ("\uff5bText\uff5d", "as it stands", "Text"),
-        ("{{Text}", "as it stands", "Text"),
+        ("%(Text)s", "unchanged", "Text"),
+        ("<context>", "unchanged", "context"),
+        ("\uff5bText\uff5d", "unchanged", "Text"),
+        ("{{Text}", "unchanged", "Text"),
     ],
 )
 def test_a_placeholder_as_other_tools_write_it_is_reported(written: str, sent: str, meant: str) -> None:
@@ -66,7 +66,7 @@ def test_a_placeholder_as_other_tools_write_it_is_reported(written: str, sent: s
 )
 def test_half_a_pair_of_braces_is_reported(text: str, written: str, meant: str) -> None:
     (told,) = warnings(SHOWS_ALL + text)
-    assert told == f"g.yaml: `{written}` is sent as it stands; write {{{meant}}} to insert the value"
+    assert told == f"g.yaml: `{written}` is sent unchanged; write {{{meant}}} to insert the value"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_braces_that_mean_themselves_are_not_reported(text: str) -> None:
 def test_statements_of_template_languages_are_reported() -> None:
     for written in ("{% for one in rows %}", "{{#each rows}}"):
         (told,) = warnings(f"{SHOWS_ALL}{written} x")
-        assert told == f"g.yaml: `{written}` is sent as it stands: prompts have placeholders, but no statements"
+        assert told == f"g.yaml: `{written}` is sent unchanged: prompts support placeholders, but not statements"
 
 
 def test_a_dollar_sign_is_reported_before_placeholders_that_are_no_price() -> None:
@@ -133,9 +133,9 @@ def test_placeholders_that_are_always_empty_are_reported_for_both_prompts() -> N
     read = parameters(grouping={"enabled": True, "column": "label", "mode": "group_output"})
     told = warnings("{llm_schema} {context} {group_context} {judge_schema}", "{group_context} {context}", read)
     assert told == [
-        "g.yaml: {group_context} is always empty: grouping is group_output",
-        "g.yaml: {judge_schema} is always empty: prompts.judge.enabled is false",
-        "j.yaml: {group_context} is always empty: grouping is group_output",
+        "g.yaml: {group_context} is always empty with grouping.mode group_output",
+        "g.yaml: {judge_schema} is always empty because prompts.judge.enabled is false",
+        "j.yaml: {group_context} is always empty with grouping.mode group_output",
     ]
 
 
@@ -148,7 +148,7 @@ def test_the_templates_of_rows_and_groups_are_looked_at_as_well() -> None:
     assert warnings(SHOWS_ALL, read=parameters(context=context)) == [
         "context.row_template: `{{ Text }}` is sent as `{ Text }`; write {Text} to insert the value",
         "context.group_header_template: `{{ group_key }}` is sent as `{ group_key }`; write {group_key} to insert the value",
-        "context.group_footer_template: `{ n_rows }` is sent as it stands; write {n_rows} to insert the value",
+        "context.group_footer_template: `{ n_rows }` is sent unchanged; write {n_rows} to insert the value",
     ]
 
 

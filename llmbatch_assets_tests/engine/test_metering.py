@@ -179,7 +179,7 @@ def test_a_budget_counts_an_answer_of_unknown_cost_as_its_maximum_and_says_so() 
         return str(raised.value)
 
     message = run(work)
-    assert "$24.00 of $25.00 spent (2 calls of unknown cost, by estimate)" in message
+    assert "$24.00 of $25.00 spent (including estimates for 2 calls)" in message
 
 
 def test_a_call_that_is_cut_short_by_a_signal_leaves_a_line() -> None:

@@ -33,7 +33,7 @@ class _Places:
 
     def _find(self, path: PurePosixPath) -> frozenset[_Place]:
         found = self._found(path)
-        # A link to nowhere is set aside when the file is written, so nothing is written where it leads.
+        # A broken link is set aside when the file is written, so nothing is written where it leads.
         is_followed = found is not None and (self._root / path).is_symlink()
         name = _folded(os.path.realpath(self._root / path)) if is_followed else self.name(path)
         if found is None or not stat.S_ISREG(found.st_mode):

@@ -18,7 +18,7 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: A_DEVICE,
     stat.S_IFBLK: A_DEVICE,
-    stat.S_IFLNK: "a link to nowhere",
+    stat.S_IFLNK: "a broken link",
 }
 # Opening a socket, a folder, and a link that leads to itself.
 _NO_FILE = {errno.ENXIO, errno.EISDIR, errno.ELOOP}
@@ -56,7 +56,7 @@ def kind_in_place(path: str | os.PathLike[str]) -> str:
     try:
         mode = os.stat(path).st_mode
     except OSError:
-        # Nothing, a link to nowhere, or a link that leads to itself.
+        # Nothing, a broken link, or a link that leads to itself.
         return _KINDS[stat.S_IFLNK] if os.path.islink(path) else ""
     return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "not a file")
 

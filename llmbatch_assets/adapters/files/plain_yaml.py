@@ -115,7 +115,7 @@ _ADVICE = (
     ),
     (
         r"mapping values are not allowed",
-        "a key or ':' where none can be; check the indentation, and put text with ': ' in quotes",
+        "a key or ':' is not allowed here; check the indentation, and put text that contains ': ' in quotes",
     ),
     (r"could not find expected ':'", "a key without ':'; write 'key: value', and indent text of several lines"),
     (r"expected ',' or '[\]}]'.*<stream end>", "a bracket is not closed"),
@@ -126,12 +126,15 @@ _ADVICE = (
         "in double quotes, write a backslash twice; or use single quotes",
     ),
     (r"expected a single document", "a second document begins ('---'); keep one document in a file"),
-    (r"found undefined alias", "text that begins with '*' is an alias; put it in quotes"),
+    (r"found undefined alias", "text that begins with '*' is read as an alias; put it in quotes"),
     (r"could not determine a constructor for the tag", "a tag ('!...') is not supported; put text with '!' in quotes"),
     (r"found unhashable key", "a key must be text; put text that begins with '[' or '{' in quotes"),
     (r"found character .* that cannot start any token", "text cannot begin with this character; put it in quotes"),
     (r"expected a mapping or list of mappings for merging", "'<<' merges mappings only"),
-    (r"while scanning an? (anchor|alias)", "text that begins with '*' or '&' is an alias or anchor; put it in quotes"),
+    (
+        r"while scanning an? (anchor|alias)",
+        "text that begins with '*' or '&' is read as an alias or anchor; put it in quotes",
+    ),
 )
 
 

@@ -19,7 +19,7 @@ from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.text import harden
 from llmbatch_assets.errors import ConfigError, InputError, PromptError
 
-_NO_JSON = "infinite numbers (.inf), .nan and sets are not supported; write another value"
+_NO_JSON = "infinite numbers (.inf), .nan and sets are not supported; use another value"
 
 
 def load_parameters(path: Path) -> Parameters:

@@ -19,7 +19,7 @@ from llmbatch_assets.domain.configuration.model_blocks import Llm
 from llmbatch_assets.errors import FailureCause, RunPermanentError, StopCause, TransientError
 
 CONNECT_SEC = 10.0
-# The limits that timed-out calls are repeated with are at most this many times llm.timeout_sec.
+# Timed-out calls are retried with at most this many times llm.timeout_sec.
 MAX_PATIENCE = 4
 # Bytes after decompression. No model writes that much in one answer.
 MAX_BODY_BYTES = 10_000_000
@@ -64,15 +64,16 @@ def _certificates(base_url: str) -> ssl.SSLContext | bool:
     except OSError as unreadable:
         named = os.environ.get(CA_FILE) or os.environ.get("SSL_CERT_DIR")
         raise RunPermanentError(
-            StopCause.BAD_SETTING, f"{CA_FILE} names {named}, which has no certificates in PEM form: {unreadable}"
+            StopCause.BAD_SETTING, f"{CA_FILE} names {named}, which has no certificates in PEM format: {unreadable}"
         ) from None
 
 
 def key_headers(key: str, key_header: str) -> dict[str, str | openai.Omit]:
-    """Return the headers that hold the key. Raises ``RunPermanentError`` for a key that no header can hold."""
+    """Return the headers with the key. Raises ``RunPermanentError`` for a key that is not valid in a header."""
     if not (key.isascii() and key.isprintable()):
         raise RunPermanentError(
-            StopCause.BAD_KEY, "the key holds a line break or another character that no key has; copy it again"
+            StopCause.BAD_KEY,
+            "the key contains a line break or another character that is not allowed in a key; copy it again",
         )
     if key_header.lower() == BEARER_HEADER:
         return {"Authorization": f"Bearer {key}"}
@@ -121,7 +122,7 @@ def _without_key(key: str, content: bytes) -> bytes:
     """Remove the key, which some servers repeat, in plain form or with JSON escapes."""
     # Headers need not be ASCII.
     text = content.decode("latin-1")
-    # Searching all text with the pattern would take longer than the transfer.
+    # Searching the whole text with the pattern would take longer than the transfer.
     may_contain_key = "u00" in text or key.replace("\\", "") in text.replace("\\", "")
     if len(key) < SHORTEST_SECRET or not may_contain_key:
         return content

@@ -46,7 +46,7 @@ def missing_keys(parameters: Parameters, root: Path) -> list[str]:
 
 
 def _from_file(path: Path, name: str) -> str:
-    """Return the key from the file; "" if the file or the key is missing. Raises ``YamlMistakeError`` without its content."""
+    """Return the key from the file; "" if the file or the key is missing. Raises ``YamlMistakeError``, without the content."""
     example = f"write one line for each key: '{name}: the key'"
     try:
         content = parse_yaml(path.read_bytes().decode("utf-8")) if path.exists() else None
@@ -58,7 +58,7 @@ def _from_file(path: Path, name: str) -> str:
         line = re.search(r"line \d+", str(mistake))
         raise YamlMistakeError(f"{line[0] if line else 'it'} is not valid YAML; {example}") from None
     if content is not None and not isinstance(content, dict):
-        raise YamlMistakeError(f"it has no names; {example}")
+        raise YamlMistakeError(f"it is not a mapping; {example}")
     key = _find(content, name)
     if key is not None and not isinstance(key, str):
         raise YamlMistakeError(f"the value of {name} is not text; put it in quotes")

@@ -61,7 +61,9 @@ class FormatChoice:
         stricter = self.formats[: self.formats.index(used)]
         if stricter and not self._proven.intersection(stricter):
             del self.formats[: len(stricter)]
-            log.warning("%s does not take structured_output %s; using %s", self.base_url, " or ".join(stricter), used)
+            log.warning(
+                "%s does not support structured_output %s; using %s", self.base_url, " or ".join(stricter), used
+            )
         self._proven.add(used)
 
     def forget(self, request: ChatRequest) -> None:

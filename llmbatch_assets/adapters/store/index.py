@@ -128,7 +128,7 @@ class CacheIndex:
             file = ARTIFACTS.read(self._output(cache_id))
         except FileNotFoundError:
             is_link = cache_id in self.accepted and os.path.islink(self._output(cache_id))  # noqa: PTH114  # as above
-            return CheckedOutput(defect="it is a link to nowhere") if is_link else CheckedOutput()
+            return CheckedOutput(defect="it is a broken link") if is_link else CheckedOutput()
         except NotAFileError as other:
             return CheckedOutput(defect=f"it {other.strerror}")
         if file.checked is None or file.checked.edited:

@@ -13,7 +13,7 @@ BYTES_PER_CELL = 32
 
 
 class ExpansionLimit:
-    """Counts what the parts of a file expand to. Raises ``TableError`` once it is more than ``input.max_expanded_mb``."""
+    """Adds up the expanded size of a file's parts. Raises ``TableError`` above ``input.max_expanded_mb``."""
 
     def __init__(self, path: Path, max_mb: int) -> None:
         self._path = path
@@ -26,9 +26,9 @@ class ExpansionLimit:
         self.check(self._limit - self.left, "of data")
 
     def check(self, n_bytes: int, what: str) -> None:
-        """Compare a size that is not counted, such as the one that the file itself states."""
+        """Check a size that was not added up, such as one that the file itself states."""
         if n_bytes > self._limit:
             raise TableError(
-                f"{self._path} expands to {format_bytes(n_bytes)} {what} or more, and input.max_expanded_mb allows "
+                f"{self._path} expands to at least {format_bytes(n_bytes)} {what}, and input.max_expanded_mb allows "
                 f"{format_bytes(self._limit)}; raise input.max_expanded_mb if you trust the file"
             )

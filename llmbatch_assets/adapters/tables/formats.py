@@ -76,7 +76,9 @@ def _format_of(path: Path, settings: Input) -> str:
     suffix = path.suffix.lower().removeprefix(".")
     file_format = _FORMAT_OF_SUFFIX.get(suffix, suffix)
     if file_format not in READERS:
-        raise TableError(f"{path}: the format is not clear from the suffix; set input.format to {', '.join(READERS)}")
+        raise TableError(
+            f"{path}: the file extension does not show the format; set input.format to {', '.join(READERS)}"
+        )
     return file_format
 
 

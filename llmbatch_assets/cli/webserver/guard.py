@@ -1,8 +1,8 @@
 """Refuse requests to Dagster's webserver that were made by other web pages.
 
 The webserver has no login. While it runs, any web page that the user opens can send requests to it, and a page whose
-domain resolves to 127.0.0.1 ("DNS rebinding") can also read the answers. This ASGI middleware checks what browsers say of
-a request: ``Host``, ``Origin``, ``Sec-Fetch-Site`` and ``Content-Type``. Programs such as curl send none that is wrong.
+domain resolves to 127.0.0.1 ("DNS rebinding") can also read the answers. This ASGI middleware checks the headers that
+browsers send: ``Host``, ``Origin``, ``Sec-Fetch-Site`` and ``Content-Type``. Programs such as curl pass these checks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _READING = ("GET", "HEAD", "OPTIONS")
-# Web pages cannot send these to another origin without its consent, unlike text/plain and the types of forms.
+# Web pages cannot send these to another origin without its consent, unlike text/plain and form data.
 _JSON_TYPES = ("application/json", "application/graphql")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _POLICY_VIOLATION = 1008
@@ -106,7 +106,7 @@ class _Request:
 
 
 def _refusal(request: _Request, known: KnownHosts) -> str:
-    """Say why a request is refused; empty if it is not."""
+    """Return the reason to refuse a request; empty if it is accepted."""
     return _host_refusal(request, known) or _page_refusal(request, known) or _graphql_refusal(request)
 
 
@@ -114,17 +114,17 @@ def _host_refusal(request: _Request, known: KnownHosts) -> str:
     name, _ = _split(request.value("host"))
     if name in known:
         return ""
-    return f"the host name {name or '(none)'} is not known here{_advice(name)}"
+    return f"the host name {name or '(none)'} is not allowed{_advice(name)}"
 
 
 def _page_refusal(request: _Request, known: KnownHosts) -> str:
     origin = request.value("origin")
     if origin and not _is_own_page(origin, request.value("host"), known):
         _, name, _ = _origin(origin)
-        return f"requests of the web page {origin} are not accepted{_advice(name)}"
+        return f"requests from the web page {origin} are not accepted{_advice(name)}"
     follows_link = request.reads and request.value("sec-fetch-mode") == "navigate"
     if request.value("sec-fetch-site") not in ("", "same-origin", "none") and not follows_link:
-        return "requests of other web pages are not accepted"
+        return "requests from other web pages are not accepted"
     return ""
 
 
@@ -174,7 +174,7 @@ def _advice(name: str) -> str:
 
 
 class Guard:
-    """ASGI middleware that answers requests of other web pages with 403, and keeps other pages from framing ours."""
+    """ASGI middleware that answers requests from other web pages with 403, and keeps other pages from framing ours."""
 
     def __init__(self, app: App, known: KnownHosts, report: Callable[[str], None]) -> None:
         self._app = app

@@ -71,7 +71,7 @@ def serve(project: Path, address: Address, known: KnownHosts, report: Callable[[
         # It raises the signals it has received again, at its end.
         server.run()
         raise LlmBatchError(
-            f"Dagster's daemon has ended by itself (exit code {daemon.poll()}); start llmbatch ui again"
+            f"Dagster's daemon exited unexpectedly (exit code {daemon.poll()}); start llmbatch ui again"
         )
 
 

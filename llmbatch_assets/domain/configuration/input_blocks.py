@@ -83,12 +83,12 @@ class Input(Block):
         "[1, 4] (for csv, tsv, psv and xlsx).",
     )
     skip_empty_rows: bool = Field(
-        True, description="Make no item of a row that is empty in every column. Other rows keep their numbers."
+        True, description="Create no item for a row that is empty in every column. Other rows keep their numbers."
     )
     quoting: Literal["auto", "quoted", "none"] = Field(
         "auto",
-        description="Quotes in a delimited file; quoted: a cell may be quoted; none: quotes are plain text; auto: as quoted, "
-        "but stops where the file seems to mean something else.",
+        description="Quotes in a delimited file; quoted: a cell may be quoted; none: quotes are plain text; auto: like quoted, "
+        "but an error if the file seems to use another dialect.",
     )
     escape: Annotated[Literal["auto", "backslash", "none"], BeforeValidator(_backslash_by_name)] = Field(
         "auto",
@@ -102,8 +102,7 @@ class Input(Block):
     max_expanded_mb: int = Field(
         1_000,
         ge=1,
-        description="Largest size in memory, in megabytes, to which a table that is smaller on disk may expand (xlsx, parquet, "
-        "jsonl).",
+        description="Maximum size in megabytes to which a table may expand in memory (xlsx, parquet, jsonl).",
     )
     required_columns: tuple[ColumnName, ...] = Field((), description="Columns that the table must have.")
     null_tokens: tuple[str, ...] = Field(NULL_TOKENS, description="Values treated as empty cells, ignoring case.")
@@ -157,6 +156,11 @@ class Grouping(Block):
     @property
     def active_mode(self) -> GroupingMode:
         return GROUPING_MODES[self.mode] if self.enabled else UNGROUPED
+
+    @property
+    def in_words(self) -> str:
+        """The grouping as part of a message."""
+        return f"with grouping.mode {self.mode}" if self.enabled else "without grouping"
 
 
 class Columns(Block):

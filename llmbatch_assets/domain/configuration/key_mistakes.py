@@ -17,8 +17,8 @@ from llmbatch_assets.domain.text import counted, nearest
 
 _ADVICE = {
     ("judge", "enabled"): "use prompts.judge.enabled",
-    ("llm", "api_key"): "keys are never kept in a file: put it in an environment variable and name that in "
-    "llm.api_key_env",
+    ("llm", "api_key"): "do not store keys here: put the key in an environment variable and set llm.api_key_env to its "
+    "name",
 }
 
 
@@ -26,7 +26,7 @@ def parameter_mistakes(problem: ValidationError, file: str, resolved: Resolved =
     """Return one line per mistake: file, key, value, what is allowed and, for an unknown key, similar ones."""
     errors = [error for error in problem.errors(include_url=False) if not resolved.is_missing(error["loc"])]
     lines = [f"{file}: {_sentence(error, resolved.variable_at(error['loc']))}" for error in errors]
-    # A key that takes text or a number has an error for each.
+    # A key that takes text or a number has an error for each type.
     return list(dict.fromkeys(lines))
 
 
@@ -46,7 +46,7 @@ def _sentence(error: Any, variable: str) -> str:
         return f"{key}: is required"
     if error["input"] is None and error["type"] != "value_error":
         return f"{key}: has no value; write one, or delete the line{_default_of(path)}"
-    # What a variable holds may be secret.
+    # The value of a variable may be secret.
     found = f" (from the environment variable {variable})" if variable else _found_value(path, error["input"])
     wanted = "must be text or a whole number" if takes_several else _wanted(error)
     return f"{key}: {wanted}{found}" if key else f"{wanted}{found}"
@@ -115,19 +115,19 @@ def _unknown_key(path: tuple[str, ...], key: str) -> str:
     near = nearest(path[-1], known)[:3]
     if elsewhere and not nearest(path[-1], known, least=0.85):
         return f"{key}: unknown key here; {_place_of(elsewhere)}"
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
     return f"{key}: unknown key; {hint}"
 
 
 def _place_of(names: list[str]) -> str:
-    """Return where a key belongs that is written in the wrong block."""
+    """Return the right place for a key in the wrong block."""
     if names[0].isidentifier():
         return f"{names[0]} is a block of its own: write it without indentation"
-    # What a judge can override is most often meant for the model itself.
+    # A key that both llm and judge have usually belongs under llm.
     likely = [name for name in names if name.startswith("llm.")] or names
     if len(likely) == 1:
         return f"it belongs under {likely[0].rpartition('.')[0]} ({likely[0]})"
-    return f"it belongs into another block: {', '.join(likely)}"
+    return f"it belongs in another block: {', '.join(likely)}"
 
 
 def _known_keys(path: tuple[str, ...]) -> list[str]:

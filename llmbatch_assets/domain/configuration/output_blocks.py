@@ -147,7 +147,7 @@ class Outputs(Block):
         named = [getattr(self, name) for name in type(self).model_fields if name.endswith("_path")]
         repeated = next((path for path in named if path and named.count(path) > 1), "")
         if repeated:
-            raise ValueError(f"two files cannot both be {repeated}; give each its own path")
+            raise ValueError(f"two files have the same path, {repeated}; give each its own path")
         if self.explode.list and self.group_rows == "expand":
             raise ValueError("outputs.explode already splits groups into records; leave outputs.group_rows at one")
         return self

@@ -56,8 +56,8 @@ class Parameters(Block):
         rates = self.judge.model_dump(include={"requests_per_minute", "tokens_per_minute"}, exclude_none=True)
         if rates and self.judge_shares_server():
             raise ValueError(
-                f"judge.{next(iter(rates))} is only for a judge with another model_name or base_url; the calls of this "
-                "judge count towards the rates of llm"
+                f"judge.{next(iter(rates))} only applies to a judge with another model_name or base_url; the calls of this "
+                "judge count towards the limits of llm"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""Values that look like API keys. They belong in environment variables, never in a file of the project."""
+"""Find values that look like API keys. Keys do not belong in configuration files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _KEY = re.compile(
     r")"
 )
 ADVICE = (
-    "looks like an API key. Keys are never kept in a file: put it in an environment variable, name that in "
-    "llm.api_key_env, and replace the key if others could read it here"
+    "looks like an API key. Do not store keys here: put the key in an environment variable, set llm.api_key_env to its "
+    "name, and revoke the key if others could have read it"
 )
 
 
 def looks_secret(text: str) -> bool:
     """Return whether a text contains what looks like an API key."""
     found = _KEY.search(text)
-    # Words are no keys: sk-learn-classification-model.
+    # Words without digits are not keys: sk-learn-classification-model.
     return found is not None and any(character.isdigit() for character in found[0])
 
 

@@ -17,7 +17,7 @@ _AZURE_FORMS = (
 
 
 _NO_ADDRESS = "must be the address of a server, e.g. http://127.0.0.1:8000/v1"
-# What is appended to the address, and users copy along with it.
+# Paths of endpoints, which users often copy along with the address.
 _ENDPOINT = re.compile(r"/(?:chat/completions|completions|responses|messages|embeddings)/*$|(?<=/v1)/models/*$")
 
 
@@ -35,12 +35,12 @@ def checked_address(url: str) -> str:
         raise ValueError(f"must be the whole address of an Azure OpenAI model: {_AZURE_FORMS}")
     if found := _ENDPOINT.search(parts.path):
         address = urlunsplit(parts._replace(path=parts.path[: found.start()]))
-        raise ValueError(f"must end before {found[0]}, which is appended: write {address}")
+        raise ValueError(f"must not include {found[0]}; write {address}")
     return canonical_address(url)
 
 
 def _split(url: str) -> SplitResult:
-    """Return the parts of an address that can be one. Raises ``ValueError``."""
+    """Split an address into its parts. Raises ``ValueError`` for one that cannot be a server's."""
     if re.search(r"\s", url):
         raise ValueError("must not contain spaces or line breaks")
     if "://" not in url:
@@ -49,14 +49,14 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError("must have a port from 1 to 65535 or none, e.g. http://127.0.0.1:8000/v1") from None
+        raise ValueError("must have no port, or one from 1 to 65535, e.g. http://127.0.0.1:8000/v1") from None
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or port == 0 or re.search(r"[<>{}$*\\]", url):
         raise ValueError(_NO_ADDRESS)
     return parts
 
 
 def canonical_address(url: str) -> str:
-    """Return the one spelling of an address: no default port, no slash at the end, scheme and host in lower case."""
+    """Return an address without a default port and trailing slash, with scheme and host in lower case."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
@@ -71,7 +71,7 @@ def chat_url(base_url: str) -> str:
 
 
 def is_azure(base_url: str) -> bool:
-    """Return whether the address is that of Azure OpenAI, or of a gateway with its paths."""
+    """Return whether the address is Azure OpenAI's, or that of a gateway that uses the same paths."""
     parts = urlsplit(base_url)
     return (parts.hostname or "").endswith(_AZURE_HOSTS) or _DEPLOYMENT_PATH in parts.path
 

@@ -22,8 +22,8 @@ def require_columns_fit(formats: Collection[str], columns: Sequence[Column]) -> 
     """Raise ``ConfigError`` if a format cannot hold that many columns."""
     if "xlsx" in formats and len(columns) > XLSX_COLUMNS:
         raise ConfigError(
-            f"outputs.formats: the export has {len(columns):,} columns, an xlsx sheet at most {XLSX_COLUMNS:,}; "
-            "leave xlsx out"
+            f"outputs.formats: the export has {len(columns):,} columns, but an xlsx sheet holds at most {XLSX_COLUMNS:,}; "
+            "remove xlsx"
         )
 
 

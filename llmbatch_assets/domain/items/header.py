@@ -22,15 +22,15 @@ class NumberedRow(NamedTuple):
 def header_advice(rows: Sequence[NumberedRow], what: str) -> str:
     """Advise to set ``input.header_row`` if a later row looks more like column names than the first; else "".
 
-    ``what`` the file calls a row: a line or a row.
+    ``what`` is the word for a row of the file: line or row.
     """
     likely = _likely_header(rows)
     if likely is None:
         return ""
     first = rows[0]
     return (
-        f"{what} {first.number} ({_shown(first)}) seems to be no header but a title or comment, and {what} "
-        f"{likely.number} ({_shown(likely)}) seems to name the columns: if so, set input.header_row: {likely.number}"
+        f"{what} {first.number} ({_shown(first)}) looks like a title or comment, and {what} {likely.number} "
+        f"({_shown(likely)}) seems to name the columns: if so, set input.header_row: {likely.number}"
     )
 
 
@@ -41,7 +41,7 @@ def _likely_header(rows: Sequence[NumberedRow]) -> NumberedRow | None:
         return None
     width = widths.most_common(1)[0][0]
     n_filled = sum(bool(str(cell).strip()) for cell in first.cells)
-    # A header that lacks a name or two has more names than that.
+    # A header in which only a name or two is missing has more names than this.
     is_title = n_filled * 2 <= width or str(first.cells[0]).startswith("#")
     if width < 2 or not is_title or _names_columns(first, width):
         return None

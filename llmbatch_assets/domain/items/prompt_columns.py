@@ -1,4 +1,4 @@
-"""The columns that prompts name, and the mistakes in naming them."""
+"""Find the columns that prompts name, and mistakes in their names."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def _unavailable(columns: Iterable[str], parameters: Parameters) -> dict[str, st
             )
         elif grouping.active_mode.makes_one_item_per_group and column != grouping.column:
             reasons[column] = (
-                f"names a column, but grouping.mode is {grouping.active_mode.name}: an item is a group of rows, which have a "
-                f"value each. Use {{context}} for the rows, or {{{column_placeholder(grouping.column, JUDGE_NAMES)}}} for "
+                f"names a column, but grouping.mode is {grouping.active_mode.name}: an item is a group of rows, each with its "
+                f"own value. Use {{context}} for the rows, or {{{column_placeholder(grouping.column, JUDGE_NAMES)}}} for "
                 "the group key"
             )
     return reasons
@@ -106,14 +106,14 @@ def _mistakes(
 
 
 def _item_mistakes(generation: PromptTemplate, parameters: Parameters) -> Iterator[str]:
-    """Yield a mistake if the prompt means to show the item, but only with placeholders that are always empty."""
+    """Yield a mistake if the prompt shows the item only by placeholders that are always empty."""
     mode = parameters.grouping.active_mode
     used = generation.placeholders & ITEM_NAMES
     if used == {"group_context"} and not mode.shares_group_context and not generation.placeholders - GENERATION_NAMES:
         instead = "{context}" if mode.makes_one_item_per_group else "{row}"
         yield (
-            f"{generation.path}: {{group_context}} is always empty, since grouping is {mode.name}, and the prompt shows "
-            f"nothing else of the item: every call would ask the same; use {instead}"
+            f"{generation.path}: {{group_context}} is always empty {parameters.grouping.in_words}, and the prompt shows "
+            f"nothing else of the item, so every call would be the same; use {instead}"
         )
 
 
@@ -124,7 +124,7 @@ def column_values(prompt: PromptTemplate, built_in: frozenset[str], columns: Map
 
 
 def items_without_values(generation: PromptTemplate, items: Iterable[WorkItem]) -> list[WorkItem]:
-    """Return the items of which a prompt that shows them by columns only shows nothing."""
+    """Return the items whose columns in the prompt are all empty, if the prompt shows items only by columns."""
     names = generation.column_placeholders(GENERATION_NAMES)
     if not names or generation.placeholders & ITEM_NAMES:
         return []

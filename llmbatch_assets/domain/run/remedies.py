@@ -24,7 +24,7 @@ REMEDIES: dict[str, str] = {
     FailureCause.JUDGE_UNREADABLE: "Improve the judge's prompt or use another judge; the next run only asks the judge.",
     FailureCause.RATE_LIMITED: f"{_RETRY} If it happens often, lower llm.max_workers or set llm.requests_per_minute.",
     FailureCause.SERVER_ERROR: f"{_RETRY} The provider has a problem, which the message quotes.",
-    FailureCause.TIMEOUT: "The limit was raised to four times llm.timeout_sec in vain. Raise llm.timeout_sec, or lower llm.max_output_tokens, and run generate_pending again.",
+    FailureCause.TIMEOUT: "The calls timed out even with four times llm.timeout_sec. Raise llm.timeout_sec, or lower llm.max_output_tokens, and run generate_pending again.",
     FailureCause.CONNECTION: f"Check the server and any proxies. {_RETRY}",
     FailureCause.BROKEN_BODY: "Check what llm.base_url points to; a login page comes from a proxy.",
     FailureCause.TOO_LARGE: "Check what llm.base_url points to; no model writes that much.",

@@ -80,7 +80,7 @@ class ClassReader:
             raise self.refuse(node.decorator_list[0], "a decorator", "remove it")
         if node.keywords:
             written = f"{node.keywords[0].arg or '**'}=... of class {node.name}"
-            raise self.refuse(node, written, "settings go into model_config = ConfigDict(...)")
+            raise self.refuse(node, written, "put settings in model_config = ConfigDict(...)")
         if getattr(node, "type_params", None):
             raise self.refuse(node, f"a type parameter of class {node.name}", "write the concrete type")
 

@@ -172,7 +172,7 @@ class _ModuleReader:
                 self._name(node, node.name.id, node.value, is_type=True)  # type: ignore[attr-defined]
             case _:
                 raise self.refuse(
-                    node, construct(node), "keep imports, literal constants, type aliases and classes only"
+                    node, construct(node), "use only imports, literal constants, type aliases and classes"
                 )
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:

@@ -90,7 +90,7 @@ def check_batch(
     loaded = found.collect(batch_file.load) if has_valid_keys else None
     batch = loaded or found.collect(lambda: _without_invalid_keys(batch_file))
     if batch is None:
-        found.remarks.append("prompts, schema and table were not checked: the configuration says where they are")
+        found.remarks.append("prompts, schema and table were not checked, because the configuration names their paths")
         return found
     _Check(batch, found, frozenset(assets), frozenset(forced)).check()
     found.mistakes = [_in_file(batch_file, mistake) for mistake in found.mistakes]
@@ -229,7 +229,7 @@ class _Check:
             return
         if mismatch := self.found.collect(lambda: schema_txt_mismatch(self.batch)):
             rewrite = f"Rewrite the text with: {self.batch.command} --select llm_schema_txt"
-            effect = "The run archives it and writes it again" if self._runs("llm_schema_txt") else rewrite
+            effect = "The run archives and rewrites the text" if self._runs("llm_schema_txt") else rewrite
             self.found.warnings.append(f"{mismatch}. Prompts use the module. {effect}")
 
     def _check_table(self) -> tuple[Sequence[str] | None, Snapshot | None]:

@@ -41,7 +41,7 @@ def limit_warning(max_workers: int, workers: int) -> str:
     if workers >= max_workers:
         return ""
     return (
-        f"{max_workers} workers were asked for, but the limit on open files allows only {workers} calls at once; "
+        f"{max_workers} workers were requested, but the limit on open files allows only {workers} calls at once; "
         "raise it, e.g. with ulimit -n 4096"
     )
 

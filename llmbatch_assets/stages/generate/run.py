@@ -152,7 +152,7 @@ class GenerateRun:
         elif last and last.outputs and self._rows_changed(choice, last.outputs):
             self.reporter.say(
                 "Rows changed since the last run. The other rows of their groups run again, too, because the model sees the "
-                "whole group. llmbatch plan shows the reason of each item."
+                "whole group. llmbatch plan shows the reason for each item."
             )
 
     def _rows_changed(self, choice: Choice, last: OutputFiles) -> bool:

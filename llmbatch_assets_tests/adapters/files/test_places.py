@@ -41,7 +41,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "a folder": make_folder,
     "a named pipe": lambda path: os.mkfifo(path),
     "a socket": make_socket,
-    "a link to nowhere": lambda path: path.symlink_to(path.parent / "nowhere"),
+    "a broken link": lambda path: path.symlink_to(path.parent / "nowhere"),
 }
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows has no such files")
 

@@ -93,7 +93,7 @@ def test_the_advice_names_the_lines_above_the_header(tmp_path: Path, kind: str) 
     path = table_file(tmp_path, kind, ["id", "a"], ["1", "x"], ["2", "y"])
     with pytest.raises(TableError) as refusal:
         read(path)
-    assert "1 ('# exported 2024-01-02') seems to be no header but a title or comment" in str(refusal.value)
+    assert "1 ('# exported 2024-01-02') looks like a title or comment" in str(refusal.value)
     assert str(refusal.value).endswith("4 ('id, a') seems to name the columns: if so, set input.header_row: 4")
 
 

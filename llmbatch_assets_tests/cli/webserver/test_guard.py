@@ -117,7 +117,7 @@ def test_a_foreign_host_is_refused(known: KnownHosts, host: str) -> None:
 def test_a_foreign_host_is_named_with_the_option_that_allows_it() -> None:
     answer = answer_to("GET", "/", host="dagster.example.com:3000")
     assert answer.body == (
-        "Refused: the host name dagster.example.com is not known here; if you open Dagster under this name, start it with: "
+        "Refused: the host name dagster.example.com is not allowed; if you open Dagster under this name, start it with: "
         "llmbatch ui --allowed-host dagster.example.com.\n"
     )
 

@@ -85,4 +85,4 @@ def test_further_hosts_and_a_prefix_are_served_with_a_warning_until_the_daemon_e
         assert ui.process.wait(60) == 1
     log = (tmp_path / "ui.log").read_text()
     assert "Other machines can reach 0.0.0.0, and Dagster has no login" in log
-    assert "Dagster's daemon has ended by itself (exit code -9)" in log
+    assert "Dagster's daemon exited unexpectedly (exit code -9)" in log

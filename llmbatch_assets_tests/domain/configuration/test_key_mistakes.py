@@ -32,7 +32,7 @@ KEY = "sk-proj-abcDEF0123456789abcDEF0123456789"
         ),
         (
             {"run": {"mode": "x"}},
-            "run.mode: unknown key here; it belongs into another block: grouping.mode, context.columns.mode",
+            "run.mode: unknown key here; it belongs in another block: grouping.mode, context.columns.mode",
         ),
         # Misspelt keys.
         ({"lmm": {}}, "lmm: unknown key; did you mean llm?"),
@@ -68,7 +68,7 @@ KEY = "sk-proj-abcDEF0123456789abcDEF0123456789"
         # Keys of the provider are not repeated.
         ({"llm": {"max_workers": KEY}}, "llm.max_workers: must be a whole number (found '[key]')"),
         ({"outputs": {"formats": KEY}}, "outputs.formats: must be a list; write [[key]] (found '[key]')"),
-        ({KEY: 1}, "[key]: unknown key; known here: run, input"),
+        ({KEY: 1}, "[key]: unknown key; known keys: run, input"),
     ],
 )
 def test_a_mistake_says_what_to_write(mapping: dict[str, Any], message: str) -> None:
@@ -84,7 +84,7 @@ def test_what_looks_like_a_key_is_named_by_its_place() -> None:
     resolved = Resolved({"llm": {"extra_body": {"note": KEY, "list": ["a", KEY]}, KEY: 1}}, {}, {})
     told = secret_mistakes(resolved, "c.yaml")
     assert [line.split(": ")[1] for line in told] == ["llm.extra_body.note", "llm.extra_body.list.1", "llm.[key]"]
-    assert all("name that in llm.api_key_env" in line and KEY not in line for line in told)
+    assert all("set llm.api_key_env to its name" in line and KEY not in line for line in told)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def columns_of(*names: str) -> list[Column]:
 def test_more_columns_than_a_sheet_has_are_a_mistake(formats: list[str]) -> None:
     require_columns_fit(formats, columns_of("x") * XLSX_COLUMNS)
     with pytest.raises(
-        ConfigError, match="the export has 16,385 columns, an xlsx sheet at most 16,384; leave xlsx out"
+        ConfigError, match="the export has 16,385 columns, but an xlsx sheet holds at most 16,384; remove xlsx"
     ):
         require_columns_fit(formats, columns_of("x") * (XLSX_COLUMNS + 1))
 

@@ -98,8 +98,8 @@ def test_group_settings_without_groups_give_a_warning(outputs: dict[str, Any]) -
     [
         ({"explode": {"list": "answers"}}, "needs all three"),
         ({"explode": JOIN_EXPLODE, "group_rows": "expand"}, "leave outputs.group_rows at one"),
-        ({"csv_path": "a/x", "tsv_path": "a/x"}, "two files cannot both be a/x"),
-        ({"csv_path": "a/x", "not_exported_path": "a/x"}, "two files cannot both be a/x"),
+        ({"csv_path": "a/x", "tsv_path": "a/x"}, "two files have the same path, a/x"),
+        ({"csv_path": "a/x", "not_exported_path": "a/x"}, "two files have the same path, a/x"),
         ({"nested": "deep"}, "flatten"),
     ],
 )

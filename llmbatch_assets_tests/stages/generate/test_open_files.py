@@ -57,7 +57,7 @@ def test_a_soft_limit_as_of_macos_is_raised(project: Project, server: ChatServer
 def test_a_hard_limit_bounds_the_workers_and_is_told(project: Project, server: ChatServer) -> None:
     ended = run_with_limit(project, "-n 256")
     assert_all_kept(project, server, ended)
-    assert "300 workers were asked for, but the limit on open files allows only" in ended.stdout
+    assert "300 workers were requested, but the limit on open files allows only" in ended.stdout
     assert 50 < server.max_in_flight < 256 - 30
 
 

@@ -1,4 +1,4 @@
-"""Statuses, codes and words by which providers say that no call of a run can succeed."""
+"""Statuses, codes and messages of providers which mean that no call of a run can succeed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STOPPING_CODES = {
     "model_decommissioned": StopCause.UNKNOWN_MODEL,
     "invalid_model": StopCause.UNKNOWN_MODEL,
 }
-# For providers that have no code for it. "Quota" alone is no such word: many use it for a plain rate limit.
+# For providers without a code for this. "Quota" alone does not count: many providers use it for a plain rate limit.
 STOPPING_WORDS = {
     StopCause.NO_QUOTA: re.compile(
         # Anthropic (400), LiteLLM (400, 429), DeepSeek and others (400 to 403).
@@ -61,9 +61,9 @@ STOPPING_WORDS = {
         r"(?:incorrect|invalid) api[- ]key|api[- ]key (?:is )?(?:not valid|invalid|expired)", re.IGNORECASE
     ),
     StopCause.UNKNOWN_MODEL: re.compile(
-        # Groq, Azure, Gemini: a model that is no longer there.
+        # Groq, Azure, Gemini: a model that no longer exists.
         r"\bmodel\b.{0,200}?\b(?:decommissioned|retired|discontinued|been shut down|no longer (?:available|supported))"
-        # DeepSeek, Mistral, OpenRouter, LiteLLM: a name that never was one.
+        # DeepSeek, Mistral, OpenRouter, LiteLLM: a name that no model ever had.
         r"|\bmodel not exist\b|\binvalid model(?: name)?\b|\bnot a valid model\b",
         re.IGNORECASE | re.DOTALL,
     ),
@@ -76,9 +76,9 @@ ADVICE = {
     StopCause.KEY_REFUSED: "the provider refused the key; correct the variable that holds it, then run again",
     StopCause.UNKNOWN_MODEL: "no such model or path; correct llm.model_name or llm.base_url",
     StopCause.PROXY_REFUSED: "the proxy requires a login; correct the proxy's environment variables",
-    StopCause.BAD_SETTING: "the provider does not accept a setting of every call; correct it in the configuration's llm block",
+    StopCause.BAD_SETTING: "the provider rejects a setting that every call sends; correct it in the llm block",
     StopCause.REDIRECTED: "the server redirects calls; correct llm.base_url",
 }
 DAY_ADVICE = (
-    "the provider reports that the day's quota is used up; run again once it is renewed, raise it, or use another key"
+    "the provider reports that the daily quota is used up; run again once it resets, raise it, or use another key"
 )

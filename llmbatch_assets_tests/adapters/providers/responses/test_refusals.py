@@ -241,7 +241,7 @@ def test_a_quota_of_a_day_stops_the_run_and_says_so(told: dict[str, Any], wrap: 
     fault = error_of_status(refusal(429, wrap(told)))
     assert isinstance(fault, RunPermanentError)
     assert fault.cause == "no_quota"
-    assert "the day's quota is used up" in str(fault)
+    assert "the daily quota is used up" in str(fault)
 
 
 @pytest.mark.parametrize(
