@@ -1,7 +1,7 @@
 """The code location that Dagster loads: each ``configs/*.yaml`` of the project is one batch.
 
-Dagster can be started from any folder. The project is then that of the location's working directory, of a file that the
-command line names, or of the ``dagster_home`` in use.
+Dagster can be started from any folder. The project is then found by the location's working directory, by a file on the
+command line, or by the ``dagster_home`` in use.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _find_config() -> Path:
             "for this python_module in workspace.yaml"
         )
     if config != nearest_config(Path.cwd()):
-        # For the processes of runs, which have another command line.
+        # For run processes, whose command line is different.
         os.environ[CONFIG_ENV] = str(config)
     return config
 
@@ -82,9 +82,9 @@ def _folders_on_command_line() -> Iterator[Path]:
 
 
 def _batches(config: Path) -> Iterator[BatchDefinitions]:
-    """The batch of this file and those in the same folder. Invalid ones are skipped, unless it is this one.
+    """The batch of this file and the other batches in its folder. Other batches that are invalid are skipped.
 
-    Batches that would write the same files are both skipped: either could replace what the other made.
+    Batches that would write the same files are both skipped, because each could overwrite the other's files.
     """
     shared: SharedFilesError | None = None
     n_built = 0

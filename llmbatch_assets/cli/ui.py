@@ -18,7 +18,7 @@ from llmbatch_assets.domain.text import visible
 from llmbatch_assets.errors import ConfigError, SharedFilesError
 from llmbatch_assets.stages.project import CONFIG_ENV, BatchFile, config_files
 
-# Requests that are refused for further reasons are not reported.
+# At most this many different reasons are printed.
 _REPORTED_REFUSALS = 20
 
 

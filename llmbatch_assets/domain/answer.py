@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from llmbatch_assets.domain.text import cut
 from llmbatch_assets.errors import AnswerError, FailureCause
 
-# The tags around the thoughts of models: most models, Mistral, Kimi, Seed, Cohere.
+# The tags around a model's reasoning: most models, Mistral, Kimi, Seed, Cohere.
 _THOUGHT_TAGS = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",
@@ -38,12 +38,12 @@ _FINAL_CHANNEL = re.compile(r"<\|channel\|>\s*final\b(?:[^<]|<\|constrain\|>)*<\
 _END_OF_CHANNEL = re.compile(r"<\|(?:end|return|start|call)\|>")
 _OBJECT_START = re.compile(r'[{\[]\s*["{\[]')
 _BRACKET = re.compile(r"[{\[]")
-# Prose has many brackets, as in LaTeX and Markdown. An attempt to decode one takes time in proportion to the text before it.
+# Prose can have many brackets, as in LaTeX and Markdown. Decoding at one takes time in proportion to the text before it.
 _VALUE_START = re.compile(r'\{\s*["}]|\[\s*(?:["{\[\]\d-]|true|false|null|NaN|Infinity)')
 _MOST_BROKEN = 1_000
-# A key in a message to the model. The message becomes part of the next prompt.
+# Maximum length of a key in a message to the model, since the message becomes part of the next prompt.
 _KEY_CHARS = 100
-# More than any model writes. Reading it would keep other calls waiting.
+# More than any model writes. Reading a longer answer would keep other calls waiting.
 MAX_ANSWER_CHARS = 2_000_000
 ONE_OBJECT = "Answer with exactly one JSON object and nothing else."
 # Verdict fields that mean PASS if they are true.
@@ -88,7 +88,7 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 def without_thoughts(text: str) -> str:
-    """Remove the thoughts at the beginning of an answer: blocks in tags, or all channels but the final one."""
+    """Remove the reasoning at the beginning of an answer: blocks in tags, or all channels but the final one."""
     if _CHANNELS.match(text):
         finals = list(_FINAL_CHANNEL.finditer(text))
         return _END_OF_CHANNEL.split(text[finals[-1].end() :], 1)[0] if finals else text
@@ -98,7 +98,7 @@ def without_thoughts(text: str) -> str:
 
 
 def _end_of_thoughts(text: str, place: int) -> int:
-    """Return the place after the blocks of thoughts that follow ``place``. A block without an end is not one."""
+    """Return the position after the reasoning blocks that follow ``place``. A block without an end does not count."""
     while opened := _OPENING.match(text, place):
         closing = re.compile(re.escape(_THOUGHT_TAGS[opened[1].lower()]), re.IGNORECASE).search(text, opened.end())
         if closing is None:
@@ -157,7 +157,7 @@ def _decoded(text: str, place: int) -> tuple[Any, int]:
 
 
 def _after_prose(text: str, place: int, problem: str) -> int:
-    """Return the next bracket after one that is part of prose. Raises ``AnswerError`` if it is a broken object's."""
+    """Return the next bracket after one in prose. Raises ``AnswerError`` if that one begins a broken object."""
     following = _next_bracket(text, place + 1)
     if _OBJECT_START.match(text, place) or (following < len(text) and _is_open(text[place:following])):
         # Searching on would find an inner object and take it for the answer.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from llmbatch_assets.domain.layout import Layout
 
-# A log file is continued in a new one when it is large; this many old ones are kept.
+# A large log file is rotated; this many old ones are kept.
 OLD_LOGS = 3
 
 
@@ -107,7 +107,7 @@ def named_folders(layout: Layout) -> Iterator[FileUse]:
 
 
 def same_file(use: FileUse, other: FileUse) -> str:
-    """Return the message that a file which runs write is another file of the batch."""
+    """Return the message that a file written by runs is also another file of the batch."""
     both_written = use.is_written and other.is_written
     effect = "; give each its own path" if both_written else ", which a run would overwrite; name another file"
     return f"{use.key}: {_is_same(use, other)} {other.shown}{effect}"
@@ -138,7 +138,7 @@ def shared(use: FileUse, other: FileUse, config: str, *, is_inside: bool = False
     """Return the message that another configuration names the same path for something that runs write."""
     same = _is_same(use, other)
     if is_inside:
-        same = f"{use.path} and {other.path} are nested; the latter is"
+        same = f"{use.path} and {other.path} are nested folders; the latter is"
     owner = f"{other.shown} of {config}" if other.key else f"{other.what} {config}"
     return f"{use.key}: {same} {owner}. Two batches must not write the same files: name another path in one of them"
 

@@ -74,7 +74,7 @@ GENERATION_NAMES = names_in("generation prompt")
 JUDGE_NAMES = names_in("judge prompt")
 SCHEMA_NAMES = names_in("schema prompt")
 GROUP_PLACEHOLDERS = names_in("group header and footer")
-# What an item differs in from others, besides columns.
+# The placeholders that distinguish an item from others, besides columns.
 ITEM_NAMES = frozenset({"context", "row", "group_context"})
 
 

@@ -126,7 +126,7 @@ def nearest(name: str, known: Sequence[str], least: float = 0.6) -> list[str]:
 
 
 def _likeness(one: str, other: str, least: float) -> float:
-    """Return how similar two names are; 0 if that is less than ``least``. Only their beginnings count if they are long."""
+    """Return the similarity of two names; 0 if it is less than ``least``. Only the beginnings of long names are compared."""
     matcher = difflib.SequenceMatcher(None, one[:_NAME_CHARS], other[:_NAME_CHARS])
     # The first two are upper bounds, and much faster.
     if matcher.real_quick_ratio() < least or matcher.quick_ratio() < least:

@@ -51,7 +51,7 @@ class TokenUsage(BaseModel):
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether the tokens of an answered call are known. No model answers without reading and writing."""
+        """Whether the tokens of an answered call are known. An answer always uses input and output tokens."""
         return bool(self.input_tokens and self.output_tokens)
 
     def __add__(self, other: TokenUsage) -> TokenUsage:

@@ -30,10 +30,10 @@ _OPEN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 # A line of Dagster's log is a row of its database: at most one per second, and at least one in five minutes.
 DAGSTER_PAUSE_SEC = 1.0
 DAGSTER_SILENCE_SEC = 300.0
-# Failed attempts with the same problem that its log names.
+# Maximum number of failed attempts with the same problem in the run's log.
 DAGSTER_ATTEMPTS = 10
 
-# Warnings that its log shows.
+# Maximum number of warnings in the run's log.
 DAGSTER_WARNINGS = 100
 _OUR_LOGGER = "llmbatch_assets"
 
@@ -44,14 +44,14 @@ ReporterFactory = Callable[[dg.OpExecutionContext | dg.AssetExecutionContext, Ba
 def dagster_reporter(context: dg.OpExecutionContext | dg.AssetExecutionContext, batch: Batch) -> LogReporter:
     """Return a reporter that writes to Dagster's log, at a rate that the log can take."""
     log, warn = (translating_storage_errors()(write) for write in (context.log.info, context.log.warning))
-    # Failed items have an error line of their own, with their event.
+    # Failed items have their own error line, with their event.
     attempts = AttemptLog(retried=warn, limit=DAGSTER_ATTEMPTS)
     verbose = batch.parameters.cache.verbose
     return LogReporter(log, verbose, pause=DAGSTER_PAUSE_SEC, silence=DAGSTER_SILENCE_SEC, attempts=attempts)
 
 
 class _ForwardedWarnings(logging.Handler):
-    """Writes our warnings to Dagster's log. Those of other threads wait for the next one or for the end."""
+    """Writes our warnings to Dagster's log. Warnings from other threads are written with the next one or at the end."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
@@ -73,7 +73,7 @@ class _ForwardedWarnings(logging.Handler):
                 self._write(line)
 
     def write_rest(self) -> None:
-        """Write what still waits, and how many warnings were too many for the log."""
+        """Write the remaining warnings, and the number of those above the limit."""
         self.write_waiting()
         if (more := self._n_written - DAGSTER_WARNINGS) > 0:
             self._write(f"... and {counted(more, 'more warning')} in the log of the process")
@@ -118,7 +118,7 @@ def cancel(context: dg.OpExecutionContext | dg.AssetExecutionContext, message: s
 
 @contextmanager
 def failing_with_message() -> Iterator[None]:
-    """Let our own errors and file errors fail a step as ``Failure``: Dagster shows its message first, but wraps others.
+    """Turn our own errors and file errors into ``Failure``: Dagster shows its message first, but wraps other errors.
 
     The original error is the ``__context__`` of the failure.
     """

@@ -158,7 +158,7 @@ def current_work(batch: Batch) -> WorkPlan:
 
 
 def require_columns(batch: Batch, items: Collection[WorkItem]) -> None:
-    """Raise ``PromptError`` if stored items have no value for a placeholder of the prompts."""
+    """Raise ``PromptError`` if stored items lack a value for a placeholder of the prompts."""
     missing = missing_columns(batch.generation_prompt, batch.judge_prompt, items)
     if missing:
         batch.check_prompts(load_artifact(batch, "input_snapshot", Snapshot).columns)

@@ -1,4 +1,4 @@
-"""Files that exist where a run writes, but that no run has written: they belong to the user, and a run stops for them."""
+"""Find files that a run would overwrite but that no run has written. They belong to the user, so the run stops."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def find_config(given: str | None, environment: Mapping[str, str], start: Path) 
 
 
 def nearest_config(start: Path) -> Path | None:
-    """Return the configuration file of the project that ``start`` is in; None if it is in none."""
+    """Return the configuration file of the project that contains ``start``; None if there is none."""
     found = (folder / DEFAULT_CONFIG for folder in (start, *start.parents) if (folder / DEFAULT_CONFIG).is_file())
     config = next(found, None)
     return config.resolve() if config else None

@@ -33,7 +33,7 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-# The disk, or the user's share of it, is full, or the file is larger than the process may write.
+# The disk or the user's quota is full, or the file exceeds the size that the process may write.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 

@@ -158,9 +158,7 @@ def find_item(items: Sequence[WorkItem], named: str, cache_id: Callable[[str], s
 
 def _note(named: str, item: WorkItem, by_row: Sequence[WorkItem], by_group: Sequence[WorkItem]) -> str:
     if others := [one for one in by_row if one != item]:
-        return (
-            f"{named} is the label of this item, and the row index of another: llmbatch show {others[0].partition_key}"
-        )
+        return f"{named} is the label of this item, and the row index of another one: llmbatch show {others[0].partition_key}"
     if by_group and item not in by_group:
         return f"{named} is the row index of this item, and also the key of a group of {counted(len(by_group), 'item')}"
     return ""
@@ -183,7 +181,7 @@ def _by_exact_name(items: Sequence[WorkItem], named: str) -> list[WorkItem]:
     name, short = composed(named), slug(named)
     found = [item for item in items if name in (item.label, item.group_key if item.row_index is None else item.label)]
     found = found or [item for item in items if short and label_of(item) == short]
-    # Without labels of their own, the items of a group bear its name.
+    # Items of a group without their own labels are named after the group.
     return found if len(found) == 1 else [item for item in found if label_of(item) != slug(item.group_key or "")]
 
 

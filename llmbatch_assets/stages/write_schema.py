@@ -239,7 +239,7 @@ def ensure_schema_txt(batch: Batch, *, force: bool = False) -> EnsuredText:
 
 
 def schema_txt_mismatch(batch: Batch) -> str:
-    """Return that the schema text does not match the module, else "".
+    """Return a message if the schema text does not match the module, else "".
 
     Raises ``SchemaError`` instead if ``llm_schema.on_mismatch`` is ``error``.
     """
@@ -319,7 +319,7 @@ class SchemaWriter:
             except (AnswerError, SchemaError) as refused:
                 problem = str(refused)
             self.on_refused(number, completion, problem)
-            # Servers reject a turn without content.
+            # Servers reject an empty turn.
             if completion.text.strip():
                 turns += (
                     Message("assistant", completion.text),
@@ -330,7 +330,7 @@ class SchemaWriter:
         )
 
     async def _ask(self, messages: tuple[Message, ...]) -> tuple[Completion, str]:
-        """Return the answer, or an empty one and the problem of a call that was paid but gave none."""
+        """Return the answer, or an empty one and the problem of a call that was billed but gave no answer."""
         try:
             return await self.calls.ask(self.client, ChatRequest("schema", messages, None)), ""
         except TransientError as broken:

@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_paid(tmp_pat
             {},
             {"artifacts": {"dir": "artifacts/cache/second"}},
             (
-                "cache.dir: artifacts/cache and artifacts/cache/second are nested; the latter is the folder for "
+                "cache.dir: artifacts/cache and artifacts/cache/second are nested folders; the latter is the folder for "
                 "artifacts (artifacts.dir) of configs/second.yaml"
             ),
         ),

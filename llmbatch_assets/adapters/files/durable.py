@@ -131,7 +131,7 @@ def _remove(obsolete: tuple[str, ...]) -> None:
 
 
 def _name_file(error: OSError, path: str) -> None:
-    """Name the file in an error that names none, as of a full disk, or only the temporary file."""
+    """Name the file in an error that names no file (as on a full disk), or only the temporary file."""
     if error.filename is None or str(error.filename).endswith(TEMPORARY_SUFFIX):
         error.filename, error.filename2 = path, None
 

@@ -1,4 +1,4 @@
-"""Find files that two settings name, by what the paths lead to: links and names that differ only in case are followed."""
+"""Find files that two settings name. Links are followed, and names that differ only in case are the same."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from llmbatch_assets.domain import file_uses
 from llmbatch_assets.domain.file_uses import FileUse
 from llmbatch_assets.domain.layout import Layout
 
-# A name that the path leads to, or the device and number of the file that is there.
+# The resolved name of a path, or the device and inode of an existing file.
 _Place = str | tuple[int, int]
 
 
 class _Places:
-    """What paths lead to, in one project folder. Each folder is resolved once."""
+    """Resolves paths in one project folder. Each folder is resolved once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -38,11 +38,11 @@ class _Places:
         name = _folded(os.path.realpath(self._root / path)) if is_followed else self.name(path)
         if found is None or not stat.S_ISREG(found.st_mode):
             return frozenset([name])
-        # Hard links are one file with several names.
+        # Two hard links are the same file under different names.
         return frozenset([name, (found.st_dev, found.st_ino)])
 
     def name(self, path: PurePosixPath) -> str:
-        """Return the name that a path leads to, in a form that is equal for names that differ only in case."""
+        """Return the resolved name of a path, in a form that is equal for names that differ only in case."""
         folder, name = os.path.split(os.path.normpath(self._root / path))
         if folder not in self._folders:
             self._folders[folder] = _folded(os.path.realpath(folder))
@@ -85,14 +85,14 @@ def find_conflicts(root: Path, config: PurePosixPath, layout: Layout) -> list[st
         *_also_folders(places, named, [*read, module, *artifacts], folders),
         *_inside(places, [*named, module, *by_key], list(file_uses.artifact_folders(layout))),
         *_unwritable(places, named, folders),
-        # A folder in a default place, where everything is ours, is set aside when the file is written.
+        # A folder in the default place of a file is set aside when the file is written.
         *(file_uses.not_a_file(use) for use in named if use.is_named_in(layout) and places.kind(use.path) == "folder"),
     ]
     return _first_of_each_key(found)
 
 
 def _first_of_each_key(messages: Iterable[str]) -> list[str]:
-    """Drop what follows from another mistake, such as a conflict of the name under which an export is kept."""
+    """Keep one message for each key: the others follow from it, such as a conflict of an export's archived name."""
     by_key: dict[str, str] = {}
     for message in messages:
         by_key.setdefault(message.partition(": ")[0], message)

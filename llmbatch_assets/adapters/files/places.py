@@ -1,4 +1,4 @@
-"""The places of files: regular files are opened, and anything else is set aside."""
+"""Open regular files, and set aside anything else in their place."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def kind_in_place(path: str | os.PathLike[str]) -> str:
 
 
 def clear_place(path: str | os.PathLike[str]) -> None:
-    """Set aside what is in a file's place and is not a file, except for a device."""
+    """Set aside anything but a regular file in a file's place, except for a device."""
     kind = kind_in_place(path)
     if kind and kind != A_DEVICE:
         aside = set_aside(path)
@@ -70,7 +70,7 @@ def clear_place(path: str | os.PathLike[str]) -> None:
 
 
 def make_room(path: str | os.PathLike[str]) -> None:
-    """Set aside what is in the place of a file that is about to be replaced. Raises ``NotAFileError`` for a device."""
+    """Clear the place of a file that is about to be replaced. Raises ``NotAFileError`` for a device."""
     if kind_in_place(path) == A_DEVICE:
         raise _not_a_file(path)
     clear_place(path)

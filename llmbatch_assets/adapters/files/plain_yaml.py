@@ -1,4 +1,4 @@
-"""Parse YAML into plain values within limits, and say where it is wrong and what to write instead."""
+"""Parse YAML into plain values, within limits. Messages say which line is wrong and what to write instead."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class YamlMistakeError(ValueError):
-    """The text is not YAML, or beyond a limit. The message has the line."""
+    """The text is not YAML or exceeds a limit. The message names the line."""
 
 
 class _LimitedLoader(yaml.SafeLoader):
-    """Safe YAML that refuses repeated keys, of which plain YAML silently keeps the last one, and more than the limits."""
+    """Safe YAML with limits. Refuses repeated keys, of which PyYAML silently keeps the last one."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -101,7 +101,7 @@ def _require_bounded(node: yaml.Node, sizes: dict[int, int]) -> int:
     return size
 
 
-# The parser's words for a problem, and what to do about it.
+# The parser's messages, and ours.
 _ADVICE = (
     (r"found character '\\t'", "a tab; use spaces to indent"),
     (

@@ -60,7 +60,7 @@ class OpenAIClient:
         self._reasoning = ReasoningOnly(base_url)
         self._was_reached = False
         self._warned_of_usage = False
-        # Raised when an answer has taken longer.
+        # Raised once an answer has taken longer.
         self._limit_sec = llm.timeout_sec
         self._warned_of_timeout = False
 
@@ -97,7 +97,7 @@ class OpenAIClient:
         remedy = (
             f"the key is in the environment variable {name}"
             if name
-            else "no key was sent; if the server needs one, put it in an environment variable and name that in llm.api_key_env"
+            else "no key was sent; if the server needs one, put it in an environment variable and set llm.api_key_env to its name"
         )
         named = RunPermanentError(StopCause.KEY_REFUSED, f"{error} ({remedy})")
         named.request_id, named.status, named.usage = error.request_id, error.status, error.usage
@@ -106,7 +106,7 @@ class OpenAIClient:
     def _error(
         self, request: ChatRequest, used_format: str, error: ProviderError, *, doubtful: bool, certain: bool
     ) -> ProviderError:
-        """Return the error of a call, or that its way of asking for JSON is the next one now."""
+        """Return the error of a call, or the error that says that its next try uses the next JSON mode."""
         may_be_format = certain or (doubtful and self._formats.is_doubtful(used_format, request))
         if may_be_format and self._formats.try_next(request, used_format):
             return _format_refused(error)
@@ -182,7 +182,7 @@ class OpenAIClient:
         return TransientError(FailureCause.CONNECTION, f"connection to {self._base_url} failed: {reason}")
 
     def _check_usage(self, reported: ReportedUsage) -> None:
-        """Warn once of a server that counts no tokens, or more than there can be."""
+        """Warn once about a server that reports no tokens, or an impossible number of them."""
         if self._warned_of_usage or reported.is_complete:
             return
         self._warned_of_usage = True

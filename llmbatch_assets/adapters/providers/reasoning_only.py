@@ -1,4 +1,4 @@
-"""Servers that return a model's answer as its reasoning, and leave the answer itself empty."""
+"""Handle servers that return the model's answer as reasoning and leave the answer itself empty."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.errors import AnswerError, RunPermanentError, StopCause
 
-# So many different requests in a row, and no text in any answer before, are the server's fault and not the model's.
+# This many requests without text, and no answer with text before, mean that the server is misconfigured.
 MOST_EMPTY = 3
 
 
 class ReasoningOnly:
-    """Finds the answer in the reasoning where it is certain, and stops a run in which no answer has any text."""
+    """Takes the answer from the reasoning if it is clearly one, and stops a run in which no answer has text."""
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
@@ -21,9 +21,9 @@ class ReasoningOnly:
         self._empty: set[object] = set()
 
     def completed(self, request: ChatRequest, answer: ReadAnswer) -> Completion:
-        """Return the completion, with the answer that was taken for reasoning.
+        """Return the completion, with the answer from the reasoning if the text is empty.
 
-        Raises ``RunPermanentError`` if the first few answers are all empty beside their reasoning.
+        Raises ``RunPermanentError`` if the first few answers contain nothing but reasoning.
         """
         completion = answer.completion
         self._has_text = self._has_text or bool(completion.text.strip())
@@ -39,8 +39,8 @@ class ReasoningOnly:
     def _error(self, answer: ReadAnswer) -> RunPermanentError:
         error = RunPermanentError(
             StopCause.BAD_SETTING,
-            f"{self._base_url} returned {MOST_EMPTY} answers without text, only with {answer.reasoning_field}: the server takes "
-            "the answer for reasoning. Turn off its reasoning parser (LM Studio: Developer settings, separate "
+            f"{self._base_url} returned {MOST_EMPTY} answers with no text, only {answer.reasoning_field}: the server treats "
+            "the answer as reasoning. Turn off its reasoning parser (LM Studio: Developer settings, separate "
             "reasoning_content; vLLM, SGLang: --reasoning-parser; llama.cpp: --reasoning-format none), or turn off thinking "
             "in llm.extra_body, then run again",
         )
@@ -49,7 +49,7 @@ class ReasoningOnly:
 
 
 def _is_whole_answer(request: ChatRequest, reasoning: str) -> bool:
-    """Return whether a text is a valid answer and nothing else. An object among other words may be a draft."""
+    """Return whether a text is a valid answer and nothing else. An object with text around it may be a draft."""
     text = reasoning.strip()
     if request.contract is None or not (text.startswith("{") and text.endswith("}")):
         return False

@@ -1,4 +1,4 @@
-"""The body of a chat-completion request, and the dialects of servers."""
+"""The body of a chat-completion request, and the differences between servers."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def _uses_new_names(base_url: str) -> bool:
 
 
 def _turn(message: Message) -> dict[str, str]:
-    # A model can answer with a lone surrogate, which a request cannot hold when the answer is sent back.
+    # A model's answer can contain a lone surrogate, which cannot be encoded when the answer is sent back.
     return {"role": message.role, "content": message.content.encode(errors="backslashreplace").decode()}
 
 
 def response_format(base_url: str, request: ChatRequest, used_format: str) -> dict[str, Any] | None:
-    """Return the ``response_format`` of a request; None if it is asked for JSON in its prompt, or not at all."""
+    """Return the ``response_format`` of a request; None if only the prompt asks for JSON, or nothing does."""
     contract = request.contract
     if used_format == "prompt" or contract is None:
         return None
@@ -67,5 +67,5 @@ def _encoded(body: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(body)
     except TypeError:
-        # extra_body holds an integer beyond 64 bits.
+        # extra_body contains an integer of more than 64 bits.
         return json.dumps(body).encode()

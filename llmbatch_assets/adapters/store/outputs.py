@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def quarantine(path: Path, defect: str) -> None:
-    """Rename a broken file, or what else is in its place, so that its item runs again, and log it."""
+    """Rename a broken file, or anything else in its place, so that its item runs again, and log it."""
     aside = Path(set_aside(path))
     log.warning("%s was set aside as %s because %s; its item will run again", path, aside.name, defect)
 

@@ -79,9 +79,9 @@ def kept_identities(folder: Path) -> list[BatchIdentity]:
 
 
 def identity_as_kept(folder: Path, identity: BatchIdentity) -> BatchIdentity:
-    """Return the identity under which the same requests were last made, so that their outputs are found; else itself.
+    """Return the identity under which the same requests were last made, so that their outputs are found; else this one.
 
-    Only the spelling of a server's address can differ.
+    The two can only differ in the spelling of the server's address.
     """
     kept = {one.sha: one for one in kept_identities(folder) if one.asks_the_same(identity)}
     if len(kept) < 2:

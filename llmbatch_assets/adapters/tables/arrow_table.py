@@ -13,17 +13,17 @@ import pyarrow as pa
 from llmbatch_assets.adapters.tables.arrow_values import cells_of, periods, zone_warnings
 from llmbatch_assets.domain.items.table import RawTable
 
-# The name that pandas gives to a stored index without one.
+# The name under which pandas stores an unnamed index.
 _UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 Convert = Callable[[pa.Array], list[Any]]
 
 
 class PandasIndex(NamedTuple):
-    """The index of a data frame that was stored as this table."""
+    """The index of the data frame that was stored as this table."""
 
-    # Stored as a column, but only numbers the rows.
+    # Columns that only number the rows.
     unnamed: list[str]
-    # Has a name and is stored as a range, without a column.
+    # Named, and stored as a range without a column.
     ranges: dict[str, range]
 
 
@@ -35,7 +35,7 @@ def raw_table(
     file_format: str,
     conversions: Mapping[str, Convert] | None = None,
 ) -> RawTable:
-    """Return the table with these batches. ``conversions`` are those of columns whose Arrow type does not say enough."""
+    """Return the table with these batches. ``conversions`` are for columns whose Arrow type is not specific enough."""
     index = _pandas_index(schema, n_rows)
     conversions = {**_period_conversions(schema), **(conversions or {})}
     names = schema.names
@@ -69,9 +69,9 @@ def _pandas_index(schema: pa.Schema, n_rows: int) -> PandasIndex:
         named = [one for one in stored if isinstance(one, dict) and one["kind"] == "range" and one["name"] is not None]
         values = {str(one["name"]): range(one["start"], one["stop"], one["step"]) for one in named}
     except (ValueError, KeyError, TypeError):
-        # Somebody else's metadata.
+        # Not pandas' metadata.
         return PandasIndex([], {})
-    # pandas ignores a range of another length, too: the file was cut or joined after pandas wrote it.
+    # Like pandas, ignore a range of another length: the file was cut or joined after pandas wrote it.
     usable = {name: one for name, one in values.items() if len(one) == n_rows and name not in schema.names}
     return PandasIndex(unnamed, usable)
 

@@ -1,7 +1,7 @@
 """Convert Arrow columns to Python values that have a text form.
 
-Each value is converted by itself: a nanosecond in one row never changes the text of another row. Values without a Python
-type of the same precision become text here.
+Each value is converted independently: a nanosecond in one row never changes the text of another row. Values for which
+Python has no type of the same precision become text here.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _values(column: pa.Array) -> list[Any]:
     return list(column.to_pylist())
 
 
-# Types made of others.
+# Nested types.
 
 
 def _of_extension(column: pa.ExtensionArray) -> list[Any]:
@@ -124,7 +124,7 @@ def _of_structs(column: pa.StructArray) -> list[Any]:
 
 
 def _of_short_floats(column: pa.Array) -> list[float | None]:
-    """Return floats of 16 or 32 bits as the shortest number that stands for them: 0.1, not 0.10000000149011612."""
+    """Return floats of 16 or 32 bits as the shortest number that represents them: 0.1, not 0.10000000149011612."""
     numbers = column.to_numpy(zero_copy_only=False)
     valid = column.is_valid().to_pylist()
     return [float(str(number)) if is_valid else None for number, is_valid in zip(numbers, valid, strict=True)]
@@ -237,7 +237,7 @@ def _is_fine(kind: pa.DataType) -> bool:
     return getattr(kind, "unit", "") == "ns"
 
 
-# The first that fits; other types have Python values of the same precision.
+# The first match is used. All other types have Python values of the same precision.
 _CONVERSIONS: list[tuple[Callable[[pa.DataType], bool], Callable[[Any], list[Any]]]] = [
     (lambda kind: isinstance(kind, pa.BaseExtensionType), _of_extension),
     (pa.types.is_dictionary, lambda column: _values(column.dictionary_decode())),

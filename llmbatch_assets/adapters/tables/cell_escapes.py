@@ -1,11 +1,11 @@
-r"""Escapes for cells of csv and tsv exports: formulas, which a spreadsheet would run, and controls, which a terminal would obey.
+r"""Escape cells of csv and tsv exports: formulas for spreadsheets, and control characters for terminals.
 
 A cell that a spreadsheet would run as a formula gets an apostrophe in front. https://owasp.org/www-community/attacks/CSV_Injection
-lists the characters that start a formula. Numbers, telephone numbers and list items may start with such a character, too, but
-can do no harm and stay as they are.
+lists the characters that start a formula. Numbers, telephone numbers and list items may also start with such a character, but
+are harmless and stay unchanged.
 
-Controls, direction overrides and lone surrogates are written as ``\x{1b}``. JSON has no such escape, so cells of JSON stay
-JSON. Reading our own exports undoes both.
+Control characters, direction overrides and lone surrogates are written as ``\x{1b}``. Cells of JSON have no such characters,
+because JSON escapes them itself. Reading our own exports undoes both escapes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _is_formula(text: str) -> bool:
 
 
 def escape_formula(text: str) -> str:
-    """Return the text as a cell that no spreadsheet runs."""
+    """Return the text as a cell that no spreadsheet runs as a formula."""
     # Most texts start with a letter or digit.
     return _MARK + text if not text[:1].isalnum() and _is_formula(text) else text
 
@@ -47,7 +47,7 @@ _CONTROL = re.compile(r"\\x\{([0-9a-f]{1,4})\}")
 
 
 def escape_cell_controls(text: str) -> str:
-    """Return the text without characters that a terminal would obey."""
+    """Return the text with control characters escaped."""
     if "\\x{" in text:
         text = _LITERAL.sub(lambda found: BRACED_ESCAPE.format(ord(found.group())), text)
     return escape_controls(text, BRACED_ESCAPE)

@@ -35,7 +35,7 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# Other kinds of files that are often saved under a table's name, by their first bytes.
+# Other file types that often have the extension of a text table, by their first bytes.
 _OTHER_KINDS = {
     rb"PK\x03\x04|\xd0\xcf\x11\xe0": "a workbook; set input.format: xlsx",
     rb"PAR1": "a Parquet file; set input.format: parquet",
@@ -97,7 +97,7 @@ def read_delimited(file_format: str, delimiter: str, path: Path, settings: Input
     """Read a delimited file. Raises ``TableError`` with row and line."""
     text, first_line = read_table_text(path, settings.encoding), 1
     if delimiter_line := _DELIMITER_LINE.match(text):
-        # Excel's first line, which names the delimiter and is not a row.
+        # "sep=;" on the first line is Excel's declaration of the delimiter, not a row.
         text, first_line = text[delimiter_line.end() :], 2
         delimiter = delimiter_line.group(1)
     n_left_out = max(0, settings.n_rows_above_header + 1 - first_line)
@@ -109,7 +109,7 @@ def read_delimited(file_format: str, delimiter: str, path: Path, settings: Input
 
 
 class _TextTable:
-    """The text of a delimited table, from the header on."""
+    """The text of a delimited table, starting with the header."""
 
     def __init__(self, path: Path, text: str, dialect: Dialect, first_line: int) -> None:
         self._path = path
@@ -162,7 +162,7 @@ class _TextTable:
             raise TableError(f"{self._path}: column {unnamed[0]} has no name; name it in the header line; {advice}")
 
     def _sample(self) -> list[NumberedRow]:
-        """Return the first lines as rows, whatever their number of cells."""
+        """Return the first lines as rows, with any number of cells."""
         lines = _LINE_BREAK.split(self._text, maxsplit=SAMPLE_ROWS)[:SAMPLE_ROWS]
         cells = (next(csv.reader([line], delimiter=self._delimiter), []) for line in lines)
         return [NumberedRow(number, row) for number, row in enumerate(cells, start=self._first_line) if row]
@@ -188,7 +188,7 @@ class _TextTable:
             ) from None
 
     def _check_merged(self, first: int, last: int) -> None:
-        """Check a cell that spans lines. If each line is a whole row by itself, the quotes may be plain text."""
+        """Check a cell that spans lines. If each line is a complete row, the quotes may be plain text."""
         if not merges_lines(self._text, self._width, self._delimiter):
             return
         problem = (
@@ -219,7 +219,7 @@ class _TextTable:
             yield cells
 
     def _rejoined(self, line: int, record: list[str]) -> list[str]:
-        """Join cells that were split at a delimiter with a backslash in front."""
+        """Join cells that were split at an escaped delimiter."""
         if self._dialect.escape != "auto":
             return record
         parts: list[list[str]] = []
@@ -250,8 +250,8 @@ class _TextTable:
 def _uses_escapes(text: str) -> bool:
     """Return whether cells are escaped with backslashes, as in our own psv files, and not quoted as in csv.
 
-    A backslash before n, r or t may also be part of a Windows path. It is a line break or tab in our exports only, which
-    the header identifies.
+    A backslash before n, r or t may also be part of a Windows path. It is a line break or tab only in our own exports, which
+    are recognized by their header.
     """
     if _QUOTED_CELL.search(text):
         return False

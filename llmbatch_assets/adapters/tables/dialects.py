@@ -1,8 +1,8 @@
-r"""Dialects of delimited text: how quotes and backslashes are read, and when a file seems to mean another dialect.
+r"""Dialects of delimited text: how quotes and backslashes are read, and signs that a file uses another dialect.
 
-In the usual dialect a cell that starts with a quote ends at the next single quote, and a quote inside is doubled. Two others
-look alike and give other rows: quotes inside a cell are escaped with a backslash (MySQL, Spark), or quotes are plain text
-(many tab files). A file is never read as one of them without a setting, but it is not misread in silence either.
+In the usual dialect, a cell that starts with a quote ends at the next quote that is not doubled. Two other dialects look
+similar but give different rows: quotes inside a cell are escaped with a backslash (MySQL, Spark), or quotes are plain text
+(many tab-separated files). A file is never read in one of these without a setting, nor is it silently misread.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Dialect(NamedTuple):
             escapechar="\\" if is_escaped else None,
         )
         for record in reader:
-            # MySQL writes a missing value so.
+            # MySQL's form of a missing value.
             yield reader.line_num, ["" if cell == _NULL else cell for cell in record] if is_escaped else record
 
     def _with_escaped_backslashes(self, text: str) -> str:
-        r"""Double the backslashes that escape nothing, as in ``C:\new``. The csv module would drop them."""
+        r"""Double the backslashes that escape nothing, as in ``C:\new``, because the csv module would drop them."""
         special = f'\\"{self.delimiter}\r\n'
         return re.sub(
             r"\\(.?)",
@@ -86,12 +86,12 @@ def escapes_quotes(text: str, joined: str, width: int, delimiter: str) -> bool:
 
 
 def merges_lines(text: str, width: int, delimiter: str) -> bool:
-    """Return whether each line has the header's number of cells by itself, so that no cell need span several lines."""
+    """Return whether each line has as many cells as the header, so that no cell needs to span several lines."""
     lines = (line for line in _LINE_BREAK.split(text) if line)
     return width > 1 and all(line.count(delimiter) == width - 1 for line in lines)
 
 
 def has_plain_quotes(text: str, delimiter: str) -> bool:
-    """Return whether a quote stands inside a cell by itself. A program that quotes cells would have doubled it."""
+    """Return whether a cell contains a single quote mark. A program that quotes cells would have doubled it."""
     between = f'[^{re.escape(delimiter)}\r\n"]'
     return re.search(f'{between}"{between}', text) is not None

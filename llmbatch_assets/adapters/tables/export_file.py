@@ -37,7 +37,7 @@ class ExportFile:
         self.file.write(text.encode("utf-8", "backslashreplace"))
 
     def representable(self, text: str, escape: Callable[[str], str]) -> str:
-        """Return the text with the characters escaped that the format cannot hold. Counts it if there are any."""
+        """Return the text with characters escaped that the format cannot hold, and count it if there are any."""
         escaped = escape(text)
         if escaped != text:
             self.changes["characters_escaped"] += 1

@@ -45,7 +45,7 @@ READERS: dict[str, Callable[[Path, Input], RawTable]] = {
 }
 
 
-# Settings that other formats have no use for.
+# Settings that have no effect on other formats.
 _SETTINGS_OF_ROWS = ("header_row", "skip_rows")
 _SETTINGS_OF_TEXT = ("quoting", "escape")
 _WITHOUT_SETTINGS = {

@@ -22,9 +22,10 @@ from llmbatch_assets.domain.text import without_surrogates
 from llmbatch_assets.errors import TableError
 
 BATCH_ROWS = 10_000
-# Fewer when reading: a file may hold a long text once and repeat it in every row, and each batch is counted when it is there.
+# Smaller batches for reading: a file can store a long text once and repeat it in every row, and a batch is only measured
+# after it has been read.
 _READ_ROWS = 1_000
-# The least that a cell of a column takes in memory.
+# The minimum that a cell takes in memory.
 _BYTES_PER_VALUE = 8
 
 
@@ -55,7 +56,7 @@ def _batches(path: Path, file: pq.ParquetFile, limit: ExpansionLimit) -> Iterato
 
 
 def _conversions(file: pq.ParquetFile) -> dict[str, Convert]:
-    """Return conversions of the types of Parquet that Arrow reads as bytes."""
+    """Return conversions for the Parquet types that Arrow reads as bytes."""
     found: dict[str, Convert] = {}
     types = {field.name: field.type for field in file.schema_arrow}
     for place in range(len(file.schema)):

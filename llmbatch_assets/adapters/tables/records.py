@@ -26,7 +26,7 @@ def read_records(path: Path, settings: Input) -> RawTable:
     columns = _columns_of(records)
     if not columns:
         raise TableError(f"{path}: the file has no records; each line must be a JSON object")
-    # Ten thousand records with a key of their own each make a hundred million cells.
+    # Ten thousand records, each with a different key, make a hundred million cells.
     n_absent = len(records) * len(columns) - sum(map(len, records))
     ExpansionLimit(path, settings.max_expanded_mb).check(n_absent * BYTES_PER_CELL, "of empty cells")
     return RawTable(columns, _cells_of(records, columns), "jsonl")

@@ -57,7 +57,7 @@ def read_workbook(path: Path, settings: Input) -> RawTable:
 
 
 def _rows_from_header(path: Path, sheet: str, rows: Sequence[Sequence[Any]], settings: Input) -> list[Sequence[Any]]:
-    """Return the rows that are read, the first with the names of the columns."""
+    """Return the rows that are read, starting with the column names."""
     skipped = settings.skipped_row_numbers
     numbered = [
         NumberedRow(number, row)
@@ -79,7 +79,7 @@ def _rows_from_header(path: Path, sheet: str, rows: Sequence[Sequence[Any]], set
 
 
 def _put_long_numbers(rows: list[list[Any]], notes: SheetNotes) -> None:
-    """Replace floats by the whole numbers that they stand for, since a float keeps 15 to 17 digits."""
+    """Replace floats by the whole numbers in the file, since a float keeps only 15 to 17 digits."""
     for (row, column), number in notes.long_numbers.items():
         with suppress(IndexError):
             if rows[row][column] == float(number):
@@ -117,7 +117,7 @@ _CREATED = dt.datetime(1980, 1, 1)
 _SHEET = "output"
 # xlsxwriter would write this as rich text, unescaped.
 _RICH_TEXT = re.compile(r"\A<r>.*</r>\Z", re.DOTALL)
-# xlsxwriter escapes controls in the way that Excel reads them, but not these.
+# xlsxwriter escapes control characters in Excel's way, but not these.
 _NOT_IN_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 # Two texts that look like escaped characters and share an underscore: xlsxwriter escapes only one of them.
 _OVERLAP = re.compile(r"(?<=_x[0-9a-fA-F]{4})(?=_x[0-9a-fA-F]{4}_)")
@@ -201,7 +201,7 @@ class WorkbookWriter:
 
 
 def _without_invalid_characters(text: str) -> str:
-    r"""Write the characters that XML cannot hold, apart from controls, as ``\ufffe``."""
+    r"""Write characters that XML cannot hold, except control characters, as ``\ufffe``."""
     return _NOT_IN_XML.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 

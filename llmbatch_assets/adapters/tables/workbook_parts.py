@@ -1,8 +1,8 @@
-"""The parts of a workbook as the file holds them: what calamine, which reads the cells, does not tell.
+"""Read from a workbook's XML what calamine, which reads the cells, does not report.
 
-Cells that are read as empty although they are not, the exact digits of long numbers, and the size of the parts. Whatever
-calamine reads is read here, too, or left alone: names of parts with backslashes or in other cases, parts in other folders,
-any prefix of the namespace, strict and transitional Open XML, and cells without references.
+This is: cells that are read as empty although they are not, the exact digits of long numbers, and the size of the parts. Any
+workbook that calamine reads is accepted here: part names with backslashes or in another case, parts in other folders, any
+namespace prefix, strict and transitional Open XML, and cells without references.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llmbatch_assets.adapters.tables.expansion import BYTES_PER_CELL, ExpansionL
 from llmbatch_assets.domain.text import counted
 
 _CHUNK = 2**20
-# No stream of deflate expands further: https://www.zlib.net/zlib_tech.html
+# The maximum compression ratio of deflate: https://www.zlib.net/zlib_tech.html
 _MAX_RATIO = 1_032
 _PLACES_SHOWN = 5
 # Programs write element names with or without a namespace prefix, and attributes in any order.
@@ -35,25 +35,25 @@ _UNCALCULATED = re.compile(
     rb"\s*" + _FORMULA + rb"(?:<(?:[\w.-]+:)?v\s*/>|<(?:[\w.-]+:)?v></(?:[\w.-]+:)?v>)?\s*</(?:[\w.-]+:)?c>"
 )
 _NUMBER = re.compile(rb"\s*(?:" + _FORMULA + rb")?<(?:[\w.-]+:)?v>\s*(-?[\d.]+(?:[eE]\+?\d+)?)\s*<")
-# Texts without which no cell needs a look.
+# A sheet without any of these texts has nothing to report.
 _ERROR_MARKS = (b't="e"', b"t='e'")
 _FORMULA_MARKS = (b"<f", b":f")
 _LONG_NUMBER = re.compile(rb">-?\d{16}|>-?\d\.\d{13,}[eE]")
-# A tag whose first attribute is no reference; perhaps it has none.
+# A tag whose first attribute is not a reference; it may have no reference at all.
 _WITHOUT_PLACE = re.compile(rb"<(?:[\w.-]+:)?(?:row|c)(?!\sr=\")[\s/>]")
 _ANY_PLACE = re.compile(rb"\sr=\"([A-Za-z]*)(\d+)\"")
 _EXACT_DIGITS = 15
 
 
 class SheetNotes(NamedTuple):
-    """What a sheet holds beside the values that calamine reads."""
+    """Details of a sheet that calamine does not report."""
 
     errors: list[str]
     formulas: list[str]
     rounded: list[str]
     # Exact whole numbers of more than 15 digits, by row and column from 0.
     long_numbers: dict[tuple[int, int], int]
-    # The last row, from 1, with a cell that is not empty but read as such.
+    # The last row, from 1, with a cell that is read as empty although it is not.
     last_row: int = 0
 
     def warnings(self) -> list[str]:
@@ -97,13 +97,13 @@ class WorkbookParts:
                     for chunk in _chunks(workbook, member):
                         limit.add(len(chunk))
         except (BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, zlib.error):
-            # A small file cannot expand beyond the limit, whatever is wrong with it here.
+            # A small file cannot expand beyond the limit, even if it is damaged.
             self._parts = {}
             if _is_zip(path) and path.stat().st_size * _MAX_RATIO > limit.left:
                 raise ValueError("the parts cannot be measured") from None
 
     def notes(self, sheet: str) -> SheetNotes:
-        """Look at a sheet. A sheet that cannot be found or read here has no notes."""
+        """Return the details of a sheet; none if it cannot be found or read here."""
         try:
             with ZipFile(self._path) as workbook:
                 member = self._parts[self._sheet_part(workbook, sheet)]
@@ -125,7 +125,7 @@ class WorkbookParts:
         return next(self._targets(workbook, book, identifier))
 
     def _targets(self, workbook: ZipFile, part: str, wanted: str) -> Iterator[str]:
-        """Yield the parts that another part (the whole file: "") is related to by an id, or by the end of a type."""
+        """Yield the parts that a part (or the whole file: "") refers to by this id, or by a type with this ending."""
         folder, name = posixpath.split(part)
         for link in self._xml(workbook, posixpath.join(folder, "_rels", f"{name}.rels")):
             if link.get("Id") == wanted or str(link.get("Type")).endswith(f"/{wanted}"):
@@ -136,7 +136,7 @@ class WorkbookParts:
         return ElementTree.fromstring(content)  # noqa: S314  # expat limits entity expansion
 
     def _check_grid(self, content: bytes) -> None:
-        """Check the rectangle of cells that calamine makes, which two cells far apart make large."""
+        """Check the size of the rectangle of cells that calamine allocates. Two cells far apart make it large."""
         if _WITHOUT_PLACE.search(content):
             rows, columns = _extent(content)
         else:
@@ -154,7 +154,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _chunks(workbook: ZipFile, member: ZipInfo) -> Iterator[bytes]:
-    """Inflate a part to its real end, whatever size the directory states."""
+    """Decompress a part to its real end, whatever size the zip directory states."""
     whole = copy(member)
     whole.file_size = 2**63
     with workbook.open(whole) as part:
@@ -189,7 +189,7 @@ def _notes_of(content: bytes) -> SheetNotes:
             elif _is_rounded(digits):
                 rounded.append(_place(row, column))
     if max((_n_significant(digits) for digits in exact.values()), default=0) == _EXACT_DIGITS:
-        # Excel writes zeros for the digits that it does not keep, and no number here has one more.
+        # Excel writes zeros in place of the digits that it does not keep.
         rounded += [_place(*at) for at, digits in exact.items() if _n_significant(digits) == _EXACT_DIGITS]
     long_numbers = {(row - 1, column - 1): int(digits) for (row, column), digits in exact.items()}
     return SheetNotes(errors, formulas, rounded, long_numbers, last_row)
@@ -226,7 +226,7 @@ def _extent(content: bytes) -> tuple[int, int]:
 
 
 def _extent_of_places(content: bytes) -> tuple[int, int]:
-    """Return the same where every row and cell has a reference, in less time."""
+    """Do the same for sheets in which every row and cell has a reference, in less time."""
     rows, columns = 0, 0
     # In parts, because the list of all places would be large. A place at a seam is found in one of both.
     for start in range(0, len(content), _CHUNK):

@@ -1,6 +1,6 @@
 """Run Dagster's webserver in this process, and its daemon and the project's code server as children.
 
-``dagster dev`` starts the same three, but leaves no place for a guard in front of the webserver.
+``dagster dev`` starts the same three, but has no hook for a guard in front of the webserver.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llmbatch_assets.cli.webserver.guard import Address, Guard, KnownHosts
 from llmbatch_assets.errors import LlmBatchError
 
 LOG_LEVEL = "warning"
-# The pages ask for new data as often as those of `dagster dev`.
+# The pages poll as often as those of `dagster dev`.
 _POLL_MILLISECONDS = 2000
 # Open pages keep their connections; do not wait for them.
 _CLOSING_SEC = 3
@@ -89,7 +89,7 @@ def interrupted_by_signals() -> Iterator[None]:
 
 @contextmanager
 def _code_server(instance: dg.DagsterInstance, project: Path) -> Iterator[Path]:
-    """Start the server of the project's definitions; gives a workspace file that names it."""
+    """Start the server of the project's definitions. Yields the path of a workspace file that names it."""
     target = ModuleTarget("llmbatch_assets.definitions", None, str(project), None)
     with (
         tempfile.TemporaryDirectory(prefix="llmbatch-") as folder,
@@ -103,7 +103,7 @@ def _code_server(instance: dg.DagsterInstance, project: Path) -> Iterator[Path]:
 @contextmanager
 def _daemon(workspace: Path) -> Iterator[subprocess.Popen[bytes]]:
     words = ["-m", "dagster._daemon", "run", "--log-level", LOG_LEVEL, "--code-server-log-level", LOG_LEVEL]
-    # A signal would interrupt a daemon that is still starting with a traceback. It reads the pipe once it can end.
+    # A daemon that gets a signal while it starts prints a traceback. It reads the shutdown pipe once it has started.
     read_end, write_end = get_ipc_shutdown_pipe()
     words += ["--shutdown-pipe", str(read_end), "--workspace", str(workspace)]
     process = open_ipc_subprocess([sys.executable, *words], pass_fds=[read_end])

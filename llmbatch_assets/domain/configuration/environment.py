@@ -70,7 +70,7 @@ def _resolve(value: Any, kind: Any, place: Place, environment: Mapping[str, str]
     if entries and isinstance(value, dict) and len(entries) > 1 and get_origin(kind) is dict:
         return {key: inner(part, entries[1], key) for key, part in value.items()}
     name = _reference(value)
-    # None: the kind of an unknown key, which is an error already. Any: a value of a free mapping.
+    # None: the type of an unknown key, which is already an error. Any: a value of a free mapping.
     if not name or kind in (None, Any):
         return value
     if name not in environment:

@@ -1,4 +1,4 @@
-"""The limits of export formats, and what an export will exceed as far as table and schema already tell."""
+"""The limits of export formats, and what an export will exceed, as far as the table and schema show."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def size_warnings(formats: Collection[str], columns: Sequence[Column], join: Joi
     """Warnings about rows and cells that a format cannot hold as they are. Outputs may add to them."""
     if "xlsx" not in formats:
         return []
-    # The header takes a row of each sheet.
+    # Each sheet has a header row.
     n_records, n_per_sheet = _fewest_records(join), XLSX_ROWS - 1
     warnings = []
     if n_records > n_per_sheet:
@@ -44,7 +44,7 @@ def size_warnings(formats: Collection[str], columns: Sequence[Column], join: Joi
 
 
 def _fewest_records(join: Join) -> int:
-    """The number of records if every item gets an output; a lower bound where that depends on the outputs."""
+    """The number of records if every item gets an output; a lower bound if it depends on the outputs."""
     if join.mode == "rows" or (join.mode == "expand" and not join.max_rows_per_group):
         return join.snapshot.n_rows
     sizes = Counter(row.get(join.grouping_column, "") for row in join.snapshot.rows)

@@ -258,7 +258,7 @@ class Join:
         return export_columns(self.input_columns, fields, elements, verdict_field(judge), score)
 
 
-# A small schema can have objects in objects with any number of fields in all.
+# A small schema can nest objects so that the total number of fields is huge.
 MAX_FIELDS = 100_000
 
 

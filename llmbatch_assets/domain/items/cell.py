@@ -63,7 +63,7 @@ def _utf8(value: bytes) -> str:
 
 
 def _number(value: Real | Decimal) -> str:
-    # Through its own text: a float of 32 bits is 0.1, not 0.10000000149011612.
+    # Convert by way of its own text: a 32-bit float is 0.1, not 0.10000000149011612.
     number = value if isinstance(value, Decimal) else Decimal(str(value))
     if number.is_nan():
         return ""

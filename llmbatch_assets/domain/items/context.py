@@ -63,7 +63,7 @@ class RowRenderer:
         self._column_of = {} if self._is_plain else _column_placeholders(nameable, self._template)
         self._named = list(named)
         is_whole = self._is_plain and not settings.max_context_chars
-        # The columns whose values can be told from the text of a row.
+        # The columns whose values the text of a row determines.
         self.columns_in_full = {name for name, _, _ in self._shown} if is_whole else set()
         used = {name for name, _, _ in self._shown} | set(self._column_of.values()) | set(self._named)
         self._used = [column for column in columns if column in used]

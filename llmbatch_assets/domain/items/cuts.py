@@ -1,4 +1,4 @@
-"""Warnings about text that the settings keep from the model: truncated contexts and values, and rows beyond a cap."""
+"""Warnings about text that the model does not see because of limits: truncated contexts and values, and omitted rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Part = WorkItem | GroupContext
 
 
 def cut_warnings(items: Sequence[WorkItem], contexts: Sequence[GroupContext], parameters: Parameters) -> Iterator[str]:
-    """Yield a warning for each setting that cuts something, with the items or groups concerned."""
+    """Yield a warning for each setting that cuts something, with the affected items or groups."""
     for parts in (items, contexts):
         cut = [part for part in parts if "context_truncated" in part.meta]
         if cut:
@@ -45,7 +45,7 @@ def _cut_values(items: Sequence[WorkItem], parameters: Parameters) -> Iterator[s
 
 
 def _share(some: Sequence[Part], of: Sequence[Part]) -> str:
-    """Say how many of the items or groups are meant, and which."""
+    """Return how many of the items or groups are affected, and which."""
     noun = "group" if isinstance(of[0], GroupContext) or of[0].row_index is None else "item"
     more = ", ..." if len(some) > MAX_SHOWN else ""
     return f"{len(some):,} of {counted(len(of), noun)} ({', '.join(map(_name, some[:MAX_SHOWN]))}{more})"

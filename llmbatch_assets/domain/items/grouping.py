@@ -96,7 +96,7 @@ class GroupedTable:
         """Draft the one item of a group, which shows the group's rows."""
         text, cuts, _ = self._group_text(group, [self.row_text(self.rows[index]) for index in group.shown])
         label = self._label(group.rows[0], group.key)
-        # Of all columns, only this one has the same value in each row.
+        # This is the only column with the same value in every row of a group.
         columns = {"columns": {self.parameters.grouping.column: group.key}} if self.named else {}
         return ItemDraft(group.key, None, None, text, label, {**meta, **group.meta, **cuts, **columns})
 
@@ -187,7 +187,7 @@ def _number_duplicates(drafts: Iterable[ItemDraft], mode: str, skipped: frozense
     for draft in drafts:
         content = _content_id(draft, mode)
         ordinal = seen.get(content, 0)
-        # Skipped rows count, so that skipping them leaves the ids of the others as they were.
+        # Skipped rows count, so that skipping them does not change the ids of the others.
         seen[content] = ordinal + 1
         if not _is_skipped(draft, skipped):
             yield _item(draft, _content_id(draft, mode, ordinal) if ordinal else content)

@@ -110,7 +110,7 @@ class BatchIdentity(BaseModel):
         return sha1_named(**self.parts(""))
 
     def asks_the_same(self, other: BatchIdentity) -> bool:
-        """Return whether both stand for the same requests. Earlier versions kept each spelling of an address apart."""
+        """Return whether both stand for the same requests. Earlier versions treated each spelling of an address as different."""
         return self._canonical() == other._canonical()
 
     def _canonical(self) -> BatchIdentity:

@@ -32,7 +32,7 @@ class WorkItem:
     """One output to be made. ``context`` is the item's own text, without its group's.
 
     ``label`` is the readable part of its name as the table spells it; empty in files of earlier versions. ``meta`` holds
-    the values of the columns that prompts name: under ``columns`` those that ``context`` shows, too, and under
+    the values of the columns that prompts name: under ``columns`` those that ``context`` also shows, and under
     ``hidden_columns`` the others, which are therefore part of the id.
     """
 

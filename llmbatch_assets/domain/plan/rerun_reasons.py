@@ -100,8 +100,8 @@ def count_reasons(reasons: Mapping[str, RerunReasons]) -> list[tuple[RerunReason
 class PreviousItem(NamedTuple):
     """An item as its artifact describes it.
 
-    ``other_settings``: other settings made the items from the rows. ``last_use`` orders identities by their last run; an
-    earlier prompt that was restored is later than the one in between, although its outputs are older.
+    ``other_settings``: the items were made from the rows with other settings. ``last_use`` orders identities by their last
+    run; a restored earlier prompt comes after the one in between, although its outputs are older.
     """
 
     work_id: str
@@ -172,7 +172,7 @@ def _match_siblings(
     ordinals, found = _ordinals(items), {}
     for item in unmatched:
         if item.hidden_columns:
-            # The same row, before a prompt named the column.
+            # The same row, from before a prompt named the column.
             unnamed = (item.meta["mode"], item.group_key, item.context, item.group_context_id, ordinals[item.work_id])
             if (before := by_id.get(work_id(*unnamed))) is not None:
                 found[item.work_id] = _row_match("prompt_changed", before)

@@ -27,9 +27,9 @@ _OWN_CODE = "use Field(...) limits, or set llm_schema.trust: true to run your ow
 
 
 class Reading:
-    """Reads statements one by one. With ``mistakes``, those that have one are noted there and left out.
+    """Reads statements one by one. With ``mistakes``, invalid statements are reported there and skipped.
 
-    ``broken`` gets the names that such statements would have defined, since their uses are not mistakes.
+    ``broken`` collects the names that these statements would have defined, since their uses are not mistakes.
     """
 
     def __init__(self, mistakes: list[SchemaError] | None, broken: set[str]) -> None:
@@ -60,7 +60,7 @@ class ClassReader:
         self.found: list[ModelSpec | EnumSpec] = []
 
     def read(self, node: ast.ClassDef) -> None:
-        """Add the class to those that were found. Raises ``SchemaError``."""
+        """Add the class to those found so far. Raises ``SchemaError``."""
         bases = tuple(ast.unparse(base) for base in node.bases)
         models = {made.name for made in self.found if isinstance(made, ModelSpec)}
         self._check_head(node)

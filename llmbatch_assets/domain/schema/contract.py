@@ -22,7 +22,7 @@ JUDGE_MODEL = "JudgeResult"
 MAX_ERRORS_LISTED = 12
 # Pydantic can only return all errors at once, which takes several seconds for a million.
 MAX_ERRORS_READ = 10_000
-# A place can contain a key of the answer. The message becomes part of the next prompt.
+# Maximum length of a place in a message, since it can contain a key of the answer and becomes part of the next prompt.
 MAX_PLACE_CHARS = 200
 MAX_ERROR_CHARS = 500
 

@@ -62,7 +62,7 @@ def _read(source: str, path: str, mistakes: list[SchemaError] | None) -> SchemaS
 
 
 def _tree(source: str) -> ast.Module:
-    """Parse a module, also one with ``type`` statements in a Python that does not know them."""
+    """Parse a module, even one with ``type`` statements in a Python version without them."""
     for _ in range(MAX_TYPE_STATEMENTS):
         try:
             return ast.parse(source)
@@ -76,7 +76,7 @@ def _tree(source: str) -> ast.Module:
 
 
 class _ModuleReader:
-    """Reads the statements of a module and its classes. With ``mistakes``, it collects them there and reads on."""
+    """Reads the statements of a module and its classes. With ``mistakes``, it collects them there and continues."""
 
     def __init__(self, path: str, tree: ast.Module, mistakes: list[SchemaError] | None) -> None:
         self.tree = tree

@@ -84,7 +84,7 @@ def _split_message(message: str) -> list[str]:
 def check_batch(
     batch_file: BatchFile, assets: Collection[str] = EVERYTHING, forced: Collection[str] = ()
 ) -> CheckResult:
-    """Check what a run of these assets reads, without writing or calling anything. It makes ``forced`` ones again."""
+    """Check what a run of these assets reads, without writing anything or making calls. The run regenerates ``forced``."""
     found = CheckResult()
     has_valid_keys = found.collect(batch_file.load_alone) is not None
     loaded = found.collect(batch_file.load) if has_valid_keys else None
@@ -95,7 +95,7 @@ def check_batch(
     _Check(batch, found, frozenset(assets), frozenset(forced)).check()
     found.mistakes = [_in_file(batch_file, mistake) for mistake in found.mistakes]
     if not has_valid_keys:
-        # A default in place of an invalid key may not be what is meant.
+        # Other warnings could be wrong, because invalid keys were replaced by their defaults.
         return found
     found.remarks += parameter_warnings(batch.parameters)
     missing = missing_keys(batch.parameters, batch.root)
@@ -141,7 +141,7 @@ class _Check:
         self._check_stored_items(*prompts)
 
     def _check_own_files(self) -> None:
-        """Collect files of the user's that are in the way, unless the path is a mistake anyway."""
+        """Collect user files that the run would overwrite, unless their path is already a mistake."""
         for problem in file_problems(self.batch, self.assets):
             key = problem.partition(": ")[0]
             if not any(f" {key}: " in mistake for mistake in self.found.mistakes):

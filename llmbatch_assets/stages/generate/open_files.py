@@ -15,8 +15,7 @@ _MACOS_LIMIT = 10_240
 
 
 def possible_workers(max_workers: int, connections_per_worker: int) -> int:
-    """Return how many workers can have their connections open at once, after raising the limit as far as is allowed.
-
+    """Return how many workers can have open connections at once, after raising the limit as far as allowed.
     Raises ``RunPermanentError`` if there is not even room for one, since its answer could not be written.
     """
     if sys.platform == "win32":

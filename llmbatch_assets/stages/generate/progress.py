@@ -16,7 +16,7 @@ from llmbatch_assets.domain.text import counted, visible
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 
-# Failed attempts that a log names, of each kind of problem.
+# Maximum number of failed attempts in a log for each kind of problem.
 FIRST_ATTEMPTS = 3
 
 
@@ -112,9 +112,9 @@ class ReporterGroup:
 
 
 class AttemptLog(NamedTuple):
-    """Where the lines of failed attempts go: those of retried attempts and, if ``failed`` is given, those of failed items.
+    """Logs failed attempts: those that are retried and, if ``failed`` is given, those with which an item failed.
 
-    Of each kind of problem, only the first ``limit`` are logged, and in the end the number of the others.
+    For each kind of problem, only the first ``limit`` lines are logged, and at the end the number of the others.
     """
 
     retried: Callable[[str], None]

@@ -1,4 +1,4 @@
-"""The body of a response with status 200: the answer in it, or what it says of its own failure."""
+"""Read the body of a response with status 200: an answer, or an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmbatch_assets.adapters.providers.responses.reported_usage import Reported
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.errors import FailureCause, ItemPermanentError, ProviderError, TransientError
 
-# The reasons for the end of an answer that is as long as the server allows.
+# Finish reasons of an answer that reached a length limit.
 _LENGTH_REASONS = {
     "length",
     "max_tokens",
@@ -23,7 +23,7 @@ _LENGTH_REASONS = {
     "token_limit",
     "model_context_window_exceeded",
 }
-# The names that providers give to a decision about the content, and to an interruption by the server.
+# Finish reasons of a content filter, and of an interruption by the server.
 _CONTENT_REASON = re.compile(
     r"content|safety|sensitive|recitation|blocklist|prohibited|spii|guardrail|moderat|toxic|violat|refus|flagged|language",
     re.IGNORECASE,
@@ -32,7 +32,7 @@ _SERVER_REASON = re.compile(
     r"error|abort|cancel|time_?out|resource|unavailable|overload|interrupt|fail|network|malformed", re.IGNORECASE
 )
 
-# The status that an error in the body of a 200 would have had, by its code or type.
+# The status that an error in the body of a 200 stands for, by its code or type.
 _STATUS_OF_CODE = {
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
@@ -57,14 +57,14 @@ _STATUS_OF_CODE = {
 
 _TEXT_PARTS = {"text", "output_text"}
 _THOUGHT_PARTS = {"thinking", "redacted_thinking", "reasoning", "reasoning_text", "thought", "summary"}
-# Fields in which servers put what they take for the thoughts of a model.
+# Fields in which servers put a model's reasoning.
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 
 
 class ReadAnswer(NamedTuple):
-    """The completion of a 200, and what the client must know beside it.
+    """The completion in the body of a 200, and details for the client.
 
-    ``reasoning`` is the text that a server returned as reasoning, from the field ``reasoning_field``.
+    ``reasoning`` is the text that the server returned as reasoning, from the field ``reasoning_field``.
     """
 
     completion: Completion
@@ -78,8 +78,8 @@ def read_answer(
 ) -> ReadAnswer:
     """Return the answer in the body of a 200.
 
-    Raises a ``ProviderError`` for a refusal, an error in the body or an invalid body. It has the usage that the body
-    reports, since the call was billed.
+    Raises a ``ProviderError`` for a refusal, an error in the body or an invalid body. The error has the usage that the
+    body reports, since the call was billed.
     """
     body, ended = _parsed(content)
     fields = body if isinstance(body, dict) else {}
@@ -108,14 +108,14 @@ def read_answer(
 
 
 def _may_be_billed(fields: Mapping[str, Any]) -> bool:
-    """Return whether a response that reports no tokens may have cost some: not one with an error in place of an answer."""
+    """Return whether a response that reports no tokens may have used some. One with an error instead of an answer has not."""
     choices = fields.get("choices") or [{}]
     message = choices[0].get("message") if isinstance(choices, list) and isinstance(choices[0], dict) else None
     return not fields.get("error") or bool(isinstance(message, dict) and message.get("content"))
 
 
 def _parsed(content: bytes) -> tuple[Any, bool]:
-    """Return the body, None if it is not JSON, and whether it is complete."""
+    """Return the body (None if it is not JSON), and whether it is complete."""
     try:
         return joined_events(content) if is_event_stream(content) else (json.loads(content), True)
     except (ValueError, RecursionError):
@@ -142,7 +142,7 @@ def _first_choice(body: Any, content: bytes, headers: Mapping[str, str]) -> tupl
 
 
 def _other_error(fields: Mapping[str, Any]) -> Any:
-    """Return the error in a body that is one itself (vLLM), or that has MiniMax's own status."""
+    """Return the error in a body that is itself an error (vLLM), or that has MiniMax's own status."""
     if fields.get("object") == "error":
         return fields
     status = fields.get("base_resp")
@@ -165,7 +165,7 @@ def _status_named(details: Mapping[str, Any]) -> int:
 
 
 def _finish_reason(choice: Mapping[str, Any]) -> str:
-    """Return the reason for the end of an answer. Raises a ``ProviderError`` if the server did not let it end."""
+    """Return the finish reason of an answer. Raises a ``ProviderError`` if the server cut it short."""
     reason = str(choice.get("finish_reason") or "stop")
     if reason.lower() in _LENGTH_REASONS:
         return "length"
@@ -185,7 +185,7 @@ def _finish_reason(choice: Mapping[str, Any]) -> str:
 
 
 def _text(content: Any) -> str:
-    """Return the text of an answer without its thoughts; empty if the model only called a tool or only thought."""
+    """Return the text of an answer without reasoning; empty if there is only a tool call or only reasoning."""
     if content is None or isinstance(content, str):
         return content or ""
     parts = content if isinstance(content, list) else [content]
@@ -196,7 +196,7 @@ def _text(content: Any) -> str:
 
 
 def _part_text(part: Any) -> str | None:
-    """Return the text of one part of a content, empty for a thought; None if it is neither."""
+    """Return the text of one part of the content, empty for reasoning; None for anything else."""
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in _THOUGHT_PARTS:
         return ""
@@ -205,7 +205,7 @@ def _part_text(part: Any) -> str | None:
 
 
 def _reasoning(message: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the text that the server takes for thoughts, and the field that holds it."""
+    """Return the text that the server returned as reasoning, and the name of its field."""
     return next(
         ((text, name) for name in REASONING_FIELDS if isinstance(text := message.get(name), str) and text.strip()),
         ("", ""),

@@ -1,4 +1,4 @@
-"""Answers that arrive as a stream of events although one body was expected."""
+"""Read answers that arrive as a stream of events instead of one body."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def is_event_stream(content: bytes) -> bool:
 
 
 class JoinedEvents(NamedTuple):
-    """The chat completion that a stream's events are parts of.
+    """The chat completion that the events of a stream make up.
 
-    ``ended`` is false if the stream broke off: no event says that it is done, has a finish reason or is an error.
+    ``ended`` is false if the stream broke off: it has neither an end marker nor a finish reason nor an error.
     """
 
     body: dict[str, Any]
@@ -61,11 +61,11 @@ class _Answer:
     def add(self, event: Any) -> None:
         if not isinstance(event, dict):
             return
-        # The usage comes with the last events, an error with any.
+        # The last events have the usage; any event can have an error.
         self._fields |= {name: value for name, value in event.items() if name != "choices" and value is not None}
         choices = event.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            # Azure's first event has no choices; other choices than the first were not requested.
+            # Azure's first event has no choices. We request only one choice.
             if isinstance(choice, dict) and choice.get("index", 0) == 0:
                 self._add_choice(choice)
         self.ended = self.ended or bool(event.get("error") or self._choice.get("finish_reason"))

@@ -1,4 +1,4 @@
-"""Refused calls: the meaning of an HTTP status other than 200, and of an error object wherever it is."""
+"""Refused calls: the meaning of HTTP statuses other than 200, and of error objects in any response."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from llmbatch_assets.errors import (
 _TRANSIENT_STATUSES = {408, 409, 425, 429}
 _TOO_LARGE = 413
 _QUOTED_CHARS = 500
-# A quota that a server renews sooner than this is a rate limit, whatever it is called.
+# A quota that resets sooner than this is a rate limit, whatever the server calls it.
 _SHORT_WAIT_SEC = 120.0
 
 # Parameters that are the same in every call of a run.
@@ -40,16 +40,16 @@ _SETTINGS = {"temperature", "top_p", "seed", "response_format", "model"}
 # Groq's code for a model answer that is not JSON; another attempt may succeed.
 _NOT_JSON_CODE = "json_validate_failed"
 _TOO_LONG_WORDS = ("context length", "prompt is too long", "maximum number of tokens")
-# Codes of Alibaba, Zhipu and MiniMax, and DeepSeek's words, for a text that they will not process.
+# Codes of Alibaba, Zhipu and MiniMax, and DeepSeek's message, for a text that they refuse to process.
 _CONTENT_CODES = {"data_inspection_failed", "datainspectionfailed", "1301", "1026", "1027"}
 _CONTENT_WORDS = ("content exists risk", "inappropriate content", "content management policy")
 
 # Names of the structured-output setting at OpenAI, Gemini, llama.cpp and vLLM.
 _FORMAT_WORDS = ("response_format", "response_schema", "json schema", "json_schema", "grammar error", "parse grammar")
-# Statuses of servers that do not know a way of asking for JSON.
+# Statuses of servers that do not support a JSON mode.
 _FORMAT_STATUSES = {400, 404, 415, 422, 500, 501}
 _UNCLEAR_STATUSES = {400, 404, 422}
-# Causes that may stand for a way of asking for JSON that a server does not know.
+# Causes that may really mean an unsupported JSON mode.
 UNCLEAR_CAUSES = {FailureCause.BAD_REQUEST, StopCause.BAD_SETTING, StopCause.UNKNOWN_MODEL}
 
 _WAIT = re.compile(r"(?:try again|retry)\s+(?:in|after)\s+((?:[\d.]+\s*(?:ms|h|m|s)[a-z]*\s*)+)", re.IGNORECASE)
@@ -70,13 +70,13 @@ def error_of_status(response_error: openai.APIStatusError) -> ProviderError:
 
 
 def refuses_format(response_error: openai.APIStatusError) -> bool:
-    """Return whether a server says that it does not take the way of asking for JSON."""
+    """Return whether a server says that it does not support the JSON mode."""
     text = response_error.response.text.lower()
     return response_error.status_code in _FORMAT_STATUSES and any(words in text for words in _FORMAT_WORDS)
 
 
 def may_refuse_format(response_error: openai.APIStatusError, error: ProviderError) -> bool:
-    """Return whether the way of asking for JSON may be what a server refuses, as far as it can be told."""
+    """Return whether the JSON mode may be what the server refuses, as far as we can tell."""
     details = error_object(response_error.body)
     parameter = str(details.get("param") or "format")
     if _code_cause(codes_of(details)) or not any(word in parameter for word in ("format", "schema")):
@@ -89,7 +89,7 @@ def refusal(
 ) -> ProviderError:
     """Return the error of a call that was refused with this status. ``shown`` is its message.
 
-    ``sent`` is the text of the request: words that a server repeats from it say nothing about the server.
+    ``sent`` is the text of the request: words that the server quotes from it are ignored.
     """
     wait = _retry_after(headers, details)
     cause = _stop_cause(status, details, wait, sent)
@@ -116,7 +116,7 @@ def quoted(message: str) -> str:
 
 
 def request_id(*candidates: Any) -> str:
-    """Return the first of the provider's ids of a call that is one."""
+    """Return the first of these values that is an id of the provider's."""
     return next((quoted(one) for one in candidates if isinstance(one, str) and one), "")
 
 
@@ -158,7 +158,7 @@ def _stop_cause(status: int, details: Mapping[str, Any], wait: float | None, sen
         return StopCause.NO_QUOTA
     by_words = _word_cause(str(details.get("message") or ""), sent)
     if by_words != StopCause.NO_QUOTA and (status in _TRANSIENT_STATUSES or status >= 500):
-        # A server that is busy may say so of its model.
+        # A busy server may say that its model is unavailable.
         return None
     return by_words or STOPPING_STATUSES.get(status)
 
@@ -176,7 +176,7 @@ def _word_cause(message: str, sent: str) -> StopCause | None:
 
 
 def _quota_ids(details: Mapping[str, Any]) -> list[str]:
-    """Return the ids of Gemini's quotas of a day that are used up."""
+    """Return the ids of Gemini's daily quotas that are used up."""
     violations = [one for part in _parts(details) for one in part.get("violations") or () if isinstance(one, dict)]
     return [str(one["quotaId"]) for one in violations if "PerDay" in str(one.get("quotaId"))]
 
@@ -217,7 +217,7 @@ def _has_flagged_input(details: Mapping[str, Any]) -> bool:
 
 
 def _retry_after(headers: Mapping[str, str], details: Mapping[str, Any]) -> float | None:
-    """Return the seconds to wait: by the headers, else by Gemini's ``RetryInfo``, else by the words of the message."""
+    """Return the seconds to wait: from the headers, else from Gemini's ``RetryInfo``, else from the message."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         seconds = _seconds(headers.get(name, "")) * unit
         if math.isfinite(seconds):
@@ -237,7 +237,7 @@ def _seconds(value: str) -> float:
 
 
 def _duration(text: str) -> float | None:
-    """Return the seconds of a duration such as ``34.07s`` or ``9m38s``; None if it is none."""
+    """Return the seconds of a duration such as ``34.07s`` or ``9m38s``; None for anything else."""
     with contextlib.suppress(ValueError):
         parts = [float(number) * _UNIT_SECONDS[unit.lower()] for number, unit in _TIME_PART.findall(text)]
         return sum(parts) if parts else None

@@ -23,7 +23,7 @@ _CACHED = ("cache_read_input_tokens", "prompt_cache_hit_tokens", "cachedContentT
 
 
 class ReportedUsage(NamedTuple):
-    """The usage of a call, and the count in it that was too large to be true (0 if there is none)."""
+    """The usage of a call, and the impossibly large count in it (0 if there is none)."""
 
     usage: TokenUsage
     absurd_count: int = 0
@@ -34,7 +34,7 @@ class ReportedUsage(NamedTuple):
 
 
 def read_usage(value: Any, sent_bytes: int = 0) -> ReportedUsage:
-    """Return the usage from the ``usage`` of a response. Counts that are missing or cannot be right are 0."""
+    """Return the usage from the ``usage`` of a response. Missing and impossible counts are 0."""
     reported = value if isinstance(value, dict) else {}
     counts = _counts(reported)
     largest = max(counts.input_tokens, counts.output_tokens)
@@ -71,7 +71,7 @@ def _detail(reported: Mapping[str, Any], blocks: tuple[str, ...], name: str) -> 
 
 
 def _count(number: Any) -> int:
-    """Return a count that may be a float or a text; 0 if it is none."""
+    """Return a count that may be sent as a float or as text; 0 for anything else."""
     if isinstance(number, bool) or not isinstance(number, int | float | str):
         return 0
     try:
