@@ -179,9 +179,9 @@ def set_up_run_logging(batch: Batch) -> None:
     for name in LOGGERS:
         _replace_handlers(logging.getLogger(name), to_file)
     for logger, to_screen in ((printed, []), (written, [_ConsoleLines()])):
-        # Keep these lines off standard error.
+        # Keep these lines off standard error, to which logging also writes if a logger has no handler.
         logger.propagate = False
-        _replace_handlers(logger, [*to_file, *to_screen])
+        _replace_handlers(logger, [*to_file, *to_screen] or [logging.NullHandler()])
 
 
 def _replace_handlers(logger: logging.Logger, handlers: list[logging.Handler]) -> None:

@@ -124,6 +124,11 @@ def inside_artifacts(use: FileUse, folder: FileUse) -> str:
     return f"{use.key}: {use.path} is in {folder.path}, {folder.what}; name a file elsewhere"
 
 
+def beside_configurations(use: FileUse, config: PurePosixPath) -> str:
+    """Return the message that a file would be read as the configuration of a batch."""
+    return f"{use.key}: {use.path} would be read as the configuration of a batch, as {config} is; name a file elsewhere"
+
+
 def not_a_file(use: FileUse) -> str:
     """Return the message that a folder exists where a file is to be written."""
     return f"{use.key}: {use.path} is a folder; name a file"

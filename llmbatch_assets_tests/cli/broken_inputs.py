@@ -177,6 +177,7 @@ BROKEN: dict[str, Spoil] = {
     "address: user": server("https://user:password1@host/v1"),
     # Keys where none belong.
     "secret: api_key": blocks(llm={"api_key": KEY}),
+    "secret: api_key outside of llm": blocks(judge={"api_key": "abc"}),
     "secret: in place of its name": blocks(llm={"api_key_env": KEY}),
     "secret: model": blocks(llm={"model_name": KEY}),
     "secret: extra_body": blocks(llm={"extra_body": {"metadata": {"note": KEY}}}),
@@ -271,6 +272,7 @@ BROKEN: dict[str, Spoil] = {
     "path: schema": blocks(run={"log_file": SCHEMA_PY}),
     "path: schema text": blocks(llm_schema={"txt_path": SCHEMA_PY}),
     "path: call log": blocks(outputs={"formats": ["jsonl"], "jsonl_path": "artifacts/cache/usage.jsonl"}),
+    "path: beside the configurations": blocks(outputs={"not_exported_path": "configs/left_out.yaml"}),
     "path: keys": blocks(outputs={"not_exported_path": "credentials.yaml"}),
     "path: another output": blocks(outputs={"formats": ["csv"], "csv_path": "made"}, report={"md_path": "made"}),
     "path: folder of artifacts": blocks(outputs={"formats": ["jsonl"], "jsonl_path": "artifacts/cache/llm_outputs/a"}),

@@ -45,7 +45,7 @@ NOT_CALLED: dict[str, tuple[Spoil, str]] = {
     "no key": (lambda project: None, "MY_KEY is not set: set this environment variable or add it to credentials.yaml"),
     "another key": (
         text("credentials.yaml", "OTHER_KEY: secret-1\n"),
-        "MY_KEY is not set: set this environment variable or add it to credentials.yaml",
+        ("MY_KEY is not set: credentials.yaml has no line 'MY_KEY: the key'; add it, or set this environment variable"),
     ),
     "tab": (
         text("credentials.yaml", "keys:\n\tMY_KEY: secret-1\n"),
@@ -84,7 +84,7 @@ NOT_CALLED: dict[str, tuple[Spoil, str]] = {
     ),
     "null": (
         text("credentials.yaml", "MY_KEY:\n"),
-        "MY_KEY is not set: set this environment variable or add it to credentials.yaml",
+        "MY_KEY is not set: credentials.yaml has no line 'MY_KEY: the key'; add it, or set this environment variable",
     ),
     "alias bomb": (
         text(

@@ -87,6 +87,18 @@ def test_many_lines_of_a_kind_are_counted_in_the_terminal_and_kept_in_the_log_fi
     assert "... and 10 more attempts: not_json" in lines
 
 
+def test_a_failed_item_has_one_line_without_a_log_file(
+    project_with: Callable[..., Project], server: ChatServer
+) -> None:
+    # Without a handler, logging writes warnings to standard error.
+    project = project_with()
+    server.script("bridge", status(400, {"error": {"message": "not this one"}}))
+    ended = project.llmbatch_here("run")
+    assert ended.returncode == 3
+    assert ended.stdout.count("not this one") == 1
+    assert ended.stderr == ""
+
+
 def test_nothing_is_said_of_attempts_without_progress_lines(
     project_with: Callable[..., Project], server: ChatServer
 ) -> None:

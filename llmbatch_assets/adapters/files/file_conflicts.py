@@ -84,6 +84,7 @@ def find_conflicts(root: Path, config: PurePosixPath, layout: Layout) -> list[st
         *_same_files(places, artifacts, by_key),
         *_also_folders(places, named, [*read, module, *artifacts], folders),
         *_inside(places, [*named, module, *by_key], list(file_uses.artifact_folders(layout))),
+        *_beside_configurations(places, named, config),
         *_unwritable(places, named, folders),
         # A folder in the default place of a file is set aside when the file is written.
         *(file_uses.not_a_file(use) for use in named if use.is_named_in(layout) and places.kind(use.path) == "folder"),
@@ -120,6 +121,14 @@ def _by_place(places: _Places, uses: Iterable[FileUse]) -> dict[_Place, FileUse]
 
 def _at(places: _Places, use: FileUse, seen: dict[_Place, FileUse]) -> FileUse | None:
     return next((seen[place] for place in sorted(places.of(use.path), key=str) if place in seen), None)
+
+
+def _beside_configurations(places: _Places, named: Iterable[FileUse], config: PurePosixPath) -> Iterator[str]:
+    """Yield the files in the folder of configurations that have their file extension."""
+    folder = places.name(config.parent)
+    for use in named:
+        if use.path.suffix.lower() == ".yaml" and places.name(use.path.parent) == folder:
+            yield file_uses.beside_configurations(use, config)
 
 
 def _also_folders(places: _Places, named: list[FileUse], files: list[FileUse], folders: list[FileUse]) -> Iterator[str]:

@@ -28,9 +28,10 @@ def read_key(name: str, root: Path) -> str:
             StopCause.NO_KEY, f"{name} is not set, and credentials.yaml cannot be read: {mistake}; correct the file"
         ) from None
     if not key:
-        raise RunPermanentError(
-            StopCause.NO_KEY, f"{name} is not set: set this environment variable or add it to credentials.yaml"
-        )
+        remedy = "set this environment variable or add it to credentials.yaml"
+        if (root / "credentials.yaml").exists():
+            remedy = f"credentials.yaml has no line '{name}: the key'; add it, or set this environment variable"
+        raise RunPermanentError(StopCause.NO_KEY, f"{name} is not set: {remedy}")
     return key
 
 

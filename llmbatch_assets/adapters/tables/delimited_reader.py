@@ -125,21 +125,27 @@ class _TextTable:
         records = self._escaped_records() if has_escapes and _uses_escapes(self._text) else self._quoted_records()
         skipped = settings.skipped_row_numbers
         records = (record for record in records if record[0] not in skipped) if skipped else records
-        header = self._header(records, settings.header_row)
+        header = self._header(records, settings)
         rows = self._rows(records)
         if file_format != "psv" and EXPORT_MARK in header:
             # One of our exports, with escaped cells.
             header, rows = list(map(unescape_cell, header)), (list(map(unescape_cell, row)) for row in rows)
         return RawTable(header, rows, file_format, self._warnings)
 
-    def _header(self, records: Iterator[Record], header_row: int) -> list[str]:
+    def _header(self, records: Iterator[Record], settings: Input) -> list[str]:
         line, header = next(records, (0, []))
+        header_row = settings.header_row
         if header_row and line != header_row:
             raise TableError(
                 f"{self._path}: line {header_row} is blank or missing; set input.header_row to the line of the column names"
             )
         if not header or (len(header) == 1 and not header[0].strip()):
-            raise TableError(f"{self._path}: the file is empty; its first line must name the columns")
+            emptied = (
+                "input.skip_rows skips every line"
+                if settings.skipped_row_numbers and not header
+                else "the file is empty"
+            )
+            raise TableError(f"{self._path}: {emptied}; its first line must name the columns")
         self._width = len(header)
         _check_delimiter(self._path, header, self._delimiter)
         self._check_names(header)

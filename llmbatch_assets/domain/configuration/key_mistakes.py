@@ -15,11 +15,8 @@ from llmbatch_assets.domain.configuration.secrets import secret_places, without_
 from llmbatch_assets.domain.prompt import Example, PromptTemplate
 from llmbatch_assets.domain.text import counted, nearest
 
-_ADVICE = {
-    ("judge", "enabled"): "use prompts.judge.enabled",
-    ("llm", "api_key"): "do not store keys here: put the key in an environment variable and set llm.api_key_env to its "
-    "name",
-}
+_ADVICE: dict[tuple[str, ...], str] = {("judge", "enabled"): "use prompts.judge.enabled"}
+_API_KEY_ADVICE = "do not store keys here: put the key in an environment variable and set llm.api_key_env to its name"
 
 
 def parameter_mistakes(problem: ValidationError, file: str, resolved: Resolved = WRITTEN) -> list[str]:
@@ -109,8 +106,8 @@ def _found_value(path: tuple[str, ...], value: Any) -> str:
 
 
 def _unknown_key(path: tuple[str, ...], key: str) -> str:
-    if path in _ADVICE:
-        return f"{key}: {_ADVICE[path]}"
+    if advice := _API_KEY_ADVICE if path[-1] == "api_key" else _ADVICE.get(path):
+        return f"{key}: {advice}"
     known, elsewhere = _known_keys(path[:-1]), _PLACES.get(path[-1], [])
     near = nearest(path[-1], known)[:3]
     if elsewhere and not nearest(path[-1], known, least=0.85):

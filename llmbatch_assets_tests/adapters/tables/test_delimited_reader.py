@@ -52,6 +52,8 @@ def test_a_row_of_several_lines_is_left_out_by_its_first(tmp_path: Path) -> None
     path = tmp_path / "t.csv"
     path.write_text('id,a\n1,"x\ny"\n2,z\n')
     assert read(path, skip_rows=[2])[1] == [["2", "z"]]
+    with pytest.raises(TableError, match=r"input\.skip_rows skips every line"):
+        read(path, skip_rows=9)
     assert read(path, skip_rows=[3])[1] == [["1", "x\ny"], ["2", "z"]]
 
 
