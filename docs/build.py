@@ -207,10 +207,11 @@ def prompts() -> str:
     head = ["placeholder", "in", "without grouping", *(f"`{mode.name}`" for mode in modes)]
     rows = [head, ["---"] * len(head)]
     for one in PLACEHOLDERS:
-        plain = one.value(UNGROUPED)
-        others = [value if (value := one.value(mode)) != plain else "the same" for mode in modes]
+        values = [one.value(mode) for mode in (UNGROUPED, *modes)]
+        if len(set(values)) == 1:
+            values[1:] = ["the same"] * len(modes)
         quoted = ', `{"column name"}`' if one.name == COLUMN.name else ""
-        rows.append([f"`{{{one.name}}}`{quoted}", ", ".join(one.places), plain, *others])
+        rows.append([f"`{{{one.name}}}`{quoted}", ", ".join(one.places), *values])
     return _PROMPTS + "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in rows)
 
 

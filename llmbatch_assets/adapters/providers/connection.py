@@ -20,7 +20,7 @@ from llmbatch_assets.errors import FailureCause, RunPermanentError, StopCause, T
 
 CONNECT_SEC = 10.0
 # Timed-out calls are retried with at most this many times llm.timeout_sec.
-MAX_PATIENCE = 4
+MAX_TIMEOUT_FACTOR = 4
 # Bytes after decompression. No model writes that much in one answer.
 MAX_BODY_BYTES = 10_000_000
 # Shorter keys are placeholders such as "none", and not secret.
@@ -38,7 +38,7 @@ def open_sdk(llm: Llm, base_url: str, key_header: str) -> openai.AsyncOpenAI:
         await _receive(response, response.request.headers.get(key_header, "").removeprefix("Bearer "))
 
     # Each call has its own, shorter limit.
-    timeout = openai.Timeout(llm.timeout_sec * MAX_PATIENCE, connect=min(llm.timeout_sec, CONNECT_SEC))
+    timeout = openai.Timeout(llm.timeout_sec * MAX_TIMEOUT_FACTOR, connect=min(llm.timeout_sec, CONNECT_SEC))
     http = openai.DefaultAioHttpClient(
         timeout=timeout,
         # The key must not reach another host.

@@ -13,7 +13,7 @@ import aiohttp
 import httpx2
 import openai
 
-from llmbatch_assets.adapters.providers.connection import CA_FILE, MAX_PATIENCE, key_headers, open_sdk
+from llmbatch_assets.adapters.providers.connection import CA_FILE, MAX_TIMEOUT_FACTOR, key_headers, open_sdk
 from llmbatch_assets.adapters.providers.reasoning_only import ReasoningOnly
 from llmbatch_assets.adapters.providers.request_body import request_body
 from llmbatch_assets.adapters.providers.responses.completions import ReadAnswer, read_answer
@@ -129,7 +129,7 @@ class OpenAIClient:
 
     def _limit_for(self, request: ChatRequest) -> float:
         """Return the seconds that a call may take: more if it has timed out before, or if others took longer."""
-        most = self._llm.timeout_sec * MAX_PATIENCE
+        most = self._llm.timeout_sec * MAX_TIMEOUT_FACTOR
         if request.timeout_factor > 1 and not self._warned_of_timeout:
             self._warned_of_timeout = True
             log.warning(
