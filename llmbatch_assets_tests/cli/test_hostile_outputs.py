@@ -140,7 +140,7 @@ def test_what_a_workbook_cannot_hold_is_told_by_check_plan_and_run_before_a_call
     # Without a schema, the columns of the table alone.
     project.path("schema/llm_schema.py").unlink()
     project.table([["x"] * 16_390], [f"column {number}" for number in range(16_390)])
-    assert "16,402 columns, an xlsx sheet" in project.llmbatch_here("check").stdout
+    assert "16,402 columns, but an xlsx sheet" in project.llmbatch_here("check").stdout
 
 
 def test_a_cell_that_excel_cuts_is_told_before_a_call(

@@ -72,8 +72,8 @@ def is_told(project: Project, message: str) -> None:
         (
             {"outputs": {"not_exported_path": "artifacts/cache/usage.jsonl"}},
             (
-                "outputs.not_exported_path: artifacts/cache/usage.jsonl is also the call log (cache.dir); give each a path of "
-                "its own"
+                "outputs.not_exported_path: artifacts/cache/usage.jsonl is also the call log (cache.dir); give each "
+                "its own path"
             ),
         ),
         (

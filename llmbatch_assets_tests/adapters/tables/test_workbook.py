@@ -108,7 +108,7 @@ def test_rows_without_room_go_onto_further_sheets_and_are_counted(tmp_path: Path
 
 
 def test_more_columns_than_a_sheet_has_are_refused() -> None:
-    with pytest.raises(ConfigError, match="leave xlsx out"):
+    with pytest.raises(ConfigError, match="remove xlsx"):
         WorkbookWriter(ExportFile(io.BytesIO(), [Column("x", "parsed", ())] * (XLSX_COLUMNS + 1), False, Counter()))
 
 
