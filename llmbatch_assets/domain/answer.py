@@ -92,12 +92,12 @@ def without_thoughts(text: str) -> str:
     if _CHANNELS.match(text):
         finals = list(_FINAL_CHANNEL.finditer(text))
         return _END_OF_CHANNEL.split(text[finals[-1].end() :], 1)[0] if finals else text
-    place = _end_of_thoughts(text, 0)
+    place = _end_of_reasoning(text, 0)
     unopened = None if place else _UNOPENED.match(text)
-    return text[_end_of_thoughts(text, unopened.end()) if unopened else place :]
+    return text[_end_of_reasoning(text, unopened.end()) if unopened else place :]
 
 
-def _end_of_thoughts(text: str, place: int) -> int:
+def _end_of_reasoning(text: str, place: int) -> int:
     """Return the position after the reasoning blocks that follow ``place``. A block without an end does not count."""
     while opened := _OPENING.match(text, place):
         closing = re.compile(re.escape(_THOUGHT_TAGS[opened[1].lower()]), re.IGNORECASE).search(text, opened.end())

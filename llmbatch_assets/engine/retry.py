@@ -140,13 +140,13 @@ class _Tries:
 
     def wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        told = error.retry_after if isinstance(error, TransientError) else None
+        requested = error.retry_after if isinstance(error, TransientError) else None
         backoff = float(_backoff(state))
-        if told is None:
+        if requested is None:
             return backoff
         # During an outage, Retry-After: 0 would mean retrying without a pause.
         is_extra = state.attempt_number > self.calls.transport_retries
-        return min(max(told, backoff) if is_extra else told, MAX_RETRY_AFTER_SEC)
+        return min(max(requested, backoff) if is_extra else requested, MAX_RETRY_AFTER_SEC)
 
 
 async def wait_for_any(*events: asyncio.Event, timeout: float | None = None) -> None:  # noqa: ASYNC109  # no error

@@ -40,10 +40,10 @@ def file_problems(batch: Batch, assets: Collection[str]) -> list[str]:
 def _foreign_log(batch: Batch) -> Iterator[str]:
     path = batch.layout.log_file
     if path and (head := _head(batch.path(path))) and not _OUR_LOG_LINE.match(head):
-        yield _told("run.log_file", path)
+        yield _foreign_file("run.log_file", path)
 
 
-def _told(key: str, path: PurePosixPath) -> str:
+def _foreign_file(key: str, path: PurePosixPath) -> str:
     return f"{key}: {path} exists and was not written by a run; move it away, or name another file"
 
 
@@ -54,7 +54,7 @@ def _foreign(batch: Batch, assets: Collection[str]) -> Iterator[str]:
         known = _recorded(batch, asset) if chosen else frozenset()
         for use in chosen:
             if str(use.path) not in known and not _is_ours(use, batch.path(use.path)):
-                yield _told(use.key, use.path)
+                yield _foreign_file(use.key, use.path)
 
 
 def _is_default(batch: Batch, use: FileUse) -> bool:

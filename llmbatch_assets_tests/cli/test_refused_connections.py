@@ -121,4 +121,4 @@ def test_a_server_that_asks_for_a_key_is_told_where_to_name_it(
     ended = project.llmbatch_here("run")
     assert ended.returncode == 1
     told = ended.stdout + ended.stderr
-    assert "no key was sent; if the server needs one, put it in an environment variable and name that in" in told
+    assert "no key was sent; if the server needs one, put it in an environment variable and set llm.api_key_env" in told

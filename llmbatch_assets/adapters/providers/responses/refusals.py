@@ -129,7 +129,7 @@ def error_object(body: Any) -> dict[str, Any]:
     if isinstance(error, dict):
         detail = error.get("detail")
         return error if error.get("message") or not isinstance(detail, str) else {**error, "message": detail}
-    # xAI has the code beside the message.
+    # xAI sends the code next to the message.
     return {"message": error if isinstance(error, str) else None, "code": first.get("code"), "type": first.get("type")}
 
 

@@ -18,7 +18,7 @@ _OUTPUT = ("completion_tokens", "output_tokens", "candidatesTokenCount")
 _TOTAL = ("total_tokens", "totalTokenCount")
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
 _OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
-# Cached input beside the details: Anthropic, DeepSeek, Gemini.
+# Cached input outside the details: Anthropic, DeepSeek, Gemini.
 _CACHED = ("cache_read_input_tokens", "prompt_cache_hit_tokens", "cachedContentTokenCount")
 
 
