@@ -19,7 +19,7 @@ def assert_linear(work_of_size: Callable[[int], Callable[[], object]], size: int
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The CPU time of the fastest of three tries, which other processes hardly influence."""
+    """The CPU time of the fastest of three tries, which other processes barely affect."""
     times = []
     for _ in range(3):
         begun = time.process_time()

@@ -106,7 +106,7 @@ def test_a_project_is_validated_from_another_folder_by_its_workspace_file(
     workspace = project.write("workspace.yaml", "load_from:\n  - python_module: llmbatch_assets.definitions\n")
     home = project.path("dagster_home")
     home.mkdir()
-    # In a process of its own, the code server only knows the instance.
+    # As a separate process, the code server only knows the instance.
     told = validate(elsewhere, "-w", str(workspace), *served, DAGSTER_HOME=str(home))
     assert "All code locations passed validation" in told, told
 

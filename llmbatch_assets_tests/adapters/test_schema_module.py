@@ -303,7 +303,7 @@ def test_where_it_is_trusted_the_file_is_imported_as_it_is_and_the_log_says_so(
 
     told = "schema/llm_schema.py is imported and executed as is because llm_schema.trust is true"
     assert caplog.messages == [told]
-    # A run loads the file many times. It was told each time.
+    # A run loads the file many times. It used to warn each time.
     trusted(path, source)
     assert caplog.messages == [told]
     assert contract.validate({"answer": "yes please"}) == {"answer": "yes please", "story": "of the log"}

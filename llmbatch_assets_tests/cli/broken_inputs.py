@@ -1,6 +1,6 @@
-"""Broken inputs as users make them, one change of a working project each. ``broken_inputs.json`` has the exact messages.
+"""Typical broken inputs, each one change to a working project. ``broken_inputs.json`` has the exact messages.
 
-After a change of wording, write them again with ``python -m llmbatch_assets_tests.cli.broken_inputs`` and read the difference.
+After rewording a message, regenerate them with ``python -m llmbatch_assets_tests.cli.broken_inputs`` and review the diff.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def told_for(project: Project, mistake: Mistake) -> str:
     ],
     ids=lambda mistake: mistake.told,
 )
-def test_a_configuration_that_is_not_there_is_told_in_one_message(tmp_path: Path, mistake: Mistake) -> None:
+def test_a_configuration_that_is_not_there_is_reported_in_one_message(tmp_path: Path, mistake: Mistake) -> None:
     told = told_for(make_project(tmp_path / "project"), mistake)
 
     assert told.count("llmbatch: ") == 1

@@ -39,7 +39,7 @@ def test_a_broken_input_is_reported_exactly_and_nothing_is_written(tmp_path: Pat
     assert project.tree() == before
 
 
-# What keeps only calls from being made is a warning of check, and stops a run.
+# A problem that only prevents calls is a warning of check, and stops a run.
 
 NOT_CALLED: dict[str, tuple[Spoil, str]] = {
     "no key": (lambda project: None, "MY_KEY is not set: set this environment variable or add it to credentials.yaml"),

@@ -170,7 +170,7 @@ def test_without_anything_earlier_there_is_nothing_to_compare(tmp_path: Path) ->
     assert not project.path("page.html").exists()
     told = diff(project)
     assert (told["before"], told["differences"], told["items"], told["left_out"]) == (None, None, [], 0)
-    # What is named has to exist.
+    # The named fields and columns have to exist.
     assert project.llmbatch_here("diff", "--against", "abcdef").returncode == 2
 
 

@@ -1,4 +1,4 @@
-"""A run that is told to end: soon, whatever it is waiting for, and with nothing lost that is paid for."""
+"""A run that gets a signal ends soon, whatever it is waiting for, and loses nothing that was paid for."""
 
 from __future__ import annotations
 

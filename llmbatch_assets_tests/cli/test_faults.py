@@ -226,7 +226,7 @@ def failed(project: Project, names: Sequence[str]) -> dict[str, Any]:
 
 
 def assert_quiet(ended: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing but the run's own lines was said, a line for each failed item, and what is odd about the server, once."""
+    """The output is the run's own lines, a line for each failed item, and one warning about the server."""
     said = [line for line in ended.stderr.splitlines() if not re.match(r"\S+ failed: .*\(attempt \d/\d\): ", line)]
     assert said == []
     assert ended.stderr.replace("\n", "").isprintable()

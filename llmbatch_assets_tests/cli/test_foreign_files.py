@@ -1,4 +1,4 @@
-"""A folder, pipe or foreign file where one of our files belongs, and a full disk: told by path, and nothing is lost."""
+"""A folder, pipe or foreign file in the place of our files, and a full disk: the path is reported, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ NO_ROOM = {
 
 
 @pytest.mark.parametrize("name", NO_ROOM)
-def test_a_full_disk_is_told_with_the_path_and_the_cause(
+def test_a_full_disk_is_reported_with_the_path_and_the_cause(
     project_with: MakeProject, full_disk: Callable[[Path], None], name: str
 ) -> None:
     folder, asset, file = NO_ROOM[name]

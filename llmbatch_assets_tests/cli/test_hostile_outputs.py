@@ -30,7 +30,7 @@ def exported(project: Project, file_format: str) -> dict[str, str]:
     return {record["question"]: record["answer"] for record in records}
 
 
-def test_a_nul_in_one_output_spoils_no_format_and_is_told(project_with: MakeProject, server: ChatServer) -> None:
+def test_a_nul_in_one_output_spoils_no_format_and_is_reported(project_with: MakeProject, server: ChatServer) -> None:
     project = project_with(outputs={"formats": list(EXPORTERS)})
     server.script("Who built the bridge?", says({"answer": NUL, "certain": True}))
 
@@ -126,7 +126,7 @@ def test_a_table_of_very_many_columns_is_exported_in_seconds(project_with: MakeP
     assert len(project.json(f"{CACHE}/pipeline5_manifest.json")["columns"]) == n_columns + 14
 
 
-def test_what_a_workbook_cannot_hold_is_told_by_check_plan_and_run_before_a_call(
+def test_what_a_workbook_cannot_hold_is_reported_by_check_plan_and_run_before_a_call(
     project_with: MakeProject, server: ChatServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     project = project_with(outputs={"formats": ["xlsx", "jsonl"]})
@@ -143,7 +143,7 @@ def test_what_a_workbook_cannot_hold_is_told_by_check_plan_and_run_before_a_call
     assert "16,402 columns, but an xlsx sheet" in project.llmbatch_here("check").stdout
 
 
-def test_a_cell_that_excel_cuts_is_told_before_a_call(
+def test_a_cell_that_excel_cuts_is_reported_before_a_call(
     project_with: MakeProject, caplog: pytest.LogCaptureFixture
 ) -> None:
     project = project_with(outputs={"formats": ["xlsx", "jsonl"]})

@@ -97,7 +97,7 @@ def text_files(project: Project) -> list[tuple[Path, str]]:
     return [(path, path.read_bytes().decode()) for path in [*paths, project.path("artifacts/logs/run.log")]]
 
 
-def test_mistakes_are_told_without_the_hostile_text_in_them(hostile: Project) -> None:
+def test_mistakes_are_reported_without_the_hostile_text_in_them(hostile: Project) -> None:
     hostile.table([("q", "red", "x")], ("id", f"other{HOSTILE}", "x"))
     for command in (["check"], ["plan"], ["run"]):
         ended = hostile.llmbatch_here(*command)
@@ -106,7 +106,7 @@ def test_mistakes_are_told_without_the_hostile_text_in_them(hostile: Project) ->
         assert OBEYED.findall(ended.stdout + ended.stderr) == []
 
 
-def test_dagster_is_told_nothing_that_a_terminal_obeys(hostile: Project) -> None:
+def test_dagster_gets_no_control_characters(hostile: Project) -> None:
     assert hostile.llmbatch_here("run").returncode == 3
     with pytest.MonkeyPatch.context() as patch:
         home = str(hostile.path("dagster_home"))

@@ -115,7 +115,7 @@ def test_a_broken_artifact_that_is_set_aside_is_named_in_all_logs(
     assert project.llmbatch_here("run").returncode == 0
     broken = project.output_of(2)
     broken.write_text("{")
-    # A process of its own: in ours, pytest takes what is logged.
+    # In a separate process: in this one, pytest captures the log.
     ended = project.llmbatch("run")
     assert ended.returncode == 0
     aside = f"{broken.name} was set aside as {broken.name}.broken because "

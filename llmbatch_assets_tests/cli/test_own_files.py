@@ -1,4 +1,4 @@
-"""Nothing of ours overwrites a file of the user's or of another batch: told by ``check``, ``plan``, ``run`` and Dagster."""
+"""No file of the user's or of another batch is overwritten: ``check``, ``plan``, ``run`` and Dagster refuse to."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_dagster_replaces_no_file_of_the_users(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_paid(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_paid(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project", outputs={"formats": ["csv"], "csv_path": "locked/a.csv"})
     project.path("locked").mkdir(mode=0o500)
     for command in ("check", "run"):

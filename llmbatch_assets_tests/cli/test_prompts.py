@@ -1,4 +1,4 @@
-"""Prompts through the command line: columns by their names, and nothing that is silently sent unchanged."""
+"""Prompts through the command line: columns by their names, and no lookalike placeholder is sent silently."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_a_prompt_that_cannot_be_meant_is_refused_before_any_call(
     assert refused_by_all(project_of(project_with, user, **blocks), server) == mistake
 
 
-def test_what_is_sent_as_it_stands_is_told_by_check_plan_and_run(
+def test_text_that_is_sent_unchanged_is_reported_by_check_plan_and_run(
     project_with: Callable[..., Project], caplog: pytest.LogCaptureFixture
 ) -> None:
     project = project_of(
@@ -223,7 +223,7 @@ def test_what_is_sent_as_it_stands_is_told_by_check_plan_and_run(
     }
 
 
-def test_rows_without_a_value_for_the_prompt_and_rows_beyond_the_cap_are_told(
+def test_rows_without_a_value_for_the_prompt_and_rows_beyond_the_cap_are_reported(
     project_with: Callable[..., Project], caplog: pytest.LogCaptureFixture
 ) -> None:
     project = project_of(project_with, 'Greet {"Customer name"}')

@@ -104,7 +104,7 @@ GONE = error_body("The model `test-model` has been decommissioned and is no long
     ],
     ids=["credit", "budget", "budget 429", "day", "model"],
 )
-def test_what_every_call_would_be_told_stops_the_run_and_fails_no_item(
+def test_a_refusal_of_every_call_stops_the_run_and_fails_no_item(
     project_with: Callable[..., Project], server: ChatServer, gone: Answer, cause: str, told: str
 ) -> None:
     project = project_with(llm={"max_workers": 1})
@@ -225,10 +225,10 @@ def test_an_answer_of_no_use_that_is_paid_is_an_attempt_and_every_token_is_count
     assert {failure["class"] for failure in project.failures().values()} == {"transient"}
 
 
-# What a 200 says of its own failure.
+# Failures reported in the body of a 200.
 
 
-def test_an_error_beside_choices_is_that_error(project_with: Callable[..., Project], server: ChatServer) -> None:
+def test_an_error_next_to_choices_is_that_error(project_with: Callable[..., Project], server: ChatServer) -> None:
     project = project_with(llm={"max_workers": 1, "transport_retries": 4})
     told = {"message": "Provider returned error", "code": 429, "metadata": {"raw": "rate limited upstream"}}
     nothing = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
@@ -446,7 +446,7 @@ def as_if_written(project: Project, base_url: str) -> None:
         project.write(f"artifacts/cache/llm_outputs/{named['cache_id']}.json", json.dumps(output))
 
 
-# Usage that is told in other ways, or not at all.
+# Usage that is reported in other ways, or not at all.
 
 
 def test_usage_is_counted_under_every_name(project_with: Callable[..., Project], server: ChatServer) -> None:
@@ -468,7 +468,7 @@ def test_usage_is_counted_under_every_name(project_with: Callable[..., Project],
 
 
 @pytest.mark.parametrize("usage", [None, {"total_tokens": 120}])
-def test_a_cost_that_nobody_knows_is_never_nothing_and_told_once(
+def test_an_unknown_cost_is_never_zero_and_reported_once(
     project_with: Callable[..., Project], server: ChatServer, caplog: pytest.LogCaptureFixture, usage: Any
 ) -> None:
     project = project_with(budget={"prices": PRICES})
@@ -503,7 +503,7 @@ def test_a_budget_is_kept_by_estimates_where_tokens_are_not_counted_and_says_so(
     assert manifest(project)["meta"]["stopped_by"] == "budget"
 
 
-def test_a_count_that_no_model_reaches_is_told_once_and_makes_no_run_wait(
+def test_a_count_that_no_model_reaches_is_reported_once_and_makes_no_run_wait(
     project_with: Callable[..., Project], server: ChatServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     project = project_with(llm={"tokens_per_minute": 1_000_000}, budget={"prices": PRICES})

@@ -83,7 +83,7 @@ def address(tmp_path: Path, certificate: Path) -> Iterator[str]:
     thread.join()
 
 
-def test_a_certificate_that_is_not_trusted_is_told_with_the_setting(
+def test_a_certificate_that_is_not_trusted_is_reported_with_the_setting(
     tmp_path: Path, address: str, certificate: Path
 ) -> None:
     project = make_project(tmp_path / "project", address)
@@ -110,7 +110,7 @@ def test_a_key_that_is_refused_is_named_by_its_variable(project: Project, server
     assert "secret-key" not in ended.stdout
 
 
-def test_a_server_that_asks_for_a_key_is_told_where_to_name_it(
+def test_a_server_that_needs_a_key_is_reported_with_the_setting(
     project_with: Callable[..., Project], server: ChatServer
 ) -> None:
     project = project_with()

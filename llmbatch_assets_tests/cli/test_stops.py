@@ -30,7 +30,7 @@ def ask(project: Project, items: int) -> None:
 
 
 def fail_after(server: ChatServer, answer: Answer, good: int = GOOD) -> Callable[[], None]:
-    """Let the server give this answer after so many good ones, until what this returns is called."""
+    """Let the server give this answer after this many good ones, until the returned function is called."""
     is_back = False
 
     def mend() -> None:

@@ -25,7 +25,7 @@ def test_an_address_that_is_none_is_told_at_once(tmp_path: Path) -> None:
     assert "192.0.2.1" in ended.stderr
 
 
-def test_a_host_name_that_is_none_is_told_with_an_example(tmp_path: Path) -> None:
+def test_a_host_name_that_is_none_is_reported_with_an_example(tmp_path: Path) -> None:
     ended = make_project(tmp_path / "project").llmbatch_here("ui", "--allowed-host", "not a name")
     assert ended.returncode == 2
     assert "'not a name' is not a host name; write for example dagster.example.com" in ended.stderr

@@ -1,4 +1,4 @@
-"""Learning from refusals: a limit is found and kept to, and refusals that come at any rate slow nothing down.
+"""Learning from refusals: a limit is found and respected, and refusals at any rate slow nothing down.
 
 Whole runs are simulated on a clock that jumps, with the pacer itself, against servers of many kinds.
 """
@@ -31,7 +31,7 @@ class Refused:
     retry_after: float | None = None
 
 
-# Whether a call at this time, beside so many in flight, is refused.
+# Whether a call at this time, with this many others in flight, is refused.
 Server = Callable[[float, int], Refused | None]
 
 
@@ -90,7 +90,7 @@ def either(*servers: Server) -> Server:
 
 @dataclass
 class Simulation:
-    """Workers that call a server for so many seconds or items, paced or as a bare loop that retries each call."""
+    """Workers that call a server for a number of seconds or items, paced or in a bare loop that retries each call."""
 
     server: Server
     workers: int
@@ -214,7 +214,7 @@ LIMITS: dict[str, Callable[[], Server]] = {
 
 @pytest.mark.parametrize("kind", LIMITS)
 @pytest.mark.parametrize(("workers", "latency"), [(16, 0.3), (64, 1.0)])
-def test_a_limit_that_was_told_is_kept_to(kind: str, workers: int, latency: float) -> None:
+def test_a_configured_limit_is_respected(kind: str, workers: int, latency: float) -> None:
     paced = Simulation(LIMITS[kind](), workers, latency, 200, told=600).start()
     assert len(paced.answered) >= 0.93 * 10 * 200
     assert paced.share_refused < 0.02
@@ -302,7 +302,7 @@ def test_a_refusal_above_the_known_rate_is_a_step_back_and_one_at_the_known_rate
     assert learned.per_second == pytest.approx(STEP_BACK * raised)
 
 
-def test_what_was_told_is_not_exceeded_for_long() -> None:
+def test_what_was_reported_is_not_exceeded_for_long() -> None:
     learned = LearnedRate(10.0)
     for second in range(1000):
         learned.record_call(float(second))

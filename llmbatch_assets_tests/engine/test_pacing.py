@@ -94,7 +94,7 @@ def test_tokens_are_counted_as_guessed_and_put_right_after() -> None:
     run(work)
 
 
-def test_one_absurd_count_of_tokens_delays_by_a_minute_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_absurd_count_of_tokens_delays_by_a_minute_and_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         gate = Gate(CallLimits(1, tokens_per_minute=60_000))
         await gate.calls({"tokens": 100, "took": 900_000_000}, {"tokens": 100, "took": 900_000_000}, {"tokens": 100})

@@ -1,4 +1,4 @@
-"""Failures that are not the items' own: told by the items that share them, whatever the server's words."""
+"""Failures that the items do not cause are recognized because several items share them, whatever the server says."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Server:
 
 @dataclass
 class Batch:
-    """A run over so many items, and what came of it."""
+    """A run over a number of items, and its results."""
 
     server: Server
     items: int = 100
@@ -89,7 +89,7 @@ def fault(status: int | None, retry_after: float | None = None) -> TransientErro
 
 
 def after(good: int, make: Callable[[int], Exception]) -> Behaviour:
-    """So many good answers, then this error for ever, which is made of the item."""
+    """A number of good answers, then only this error, which is made from the item."""
 
     def behave(number: int, item: int) -> None:
         if number > good:
@@ -102,7 +102,7 @@ def after(good: int, make: Callable[[int], Exception]) -> Behaviour:
 
 
 def test_credit_that_runs_out_stops_the_run_and_fails_no_item() -> None:
-    # Told apart only by a number, as LiteLLM's budget and request ids are.
+    # They differ only in a number, as with LiteLLM's budget and request ids.
     batch = Batch(Server(after(3, lambda item: refused(f"the budget of key '{item}' is spent: {item} dollars"))))
     error = batch.run()
     assert error is not None
@@ -326,7 +326,7 @@ def tally(accepted: int = 0, for_good: int = 0, **causes: int) -> Tally:
 @pytest.mark.parametrize(
     ("rules", "stands", "cause"),
     [
-        # Hopeless: the first ten alike, for good, and nothing accepted.
+        # Hopeless: the first ten failed permanently with the same cause, and none was accepted.
         (StopRules(), tally(for_good=9, bad_request=9), None),
         (StopRules(), tally(for_good=10, bad_request=10), "hopeless"),
         (StopRules(), tally(1, for_good=10, bad_request=10), None),

@@ -21,7 +21,7 @@ posix_only = pytest.mark.skipif(sys.platform == "win32", reason="there are no su
 @pytest.mark.parametrize(
     ("signals", "work_sec", "ends_after", "finished"),
     [
-        # Work that ends in time is not cut short, and what the signal is for is told nevertheless.
+        # Work that ends in time is not cut short, and the signal is still reported.
         (1, GRACE_SEC - 1, GRACE_SEC - 1, [True]),
         (1, GRACE_SEC + 100, GRACE_SEC, []),
         (2, GRACE_SEC - 1, 0.0, []),

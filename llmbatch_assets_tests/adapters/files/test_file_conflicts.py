@@ -67,7 +67,7 @@ def test_other_files_are_no_conflict(root: Path) -> None:
 
 
 def shared(root: Path, own: dict[str, Any], other: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """What the default batch and a second one are told about each other."""
+    """The messages of the default batch and a second one about each other."""
     mine = ConfiguredPaths(CONFIG, Layout("parameters", read_parameters(own)))
     theirs = ConfiguredPaths(SECOND, Layout("second", read_parameters(other)))
     return find_shared(root, mine, [theirs]), find_shared(root, theirs, [mine])
@@ -77,9 +77,9 @@ def shared(root: Path, own: dict[str, Any], other: dict[str, Any]) -> tuple[list
     ("own", "other"),
     [
         ({}, {}),
-        # The folders of one batch may be beside or below those of another.
+        # The folders of one batch may be next to or inside those of another.
         ({"artifacts": {"dir": "made"}}, {"artifacts": {"dir": "made/second"}}),
-        # What is only read, and what is the same for both.
+        # Files that are only read, or are the same for both.
         ({"input": {"path": "t.csv"}}, {"input": {"path": "t.csv"}}),
         ({"prompts": {"generation": {"path": "p.yaml"}}}, {"prompts": {"generation": {"path": "p.yaml"}}}),
         ({"llm_schema": {"py_path": "s.py"}}, {"llm_schema": {"py_path": "s.py"}}),

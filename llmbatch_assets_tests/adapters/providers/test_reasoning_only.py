@@ -51,7 +51,7 @@ def test_any_other_reasoning_is_no_answer_and_the_message_says_where_the_text_is
     assert (got.text, got.remark) == ("", "the server returned text in reasoning_content instead")
 
 
-def test_an_answer_beside_reasoning_is_the_answer() -> None:
+def test_an_answer_next_to_reasoning_is_the_answer() -> None:
     assert ReasoningOnly("http://h/v1").completed(request(), answer(GOOD, text="x")).text == "x"
 
 

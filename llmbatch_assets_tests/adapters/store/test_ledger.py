@@ -68,7 +68,7 @@ def test_a_torn_line_is_told_and_spoils_no_other(tmp_path: Path, caplog: pytest.
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="a folder as Linux has one")
-def test_a_ledger_that_cannot_be_appended_to_is_told_before_a_call_is_made() -> None:
+def test_a_ledger_that_cannot_be_appended_to_is_reported_before_a_call_is_made() -> None:
     # A folder that cannot be set aside.
     path = Path("/proc/self/task")
     with pytest.raises(RunPermanentError, match=r"/proc/self/task cannot be written to") as caught, UsageLedger(path):

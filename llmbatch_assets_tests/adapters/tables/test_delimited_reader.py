@@ -116,7 +116,7 @@ def test_a_delimiter_too_many_is_explained(tmp_path: Path, text: str, told: str)
     assert told in str(refusal.value)
 
 
-def test_two_comment_lines_that_look_like_a_table_are_told(tmp_path: Path) -> None:
+def test_two_comment_lines_that_look_like_a_table_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("# by me, today\n# a, b\nid,a\n")
     assert "lines 1 and 2 start with #" in read(path)[2][0]
@@ -148,7 +148,7 @@ def test_lines_that_plain_quotes_would_merge_are_reported_and_read_with_a_settin
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
-def test_two_columns_that_may_be_merged_are_told_and_read_as_ever(tmp_path: Path, kind: str) -> None:
+def test_two_columns_that_may_be_merged_are_reported_and_read_as_ever(tmp_path: Path, kind: str) -> None:
     path, mark = tmp_path / f"t.{kind}", DELIMITERS[kind]
     path.write_text(f'id{mark}text\n1{mark}"Hello\n2{mark}world"\n')
     _, rows, warnings = read(path)

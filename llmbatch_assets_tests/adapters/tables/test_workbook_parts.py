@@ -1,4 +1,4 @@
-"""Whatever calamine reads is read, and what it does not tell is told; a bomb goes off nowhere."""
+"""Every workbook that calamine reads is accepted, with warnings about what it drops; no zip bomb is expanded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the limits that are told before anything is paid for, as far as table and schema say it."""
+"""Limits of exports are reported before any calls, as far as the table and schema show them."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_other_formats_hold_any_number_of_columns_and_rows() -> None:
         ("explode", 0, [{"team": "a"}] * XLSX_ROWS, 0),
     ],
 )
-def test_rows_beyond_a_sheet_are_told(mode: JoinMode, most: int, rows: list[dict[str, str]], n_sheets: int) -> None:
+def test_rows_beyond_a_sheet_are_reported(mode: JoinMode, most: int, rows: list[dict[str, str]], n_sheets: int) -> None:
     told = size_warnings(["xlsx"], columns_of("team"), join_of(rows, mode, most))
     assert [line.split(" need ")[1].split(",")[0] for line in told] == ([f"{n_sheets} xlsx sheets"] if n_sheets else [])
 
 
-def test_cells_and_names_that_excel_cuts_are_told_by_column() -> None:
+def test_cells_and_names_that_excel_cuts_are_reported_by_column() -> None:
     name = "n" * (XLSX_CHARS + 1)
     rows = [
         {"text": "x" * XLSX_CHARS, name: ""},

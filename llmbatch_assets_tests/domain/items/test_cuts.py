@@ -1,4 +1,4 @@
-"""Whatever a limit keeps from the model is told, with the number of items or groups."""
+"""Text that a limit keeps from the model is reported, with the number of items or groups."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def grouped(mode: str, **changes: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_each_limit_that_cuts_is_told(blocks: dict[str, Any], told: list[str]) -> None:
+def test_each_limit_that_cuts_is_reported(blocks: dict[str, Any], told: list[str]) -> None:
     plan = plan_work(snapshot(ROWS, ["id", "team", "text"]), parameters(**blocks))
     assert plan.warnings == told
 

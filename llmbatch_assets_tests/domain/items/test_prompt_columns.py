@@ -1,4 +1,4 @@
-"""Columns that prompts name: which values items keep, what is part of their ids, and which names are mistakes."""
+"""Columns that prompts name: the values that items keep, the parts of their ids, and mistakes in names."""
 
 from __future__ import annotations
 

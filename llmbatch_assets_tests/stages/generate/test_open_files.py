@@ -54,7 +54,7 @@ def test_a_soft_limit_as_of_macos_is_raised(project: Project, server: ChatServer
 
 
 @pytest.mark.slow
-def test_a_hard_limit_bounds_the_workers_and_is_told(project: Project, server: ChatServer) -> None:
+def test_a_hard_limit_bounds_the_workers_and_is_reported(project: Project, server: ChatServer) -> None:
     ended = run_with_limit(project, "-n 256")
     assert_all_kept(project, server, ended)
     assert "300 workers were requested, but the limit on open files allows only" in ended.stdout

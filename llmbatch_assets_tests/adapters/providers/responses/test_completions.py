@@ -1,4 +1,4 @@
-"""Bodies of a 200: the answer, wherever it is, and what a server says of its own failure."""
+"""Bodies of a 200: the answer in all its forms, and errors that the server reports."""
 
 import json
 from typing import Any
@@ -48,7 +48,7 @@ def test_a_completion_holds_text_tokens_id_and_latency() -> None:
         {"prompt_tokens": 0, "prompt_tokens_details": {"cached_tokens": 5}},
     ],
 )
-def test_what_is_not_told_of_the_usage_counts_as_nothing_but_the_request(usage: Any) -> None:
+def test_unreported_usage_counts_only_the_request(usage: Any) -> None:
     told = read(completion(usage=usage)).usage
     assert (told.requests, told.input_tokens, told.cached_input_tokens, told.output_tokens) == (1, 0, 0, 0)
 
@@ -117,7 +117,7 @@ def test_a_body_that_is_no_completion_can_be_asked_for_again(body: bytes) -> Non
         ({"error": {"message": "told", "type": "invalid_request_error"}}, ItemPermanentError, "bad_request"),
         ({"error": {"message": "told", "code": "context_length_exceeded"}}, ItemPermanentError, "context_too_long"),
         ({"error": {"message": "told: credit balance is too low", "code": 400}}, RunPermanentError, "no_quota"),
-        # Beside an answer it is the error, too.
+        # An error next to an answer still counts as an error.
         (choice(content=None) | {"error": {"message": "told", "code": 429}}, TransientError, "rate_limited"),
         (choice(content="{}") | {"error": {"message": "told", "code": 502}}, TransientError, "server_error"),
         # vLLM, MiniMax.
@@ -150,7 +150,7 @@ def test_an_error_that_is_none_does_not_hide_the_answer(none: dict[str, Any]) ->
     assert read(completion(**none)).text == "{}"
 
 
-def test_a_wait_beside_an_error_in_a_200_is_passed_on() -> None:
+def test_a_wait_next_to_an_error_in_a_200_is_passed_on() -> None:
     with pytest.raises(TransientError) as fault:
         read({"error": {"message": "Please try again in 7s.", "code": 429}})
     assert fault.value.retry_after == 7
@@ -170,7 +170,7 @@ def test_a_wait_beside_an_error_in_a_200_is_passed_on() -> None:
         (choice(content="{") | {"usage": None, "error": {"message": "lost", "code": 502}}, None),
     ],
 )
-def test_what_a_failed_answer_has_used_is_known_as_far_as_it_is_told(body: Any, billed: bool | None) -> None:
+def test_the_usage_of_a_failed_answer_is_known_as_far_as_it_is_reported(body: Any, billed: bool | None) -> None:
     with pytest.raises(ProviderError) as fault:
         read(body)
     usage = fault.value.usage
@@ -223,7 +223,7 @@ def test_a_single_part_needs_no_list() -> None:
 
 @pytest.mark.parametrize("content", [None, "", []])
 def test_an_answer_without_a_text_is_an_empty_one(content: Any) -> None:
-    # Told or not, the model has to say it again: it is the answer that is tried again, and not the call.
+    # With or without usage, the answer is tried again, not the call.
     assert read(choice(content=content)).text == ""
     assert read(choice("tool_calls", content=content, tool_calls=[{"function": {}}])).text == ""
 

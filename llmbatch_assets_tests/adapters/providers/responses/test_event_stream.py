@@ -35,7 +35,7 @@ def read(content: bytes) -> Completion:
     [
         stream(*TEXT, END, USAGE),
         stream(*TEXT, END, USAGE, newline="\r\n"),
-        # The end is told by one of the two.
+        # Either of the two marks the end.
         stream(*TEXT, END, USAGE, end=""),
         stream(*TEXT, USAGE),
         # The usage in the last event with a choice; comments, names and ids of events; a byte order mark.
@@ -101,7 +101,7 @@ def test_a_stream_that_ends_badly_is_what_it_would_be_in_one_piece(
     assert (type(fault.value), fault.value.cause) == (kind, cause)
 
 
-def test_a_stream_that_broke_off_is_paid_for_as_far_as_it_is_told() -> None:
+def test_a_broken_stream_is_paid_for_as_far_as_it_is_reported() -> None:
     with pytest.raises(TransientError) as fault:
         read(stream(USAGE, *TEXT, end=""))
     assert fault.value.usage is not None

@@ -176,7 +176,7 @@ def test_a_time_that_is_no_number_is_none() -> None:
     assert fault.retry_after is None
 
 
-# What every call of a run would be told, in the words of many providers.
+# Refusals that every call of a run would get, in the words of many providers.
 
 GEMINI_DAY = {
     "message": "You exceeded your current quota, please check your plan and billing details.\nPlease retry in 34.07s.",
@@ -218,7 +218,7 @@ GROQ_DAY = (
         (400, {"message": "not enough", "type": "billing_error"}),
     ],
 )
-def test_a_quota_that_is_used_up_stops_the_run_in_whatever_words_it_is_told(status: int, told: dict[str, Any]) -> None:
+def test_a_used_up_quota_stops_the_run_however_it_is_reported(status: int, told: dict[str, Any]) -> None:
     fault = error_of_status(refusal(status, {"error": told}))
     assert isinstance(fault, RunPermanentError)
     assert fault.cause == "no_quota"
@@ -304,7 +304,7 @@ def test_words_that_the_server_repeats_from_the_request_say_nothing() -> None:
         ({"details": "none", "message": "Please try again in a moment."}, None),
     ],
 )
-def test_a_wait_that_is_told_in_the_body_is_passed_on(told: dict[str, Any], seconds: float | None) -> None:
+def test_a_wait_that_is_reported_in_the_body_is_passed_on(told: dict[str, Any], seconds: float | None) -> None:
     fault = error_of_status(refusal(429, [{"error": {"message": "busy", **told}}]))
     assert isinstance(fault, TransientError)
     assert fault.retry_after == (None if seconds is None else pytest.approx(seconds))

@@ -1,4 +1,4 @@
-"""Usage under the names of all providers; what cannot be true counts as not told."""
+"""Usage under the names of all providers; impossible counts are treated as unknown."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ from llmbatch_assets.domain.usage import TokenUsage
             "output_tokens": 20,
             "output_tokens_details": {"reasoning_tokens": 8},
         },
-        # Gemini's compatible endpoint counts thoughts in the total only, its own API has names of its own.
+        # Gemini's compatible endpoint counts reasoning only in the total; its native API uses other names.
         {
             "prompt_tokens": 100,
             "completion_tokens": 12,
@@ -75,7 +75,7 @@ def test_usage_is_read_under_every_name(reported: Any) -> None:
     "reported",
     [None, {}, [], "many", {"total_tokens": 120}, {"prompt_tokens": 100}, {"completion_tokens": 20}, {"x": 1}],
 )
-def test_usage_that_is_not_told_as_a_whole_is_not_known(reported: Any) -> None:
+def test_usage_that_is_not_reported_in_full_is_unknown(reported: Any) -> None:
     usage, absurd = read_usage(reported)
     assert not usage.counts_tokens
     assert absurd == 0
