@@ -74,7 +74,7 @@ def diff(
 
 
 def _show_nothing(comparer: Comparer, as_json: bool) -> None:
-    """Say that there is nothing to compare, which is a result and no error."""
+    """Say that there is nothing to compare. This is a result, not an error."""
     if as_json:
         print_json(_as_json(comparer, None, compare_outputs((), 0)))
     else:

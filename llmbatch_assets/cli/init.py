@@ -17,7 +17,7 @@ from llmbatch_assets.stages.project import create_files
 _RENAMED = {"gitignore": ".gitignore"}
 _NAME = b"@name@"
 DEFAULT_NAME = "llm-batches"
-# Many folders already have one of their own.
+# Many folders already have one.
 _OPTIONAL = "README.md"
 
 
@@ -28,7 +28,7 @@ def init(folder: Path) -> None:
 
     The project contains a sample: a table, prompts, a schema, a commented configuration, and Dagster's
     settings. DIR is created if it does not exist. Existing files are never overwritten: if one of the project's files
-    already exists, nothing is written. Only a README.md that exists is left as it is.
+    already exists, nothing is written. Only an existing README.md is kept.
 
     Exit codes: 0 success, 2 a file already exists.
     """

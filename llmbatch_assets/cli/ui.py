@@ -34,7 +34,7 @@ _REPORTED_REFUSALS = 20
     metavar="NAME",
     multiple=True,
     callback=lambda _context, _option, names: [_host_name(name) for name in names],
-    help="Further host name under which you open the pages, such as that of a proxy; repeatable. *.NAME allows subdomains.",
+    help="Additional host name under which you open the pages, such as a proxy's; repeatable. *.NAME allows subdomains.",
 )
 @click.option(
     "--path-prefix",
@@ -42,7 +42,7 @@ _REPORTED_REFUSALS = 20
     default="",
     envvar="DAGSTER_WEBSERVER_PATH_PREFIX",
     callback=lambda _context, _option, path: _prefix(path),
-    help="Path below which a proxy serves the pages, such as /dagster.",
+    help="Path under which a proxy serves the pages, such as /dagster.",
 )
 def ui(config: str | None, host: str, port: int, allowed_hosts: list[str], path_prefix: str) -> None:
     """Open the project in Dagster: lineage, partitions, runs.
@@ -50,11 +50,11 @@ def ui(config: str | None, host: str, port: int, allowed_hosts: list[str], path_
     Starts Dagster's webserver and daemon on the project's own instance, dagster_home/, until you press Ctrl-C. Prints
     problems and what runs log. Batches with an invalid configuration are reported and skipped.
 
-    The pages have no login. Requests that another web page makes to them are refused, and so are host names other than
-    localhost. If you open the pages under another name, for example through a proxy, name it with --allowed-host.
+    The pages have no login. Requests from other web pages are refused, and so are host names other than localhost. If
+    you open the pages under another name, for example through a proxy, allow it with --allowed-host.
 
-    Exit codes: 0 after Ctrl-C or SIGTERM, 1 the daemon ended by itself, 2 invalid configuration, or the port is in use,
-    or a daemon already runs on the instance.
+    Exit codes: 0 after Ctrl-C or SIGTERM, 1 the daemon exited unexpectedly, 2 invalid configuration, the port is in
+    use, or a daemon already runs on the instance.
     """
     with reporting_errors():
         batch_file = open_batch_file(config)
@@ -82,7 +82,7 @@ def _serve(project: Path, home: Path, address: Address, known: KnownHosts) -> No
 
 
 def _refusal_reporter() -> Callable[[str], None]:
-    """Prints each reason once, so that someone behind a proxy sees what to allow."""
+    """Prints each reason once, so that users behind a proxy see what to allow."""
     reasons: set[str] = set()
 
     def report(reason: str) -> None:
@@ -94,7 +94,7 @@ def _refusal_reporter() -> Callable[[str], None]:
 
 
 def _host_name(text: str) -> str:
-    """A host name without scheme, port and path, as in an address that was copied from a browser."""
+    """Accepts a host name, also as part of an address copied from a browser: scheme, port and path are dropped."""
     try:
         name = urlsplit(text if "//" in text else f"//{text}").hostname or ""
     except ValueError:

@@ -97,7 +97,7 @@ class Pacer:
         # The last refused calls, by number.
         self._refused: dict[int, None] = {}
         # The number of the first call after the last cool-down, and of consecutive cool-downs without an answer in between.
-        self._first, self._fruitless = 0, 0
+        self._first, self._failed_cool_downs = 0, 0
         self._warned = False
         self.stats = PacingStats(lowest_concurrency=limits.max_workers)
 
@@ -167,7 +167,7 @@ class Pacer:
         # An answer to a call from before the cool-down says nothing about the server now.
         is_new = permit.cool_down == self.stats.cool_downs
         if is_new:
-            self._fruitless = 0
+            self._failed_cool_downs = 0
             self._concurrency = min(self._concurrency + 1, self._max_concurrency)
         self._learned.record_answer(asyncio.get_running_loop().time(), is_new=is_new)
         self._update_rate()
@@ -177,11 +177,11 @@ class Pacer:
         in_a_row = self._count_in_a_row(permit.number)
         is_measured = self._learned.record_refusal(now, permit.period)
         is_new = permit.cool_down == self.stats.cool_downs
-        fails_again = self._fruitless > 0 and permit.number == self._first
+        fails_again = self._failed_cool_downs > 0 and permit.number == self._first
         if self._closed:
             # Calls that were in flight when the cool-down began can only prolong it.
             if permit.cool_down == self.stats.cool_downs - 1:
-                self._open_at = max(self._open_at, now + _cool_down(retry_after, self._fruitless))
+                self._open_at = max(self._open_at, now + _cool_down(retry_after, self._failed_cool_downs))
         elif is_new and (fails_again or not self._learned.is_coincidence(in_a_row)):
             self._close(now, retry_after)
         elif is_new and is_measured:
@@ -203,11 +203,11 @@ class Pacer:
     def _close(self, now: float, retry_after: float | None) -> None:
         stats = self.stats
         self._closed = True
-        self._fruitless += 1
+        self._failed_cool_downs += 1
         self._concurrency = max(1, self._concurrency // 2)
         stats.cool_downs += 1
         stats.lowest_concurrency = min(stats.lowest_concurrency, self._concurrency)
-        self._open_at = max(self._open_at, now + _cool_down(retry_after, self._fruitless))
+        self._open_at = max(self._open_at, now + _cool_down(retry_after, self._failed_cool_downs))
 
     def _correct_tokens(self, expected: float, actual: float) -> None:
         """Replace the expected tokens by the actual ones. A wrong count delays later calls by at most a minute."""
@@ -225,9 +225,9 @@ class Pacer:
         self._tokens.correct(more)
 
 
-def _cool_down(retry_after: float | None, fruitless: int) -> float:
+def _cool_down(retry_after: float | None, failed_cool_downs: int) -> float:
     """Return the seconds without calls: as the server says, and longer if that did not help."""
-    backoff = min(FIRST_WAIT_SEC * 2.0 ** min(fruitless - 1, _MAX_DOUBLINGS), MAX_WAIT_SEC)
+    backoff = min(FIRST_WAIT_SEC * 2.0 ** min(failed_cool_downs - 1, _MAX_DOUBLINGS), MAX_WAIT_SEC)
     if retry_after is None:
         return backoff
-    return min(retry_after if fruitless == 1 else max(retry_after, backoff), MAX_RETRY_AFTER_SEC)
+    return min(retry_after if failed_cool_downs == 1 else max(retry_after, backoff), MAX_RETRY_AFTER_SEC)

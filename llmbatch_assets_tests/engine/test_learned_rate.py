@@ -302,7 +302,7 @@ def test_a_refusal_above_the_known_rate_is_a_step_back_and_one_at_the_known_rate
     assert learned.per_second == pytest.approx(STEP_BACK * raised)
 
 
-def test_what_was_reported_is_not_exceeded_for_long() -> None:
+def test_the_configured_rate_is_the_upper_limit() -> None:
     learned = LearnedRate(10.0)
     for second in range(1000):
         learned.record_call(float(second))
