@@ -298,7 +298,9 @@ REFUSED: list[Any] = [
     Refused("no file", "none.csv", nothing, ("does not exist", "input.path")),
     Refused("dead link", "dead.csv", is_link_to("nowhere.csv"), ("does not exist", "input.path")),
     Refused("link to itself", "loop.csv", is_link_to("loop.csv"), ("does not exist", "input.path")),
-    Refused("unknown suffix", "i.dat", "a\n1\n", ("the file extension", "input.format", "csv", "xlsx", "jsonl", "parquet")),
+    Refused(
+        "unknown suffix", "i.dat", "a\n1\n", ("the file extension", "input.format", "csv", "xlsx", "jsonl", "parquet")
+    ),
     Refused("old workbook", "i.xls", b"", ("the file extension", "input.format", "xlsx")),
     Refused("packed", "i.csv.gz", b"\x1f\x8b", ("the file extension", "input.format")),
     Refused("no suffix", "table", "a\n1\n", ("the file extension", "input.format")),
