@@ -548,7 +548,7 @@ def test_a_way_of_asking_that_a_server_does_not_take_is_given_up_once(
     got = ask(server.base_url, chat_request("row 1"), chat_request("row 2"))
     assert [type(one) for one in got] == [Completion, Completion]
     assert formats(server) == asked
-    assert len([record for record in caplog.records if "does not take" in record.getMessage()]) == bool(unknown)
+    assert len([record for record in caplog.records if "does not support" in record.getMessage()]) == bool(unknown)
 
 
 @pytest.mark.parametrize(
@@ -574,7 +574,7 @@ def test_calls_in_flight_step_down_together(server: ChatServer, caplog: pytest.L
     got = ask(server.base_url, *(chat_request(f"row {number}") for number in range(5)), together=True)
     assert [type(one) for one in got] == [Completion] * 5
     assert sorted(formats(server)) == ["json_object"] * 5 + ["json_schema"] * 5
-    assert caplog.text.count("does not take") == 1
+    assert caplog.text.count("does not support") == 1
 
 
 def test_without_a_schema_on_the_wire_it_stands_in_the_prompt(server: ChatServer) -> None:
@@ -617,7 +617,7 @@ def test_a_refusal_in_any_words_is_taken_for_one_of_the_schema_until_a_schema_wa
     got = ask(server.base_url, *(chat_request(f"row {number}") for number in range(3)))
     assert [type(one) for one in got] == [Completion] * 3
     assert formats(server) == ["json_schema", "json_object", "prompt", "prompt", "prompt"]
-    assert caplog.text.count("does not take") == 1
+    assert caplog.text.count("does not support") == 1
 
 
 def test_an_item_that_is_refused_in_every_way_changes_nothing_for_the_others(
@@ -630,7 +630,7 @@ def test_an_item_that_is_refused_in_every_way_changes_nothing_for_the_others(
     assert isinstance(third, ItemPermanentError)
     # Once a schema was accepted, a refusal is the item's own.
     assert formats(server) == ["json_schema", "json_object", "prompt", "json_schema", "json_schema"]
-    assert "does not take" not in caplog.text
+    assert "does not support" not in caplog.text
 
 
 def test_an_item_that_only_passes_without_the_schema_changes_nothing_where_others_pass_with_it(
@@ -648,7 +648,7 @@ def test_an_item_that_only_passes_without_the_schema_changes_nothing_where_other
     assert [type(one) for one in got] == [Completion] * 2
     ask(server.base_url, chat_request("row 3"))
     assert formats(server)[-1] == "json_schema"
-    assert "does not take" not in caplog.text
+    assert "does not support" not in caplog.text
 
 
 def test_a_model_that_is_unknown_in_every_way_stops_the_run(server: ChatServer) -> None:

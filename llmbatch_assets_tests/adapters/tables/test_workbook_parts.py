@@ -194,7 +194,7 @@ BOMB = zipped(parts(ROWS + " " * 5_000_000))
 @pytest.mark.parametrize("content", [BOMB, with_stated_size(BOMB, 100)], ids=["stated", "lied about"])
 def test_a_small_workbook_that_expands_beyond_the_limit_is_refused(tmp_path: Path, content: bytes) -> None:
     assert len(content) < 10_000
-    with pytest.raises(TableError, match=r"expands to \d\.\d MB of data or more.*raise input\.max_expanded_mb"):
+    with pytest.raises(TableError, match=r"expands to at least \d\.\d MB of data.*raise input\.max_expanded_mb"):
         read(tmp_path, content, max_expanded_mb=1)
     assert len(texts(read(tmp_path, BOMB, max_expanded_mb=10))) == 2
 
@@ -207,7 +207,7 @@ def test_four_gigabytes_are_refused_at_once_and_without_memory(tmp_path: Path) -
             part.write(b" " * 10_000_000)
     content = with_stated_size((tmp_path / "t.xlsx").read_bytes(), 2**32 - 2)
     began = time.monotonic()
-    with pytest.raises(TableError, match=r"expands to 4\.3 GB of data or more, .*allows 1\.0 GB"):
+    with pytest.raises(TableError, match=r"expands to at least 4\.3 GB of data, .*allows 1\.0 GB"):
         read(tmp_path, content)
     assert time.monotonic() - began < 1
 
@@ -225,7 +225,7 @@ def test_four_gigabytes_are_refused_at_once_and_without_memory(tmp_path: Path) -
 def test_two_cells_far_apart_are_refused_and_do_not_end_the_process(tmp_path: Path, far: str) -> None:
     # The reader makes all cells between them: 17 billion.
     rows = '<row r="1"><c r="A1" t="str"><v>a</v></c></row>' + far
-    with pytest.raises(TableError, match=r"of cells or more.*input\.max_expanded_mb"):
+    with pytest.raises(TableError, match=r"of cells.*input\.max_expanded_mb"):
         read(tmp_path, zipped(parts(rows)))
 
 

@@ -98,7 +98,7 @@ def test_a_refusal_names_the_file_and_the_line() -> None:
         ("from pydantic import field_validator", "llm_schema.trust: true"),
         ("from pydantic import EmailStr", "use str with a pattern"),
         ("import os", "`import os`"),
-        ("LLMOutput.x = 1", "literal constants, type aliases and classes only"),
+        ("LLMOutput.x = 1", "literal constants, type aliases and classes"),
         ("def f(): pass", "a function"),
     ],
 )
