@@ -156,6 +156,15 @@ PLACES: dict[str, Answer] = {
             f"<|message|>{TEXT}<|return|>"
         }
     ),
+    "list of texts": completion({"content": [TEXT[:9], TEXT[9:]]}),
+    "tool call": completion(
+        {
+            "content": None,
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": TEXT}}],
+        },
+        "tool_calls",
+    ),
+    "function call": completion({"content": None, "function_call": {"name": "f", "arguments": TEXT}}, "function_call"),
     "stream": events(
         {"choices": [{"index": 0, "delta": {"role": "assistant", "content": TEXT[:9]}}]},
         {"choices": [{"index": 0, "delta": {"content": TEXT[9:]}, "finish_reason": "stop"}]},
@@ -170,7 +179,7 @@ def test_the_answer_is_found_wherever_it_is_with_one_call_an_item(project: Proje
     assert ended.returncode == 0, ended.stdout
     assert [output["parsed"] for output in project.outputs().values()] == [GOOD] * len(PLACES)
     assert project.failures() == {}
-    assert f"{len(PLACES)} calls, {len(PLACES) * 100} input and {len(PLACES) * 20} output tokens" in ended.stdout
+    assert f"{len(PLACES)} calls, {len(PLACES) * 100:,} input and {len(PLACES) * 20} output tokens" in ended.stdout
 
 
 def test_a_stream_that_was_asked_for_is_read(project_with: Callable[..., Project], server: ChatServer) -> None:

@@ -93,6 +93,7 @@ def read_answer(
         if refused:
             raise ItemPermanentError(FailureCause.REFUSED, f"the model refused: {quoted(str(refused))}")
         text = _text(message.get("content"))
+        text = text if text.strip() else _call_arguments(message) or text
     except ProviderError as error:
         error.request_id, error.status = request_id(header_id, fields.get("id")), 200
         error.usage = reported.usage if reported.usage.total_tokens or not _may_be_billed(fields) else None
@@ -185,7 +186,7 @@ def _finish_reason(choice: Mapping[str, Any]) -> str:
 
 
 def _text(content: Any) -> str:
-    """Return the text of an answer without reasoning; empty if there is only a tool call or only reasoning."""
+    """Return the text of an answer without reasoning; empty if there is no content or only reasoning."""
     if content is None or isinstance(content, str):
         return content or ""
     parts = content if isinstance(content, list) else [content]
@@ -197,11 +198,22 @@ def _text(content: Any) -> str:
 
 def _part_text(part: Any) -> str | None:
     """Return the text of one part of the content, empty for reasoning; None for anything else."""
+    if isinstance(part, str):
+        return part
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in _THOUGHT_PARTS:
         return ""
     text = part.get("text") if kind in _TEXT_PARTS else None
     return text if isinstance(text, str) else None
+
+
+def _call_arguments(message: Mapping[str, Any]) -> str:
+    """Return the arguments of the only tool call. Some servers return JSON that fits a schema as a call."""
+    calls = message.get("tool_calls") or [{"function": message.get("function_call")}]
+    only = calls[0] if isinstance(calls, list) and len(calls) == 1 else None
+    function = only.get("function") if isinstance(only, dict) else None
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    return arguments if isinstance(arguments, str) else ""
 
 
 def _reasoning(message: Mapping[str, Any]) -> tuple[str, str]:

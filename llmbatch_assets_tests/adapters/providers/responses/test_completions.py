@@ -221,6 +221,33 @@ def test_a_single_part_needs_no_list() -> None:
     assert read(choice(content={"type": "text", "text": "{}"})).text == "{}"
 
 
+def test_the_parts_may_be_plain_texts() -> None:
+    assert read(choice(content=['{"a"', ": 1}"])).text == '{"a": 1}'
+
+
+CALL = {"function": {"name": "f", "arguments": '{"a": 1}'}}
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": None, "tool_calls": [CALL]}, '{"a": 1}'),
+        ({"content": " ", "function_call": CALL["function"]}, '{"a": 1}'),
+        ({"content": "{}", "tool_calls": [CALL]}, "{}"),
+        # Which one would be the answer?
+        ({"content": "", "tool_calls": [CALL, CALL]}, ""),
+        ({"content": "", "tool_calls": ["x"]}, ""),
+        ({"content": "", "tool_calls": {"function": {}}}, ""),
+        ({"content": "", "tool_calls": [{"function": {"arguments": {"a": 1}}}]}, ""),
+        ({"content": "", "function_call": "f"}, ""),
+    ],
+)
+def test_the_arguments_of_the_only_tool_call_are_the_answer_if_there_is_no_text(
+    message: dict[str, Any], text: str
+) -> None:
+    assert read(choice("tool_calls", **message)).text == text
+
+
 @pytest.mark.parametrize("content", [None, "", []])
 def test_an_answer_without_a_text_is_an_empty_one(content: Any) -> None:
     # With or without usage, the answer is tried again, not the call.
@@ -342,7 +369,7 @@ def test_what_a_server_takes_for_thoughts_is_kept_apart() -> None:
 
 def test_a_refusal_and_an_error_are_shown_without_what_breaks_a_terminal() -> None:
     told = "no\ud800 \x1b[31mway\x00"
-    for body in (choice(refusal=told), {"error": {"message": told}}, choice(content=[told]), choice(f"error {told}")):
+    for body in (choice(refusal=told), {"error": {"message": told}}, choice(content=[[told]]), choice(f"error {told}")):
         with pytest.raises(ProviderError) as caught:
             read(body)
         str(caught.value).encode()
