@@ -21,11 +21,16 @@ class Stored(BaseModel):
 
 
 class Completion(Stored):
-    """A provider's answer to one call. ``note`` says what is unusual about it, for messages about an unusable text."""
+    """A provider's answer to one call.
+
+    ``note`` says what is unusual about it, for messages about an unusable text. ``advice`` says what to change if no answer
+    has text.
+    """
 
     text: str
     finish_reason: str = "stop"
     note: str = ""
+    advice: str = ""
     usage: TokenUsage = TokenUsage(requests=1)
     latency_sec: float = 0.0
     request_id: str = ""
@@ -139,7 +144,7 @@ class ItemResult:
     """The result of one item: exactly one of ``accepted`` and ``failed`` is set.
 
     ``usage`` counts the calls of this run. ``found`` is true if another run produced the accepted output. A failure with
-    a ``suspected_outage`` has not been saved.
+    a ``suspected_outage`` has not been saved. ``is_deferred`` is true if such an item has attempts left.
     """
 
     item: WorkItem
@@ -149,3 +154,4 @@ class ItemResult:
     failed: FailedAttempt | None = None
     found: bool = False
     suspected_outage: SuspectedOutage | None = None
+    is_deferred: bool = False

@@ -49,6 +49,7 @@ class ItemTask:
 
     ``find_existing`` returns the item's output if another run has produced it in the meantime.
     ``find_differently_judged`` returns an output that was accepted by another judge and only needs a new verdict.
+    ``deferred`` is the result of the item's attempt so far, which the item itself has turned out to cause.
     """
 
     item: WorkItem
@@ -56,6 +57,7 @@ class ItemTask:
     cache_id: str
     find_existing: Callable[[], AcceptedOutput | None] = lambda: None
     find_differently_judged: Callable[[], AcceptedOutput | None] = lambda: None
+    deferred: ItemResult | None = None
 
 
 class RejectedError(AnswerError):
@@ -80,34 +82,45 @@ class ItemProcessor:
     on_failed_try: Callable[[FailedTry], None] = lambda _: None
 
     async def process(self, task: ItemTask) -> ItemResult:
-        """Try until the item is accepted or its generations are used up. Raises ``RunPermanentError``."""
-        existing = task.find_existing()
+        """Try until the item is accepted, its generations are used up or it is deferred. Raises ``RunPermanentError``."""
+        existing, spent = task.find_existing(), task.deferred.usage if task.deferred else TokenUsage()
         if existing is not None:
-            return ItemResult(task.item, 0, TokenUsage(), accepted=existing, found=True)
+            return ItemResult(task.item, 0, spent, accepted=existing, found=True)
         first = self.store.next_attempt(task.cache_id)
         unjudged = self._unjudged_answer(task)
         opening = self.conversations.generate(task.item, task.group_context)
         # Keep the assistant prefix last; the model continues from it.
         prefix = opening[-1:] if opening[-1].role == "assistant" else ()
         opening = opening[: len(opening) - len(prefix)]
-        turns: tuple[Message, ...] = ()
-        spent = TokenUsage()
         # Judging an earlier answer does not count as a generation.
         n_tries = self.limits.generations + (unjudged is not None)
-        for tried in range(1, n_tries + 1):
+        turns = await self._record_deferred(task, n_tries)
+        n_tried = task.deferred.attempts if task.deferred else 0
+        for tried in range(n_tried + 1, n_tries + 1):
             attempt = _Attempt(self, task, opening + turns + prefix, first + tried - 1, unjudged)
             unjudged = None
             result = await attempt.complete()
             spent += attempt.usage
             if isinstance(result, AcceptedOutput):
                 return ItemResult(task.item, tried, spent, accepted=result)
-            is_last = tried == n_tries or not attempt.is_answered
-            if attempt.suspected_outage is None:
+            suspected, is_last = attempt.suspected_outage, tried == n_tries or not attempt.is_answered
+            if suspected is None:
                 self.on_failed_try(FailedTry(task.item, result, tried, n_tries, is_last))
-            if is_last:
-                return ItemResult(task.item, tried, spent, failed=result, suspected_outage=attempt.suspected_outage)
+            if is_last or suspected is not None:
+                return ItemResult(
+                    task.item, tried, spent, failed=result, suspected_outage=suspected, is_deferred=not is_last
+                )
             turns += _feedback_turns(result.raw_text, result.feedback)
         raise AssertionError("there is at least one generation")
+
+    async def _record_deferred(self, task: ItemTask, n_tries: int) -> tuple[Message, ...]:
+        """Record the attempt of a deferred item. Returns the turns that show it to the model."""
+        if task.deferred is None or task.deferred.failed is None:
+            return ()
+        failure = task.deferred.failed
+        await self.store.save_failure(failure)
+        self.on_failed_try(FailedTry(task.item, failure, task.deferred.attempts, n_tries, False))
+        return _feedback_turns(failure.raw_text, failure.feedback)
 
     def _unjudged_answer(self, task: ItemTask) -> UnjudgedAnswer | None:
         """Return an answer that only needs a verdict: from an interrupted run, or accepted by another judge."""
@@ -163,14 +176,22 @@ class _Attempt:
             if isinstance(error, ProviderError):
                 self._charge(error)
                 self.is_answered = isinstance(error, TransientError) and not self.judging and not is_free(error)
-                if isinstance(error.suspected_outage, SuspectedOutage):
-                    self.suspected_outage = error.suspected_outage
-                    return self._failure(error)
+            self.suspected_outage = self._suspicion(error)
             failure = self._failure(error)
-            await self.processor.store.save_failure(failure)
+            if self.suspected_outage is None:
+                await self.processor.store.save_failure(failure)
             return failure
         await self.processor.store.save_accepted(output)
         return output
+
+    def _suspicion(self, error: AnswerError | ProviderError) -> SuspectedOutage | None:
+        known = error.suspected_outage if isinstance(error, ProviderError) else None
+        if isinstance(known, SuspectedOutage):
+            return known
+        # The provider decided about this item; or all others have been called, and no call was answered.
+        if isinstance(error, ItemPermanentError) or self.task.deferred:
+            return None
+        return self.processor.calls.outages.suspicion("judge" if self.judging else "generate")
 
     async def _generate_and_judge(self) -> AcceptedOutput:
         contract = self.processor.conversations.output_contract
@@ -298,7 +319,8 @@ def failure_class(error: AnswerError | ProviderError) -> FailureClass:
 
 async def _validated(text: str, completion: Completion, contract: Contract) -> dict[str, Any]:
     if completion.finish_reason == "length":
-        raise AnswerError(FailureCause.CUT_OFF, CUT_OFF_FEEDBACK)
+        remark = f" ({completion.note})" if completion.note else ""
+        raise AnswerError(FailureCause.CUT_OFF, f"{CUT_OFF_FEEDBACK}{remark}")
     try:
         if len(text) > MAX_CHARS_AT_ONCE:
             return await asyncio.to_thread(lambda: contract.validate(read_object(text)))

@@ -126,7 +126,7 @@ class _Tries:
                 self.timeouts += is_timeout(error)
                 self.call.record_fault(error)
                 raise
-            self.call.record_answer(begun)
+            self.call.record_answer(begun, completion)
             return completion
         raise RunPermanentError(StopCause.STOPPED, "the run was stopped")
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from llmbatch_assets.domain.outcome import SuspectedOutage
+from llmbatch_assets.domain.outcome import Completion, SuspectedOutage
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.domain.run.progress import Tally, format_causes
 from llmbatch_assets.domain.text import counted
@@ -34,8 +34,9 @@ DOWN_SEC = 30.0
 GIVE_UP_AFTER_SEC = 600.0
 # Rows with the same defect often follow each other, and each worker may be working on one.
 MIN_SAME_REFUSALS = 5
-# Each of these replies is billed.
+# Once a call has been answered. Before that, SEVERAL are enough: each of these replies is billed.
 MAX_UNUSABLE_REPLIES = 5
+UNUSABLE_ADVICE = "Check llm.base_url, llm.model_name, llm.max_output_tokens and llm.extra_body"
 REFUSALS_PER_WORKER = 2
 
 # The failure rate is not checked before this many items are done.
@@ -111,9 +112,17 @@ class _Health:
     in_progress: int = 0
     in_progress_failed: int = 0
 
-    def record_answer(self, begun: float) -> None:
+    @property
+    def has_answered(self) -> bool:
+        return self.answered_from > -math.inf
+
+    def record_reply(self) -> None:
+        """Record that the server works, although the reply may hold no answer."""
         self.failing.clear()
         self.timed_out.clear()
+
+    def record_answer(self, begun: float) -> None:
+        self.record_reply()
         self.unusable.clear()
         self.answered_from = max(self.answered_from, begun)
         # An answer to an earlier call says nothing about the server at the time of a refusal.
@@ -151,9 +160,19 @@ class CallInProgress:
         """Whether several items in a row have failed, so that the cause is probably not this item."""
         return len(self._health.failing) >= SEVERAL
 
-    def record_answer(self, begun: float) -> None:
-        """Record that a call that started at ``begun`` was answered."""
-        self._health.record_answer(begun)
+    def record_answer(self, begun: float, completion: Completion) -> None:
+        """Record that a call that started at ``begun`` was answered.
+
+        Raises ``RunPermanentError`` if the first few items have all got nothing but unusable replies. An answer without
+        text is one, unless there has been an answer with text.
+        """
+        if completion.text.strip() or self._health.has_answered:
+            self._health.record_answer(begun)
+            return
+        self._health.record_reply()
+        remark = f"; {completion.note}" if completion.note else ""
+        last = f"no text, finish_reason: {completion.finish_reason}{remark}"
+        self._check_unusable(last, completion.advice or UNUSABLE_ADVICE)
 
     def record_fault(self, error: TransientError) -> None:
         """Record a failed call. Raises ``RunPermanentError`` if no call has been answered for too long."""
@@ -204,12 +223,18 @@ class CallInProgress:
 
     def record_unusable_reply(self, error: TransientError) -> None:
         """Record a reply that was billed but holds no answer. Raises ``RunPermanentError`` after several in a row."""
-        self._health.unusable.add(self._item)
-        if len(self._health.unusable) >= MAX_UNUSABLE_REPLIES:
+        self._check_unusable(str(error), UNUSABLE_ADVICE)
+
+    def _check_unusable(self, last: str, advice: str) -> None:
+        health = self._health
+        health.unusable.add(self._item)
+        n_items = len(health.unusable)
+        if n_items >= (MAX_UNUSABLE_REPLIES if health.has_answered else SEVERAL):
+            consequence = "" if health.has_answered else "; no item was recorded as failed for this"
             raise RunPermanentError(
                 StopCause.UNUSABLE_REPLIES,
-                f"{counted(len(self._health.unusable), 'item')} in a row got replies that are billed but hold no answer (the "
-                f"last one: {error}). Check llm.base_url, llm.model_name and llm.extra_body, then run again.",
+                f"{counted(n_items, 'item')} in a row got replies that are billed but hold no answer (the last one: {last}). "
+                f"{advice}, then run again{consequence}.",
             )
 
     def record_refusal(self, error: ItemPermanentError) -> None:
@@ -227,7 +252,7 @@ class CallInProgress:
         if len(same) >= self._limits.same_refusals:
             raise _same_refusal(len(same), str(error))
         refused = {one.item for one in health.refusals}
-        if health.answered_from == -math.inf and len(refused) >= max(HOPELESS_AFTER, self._limits.same_refusals):
+        if not health.has_answered and len(refused) >= max(HOPELESS_AFTER, self._limits.same_refusals):
             raise RunPermanentError(
                 StopCause.HOPELESS,
                 f"the first {len(refused)} items were all refused, the last one with: {error}. Correct the prompt or the "
@@ -262,6 +287,10 @@ class Outages:
     def is_refuted(self, suspected_outage: SuspectedOutage) -> bool:
         """Return whether the item itself caused the failure: a call that started later has been answered."""
         return self.health_of(suspected_outage.purpose).answered_from > suspected_outage.at
+
+    def suspicion(self, purpose: str) -> SuspectedOutage | None:
+        """Return the suspicion that falls on an unusable reply as long as no call has been answered."""
+        return None if self.health_of(purpose).has_answered else SuspectedOutage(purpose, -math.inf)
 
     def error_at_end(self) -> RunPermanentError | None:
         """Return the error of a run whose last items were all refused alike but were too few for ``record_refusal``."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from llmbatch_assets.domain.outcome import FailedAttempt, ItemResult
@@ -35,7 +35,7 @@ class WorkerPool:
     Tasks are created when a worker is free, so memory does not grow with their number.
 
     A failure that may affect every item is saved only once another call has been answered or the run has finished. If
-    the run stops before that, the item counts as not attempted.
+    the run stops before that, the item counts as not attempted. If the item has attempts left, they are made then.
     """
 
     process: Callable[[ItemTask], Awaitable[ItemResult]]
@@ -50,19 +50,27 @@ class WorkerPool:
     grace_period_sec: float = GRACE_PERIOD_SEC
     error: LlmBatchError | None = None
     _undecided: list[ItemResult] = field(default_factory=list)
+    _deferred: deque[ItemTask] = field(default_factory=deque)
 
     async def process_all(self, tasks: Iterable[ItemTask]) -> LlmBatchError | None:
         """Process the tasks. Returns the error that stopped the run before its end, if any."""
+        await self._process_each(tasks)
+        self.error = self.error or self.outages.error_at_end()
+        if self.error is None and not self.stopped.is_set() and self._deferred:
+            deferred, self._deferred = self._deferred, deque()
+            await self._process_each(deferred)
+            self.error = self.error or self.outages.error_at_end()
+        if self.error is None and not self.stopped.is_set():
+            await self._settle(lambda: self._record_own_failures(at_end=True))
+        return self.error
+
+    async def _process_each(self, tasks: Iterable[ItemTask]) -> None:
         queue, claimed_elsewhere = iter(tasks), deque[ItemTask]()
         async with asyncio.TaskGroup() as group:
             n_workers = min(self.max_workers, self.tally.total)
             workers = [group.create_task(self._worker(queue, claimed_elsewhere)) for _ in range(n_workers)]
             watch = asyncio.create_task(self._cancel_after_grace_period(workers))
         watch.cancel()
-        self.error = self.error or self.outages.error_at_end()
-        if self.error is None and not self.stopped.is_set():
-            await self._settle(lambda: self._record_own_failures(at_end=True))
-        return self.error
 
     async def _cancel_after_grace_period(self, workers: Iterable[asyncio.Task[None]]) -> None:
         await self.stopped.wait()
@@ -72,7 +80,7 @@ class WorkerPool:
                 worker.cancel()
 
     async def _worker(self, queue: Iterable[ItemTask], claimed_elsewhere: deque[ItemTask]) -> None:
-        for task in queue:
+        for task in self._with_deferred(queue):
             if self.stopped.is_set():
                 return
             if not await self._process_if_free(task):
@@ -83,6 +91,17 @@ class WorkerPool:
             if not await self._process_if_free(task):
                 claimed_elsewhere.append(task)
                 await asyncio.sleep(CLAIM_POLL_SEC)
+
+    def _with_deferred(self, queue: Iterable[ItemTask]) -> Iterator[ItemTask]:
+        """Yield the tasks of the queue, and the deferred ones as soon as a call has been answered."""
+        for task in queue:
+            yield task
+            while self._deferred and self._is_own_failure(self._deferred[0].deferred):
+                yield self._deferred.popleft()
+
+    def _is_own_failure(self, result: ItemResult | None) -> bool:
+        suspected = result.suspected_outage if result else None
+        return suspected is None or self.outages.is_refuted(suspected)
 
     async def _process_if_free(self, task: ItemTask) -> bool:
         """Process the task unless another run has claimed its item. Returns whether it was processed."""
@@ -102,6 +121,8 @@ class WorkerPool:
             self.tally.in_flight -= 1
         if result is not None and result.suspected_outage is None:
             self._record(result)
+        elif result is not None and result.is_deferred:
+            self._deferred.append(replace(task, deferred=result))
         elif result is not None:
             self._undecided.append(result)
         await self._settle(self._record_own_failures)
@@ -121,8 +142,7 @@ class WorkerPool:
         results, self._undecided = self._undecided, []
         for result in results:
             assert result.failed is not None
-            assert result.suspected_outage is not None
-            if at_end or self.outages.is_refuted(result.suspected_outage):
+            if at_end or self._is_own_failure(result):
                 await self.save_failure(result.failed)
                 self._record(result)
             else:

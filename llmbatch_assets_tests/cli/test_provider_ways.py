@@ -198,10 +198,69 @@ def test_thoughts_without_an_answer_stop_the_run_and_the_message_names_field_and
     assert ended.returncode == 1
     assert "reasoning_content" in ended.stdout
     assert "--reasoning-parser" in ended.stdout
-    # Three items at once, each with a call that may be answered in the meantime.
-    assert server.count() <= 6
-    assert project.outputs() == {}
-    assert all("reasoning_content" in failure["feedback"] for failure in project.failures().values())
+    assert_stopped_unusable(project, server, n_workers=3)
+
+
+def assert_stopped_unusable(project: Project, server: ChatServer, n_workers: int) -> None:
+    """The run stopped after one call for each of three items, and recorded none of them as failed."""
+    assert manifest(project)["meta"]["stopped_by"] == "unusable_replies"
+    # Each other worker may have begun a call in the meantime.
+    assert 3 <= server.count() <= 3 + n_workers - 1
+    assert len({call.text for call in server.calls}) == server.count()
+    assert (project.outputs(), project.failures()) == ({}, {})
+
+
+THINKING = {"content": None, "reasoning_content": "Let me think about"}
+NO_ANSWER: dict[str, tuple[Answer, tuple[str, ...]]] = {
+    "thinking": (completion(THINKING, "length"), ("reasoning_content", "llm.max_output_tokens", "thinking")),
+    "hidden thinking": (completion({"content": ""}, "length"), ("llm.max_output_tokens", "thinking")),
+    "nothing": (
+        completion({"content": ""}),
+        ("llm.base_url", "llm.model_name", "llm.max_output_tokens", "llm.extra_body"),
+    ),
+    "object": (completion({"content": GOOD}), ("the content of the answer is not text", "llm.base_url")),
+    "Anthropic": (
+        raw_body(json.dumps({"content": [{"type": "text", "text": TEXT}], "usage": USAGE}).encode()),
+        ("not a chat completion", "llm.base_url"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "told"), NO_ANSWER.values(), ids=list(NO_ANSWER))
+def test_replies_that_hold_no_answer_stop_the_run_after_one_call_for_each_of_three_items(
+    project_with: Callable[..., Project], server: ChatServer, answer: Answer, told: tuple[str, ...]
+) -> None:
+    project = project_with(llm={"max_workers": 2})
+    everyone_gets(server, answer)
+    ended = project.llmbatch_here("run")
+    assert ended.returncode == 1
+    for words in ("3 items in a row", "no item was recorded as failed", *told):
+        assert words in ended.stdout
+    assert_stopped_unusable(project, server, n_workers=2)
+
+
+def test_an_answer_with_text_shows_that_empty_answers_are_the_items_own(
+    project_with: Callable[..., Project], server: ChatServer
+) -> None:
+    project, nothing = project_with(llm={"max_workers": 1, "max_retries": 3}), completion({"content": ""})
+    good = completion({"content": TEXT})
+    ask_about(project, server, {"empty": nothing, "cut": completion(THINKING, "length"), "good": good, "late": nothing})
+    assert project.llmbatch_here("run").returncode == 3
+    # The first two are only asked again once the third has been answered.
+    asked = [name for call in server.calls for name in ("empty", "cut", "good", "late") if f"<{name}>" in call.text]
+    assert asked == ["empty", "cut", "good", *["empty"] * 2, *["cut"] * 2, *["late"] * 3]
+    causes = {name: one["cause"] for name, one in failed(project, ["empty", "cut", "good", "late"]).items()}
+    assert causes == {"empty": "empty_answer", "cut": "cut_off", "late": "empty_answer"}
+
+
+def test_an_item_that_nothing_else_is_left_to_compare_with_is_asked_again(
+    project_with: Callable[..., Project], server: ChatServer
+) -> None:
+    project = project_with(llm={"max_retries": 3})
+    project.table([("n1", "red", "Why?")])
+    server.script("Why?", completion({"content": ""}), completion({"content": ""}), completion({"content": TEXT}))
+    assert project.llmbatch_here("run").returncode == 0
+    assert (server.count(), len(project.outputs())) == (3, 1)
 
 
 BROKEN: dict[str, Answer] = {

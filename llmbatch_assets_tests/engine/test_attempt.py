@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,8 +43,11 @@ BUSY = TransientError(FailureCause.SERVER_ERROR, "busy", retry_after=0)
 
 
 def worked(workbench: ItemProcessor, on: ItemTask | None = None) -> ItemResult:
-    """What becomes of an item."""
-    return run(lambda: workbench.process(on or job()))
+    """What becomes of an item, which is the only one."""
+    result = run(lambda: workbench.process(on or job()))
+    if not result.is_deferred:
+        return result
+    return run(lambda: workbench.process(replace(on or job(), deferred=result)))
 
 
 def kept(result: ItemResult) -> AcceptedOutput:
@@ -176,7 +180,9 @@ def test_a_verdict_of_no_use_that_was_paid_is_one_of_the_judges_tries() -> None:
 
     store, judge = MemoryStore(), ScriptedClient(paid())
     result = worked(bench(ScriptedClient(GOOD), judge=judge, store=store, judge_tries=2, transport_retries=4))
-    assert (len(judge.asked), causes(store)) == (2, ["judge_unreadable"])
+    # Not saved: no call of the judge has been answered, so every item may get such a verdict.
+    assert (len(judge.asked), lost(result).cause, causes(store)) == (2, "judge_unreadable", [])
+    assert result.suspected_outage is not None
     # The answer is kept for the next run.
     assert len(store.waiting) == 1
 

@@ -14,7 +14,7 @@ import httpx2
 import openai
 
 from llmbatch_assets.adapters.providers.connection import CA_FILE, MAX_TIMEOUT_FACTOR, key_headers, open_sdk
-from llmbatch_assets.adapters.providers.reasoning_only import ReasoningOnly
+from llmbatch_assets.adapters.providers.reasoning_only import completed
 from llmbatch_assets.adapters.providers.request_body import request_body
 from llmbatch_assets.adapters.providers.responses.completions import ReadAnswer, read_answer
 from llmbatch_assets.adapters.providers.responses.refusals import (
@@ -57,7 +57,6 @@ class OpenAIClient:
             logging.getLogger(name).setLevel(logging.WARNING)
         ways = FORMATS if llm.structured_output == "auto" else (llm.structured_output,)
         self._formats = FormatChoice(base_url, list(ways))
-        self._reasoning = ReasoningOnly(base_url)
         self._was_reached = False
         self._warned_of_usage = False
         # Raised once an answer has taken longer.
@@ -87,7 +86,7 @@ class OpenAIClient:
             raise self._error(request, used_format, error, doubtful=doubtful, certain=False) from None
         self._formats.record_success(request, used_format)
         self._check_usage(answer.reported)
-        return self._reasoning.completed(request, answer)
+        return completed(request, answer)
 
     def _naming_key(self, error: ProviderError) -> ProviderError:
         """Name the variable of a refused key in the error."""

@@ -1,4 +1,4 @@
-"""Answers that a server takes for reasoning: used where there is no doubt, and the end of a run where nothing else comes."""
+"""Answers that a server takes for reasoning: used where there is no doubt, and explained elsewhere."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from llmbatch_assets.adapters.providers.reasoning_only import MOST_EMPTY, ReasoningOnly
+from llmbatch_assets.adapters.providers.reasoning_only import LENGTH_ADVICE, PARSER_ADVICE, completed
 from llmbatch_assets.adapters.providers.responses.completions import ReadAnswer
 from llmbatch_assets.adapters.providers.responses.reported_usage import ReportedUsage
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest, Subject
 from llmbatch_assets.domain.usage import TokenUsage
-from llmbatch_assets.errors import RunPermanentError
 from llmbatch_assets_tests.adapters.values import chat_request
 
 GOOD = '{"answer": "yes", "certain": true}'
@@ -30,7 +29,7 @@ def answer(reasoning: str, text: str = "", finish_reason: str = "stop") -> ReadA
 
 @pytest.mark.parametrize("reasoning", [GOOD, f"\n {GOOD}\n"])
 def test_reasoning_that_is_nothing_but_a_valid_answer_is_the_answer(reasoning: str) -> None:
-    assert ReasoningOnly("http://h/v1").completed(request(), answer(reasoning)).text == reasoning
+    assert completed(request(), answer(reasoning)).text == reasoning
 
 
 @pytest.mark.parametrize(
@@ -47,33 +46,26 @@ def test_reasoning_that_is_nothing_but_a_valid_answer_is_the_answer(reasoning: s
     ],
 )
 def test_any_other_reasoning_is_no_answer_and_the_message_says_where_the_text_is(reasoning: str) -> None:
-    got = ReasoningOnly("http://h/v1").completed(request(), answer(reasoning))
+    got = completed(request(), answer(reasoning))
     assert (got.text, got.remark) == ("", "the server returned text in reasoning_content instead")
 
 
 def test_an_answer_next_to_reasoning_is_the_answer() -> None:
-    assert ReasoningOnly("http://h/v1").completed(request(), answer(GOOD, text="x")).text == "x"
+    assert completed(request(), answer(GOOD, text="x")).text == "x"
 
 
 @pytest.mark.parametrize("finish_reason", ["length", "tool_calls"])
 def test_an_answer_that_did_not_end_is_not_looked_for(finish_reason: str) -> None:
-    got = ReasoningOnly("http://h/v1").completed(request(), answer(GOOD, finish_reason=finish_reason))
+    got = completed(request(), answer(GOOD, finish_reason=finish_reason))
     assert got.text == ""
 
 
-def test_the_run_stops_if_the_first_items_have_only_reasoning_and_the_call_is_paid() -> None:
-    reasoning = ReasoningOnly("http://h/v1")
-    for number in range(1, MOST_EMPTY):
-        # Further attempts of one item say nothing new.
-        for _ in range(3):
-            reasoning.completed(request(number), answer("Hm."))
-    with pytest.raises(RunPermanentError, match=r"http://h/v1 .*reasoning_content.*--reasoning-parser") as stopped:
-        reasoning.completed(request(MOST_EMPTY), answer("Hm."))
-    assert (stopped.value.cause, stopped.value.usage, stopped.value.status) == ("bad_setting", USAGE, 200)
-
-
-def test_a_server_that_has_given_a_text_is_not_stopped() -> None:
-    reasoning = ReasoningOnly("http://h/v1")
-    reasoning.completed(request(), answer("Hm.", text="x"))
-    for number in range(2 * MOST_EMPTY):
-        assert reasoning.completed(request(number), answer("Hm.")).text == ""
+@pytest.mark.parametrize(
+    ("reasoning", "finish_reason", "advice"),
+    [("Hm.", "stop", PARSER_ADVICE), ("Hm.", "length", LENGTH_ADVICE), ("", "length", LENGTH_ADVICE), ("", "stop", "")],
+)
+def test_an_answer_without_text_comes_with_advice_for_its_reason(
+    reasoning: str, finish_reason: str, advice: str
+) -> None:
+    assert completed(request(), answer(reasoning, finish_reason=finish_reason)).advice == advice
+    assert completed(request(), answer(reasoning, text="x", finish_reason=finish_reason)).advice == ""
