@@ -39,11 +39,14 @@ def waiting(project: Project) -> int:
 def test_an_answer_whose_judge_fails_is_judged_by_the_next_run_and_not_bought_again(
     project_with: MakeProject, server: ChatServer
 ) -> None:
-    project = project_with(**JUDGED)
-    for _ in range(10):
-        server.script(lambda call: True, status(503), purpose="judge")
-    assert project.llmbatch_here("run").returncode == 3
-    assert (server.count("generate"), waiting(project), project.outputs()) == (5, 5, {})
+    project = project_with(**JUDGED, llm={"give_up_after": 0.5})
+    is_down = True
+    server.script(lambda call: is_down, status(503), purpose="judge", repeat_last=True)
+    assert project.llmbatch_here("run").returncode == 1
+    generated = waiting(project)
+    assert (server.count("generate"), project.outputs()) == (generated, {})
+    assert generated >= 3
+    is_down = False
     assert project.llmbatch_here("run").returncode == 0
     assert (server.count("generate"), waiting(project), len(project.outputs())) == (5, 0, 5)
     # What the output cost is what both runs paid for it.
@@ -53,15 +56,16 @@ def test_an_answer_whose_judge_fails_is_judged_by_the_next_run_and_not_bought_ag
 def test_a_judge_is_shown_the_same_text_after_a_run_that_was_cut_short(
     project_with: MakeProject, server: ChatServer
 ) -> None:
-    project = project_with(**JUDGED)
+    project = project_with(**JUDGED, llm={"give_up_after": 0.5})
     # Not in the order of the alphabet, in which files are written.
     project.write("schema/llm_schema.py", SCHEMA.replace("answer: str", "title: str\n    answer: str"))
-    for _ in range(10):
-        server.script(lambda call: True, status(503), purpose="judge")
-    assert project.llmbatch_here("run").returncode == 3
+    is_down = True
+    server.script(lambda call: is_down, status(503), purpose="judge", repeat_last=True)
+    assert project.llmbatch_here("run").returncode == 1
+    is_down = False
     assert project.llmbatch_here("run").returncode == 0
     shown = [call.text for call in server.calls if call.purpose == "judge"]
-    assert (len(shown), len(set(shown))) == (10 + 5, 5)
+    assert len(shown) > len(set(shown)) == 5
 
 
 def test_an_answer_that_its_judge_rejects_waits_no_longer(project_with: MakeProject, server: ChatServer) -> None:
@@ -88,6 +92,21 @@ def test_a_changed_judge_judges_what_there_is_before_anything_is_generated(
     # Its reasons are in the one generation more.
     assert [call.purpose for call in server.calls if "vague" in call.text].count("generate") == 1
     assert len(project.outputs()) == 10
+
+
+def test_an_answer_that_a_changed_judge_has_rejected_is_not_judged_again(
+    project_with: MakeProject, server: ChatServer
+) -> None:
+    project = project_with(**JUDGED, llm={"max_retries": 1})
+    project.llmbatch_here("run")
+    project.prompt("judge", {**JUDGE, "system": "Judge strictly. {judge_schema}"})
+    rejection = says({"reasons": ["vague"], "score": 1, "verdict": "FAIL"})
+    server.script(lambda call: True, rejection, purpose="judge", repeat_last=True)
+    assert project.llmbatch_here("run").returncode == 3
+    # The earlier answers and a new one for each item.
+    assert (server.count("generate"), server.count("judge")) == (5 + 5, 5 + 5 + 5)
+    assert project.llmbatch_here("run").returncode == 3
+    assert (server.count("generate"), server.count("judge")) == (10 + 5, 15 + 5)
 
 
 def test_without_its_judge_an_output_is_filed_anew_without_a_call(

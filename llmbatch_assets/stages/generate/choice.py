@@ -6,6 +6,7 @@ from functools import cached_property
 
 from llmbatch_assets.adapters.store.outputs import FileStore
 from llmbatch_assets.adapters.store.run_records import earlier_identities, kept_identities, usage_of_items
+from llmbatch_assets.domain.canonical import readable_json
 from llmbatch_assets.domain.export.records import OutdatedOutput
 from llmbatch_assets.domain.item_state import ItemState
 from llmbatch_assets.domain.items.identity import BatchIdentity
@@ -13,7 +14,7 @@ from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.plan.selection import Choice, Selection, choose
 from llmbatch_assets.domain.usage import TokenUsage, UsageTotal
-from llmbatch_assets.errors import ArtifactError
+from llmbatch_assets.errors import ArtifactError, FailureCause
 from llmbatch_assets.stages.artifacts import BatchOutputs, output_store
 from llmbatch_assets.stages.project import Batch
 
@@ -111,13 +112,25 @@ class BatchItems:
         return self.store.index.output(self.cache_id(item))
 
     def find_differently_judged(self, item: WorkItem) -> AcceptedOutput | None:
-        """Return an output that differs from the wanted one only in its judge; none if a new one was asked for."""
+        """Return an output that differs from the wanted one only in its judge, and that this judge has not yet rejected.
+
+        None if a new one was asked for.
+        """
         if self.is_forced(item):
             return None
         found = (
             self.store.index.output(identity.cache_id(item.work_id)) for identity in self._identities_of_other_judges
         )
-        return next((output for output in found if output is not None), None)
+        rejected = self._rejected_answers(item)
+        return next((one for one in found if one is not None and readable_json(one.parsed) not in rejected), None)
+
+    def _rejected_answers(self, item: WorkItem) -> frozenset[str | None]:
+        """Return the answers that the present judge has rejected. Their verdicts are not paid for again."""
+        index, cache_id = self.store.index, self.cache_id(item)
+        if cache_id not in index.failed:
+            return frozenset()
+        failures = index.failed_attempts(cache_id)
+        return frozenset(one.raw_text for one in failures if one.cause == FailureCause.JUDGE_REJECTED)
 
     @cached_property
     def _identities_of_other_judges(self) -> list[BatchIdentity]:
