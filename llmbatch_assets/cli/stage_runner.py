@@ -144,7 +144,7 @@ class StageRunner:
             )
 
     def _report_summary(self, assets: Sequence[str]) -> None:
-        layout, parameters, outcome = self._batch.layout, self._batch.parameters, self._reporter.outcome
+        layout, outcome = self._batch.layout, self._reporter.outcome
         if outcome is not None:
             report(_item_counts(outcome), style="bold")
             report(f"  usage     {_usage(outcome)}")
@@ -152,8 +152,13 @@ class StageRunner:
             if outcome.tally.failed:
                 hint = "causes: llmbatch status; details of one: llmbatch show ROW"
                 report(f"  failures  {layout.llm_failures}/ ({hint})")
-        if self._interrupted or self._publish_failed:
-            return
+        if self._interrupted and outcome is not None and "export" in assets:
+            report("  export    not updated; to update it: llmbatch run --select export,report")
+        if not self._interrupted and not self._publish_failed:
+            self._report_files(assets)
+
+    def _report_files(self, assets: Sequence[str]) -> None:
+        layout, parameters = self._batch.layout, self._batch.parameters
         if "export" in assets:
             report(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
             for note in notes_on_export(self._batch):

@@ -148,6 +148,7 @@ def test_answers_that_arrive_soon_after_a_signal_are_kept(
     # A verdict on an answer that came in the grace period would be a new call.
     assert waits or not waiting.settings
     assert run.project.json("artifacts/cache/pipeline4_manifest.json")["meta"]["stopped_by"] == "interrupted"
+    assert command or "not updated; to update it: llmbatch run --select export,report" in said
 
     # All that is left is asked about once.
     assert run.project.llmbatch("run", "--select", "llm_outputs").returncode == 0

@@ -59,7 +59,9 @@ def _utf8(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as broken:
-        raise ValueError(f"contains bytes that are not UTF-8 text: {broken}") from None
+        raise ValueError(
+            f"contains bytes that are not UTF-8 text: {broken}; convert the column to text, for example hexadecimal"
+        ) from None
 
 
 def _number(value: Real | Decimal) -> str:
@@ -228,7 +230,10 @@ class Cleaner:
         if has_surrogates(text):
             raise ValueError(f"row {place}, column {column!r}: contains an invalid character (a lone surrogate)")
         if "\0" in text:
-            raise ValueError(f"row {place}, column {column!r}: contains a NUL character, which text files cannot store")
+            raise ValueError(
+                f"row {place}, column {column!r}: contains a NUL character, which text files cannot store; remove it, or "
+                "convert binary values to text, for example hexadecimal"
+            )
         steps = {
             "unescaped": _unescaped,
             "invisible": harden,

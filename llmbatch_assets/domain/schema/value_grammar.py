@@ -193,8 +193,17 @@ class ValueReader:
                 member
             ):
                 return member.attr if part == "name" else self.member_value(self.value(member))
+        raise self._no_value(node)
+
+    def _no_value(self, node: ast.expr) -> SchemaError:
+        match node:
+            case ast.Attribute(value=ast.Name(id=enum)) if enum in self.enums:
+                known = ", ".join(f"{enum}.{name}" for name in self.enums[enum])
+                return self.refuse(node, f"the unknown member {shown(node)}", f"write one of: {known}")
         what = construct(node) if not isinstance(node, ast.Name | ast.Constant) else "the value"
-        raise self.refuse(node, f"{what} {shown(node)}", "write a literal: text, a number, True, False, None or a list")
+        return self.refuse(
+            node, f"{what} {shown(node)}", "write a literal: text, a number, True, False, None or a list"
+        )
 
     def _is_member(self, node: ast.Attribute) -> bool:
         return isinstance(node.value, ast.Name) and node.attr in self.enums.get(node.value.id, ())

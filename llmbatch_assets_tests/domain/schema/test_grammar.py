@@ -300,6 +300,13 @@ def test_a_member_of_an_enum_is_a_default_or_a_choice_only(field: str) -> None:
     assert "is not allowed in a schema" in refused(f"{enum}{BODY}    {field}\n")
 
 
+def test_an_unknown_member_is_answered_with_the_known_ones() -> None:
+    enum = "from enum import Enum\nclass Rank(Enum):\n    ONE = 'one'\n    TWO = 'two'\n"
+    assert "the unknown member Rank.THREE is not allowed in a schema; write one of: Rank.ONE, Rank.TWO" in refused(
+        f"{enum}{BODY}    a: Rank = Rank.THREE\n"
+    )
+
+
 def test_a_member_as_a_choice_is_its_value() -> None:
     enum = "from enum import Enum\nfrom typing import Literal\nclass Rank(Enum):\n    ONE = 'one'\n"
     rendered = render_schema(parse_schema(f"{enum}{BODY}    a: Literal[Rank.ONE] = Rank.ONE\n", "s.py"))
