@@ -17,6 +17,11 @@ from llmbatch_assets_tests.postgres_server import find_server, postgres_server
 from llmbatch_assets_tests.project import Project, make_project
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of processes for ``-n auto``: one more than cores, since many tests wait for servers."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture
 def server() -> Iterator[ChatServer]:
     """A chat-completions server on this machine, to be scripted."""

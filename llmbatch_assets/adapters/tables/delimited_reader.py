@@ -140,11 +140,7 @@ class _TextTable:
                 f"{self._path}: line {header_row} is blank or missing; set input.header_row to the line of the column names"
             )
         if not header or (len(header) == 1 and not header[0].strip()):
-            emptied = (
-                "input.skip_rows skips every line"
-                if settings.skipped_row_numbers and not header
-                else "the file is empty"
-            )
+            emptied = "input.skip_rows skips every line" if settings.skip_rows and not header else "the file is empty"
             raise TableError(f"{self._path}: {emptied}; its first line must name the columns")
         self._width = len(header)
         _check_delimiter(self._path, header, self._delimiter)
