@@ -141,7 +141,7 @@ class ChangeWatch:
         report_age(instance, batch, self.names)
         observed = {name: recorded_version(instance, self.names.key(name)) for name in self.sources}
         return dg.SensorResult(
-            self._requests(batch, self._changes(instance, context.cursor, now, observed)),
+            self._requests(batch, self._changes(batch, instance, context.cursor, now, observed)),
             asset_events=[
                 source_observation(self.names.key(name), now[name])
                 for name in self.sources
@@ -152,6 +152,7 @@ class ChangeWatch:
 
     def _changes(
         self,
+        batch: Batch,
         instance: dg.DagsterInstance,
         cursor: str | None,
         now: Mapping[str, str],
@@ -163,8 +164,14 @@ class ChangeWatch:
         elif recorded_version(instance, self.names.key("work_items")) is None:
             before = {}
         else:
-            before = {**now, **observed}
+            before = {**now, **observed} | ({} if self._has_used_schema(batch, instance) else {"schema": None})
         return [name for name in now if now[name] != before.get(name)]
+
+    def _has_used_schema(self, batch: Batch, instance: dg.DagsterInstance) -> bool:
+        """Return whether the last run has used the schema as it is now; true if there is none."""
+        if not has_schema(batch):
+            return True
+        return recorded_version(instance, self.names.key("llm_schema_py")) == batch.schema.output().sha
 
     def _requests(self, batch: Batch, changed: Sequence[str]) -> list[dg.RunRequest]:
         # Each change launches one run, even if that run fails. The prepare stage does not depend on the model.

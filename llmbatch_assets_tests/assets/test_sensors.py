@@ -115,6 +115,14 @@ def test_an_edited_schema_is_a_change(offline_rig: RigMaker) -> None:
     assert requested(watch(rig, cursor_of(first))) == [(PREPARED, {"llmbatch/changed": "schema"})]
 
 
+def test_a_schema_that_was_edited_before_the_first_look_is_a_change(offline_rig: RigMaker) -> None:
+    rig = offline_rig()
+    rig.prepare()
+    schema = rig.project.path("schema/llm_schema.py")
+    schema.write_text(schema.read_text(encoding="utf-8").replace("max_length=80", "max_length=90"), encoding="utf-8")
+    assert requested(watch(rig)) == [(PREPARED, {"llmbatch/changed": "schema"})]
+
+
 def test_a_schema_that_the_model_would_write_is_left_to_a_run_of_the_user(offline_rig: RigMaker) -> None:
     rig = offline_rig(llm={"provider": "openai", "model_name": "m", "base_url": "http://127.0.0.1:9/v1"})
     rig.project.path("schema/llm_schema.py").unlink()
