@@ -68,7 +68,7 @@ class DagsterUi(DagsterApi):
         """Launch the backfill of the open dialog; return its id."""
         before = {backfill["id"] for backfill in self.backfills()}
         self.click("button", "Launch backfill")
-        self.wait_until(lambda: len(self.backfills()) > len(before), 20, "no backfill was launched")
+        self.wait_until(lambda: len(self.backfills()) > len(before), 60, "no backfill was launched")
         return next(str(one["id"]) for one in self.backfills() if one["id"] not in before)
 
     def launch_pending(self, prefix: str = "") -> None:
@@ -104,7 +104,7 @@ class DagsterUi(DagsterApi):
         """Turn a sensor on, or off again."""
         on = self.is_on(sensor)
         self.page.locator("tr").filter(has_text="Running").locator("label").click()
-        self.wait_until(lambda: self.is_on(sensor) != on, 20, f"{sensor} was not switched")
+        self.wait_until(lambda: self.is_on(sensor) != on, 60, f"{sensor} was not switched")
 
     def screenshot(self, name: str) -> None:
         """Keep the window as a picture of the documentation, where that is asked for."""
