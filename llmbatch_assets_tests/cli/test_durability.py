@@ -186,20 +186,18 @@ def test_a_run_that_is_killed_loses_nothing_and_repeats_little(
 # What stops a run, and what it leaves.
 
 
-def test_a_batch_that_is_refused_from_the_start_stops_after_ten_items(
+def test_a_batch_that_is_refused_from_the_start_stops_after_five_items(
     project_with: MakeProject, server: ChatServer
 ) -> None:
-    project = project_with(llm={"max_workers": 1})
+    project = project_with(llm={"max_workers": 1, "structured_output": "prompt"})
     questions(project, 30)
     server.script(lambda call: True, status(400, {"error": {"message": "no such thing"}}), repeat_last=True)
     ended = project.llmbatch_here("run")
     assert ended.returncode == 1
-    assert server.count() == 10
-    assert (
-        "the first 10 items all failed permanently with the same cause (10 bad_request)" in ended.stdout + ended.stderr
-    )
+    assert server.count() == 5
+    assert "5 items in a row were refused with the same message" in ended.stdout + ended.stderr
     counts = project.json("artifacts/cache/pipeline4_manifest.json")["counts"]
-    assert (counts["n_fail"], counts["n_not_attempted"]) == (10, 20)
+    assert (counts["n_fail"], counts["n_not_attempted"]) == (0, 30)
 
 
 @pytest.mark.parametrize("limit", [{"max_failures": 3}, {"max_failure_rate": 0.1}])
