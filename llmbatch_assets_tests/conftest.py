@@ -18,8 +18,8 @@ from llmbatch_assets_tests.project import Project, make_project
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of processes for ``-n auto``: one more than cores, since many tests wait for servers."""
-    return (os.cpu_count() or 1) + 1
+    """Return the number of processes for ``-n auto``: two more than cores, since many tests wait for servers."""
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.fixture
