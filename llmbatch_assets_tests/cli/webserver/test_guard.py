@@ -231,13 +231,19 @@ def test_what_a_page_claims_to_be_is_shown_without_its_terminal_controls() -> No
 
 
 def test_the_start_of_the_server_is_passed_on() -> None:
+    passed_on: list[Scope] = []
+
     async def starting() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            passed_on.append(scope)
+
         async def nothing(*_: object) -> None:
             return None
 
-        await Guard(page, LOCAL, print)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
+        await Guard(app, LOCAL, print)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
 
     asyncio.run(starting())
+    assert passed_on == [{"type": "lifespan"}]
 
 
 def test_an_address_of_ipv6_can_be_opened() -> None:
