@@ -76,9 +76,12 @@ def postgres_url() -> Iterator[str]:
         yield url
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long: at the end all but one process would wait for it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes long, in all processes: at the end all but one would wait for it."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    # Each process is given one part of the list, in this order.
+    n_parts = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = [item for part in range(n_parts) for item in items[part::n_parts]]
 
 
 @pytest.hookimpl(wrapper=True)
