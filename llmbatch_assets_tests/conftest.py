@@ -51,7 +51,7 @@ def project(project_with: Callable[..., Project]) -> Project:
 
 @pytest.fixture
 def opened() -> Iterator[list[str]]:
-    """The output and failure files that this process opens for reading, one entry per opening."""
+    """The output and failure files and tables that this process opens for reading, one entry per opening."""
     with recording_opens() as record:
         yield record
 

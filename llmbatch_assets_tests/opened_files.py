@@ -1,4 +1,4 @@
-"""Records which output and failure files this process opens for reading."""
+"""Records which output and failure files, and which input tables, this process opens for reading."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_FOLDERS = {"llm_outputs", "llm_failures"}
+_FOLDERS = {"llm_outputs": ".json", "llm_failures": ".json", "raw_data": ".csv"}
 _records: list[list[str]] = []
 
 
 def _note(event: str, arguments: tuple[object, ...]) -> None:
-    if event != "open" or not _records or not isinstance(arguments[0], str) or "llm_" not in arguments[0]:
+    if event != "open" or not _records or not isinstance(arguments[0], str):
         return
     path = Path(arguments[0])
     # A file that does not exist is looked for, not read.
-    if path.parent.name in _FOLDERS and path.suffix == ".json" and arguments[1] in ("r", "rb") and path.exists():
+    if path.suffix == _FOLDERS.get(path.parent.name) and arguments[1] in ("r", "rb") and path.exists():
         for record in _records:
             record.append(str(path))
 

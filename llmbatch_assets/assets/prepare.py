@@ -146,7 +146,7 @@ def _snapshot_asset(batch_file: BatchFile, names: Names, input_asset: dg.AssetKe
         if input_asset:
             snapshot = snapshot_of_asset(batch, inputs["table"], input_asset.to_user_string())
         else:
-            snapshot = batch.read_snapshot()
+            snapshot = batch.read_snapshot(is_last_use=True)
         return dg.MaterializeResult(
             value=snapshot,
             metadata={

@@ -89,14 +89,15 @@ def run(
         forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)
         selection = Selection(limit=limit or 0, sample=sample or 0, retry_failed=retry_failed)
         set_up_logging(logging.getLevelName(logging.WARNING))
-        checked = preflight(batch_file, select, forced)
+        # The work that was planned for the check is large.
+        warnings = preflight(batch_file, select, forced).warnings
         batch = batch_file.load()
         # Imported late: Dagster takes seconds to import, and a wrong option or file should be reported at once.
         from llmbatch_assets.cli.stage_runner import StageRunner
         from llmbatch_assets.cli.terminal import set_up_run_logging
 
         set_up_run_logging(batch)
-        log_warnings(checked.warnings)
+        log_warnings(warnings)
         require_keys(batch, select, selection, forced)
         if "llm_outputs" in select and not yes:
             _confirm_cost(batch, selection, forced, select)

@@ -15,6 +15,7 @@ from llmbatch_assets.adapters.files.file_conflicts import ConfiguredPaths, find_
 from llmbatch_assets.adapters.files.yaml_files import is_in_postgres, load_parameters, load_prompt, read_text
 from llmbatch_assets.adapters.providers.credentials import read_key
 from llmbatch_assets.adapters.schema_module import load_schema
+from llmbatch_assets.adapters.store.kept_table import kept_snapshot
 from llmbatch_assets.adapters.store.run_records import identity_as_kept
 from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.canonical import sha1_named, sha1_text
@@ -159,10 +160,12 @@ class Batch:
         """Return a path for artifacts and messages, relative to the project if it is inside."""
         return Path(os.path.relpath(path, self.root)).as_posix() if path.is_relative_to(self.root) else path.as_posix()
 
-    def read_snapshot(self) -> Snapshot:
-        """Read and clean the input table. Raises ``TableError``."""
+    def read_snapshot(self, *, is_last_use: bool = False) -> Snapshot:
+        """Read and clean the input table, unless a check of this process kept it. Raises ``TableError``."""
         settings = self.parameters.input
-        return take_snapshot(read_table(self.path(settings.path), settings), settings.path, settings)
+        path = self.path(settings.path)
+        kept = kept_snapshot(path, settings, is_last_use=is_last_use)
+        return kept or take_snapshot(read_table(path, settings), settings.path, settings)
 
     def _prompt(self, name: str) -> PromptTemplate:
         path: str = getattr(self.parameters.prompts, name).path

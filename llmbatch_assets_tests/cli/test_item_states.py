@@ -164,3 +164,9 @@ def test_a_command_opens_each_artifact_at_most_once(mixed: Project, opened: list
         mixed.llmbatch_here(*command)
         assert opened, command
         assert [name for name, count in Counter(opened).items() if count > 1] == [], command
+
+
+def test_a_run_reads_its_table_once(project: Project, opened: list[str]) -> None:
+    assert project.llmbatch_here("run").returncode == 0
+    # Once for its fingerprint. The check before the run keeps what it has read.
+    assert [Path(name).name for name in opened if Path(name).suffix == ".csv"] == ["input.csv"] * 2

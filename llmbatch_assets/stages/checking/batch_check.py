@@ -10,6 +10,7 @@ from typing import TypeVar
 from llmbatch_assets.adapters.files.yaml_files import load_valid_parameters, load_valid_prompt, read_text
 from llmbatch_assets.adapters.providers.credentials import missing_keys
 from llmbatch_assets.adapters.providers.prices import require_prices
+from llmbatch_assets.adapters.store.kept_table import TableVersion, table_version
 from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.export.columns import export_columns
@@ -58,13 +59,15 @@ class CheckResult:
     """Mistakes and warnings about a batch.
 
     A run repeats the warnings, but not the ``remarks``, which are about settings rather than about files. ``work`` is None
-    if the items could not be planned.
+    if the items could not be planned, and ``snapshot`` if the table could not be read; ``table_version`` is its version.
     """
 
     mistakes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     work: WorkPlan | None = None
+    table_version: TableVersion | None = None
+    snapshot: Snapshot | None = None
 
     def collect(self, check: Callable[[], Value]) -> Value | None:
         """Return the result of ``check``, or record the mistakes that it raises and return None."""
@@ -236,6 +239,7 @@ class _Check:
         """Collect mistakes of the table. Returns its columns and its content, as far as they can be read."""
         batch, found, parameters = self.batch, self.found, self.batch.parameters
         settings = parameters.input
+        found.table_version = table_version(batch.path(settings.path), settings)
         table = found.collect(lambda: read_table(batch.path(settings.path), settings))
         columns = None if table is None else found.collect(lambda: clean_columns(table.columns, settings.path))
         if table is None or columns is None:
@@ -248,6 +252,7 @@ class _Check:
         snapshot = found.collect(lambda: take_snapshot(table, settings.path, lenient))
         if snapshot is None:
             return columns, None
+        found.snapshot = snapshot
         found.work = None if mistakes else found.collect(lambda: work_of(batch, snapshot))
         warnings = [*snapshot.meta["warnings"], *(found.work.warnings if found.work else ())]
         found.warnings += [f"{settings.path}: {warning}" for warning in warnings]

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from llmbatch_assets.adapters.providers.credentials import missing_keys
+from llmbatch_assets.adapters.store.kept_table import keep_snapshot
 from llmbatch_assets.domain.items.work import WorkPlan
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.errors import ConfigError, InputError
@@ -26,10 +27,15 @@ class Preflight(NamedTuple):
 
 
 def preflight(batch_file: BatchFile, assets: Collection[str] = EVERYTHING, forced: Collection[str] = ()) -> Preflight:
-    """Check what a run of these assets reads. Raises ``InputError`` with every mistake that ``llmbatch check`` reports."""
+    """Check what a run of these assets reads, and keep the table for the run.
+
+    Raises ``InputError`` with every mistake that ``llmbatch check`` reports.
+    """
     found = check_batch(batch_file, assets, forced)
     if found.mistakes:
         raise InputError("\n".join(found.mistakes))
+    if found.snapshot is not None:
+        keep_snapshot(found.table_version, found.snapshot)
     return Preflight(found.warnings, found.work)
 
 
