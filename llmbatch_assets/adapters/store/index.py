@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -138,6 +139,13 @@ class CacheIndex:
                 file.content = {"meta": file.checked.output.meta}
         return file.checked
 
+    def output_sha(self, cache_id: str) -> str:
+        """Return the SHA-1 of the accepted output's file; "" if there is no accepted output."""
+        return self._output_file_sha(cache_id) if self.output(cache_id) else ""
+
+    def _output_file_sha(self, cache_id: str) -> str:
+        return ARTIFACTS.read(self._output(cache_id)).sha
+
     def meta(self, cache_id: str) -> dict[str, Any]:
         """Return the ``meta`` of the output or else of the last failed attempt; empty if it cannot be read."""
         if cache_id not in self.accepted:
@@ -231,11 +239,12 @@ _Signature = tuple[int, int, int]
 class ArtifactFile:
     """The JSON object in one artifact file, None if there is none. Shared by all readers: never modify it.
 
-    ``checked`` and ``failure`` cache what readers compute from it.
+    ``sha`` is the SHA-1 of its bytes. ``checked`` and ``failure`` cache what readers compute from it.
     """
 
     signature: _Signature
     content: dict[str, Any] | None
+    sha: str
     checked: CheckedOutput | None = None
     failure: FailedAttempt | None = None
 
@@ -273,7 +282,10 @@ class ArtifactCache:
     def _parse(self, path: str) -> ArtifactFile:
         with open_regular(path) as file:
             signature = _signature(os.fstat(file.fileno()))
-            artifact = ArtifactFile(signature, _json_object(file.read()))
+            content = file.read()
+        artifact = ArtifactFile(
+            signature, _json_object(content), hashlib.sha1(content, usedforsecurity=False).hexdigest()
+        )
         with self._lock:
             self._drop(path)
             if time.time_ns() - signature[0] > _MIN_AGE_NS and signature[1] <= self._max_bytes:

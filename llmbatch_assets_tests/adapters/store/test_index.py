@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -105,3 +106,15 @@ def test_an_edited_output_is_checked_again_for_each_schema(tmp_path: Path) -> No
         for sha in (other, own, other)
     ]
     assert states == ["accepted", "missing", "accepted"]
+
+
+def test_an_output_has_the_sha_of_its_file_as_long_as_it_is_accepted(tmp_path: Path) -> None:
+    output = make_output(make_item(1))
+    cache_id = output.meta["cache_id"]
+    index = CacheIndex(CacheFolders(tmp_path, tmp_path, tmp_path, tmp_path))
+    assert index.output_sha(cache_id) == ""
+    text = output.model_dump_json()
+    path = Path(write(tmp_path / f"{cache_id}.json", text))
+    assert index.output_sha(cache_id) == hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    path.write_text("{}")
+    assert index.output_sha(cache_id) == ""
