@@ -56,6 +56,7 @@ class Layout:
     awaiting_judge = _InCache("awaiting_judge")
     schema_failures = _InCache("schema_failures")
     forced = _InCache("forced")
+    known_outputs = _InCache("known_outputs.sqlite3")
     claims = _InCache("claims.lock")
     ledger = _InCache("usage.jsonl")
     run_history = _InCache("run_history.jsonl")

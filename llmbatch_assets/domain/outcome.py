@@ -80,6 +80,12 @@ class AcceptedOutput(Stored):
     usage: TokenUsage
     latency_sec: float
 
+    @property
+    def judge_score(self) -> float | None:
+        """The judge's score; None without a judge or a number."""
+        score = self.judge.get("score") if self.judge else None
+        return float(score) if isinstance(score, int | float) else None
+
 
 class UnjudgedAnswer(Stored):
     """A valid output without a verdict yet. It is stored so that a later run does not pay for it again.

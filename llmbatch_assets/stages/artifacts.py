@@ -70,6 +70,7 @@ def cache_index(batch: Batch, on_broken: Callable[[Path, str], None] = ignore_br
         contract=lambda: batch.conversations.output_contract,
         manifest=artifact_path(batch, "llm_outputs"),
         on_broken=on_broken,
+        known_file=batch.path(layout.known_outputs),
     )
 
 

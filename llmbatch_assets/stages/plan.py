@@ -44,13 +44,12 @@ _SAMPLE_CALL = TokenUsage(requests=1, input_tokens=1_000, output_tokens=1_000)
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans one run. ``trusting`` takes output files as valid without reading them, which is faster."""
+    """Plans one run."""
 
     batch: Batch
     work: WorkPlan
     selection: Selection = field(default_factory=Selection)
     force: bool = False
-    trusting: bool = False
 
     def report(self) -> PlanReport:
         """The plan. Raises ``InputError`` if prompts or schema cannot be used."""
@@ -86,10 +85,7 @@ class Planner:
     def states(self) -> dict[str, ItemState]:
         """The state of every item, by partition key."""
         current = self.previous.current
-        return {
-            item.partition_key: self.cache.state(current[item.work_id], trusting=self.trusting)
-            for item in self.work.items
-        }
+        return {item.partition_key: self.cache.state(current[item.work_id]) for item in self.work.items}
 
     @cached_property
     def choice(self) -> Choice:
@@ -222,13 +218,13 @@ def up_to_date(previous: PreviousOutputs, accepted: Collection[str]) -> CheckFin
 
 def stored_outputs_up_to_date(batch: Batch) -> CheckFinding:
     """As ``up_to_date``, from the files that the last runs have left. Raises ``LlmBatchError``."""
-    return Planner(batch, stored_work(batch), trusting=True).up_to_date()
+    return Planner(batch, stored_work(batch)).up_to_date()
 
 
-def plan_run_quickly(batch: Batch, selection: Selection, *, force: bool, makes_items: bool) -> PlanReport:
-    """Plan a run that is about to start, without reading outputs. ``makes_items``: it makes the work items first."""
+def plan_next_run(batch: Batch, selection: Selection, *, force: bool, makes_items: bool) -> PlanReport:
+    """Plan a run that is about to start. ``makes_items``: it makes the work items first."""
     work = current_work(batch) if makes_items else stored_work(batch)
-    return Planner(batch, work, selection, force, trusting=True).report()
+    return Planner(batch, work, selection, force).report()
 
 
 def budget_question(batch: Batch, selection: Selection, *, force: bool, makes_items: bool) -> str | None:
@@ -241,7 +237,7 @@ def budget_question(batch: Batch, selection: Selection, *, force: bool, makes_it
         return None
     # Without a schema, the run has it written first, so the number of calls is not known.
     has_schema = batch.path(batch.layout.schema_py).is_file()
-    report = plan_run_quickly(batch, selection, force=force, makes_items=makes_items) if has_schema else None
+    report = plan_next_run(batch, selection, force=force, makes_items=makes_items) if has_schema else None
     if report and not report.estimate.calls.high:
         return None
     if unpriced:

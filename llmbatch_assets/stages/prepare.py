@@ -73,7 +73,7 @@ class Outlook(NamedTuple):
 
 def outlook_on(batch: Batch, plan: WorkPlan) -> Outlook | None:
     """Return the outlook; None if prompts or schema have mistakes, which do not affect items."""
-    planner = Planner(batch, plan, trusting=True)
+    planner = Planner(batch, plan)
     try:
         if missing_columns(batch.generation_prompt, batch.judge_prompt, plan.items):
             return None

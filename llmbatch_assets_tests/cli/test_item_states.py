@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch_assets.adapters.store.index import ARTIFACTS
+from llmbatch_assets.adapters.store.artifact_cache import ARTIFACTS
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
 from llmbatch_assets_tests.memory_storage import kept_in_memory
 from llmbatch_assets_tests.project import GENERATION, Project, make_project

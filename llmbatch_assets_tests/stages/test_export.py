@@ -243,8 +243,9 @@ def test_each_artifact_is_read_once_for_all_formats(offline: Project, opened: li
     offline.parameters(**settings(outputs={"formats": list(EXPORTERS)}))
     generate(offline)
     batch = batch_of(offline)
+    snapshot = batch.read_snapshot()
     opened.clear()
-    write_exports(batch, batch_outputs(batch), batch.read_snapshot())
+    write_exports(batch, batch_outputs(batch), snapshot)
     assert sorted(Path(name).stem for name in opened) == sorted(offline.outputs())
 
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-import re
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
-import orjson
-
 from llmbatch_assets.adapters.files.atomic import read_json
-from llmbatch_assets.adapters.files.places import NotAFileError, open_regular
+from llmbatch_assets.adapters.files.file_version import file_version
+from llmbatch_assets.adapters.files.places import NotAFileError
+from llmbatch_assets.adapters.store.artifact_cache import ARTIFACTS, ArtifactFile
+from llmbatch_assets.adapters.store.known_outputs import KnownOutput, KnownOutputs
 from llmbatch_assets.domain.item_state import (
     CheckedOutput,
     ItemState,
@@ -50,9 +45,9 @@ def ignore_broken(path: Path, defect: str) -> None:
 
 @dataclass(frozen=True)
 class CacheIndex:
-    """One view of an output cache. It lists each folder once and opens files on demand.
+    """One view of an output cache. It lists each folder once, and opens only files that it does not know already.
 
-    ``contract`` validates edited outputs. ``manifest`` is the manifest of the last run. ``on_broken`` is called with
+    ``known_file`` is the database of known outputs; ``remember`` adds to it. ``contract`` validates edited outputs. ``manifest`` is the manifest of the last run. ``on_broken`` is called with
     the path and the defect of an output that cannot be accepted: runs move the file aside, other commands leave it.
     """
 
@@ -60,6 +55,8 @@ class CacheIndex:
     contract: Callable[[], OutputContract] | None = None
     manifest: Path | None = None
     on_broken: Callable[[Path, str], None] = ignore_broken
+    known_file: Path | None = None
+    _learned: dict[str, KnownOutput] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     # Listings.
 
@@ -110,11 +107,11 @@ class CacheIndex:
 
     # Single items.
 
-    def state(self, cache_id: str, *, trusting: bool = False) -> ItemState:
-        """Return the item's state. ``trusting`` takes every output file for an accepted output, unopened."""
-        if trusting and cache_id in self.accepted:
+    def state(self, cache_id: str) -> ItemState:
+        """Return the item's state."""
+        if self._known(cache_id):
             return "accepted"
-        output = None if trusting else self.output(cache_id)
+        output = self.output(cache_id)
         return item_state(output, None if output else self.last_failure(cache_id))
 
     def output(self, cache_id: str) -> AcceptedOutput | None:
@@ -125,11 +122,19 @@ class CacheIndex:
         return checked.output
 
     def _checked(self, cache_id: str) -> CheckedOutput:
+        path = self._output(cache_id)
         try:
-            file = ARTIFACTS.read(self._output(cache_id))
+            os.stat(path)  # noqa: PTH116  # as above; faster than trying to open it
         except FileNotFoundError:
-            is_link = cache_id in self.accepted and os.path.islink(self._output(cache_id))  # noqa: PTH114  # as above
+            is_link = cache_id in self.accepted and os.path.islink(path)  # noqa: PTH114  # as above
             return CheckedOutput(defect="it is a broken link") if is_link else CheckedOutput()
+        except OSError:
+            # Opening it says what is wrong.
+            pass
+        try:
+            file = ARTIFACTS.read(path)
+        except FileNotFoundError:
+            return CheckedOutput()
         except NotAFileError as other:
             return CheckedOutput(defect=f"it {other.strerror}")
         if file.checked is None or file.checked.edited:
@@ -137,14 +142,46 @@ class CacheIndex:
             if file.checked.output and not file.checked.edited:
                 # Keeping the other values twice would take half as much memory again.
                 file.content = {"meta": file.checked.output.meta}
+        if file.checked.output and not file.checked.edited and file.version.is_settled:
+            self._learned[cache_id] = KnownOutput(file.version, file.sha, file.checked.output.judge_score)
         return file.checked
+
+    # Known outputs.
+
+    @cached_property
+    def _stored(self) -> KnownOutputs | None:
+        return KnownOutputs(self.known_file) if self.known_file else None
+
+    def _known(self, cache_id: str) -> KnownOutput | None:
+        """Return what is known about an accepted output whose file has not changed since."""
+        known = self._learned.get(cache_id) or (self._stored.get(cache_id) if self._stored else None)
+        return known if known and known.version == file_version(self._output(cache_id)) else None
+
+    def learn_saved(self, output: AcceptedOutput, content: bytes) -> None:
+        """Learn about an output that was just saved with this content."""
+        cache_id = output.meta["cache_id"]
+        if version := file_version(self._output(cache_id)):
+            sha = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+            self._learned[cache_id] = KnownOutput(version, sha, output.judge_score)
+
+    def remember(self) -> None:
+        """Store what was learned about outputs, so that later commands need not read them."""
+        stored = self._stored
+        if stored is not None and self._learned:
+            stored.store({one: known for one, known in self._learned.items() if stored.get(one) != known})
 
     def output_sha(self, cache_id: str) -> str:
         """Return the SHA-1 of the accepted output's file; "" if there is no accepted output."""
-        return self._output_file_sha(cache_id) if self.output(cache_id) else ""
+        if known := self._known(cache_id):
+            return known.sha
+        return ARTIFACTS.read(self._output(cache_id)).sha if self.output(cache_id) else ""
 
-    def _output_file_sha(self, cache_id: str) -> str:
-        return ARTIFACTS.read(self._output(cache_id)).sha
+    def judge_score(self, cache_id: str) -> float | None:
+        """Return the judge's score of the accepted output; None without one."""
+        if known := self._known(cache_id):
+            return known.score
+        output = self.output(cache_id)
+        return output.judge_score if output else None
 
     def meta(self, cache_id: str) -> dict[str, Any]:
         """Return the ``meta`` of the output or else of the last failed attempt; empty if it cannot be read."""
@@ -224,105 +261,3 @@ def _names(folder: Path) -> list[str]:
 
 def _stems(folder: Path) -> Iterator[str]:
     return (name.removesuffix(".json") for name in _names(folder) if name.endswith(".json"))
-
-
-MAX_CACHED_BYTES = 32 * 1024 * 1024
-# Timestamps advance in ticks of a few milliseconds. A file this young could change again within the same tick.
-_MIN_AGE_NS = 20_000_000
-
-_LONG_NUMBER = re.compile(rb"[^\"\w]\d{19}")
-
-_Signature = tuple[int, int, int]
-
-
-@dataclass(slots=True)
-class ArtifactFile:
-    """The JSON object in one artifact file, None if there is none. Shared by all readers: never modify it.
-
-    ``sha`` is the SHA-1 of its bytes. ``checked`` and ``failure`` cache what readers compute from it.
-    """
-
-    signature: _Signature
-    content: dict[str, Any] | None
-    sha: str
-    checked: CheckedOutput | None = None
-    failure: FailedAttempt | None = None
-
-
-class ArtifactCache:
-    """Parsed artifact files of this process, so that a command with several stages parses each file once.
-
-    An entry is used only while the file keeps its modification time, size and inode, so files that another process
-    replaces are read again. Entries are dropped, least recently used first, when their files exceed ``max_bytes``
-    together; in a batch larger than that, each stage reads its files again.
-    """
-
-    def __init__(self, max_bytes: int = MAX_CACHED_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._files: OrderedDict[str, ArtifactFile] = OrderedDict()
-        self._bytes = 0
-        self._lock = Lock()
-
-    def read(self, path: str) -> ArtifactFile:
-        """Return the parsed file. Raises ``OSError`` if it cannot be opened."""
-        known = self._files.get(path)
-        if known is None or known.signature != _signature(os.stat(path)):  # noqa: PTH116  # no Path is made for it
-            return self._parse(path)
-        with self._lock:
-            if path in self._files:
-                self._files.move_to_end(path)
-        return known
-
-    def clear(self) -> None:
-        """Forget all files."""
-        with self._lock:
-            self._files.clear()
-            self._bytes = 0
-
-    def _parse(self, path: str) -> ArtifactFile:
-        with open_regular(path) as file:
-            signature = _signature(os.fstat(file.fileno()))
-            content = file.read()
-        artifact = ArtifactFile(
-            signature, _json_object(content), hashlib.sha1(content, usedforsecurity=False).hexdigest()
-        )
-        with self._lock:
-            self._drop(path)
-            if time.time_ns() - signature[0] > _MIN_AGE_NS and signature[1] <= self._max_bytes:
-                self._keep(path, artifact)
-        return artifact
-
-    def _keep(self, path: str, artifact: ArtifactFile) -> None:
-        self._files[path] = artifact
-        self._bytes += artifact.signature[1]
-        while self._bytes > self._max_bytes:
-            self._drop(next(iter(self._files)))
-
-    def _drop(self, path: str) -> None:
-        dropped = self._files.pop(path, None)
-        if dropped is not None:
-            self._bytes -= dropped.signature[1]
-
-
-def _signature(status: os.stat_result) -> _Signature:
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _json_object(content: bytes) -> dict[str, Any] | None:
-    try:
-        value = _parsed(content)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _parsed(content: bytes) -> Any:
-    # orjson is faster and shares equal keys between files, which halves the memory. But it turns integers beyond
-    # 64 bits into floats, and it refuses lone surrogates.
-    if not _LONG_NUMBER.search(content):
-        with suppress(orjson.JSONDecodeError):
-            return orjson.loads(content)
-    return json.loads(content)
-
-
-ARTIFACTS = ArtifactCache()

@@ -41,10 +41,11 @@ class FileStore:
     async def save_accepted(self, output: AcceptedOutput) -> None:
         """Write an accepted output, then remove the item's --force marker and the answer that awaited its judge."""
         cache_id = output.meta["cache_id"]
-        content = output.model_dump(mode="json") | {"parsed_sha": parsed_sha(output.parsed)}
+        content = json_bytes(output.model_dump(mode="json") | {"parsed_sha": parsed_sha(output.parsed)})
         folders = self.index.folders
         obsolete = (f"{folders.forced}/{cache_id}", f"{folders.awaiting_judge}/{cache_id}.json")
-        await self.commit.write(FileWrite(f"{folders.outputs}/{cache_id}.json", json_bytes(content), obsolete))
+        await self.commit.write(FileWrite(f"{folders.outputs}/{cache_id}.json", content, obsolete))
+        self.index.learn_saved(output, content)
 
     async def save_failure(self, failure: FailedAttempt) -> None:
         """Write a failed attempt next to the earlier ones. A rejected answer no longer awaits its judge."""

@@ -12,7 +12,7 @@ from llmbatch_assets.domain.items.work import WorkPlan
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.errors import ConfigError, InputError
 from llmbatch_assets.stages.checking.batch_check import EVERYTHING, check_batch
-from llmbatch_assets.stages.plan import plan_run_quickly
+from llmbatch_assets.stages.plan import plan_next_run
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets.stages.write_schema import reason_to_write
 
@@ -56,5 +56,5 @@ def _makes_calls(batch: Batch, assets: Collection[str], selection: Selection, fo
         return True
     if "llm_outputs" not in assets:
         return False
-    plan = plan_run_quickly(batch, selection, force="llm_outputs" in forced, makes_items="work_items" in assets)
+    plan = plan_next_run(batch, selection, force="llm_outputs" in forced, makes_items="work_items" in assets)
     return plan.estimate.calls.high > 0

@@ -141,5 +141,5 @@ class BatchItems:
         if not self.batch.source.identity.judge_enabled:
             return []
         wanted = set(keys)
-        judged = (self.output(item).judge or {} for item in self.items if item.partition_key in wanted)
-        return [float(judge["score"]) for judge in judged if isinstance(judge.get("score"), int | float)]
+        judged = (self.store.index.judge_score(self.cache_id(one)) for one in self.items if one.partition_key in wanted)
+        return [score for score in judged if score is not None]

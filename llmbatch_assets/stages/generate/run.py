@@ -113,6 +113,7 @@ class GenerateRun:
         # An impatient user sends a second signal: finish the manifest and the summary first.
         with holding_interrupts():
             manifest = self._write_manifest(choice, states, tally, elapsed, error)
+            self.items.store.index.remember()
             result = GenerateResult(
                 tally=tally,
                 accepted=[key for key, state in states.items() if state == "accepted"],

@@ -1,88 +1,188 @@
-"""Parsed files are never those of before a change, and never more than their bound."""
+"""The state of an output comes from its file, whatever else is known about it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shutil
+import sqlite3
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from llmbatch_assets.adapters.store.index import ArtifactCache, CacheFolders, CacheIndex
+from llmbatch_assets.adapters.store.artifact_cache import ARTIFACTS
+from llmbatch_assets.adapters.store.index import CacheFolders, CacheIndex
+from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.errors import AnswerError, FailureCause
 from llmbatch_assets_tests.domain.strategies import make_item, make_output
+from llmbatch_assets_tests.opened_files import recording_opens
 
-# Long ago, so that a later change shows in the timestamp.
-LONG_AGO = 1_700_000_000
-
-
-def write(path: Path, content: str, at: int = LONG_AGO) -> str:
-    path.write_text(content)
-    os.utime(path, (at, at))
-    return str(path)
+OUTPUT = make_output(make_item(1))
+CACHE_ID = OUTPUT.meta["cache_id"]
 
 
-def content(cache: ArtifactCache, path: str) -> object:
-    return cache.read(path).content
+def index_of(root: Path) -> CacheIndex:
+    folder = root / "llm_outputs"
+    return CacheIndex(CacheFolders(folder, folder, folder, folder), known_file=root / "known.sqlite3")
 
 
-def test_a_file_is_parsed_once(tmp_path: Path) -> None:
-    cache, path = ArtifactCache(), write(tmp_path / "one.json", '{"a": 1}')
-    assert cache.read(path) is cache.read(path)
-    cache.clear()
-    assert content(cache, path) == {"a": 1}
+def save(root: Path, output: AcceptedOutput = OUTPUT) -> Path:
+    """Write an output and wait until its timestamps are old enough to be trusted."""
+    path = root / f"llm_outputs/{CACHE_ID}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(output.model_dump_json())
+    time.sleep(0.03)
+    return path
 
 
-@pytest.mark.parametrize("value", [2**80, -(2**80), [1, 2**64], 0.1, 1e300, 2**63, "\ud83d", "7" * 40, True])
-@pytest.mark.parametrize("indent", [None, 2])
-def test_values_come_back_as_they_were_written(tmp_path: Path, value: object, indent: int | None) -> None:
-    path = write(tmp_path / "one.json", json.dumps({"a": value}, indent=indent, separators=(",", ":")))
-    found = content(ArtifactCache(), path)
-    assert found == {"a": value}
-    assert repr(found) == repr({"a": value})
+@pytest.fixture
+def known(tmp_path: Path) -> Path:
+    """The folder of an accepted output that an earlier command has read."""
+    save(tmp_path)
+    earlier = index_of(tmp_path)
+    assert earlier.state(CACHE_ID) == "accepted"
+    earlier.remember()
+    return tmp_path
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
-def test_a_file_without_an_object_has_no_content(tmp_path: Path, text: str) -> None:
-    assert content(ArtifactCache(), write(tmp_path / "one.json", text)) is None
+@pytest.fixture(autouse=True)
+def new_process() -> Iterator[None]:
+    ARTIFACTS.clear()
+    yield
+    ARTIFACTS.clear()
 
 
-def test_a_file_that_another_process_replaced_edited_or_removed_is_read_again(tmp_path: Path) -> None:
-    cache, path = ArtifactCache(), write(tmp_path / "one.json", '{"a": 1}')
-    assert content(cache, path) == {"a": 1}
-    # Same size and time, another inode.
-    Path(write(tmp_path / "other.json", '{"a": 2}')).replace(path)
-    assert content(cache, path) == {"a": 2}
-    write(Path(path), '{"a": 3}', LONG_AGO + 1)
-    assert content(cache, path) == {"a": 3}
-    Path(path).unlink()
-    with pytest.raises(FileNotFoundError):
-        cache.read(path)
+def seen(root: Path) -> tuple[str, str, float | None, int]:
+    """State, hash and score of the output, and how often its file was opened for them."""
+    ARTIFACTS.clear()
+    index = index_of(root)
+    with recording_opens() as opened:
+        found = index.state(CACHE_ID), index.output_sha(CACHE_ID), index.judge_score(CACHE_ID)
+    return (*found, len(opened))
 
 
-def test_a_file_that_could_change_within_the_same_timestamp_is_not_remembered(tmp_path: Path) -> None:
-    cache, path = ArtifactCache(), write(tmp_path / "one.json", '{"a": 1}', at=int(time.time()) + 60)
-    assert cache.read(path) is not cache.read(path)
+def sha_of(path: Path) -> str:
+    return hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def test_the_least_recently_used_files_are_dropped(tmp_path: Path) -> None:
-    cache = ArtifactCache(max_bytes=20)
-    one, two, three = (write(tmp_path / f"{name}.json", f'{{"a": {name}}}') for name in (1, 2, 3))
-    first, second = cache.read(one), cache.read(two)
-    assert cache.read(one) is first
-    cache.read(three)
-    assert cache.read(one) is first
-    assert cache.read(two) is not second
+def test_a_known_output_is_not_opened(known: Path) -> None:
+    assert seen(known) == ("accepted", sha_of(known / f"llm_outputs/{CACHE_ID}.json"), 90.0, 0)
 
 
-def test_a_file_larger_than_the_bound_drops_no_other(tmp_path: Path) -> None:
-    cache = ArtifactCache(max_bytes=20)
-    small, large = write(tmp_path / "small.json", "{}"), write(tmp_path / "large.json", f'{{"a": "{"b" * 20}"}}')
-    first = cache.read(small)
-    assert cache.read(large) is not cache.read(large)
-    assert cache.read(small) is first
+def test_an_output_is_known_as_soon_as_it_is_saved(tmp_path: Path) -> None:
+    path, index = save(tmp_path), index_of(tmp_path)
+    index.learn_saved(OUTPUT, path.read_bytes())
+    index.remember()
+    assert seen(tmp_path) == ("accepted", sha_of(path), 90.0, 0)
+
+
+def keep_times(path: Path, text: str) -> None:
+    """Edit a file so that neither its size nor its time of modification shows it."""
+    before = path.stat()
+    path.write_text(text.ljust(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace_by(text: str) -> Callable[[Path], None]:
+    def apply(path: Path) -> None:
+        path.write_text(text)
+
+    return apply
+
+
+def put_other(path: Path) -> None:
+    other = path.with_suffix(".new")
+    other.write_text("{}")
+    other.replace(path)
+
+
+def put_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def put_broken_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+TAMPERED: dict[str, Callable[[Path], None]] = {
+    "edited with its times set back": lambda path: keep_times(path, "{}"),
+    "replaced by another file": put_other,
+    "emptied": replace_by(""),
+    "removed": Path.unlink,
+    "replaced by a folder": put_folder,
+    "replaced by a broken link": put_broken_link,
+}
+
+
+@pytest.mark.parametrize("tampered", TAMPERED)
+def test_a_tampered_file_counts_whatever_is_known(known: Path, tampered: str) -> None:
+    TAMPERED[tampered](known / f"llm_outputs/{CACHE_ID}.json")
+    assert seen(known)[:3] == ("missing", "", None)
+
+
+def test_another_accepted_output_in_the_same_place_is_noticed(known: Path) -> None:
+    path = save(known, OUTPUT.model_copy(update={"judge": {**(OUTPUT.judge or {}), "score": 7}}))
+    assert seen(known) == ("accepted", sha_of(path), 7.0, 1)
+
+
+def change(statement: str) -> Callable[[Path], None]:
+    def apply(database: Path) -> None:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute(statement)
+
+    return apply
+
+
+BROKEN = {
+    "no database": lambda path: path.unlink(),
+    "half a database": lambda path: path.write_bytes(path.read_bytes()[:5_000]),
+    "no entry": change("DELETE FROM outputs"),
+    "an entry about another version of the file": change("UPDATE outputs SET changed_ns = 1"),
+    "an entry about a file elsewhere": change("UPDATE outputs SET inode = inode + 1, sha = 'wrong'"),
+    "an entry of another kind": change("UPDATE outputs SET size = 'wrong', sha = NULL"),
+    "another table": change("DROP TABLE outputs"),
+    "another version's database": change("PRAGMA user_version = 99"),
+    "another program's database": change("PRAGMA application_id = 0"),
+    "text": replace_by("known outputs"),
+    "nothing": replace_by(""),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_wrong_missing_or_foreign_database_is_noticed_and_repaired(known: Path, broken: str) -> None:
+    right = seen(known)
+    BROKEN[broken](known / "known.sqlite3")
+    assert seen(known)[:3] == right[:3]
+    index = index_of(known)
+    assert index.state(CACHE_ID) == "accepted"
+    index.remember()
+    assert seen(known) == right, "the file was opened again"
+
+
+def test_a_copied_project_knows_nothing_about_its_copies(known: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copytree(known / "llm_outputs", copy / "llm_outputs")
+    shutil.copy(known / "known.sqlite3", copy)
+    time.sleep(0.03)
+    assert seen(copy)[3] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    save(tmp_path)
+    tmp_path.chmod(0o500)
+    index = index_of(tmp_path)
+    assert index.state(CACHE_ID) == "accepted"
+    index.remember()
+    tmp_path.chmod(0o700)
+    assert not (tmp_path / "known.sqlite3").exists()
 
 
 class Contract:
@@ -99,7 +199,7 @@ def test_an_edited_output_is_checked_again_for_each_schema(tmp_path: Path) -> No
     output = make_output(make_item(1))
     stored = output.model_dump(mode="json") | {"parsed_sha": "of what it was before"}
     cache_id = output.meta["cache_id"]
-    write(tmp_path / f"{cache_id}.json", json.dumps(stored))
+    (tmp_path / f"{cache_id}.json").write_text(json.dumps(stored))
     own, other = output.meta["identity"]["schema_sha"], "another schema"
     states = [
         CacheIndex(CacheFolders(*[tmp_path] * 4), lambda sha=sha: Contract(sha)).state(cache_id)  # type: ignore[misc]
@@ -114,7 +214,8 @@ def test_an_output_has_the_sha_of_its_file_as_long_as_it_is_accepted(tmp_path: P
     index = CacheIndex(CacheFolders(tmp_path, tmp_path, tmp_path, tmp_path))
     assert index.output_sha(cache_id) == ""
     text = output.model_dump_json()
-    path = Path(write(tmp_path / f"{cache_id}.json", text))
+    path = tmp_path / f"{cache_id}.json"
+    path.write_text(text)
     assert index.output_sha(cache_id) == hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     path.write_text("{}")
     assert index.output_sha(cache_id) == ""
