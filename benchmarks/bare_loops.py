@@ -2,7 +2,7 @@
 
     python -m benchmarks.bare_loops aiohttp|openai BASE_URL PROJECT WORKERS
 
-The project's table and schema are read, and the files lie in the folder `bare` of it.
+The project's table and schema are read, and the files lie in the folder `bare` of it. Rows that have a file are skipped.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ async def main(kind: str, base_url: str, project: Path, workers: int) -> None:
     """Every row of the table to a file."""
     model = output_model(project / "schema/llm_schema.py")
     outputs = project / "bare"
-    outputs.mkdir()
+    outputs.mkdir(exist_ok=True)
     free = asyncio.Semaphore(workers)
 
     async def work(ask: Ask) -> None:
@@ -101,6 +101,8 @@ async def main(kind: str, base_url: str, project: Path, workers: int) -> None:
         calls = requests(project / "raw_data/input.csv", model.model_json_schema())
         async with asyncio.TaskGroup() as group:
             for number, request in enumerate(calls):
+                if (outputs / f"{number}.json").exists():
+                    continue
                 group.create_task(one(number, request))
 
     await LOOPS[kind](base_url, work)

@@ -2,7 +2,8 @@
 
     python -m benchmarks.fake_server [--delay SECONDS]      prints its port and serves until its input ends
 
-Each call is answered after the delay with the same small object, or with a PASS where it asks for a verdict.
+Each call is answered after the delay with the same small object, or with a PASS where it asks for a verdict. Any GET
+request is answered with the number of calls so far.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.request import urlopen
 
 ANSWER = {"answer": "It is as tall as it has to be.", "certain": True}
 VERDICT = {"reasons": ["It answers the question."], "score": 90, "verdict": "PASS"}
+# Curator asks for a made-up user to find out whether a server supports JSON schemas.
+USER = {"name": "Jason", "age": 25}
 USAGE = {"prompt_tokens": 200, "completion_tokens": 20, "total_tokens": 220}
 _LENGTH = b"\r\ncontent-length:"
 
@@ -31,13 +35,20 @@ def response(said: dict[str, object]) -> bytes:
     return head.encode() + body
 
 
+def number_response(number: int) -> bytes:
+    """A whole HTTP response that says a number."""
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%d" % (len(str(number)), number)
+
+
 class Connection(asyncio.Protocol):
     """One kept-alive connection; a client has one call at a time on it."""
+
+    calls = 0
 
     def __init__(self, delay: float) -> None:
         self._delay = delay
         self._unread = b""
-        self._answer, self._verdict = response(ANSWER), response(VERDICT)
+        self._answer, self._verdict, self._user = response(ANSWER), response(VERDICT), response(USER)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -53,12 +64,22 @@ class Connection(asyncio.Protocol):
         ends = head_ends + 4 + int(after.split(b"\r\n", 1)[0] or 0)
         if len(self._unread) < ends:
             return
-        told = self._verdict if b"JudgeResult" in self._unread[:ends] else self._answer
+        if head.startswith(b"get "):
+            self._unread = self._unread[ends:]
+            self._write(number_response(Connection.calls))
+            return
+        Connection.calls += 1
+        told = self._reply(self._unread[:ends])
         self._unread = self._unread[ends:]
         if self._delay:
             asyncio.get_running_loop().call_later(self._delay, self._write, told)
         else:
             self._write(told)
+
+    def _reply(self, request: bytes) -> bytes:
+        if b"JudgeResult" in request:
+            return self._verdict
+        return self._user if b'"name":"User"' in request else self._answer
 
     def _write(self, told: bytes) -> None:
         if not self._transport.is_closing():
@@ -83,6 +104,12 @@ def serving(delay: float) -> Iterator[int]:
             yield int(process.stdout.readline())
         finally:
             process.communicate()
+
+
+def calls_made(port: int) -> int:
+    """The number of calls that the server has received."""
+    with urlopen(f"http://127.0.0.1:{port}/calls") as answer:
+        return int(answer.read())
 
 
 class _Caller(asyncio.Protocol):
