@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
-import httpx2
-import openai
 import pytest
 
 import llmbatch_assets
+from llmbatch_assets.adapters.providers.responses.http_response import HttpResponse
 from llmbatch_assets.adapters.providers.responses.refusals import error_of_status
 from llmbatch_assets.adapters.providers.responses.stop_words import STOPPING_CODES, STOPPING_STATUSES
 from llmbatch_assets.errors import (
@@ -53,9 +53,8 @@ def test_every_cause_is_explained_and_no_other_one() -> None:
 
 
 def fault(status: int, code: str | None) -> ProviderError:
-    request = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
-    response = httpx2.Response(status, content=b"{}", request=request)
-    return error_of_status(openai.APIStatusError("no", response=response, body={"message": "no", "code": code}))
+    body = {"error": {"message": "no", "code": code}}
+    return error_of_status(HttpResponse(status, {}, json.dumps(body).encode()))
 
 
 BY_STATUS = [

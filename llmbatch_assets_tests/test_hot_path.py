@@ -1,8 +1,9 @@
-"""The framework's overhead per call, in Python function calls, which are the same on every machine."""
+"""The framework's overhead per call, in Python function calls, which are the same on every machine, and its imports."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -81,3 +82,20 @@ def test_an_item_takes_less_than_a_bare_call_through_the_sdk(tmp_path: Path, ser
     ours = of_the_generate_stage(MANY, tmp_path / "many", server) - of_the_generate_stage(FEW, tmp_path / "few", server)
     bare = of_a_bare_loop(MANY, schema, server) - of_a_bare_loop(FEW, schema, server)
     assert ours < MOST_OF_A_BARE_CALL * bare, f"{ours / (MANY - FEW):.0f} calls an item, {bare / (MANY - FEW):.0f} bare"
+
+
+def test_calls_are_made_without_an_sdk_and_charts(tmp_path: Path, server: ChatServer) -> None:
+    project = make_project(tmp_path / "project", server.base_url)
+    code = (
+        "import atexit, sys\nfrom llmbatch_assets.cli import main\n"
+        "named = {'openai', 'httpx2', 'matplotlib', 'aiohttp'}\n"
+        "atexit.register(lambda: print(*sorted(named & set(sys.modules))))\n"
+        "main(['run', '--select', 'input_snapshot,work_items,llm_outputs'])"
+    )
+    run = [sys.executable, "-c", code]
+    ended = subprocess.run(
+        run, cwd=project.root, env=project.environment(), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1] == "aiohttp"
+    assert server.count() == len(project.outputs()) > 0

@@ -27,8 +27,8 @@ EXIT_FAILED_ITEMS = 3
 
 # Dagster stores this many events at once when it plans the partitions of a run.
 EVENT_BATCH_SIZE = "500"
-# Loggers that run.log_level controls: ours, and those of the HTTP client.
-LOGGERS = ("llmbatch_assets", "openai", "httpx2")
+# The parent of our loggers, which run.log_level controls.
+LOGGER = "llmbatch_assets"
 
 
 class TextConsole(Console):
@@ -105,10 +105,9 @@ class _ErrorLines(logging.Handler):
 
 
 def set_up_logging(level: str) -> None:
-    """Show our log lines and those of the HTTP client from ``level`` up, and warnings of everything else."""
+    """Show our log lines from ``level`` up, and warnings of everything else."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[_ErrorLines()])
-    for name in LOGGERS:
-        logging.getLogger(name).setLevel(level)
+    logging.getLogger(LOGGER).setLevel(level)
 
 
 def use_project_instance(root: Path) -> Path:

@@ -18,7 +18,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from llmbatch_assets.cli.session import LOGGERS, TextConsole, console, set_up_logging
+from llmbatch_assets.cli.session import LOGGER, TextConsole, console, set_up_logging
 from llmbatch_assets.domain.file_uses import OLD_LOGS
 from llmbatch_assets.domain.run.attempt_lines import AttemptLine, without_keys
 from llmbatch_assets.domain.run.progress import Pace, Tally, format_causes, format_duration
@@ -176,8 +176,7 @@ def set_up_run_logging(batch: Batch) -> None:
     set_up_logging(batch.parameters.run.log_level)
     path = batch.layout.log_file
     to_file = [_file_handler(batch, batch.path(path))] if path else []
-    for name in LOGGERS:
-        _replace_handlers(logging.getLogger(name), to_file)
+    _replace_handlers(logging.getLogger(LOGGER), to_file)
     for logger, to_screen in ((printed, []), (written, [_ConsoleLines()])):
         # Keep these lines off standard error, to which logging also writes if a logger has no handler.
         logger.propagate = False

@@ -1,26 +1,30 @@
-"""The HTTP connection to a server: the SDK's client, the key, and responses of limited size without the key."""
+"""The HTTP connections to a server: the key, proxies, certificates, and responses of limited size without the key."""
 
 from __future__ import annotations
 
-import contextlib
+import ipaddress
 import os
 import re
 import ssl
-from collections.abc import AsyncGenerator
+import sys
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import httpx2
-import openai
+import aiohttp
+import truststore
+from aiohttp.http_exceptions import ContentEncodingError
 
-from llmbatch_assets.adapters.providers.credentials import NO_KEY
 from llmbatch_assets.adapters.providers.request_body import is_openai
+from llmbatch_assets.adapters.providers.responses.http_response import HttpResponse
+from llmbatch_assets.adapters.providers.responses.refusals import READ_HEADERS
 from llmbatch_assets.domain.configuration.model_blocks import Llm
+from llmbatch_assets.domain.configuration.server_address import chat_url
 from llmbatch_assets.errors import FailureCause, RunPermanentError, StopCause, TransientError
 
 CONNECT_SEC = 10.0
-# Timed-out calls are retried with at most this many times llm.timeout_sec.
-MAX_TIMEOUT_FACTOR = 4
 # Bytes after decompression. No model writes that much in one answer.
 MAX_BODY_BYTES = 10_000_000
 # Shorter keys are placeholders such as "none", and not secret.
@@ -28,105 +32,146 @@ SHORTEST_SECRET = 8
 # The environment variable that names the certificates of private servers.
 CA_FILE = "SSL_CERT_FILE"
 BEARER_HEADER = "authorization"
+# Sent to OpenAI only, from the environment.
+_OPENAI_HEADERS = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
 _THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
 
 
-def open_sdk(llm: Llm, base_url: str, key_header: str) -> openai.AsyncOpenAI:
-    """Open the SDK's client. It has no key: ``key_headers`` go with each call."""
+class Connection:
+    """Posts chat requests to one server, over as many connections as there are calls in flight."""
 
-    async def receive(response: httpx2.Response) -> None:
-        await _receive(response, response.request.headers.get(key_header, "").removeprefix("Bearer "))
+    def __init__(self, llm: Llm, base_url: str) -> None:
+        self.url = chat_url(base_url)
+        self._key_header = llm.key_header
+        self._proxy = _proxy(base_url)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=_certificates(base_url)),
+            headers=_constant_headers(base_url),
+            # Each call has its own limit.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(llm.timeout_sec, CONNECT_SEC)),
+        )
 
-    # Each call has its own, shorter limit.
-    timeout = openai.Timeout(llm.timeout_sec * MAX_TIMEOUT_FACTOR, connect=min(llm.timeout_sec, CONNECT_SEC))
-    http = openai.DefaultAioHttpClient(
-        timeout=timeout,
-        # The key must not reach another host.
-        follow_redirects=False,
-        # A proxy is for hosts other than this machine.
-        trust_env=urlsplit(base_url).hostname not in _THIS_MACHINE,
-        verify=_certificates(base_url),
-        event_hooks={"response": [receive]},
-    )
-    sdk = openai.AsyncOpenAI(api_key=NO_KEY, base_url=base_url, max_retries=0, http_client=http, timeout=timeout)
-    if not is_openai(base_url):
-        # The SDK reads both from the environment and would send them to any server.
-        sdk.organization = sdk.project = None
-    return sdk
+    async def aclose(self) -> None:
+        await self._session.close()
+
+    async def post(self, body: bytes, key: str) -> HttpResponse:
+        """Send a request and read its response. Raises aiohttp's errors, and a ``ProviderError`` for a bad key or body."""
+        async with self._session.post(
+            self.url,
+            data=body,
+            headers=key_headers(key, self._key_header),
+            proxy=self._proxy,
+            # The key must not reach another host.
+            allow_redirects=False,
+        ) as response:
+            headers = {name: response.headers[name] for name in READ_HEADERS if name in response.headers}
+            content = await _read(response)
+        return HttpResponse(
+            response.status,
+            {name: _without_key(key, value) for name, value in headers.items()},
+            # Any bytes are valid Latin-1.
+            _without_key(key, content.decode("latin-1")).encode("latin-1"),
+        )
+
+
+def _constant_headers(base_url: str) -> dict[str, str]:
+    """Return the headers that all requests have."""
+    headers = {
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+        "User-Agent": f"llmbatch-assets/{version('llmbatch-assets')}",
+    }
+    if is_openai(base_url):
+        headers |= {name: value for name, variable in _OPENAI_HEADERS.items() if (value := os.environ.get(variable))}
+    return headers
+
+
+def key_headers(key: str, key_header: str) -> dict[str, str]:
+    """Return the header with the key. Raises ``RunPermanentError`` for a key that is not valid in a header."""
+    if not (key.isascii() and key.isprintable()):
+        raise RunPermanentError(
+            StopCause.BAD_KEY,
+            "the key contains a line break or another character that is not allowed in a key; copy it again",
+        )
+    return {key_header: f"Bearer {key}" if key_header.lower() == BEARER_HEADER else key}
 
 
 def _certificates(base_url: str) -> ssl.SSLContext | bool:
     """Return the trusted certificates, which ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` can name for any host."""
     if urlsplit(base_url).scheme != "https":
         return True
+    file, folder = os.environ.get(CA_FILE) or None, os.environ.get("SSL_CERT_DIR") or None
     try:
-        return httpx2.create_ssl_context()
+        if file or folder:
+            return ssl.create_default_context(cafile=file, capath=folder)
     except OSError as unreadable:
-        named = os.environ.get(CA_FILE) or os.environ.get("SSL_CERT_DIR")
         raise RunPermanentError(
-            StopCause.BAD_SETTING, f"{CA_FILE} names {named}, which has no certificates in PEM format: {unreadable}"
+            StopCause.BAD_SETTING,
+            f"{CA_FILE} names {file or folder}, which has no certificates in PEM format: {unreadable}",
         ) from None
+    defaults = ssl.get_default_verify_paths()
+    if sys.platform in ("win32", "darwin") or not (defaults.cafile or defaults.capath):
+        # Python does not know where this system keeps its certificates.
+        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return ssl.create_default_context()
 
 
-def key_headers(key: str, key_header: str) -> dict[str, str | openai.Omit]:
-    """Return the headers with the key. Raises ``RunPermanentError`` for a key that is not valid in a header."""
-    if not (key.isascii() and key.isprintable()):
+def _proxy(base_url: str) -> str | None:
+    """Return the proxy that the environment names for this server; None for this machine."""
+    url, proxies = urlsplit(base_url), getproxies()
+    host, excluded = url.hostname or "", proxies.get("no", "")
+    if host in _THIS_MACHINE or proxy_bypass(url.netloc) or _is_excluded(host, excluded):
+        return None
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    scheme, separator, _ = proxy.rpartition("://")
+    if separator and scheme.lower() not in ("http", "https"):
+        # Its address may contain a password.
         raise RunPermanentError(
-            StopCause.BAD_KEY,
-            "the key contains a line break or another character that is not allowed in a key; copy it again",
+            StopCause.BAD_SETTING,
+            f"the environment names a {scheme} proxy, which is not supported; set {url.scheme}_proxy to an HTTP proxy, or "
+            f"add {host} to no_proxy",
         )
-    if key_header.lower() == BEARER_HEADER:
-        return {"Authorization": f"Bearer {key}"}
-    return {"Authorization": openai.Omit(), key_header: key}
+    return proxy if separator else f"http://{proxy}"
 
 
-async def _receive(response: httpx2.Response, key: str) -> None:
-    """Read a response up to the size limit and remove the key from it.
+def _is_excluded(host: str, excluded: str) -> bool:
+    """Return whether a ``no_proxy`` list has a network of the host, such as 10.0.0.0/8, or everything: ``*``.
 
-    The SDK itself would read, and decompress, without a limit.
+    Python's own ``proxy_bypass`` knows only names.
     """
-    is_compressed = "content-encoding" in response.headers
+    for name in map(str.strip, excluded.split(",")):
+        with suppress(ValueError):
+            if name == "*" or ipaddress.ip_address(host) in ipaddress.ip_network(name, strict=False):
+                return True
+    return False
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read and decompress a body up to the size limit. aiohttp itself would read it without a limit."""
     body = bytearray()
     try:
-        async with contextlib.aclosing(_chunks(response, is_compressed=is_compressed)) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise TransientError(
-                        FailureCause.TOO_LARGE, f"the answer is larger than {MAX_BODY_BYTES // 1_000_000} MB"
-                    )
-    except httpx2.DecodingError:
-        raise TransientError(FailureCause.BROKEN_BODY, "the answer cannot be decompressed") from None
-    headers = [(name, _without_key(key, value)) for name, value in response.headers.raw]
-    if is_compressed or headers != response.headers.raw:
-        response.headers = httpx2.Headers([one for one in headers if one[0].lower() != b"content-encoding"])
-    response.stream = httpx2.ByteStream(_without_key(key, bytes(body)))
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise TransientError(
+                    FailureCause.TOO_LARGE, f"the answer is larger than {MAX_BODY_BYTES // 1_000_000} MB"
+                )
+    except aiohttp.ClientPayloadError as broken:
+        if isinstance(broken.__cause__, ContentEncodingError):
+            raise TransientError(FailureCause.BROKEN_BODY, "the answer cannot be decompressed") from None
+        raise
+    return bytes(body)
 
 
-async def _chunks(response: httpx2.Response, *, is_compressed: bool) -> AsyncGenerator[bytes, None]:
-    if is_compressed:
-        # A second response, because the SDK must still read this one.
-        unread = httpx2.Response(response.status_code, headers=response.headers, stream=response.stream)
-        async for chunk in unread.aiter_bytes():
-            yield chunk
-        return
-    assert isinstance(response.stream, httpx2.AsyncByteStream)
-    try:
-        async for chunk in response.stream:
-            yield chunk
-    finally:
-        await response.stream.aclose()
-
-
-def _without_key(key: str, content: bytes) -> bytes:
+def _without_key(key: str, text: str) -> str:
     """Remove the key, which some servers repeat, in plain form or with JSON escapes."""
-    # Headers need not be ASCII.
-    text = content.decode("latin-1")
     # Searching the whole text with the pattern would take longer than the transfer.
     may_contain_key = "u00" in text or key.replace("\\", "") in text.replace("\\", "")
     if len(key) < SHORTEST_SECRET or not may_contain_key:
-        return content
-    return _key_pattern(key).sub("[key]", text).encode("latin-1")
+        return text
+    return _key_pattern(key).sub("[key]", text)
 
 
 @cache

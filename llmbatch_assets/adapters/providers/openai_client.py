@@ -10,15 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 
 import aiohttp
-import httpx2
-import openai
 
-from llmbatch_assets.adapters.providers.connection import CA_FILE, MAX_TIMEOUT_FACTOR, key_headers, open_sdk
+from llmbatch_assets.adapters.providers.connection import CA_FILE, Connection
 from llmbatch_assets.adapters.providers.reasoning_only import completed
 from llmbatch_assets.adapters.providers.request_body import request_body
-from llmbatch_assets.adapters.providers.responses.completions import ReadAnswer, read_answer
+from llmbatch_assets.adapters.providers.responses.completions import read_answer
+from llmbatch_assets.adapters.providers.responses.http_response import HttpResponse
 from llmbatch_assets.adapters.providers.responses.refusals import (
-    UNCLEAR_CAUSES,
+    REQUEST_ID,
     error_of_status,
     may_refuse_format,
     refuses_format,
@@ -26,7 +25,6 @@ from llmbatch_assets.adapters.providers.responses.refusals import (
 from llmbatch_assets.adapters.providers.responses.reported_usage import MOST_TOKENS, ReportedUsage
 from llmbatch_assets.adapters.providers.structured_output import FORMATS, FormatChoice
 from llmbatch_assets.domain.configuration.model_blocks import Llm
-from llmbatch_assets.domain.configuration.server_address import chat_url
 from llmbatch_assets.domain.outcome import Completion
 from llmbatch_assets.domain.request import ChatRequest
 from llmbatch_assets.errors import (
@@ -40,7 +38,8 @@ from llmbatch_assets.errors import (
 
 log = logging.getLogger(__name__)
 
-_HTTP_OK = 200
+# Timed-out calls are retried with at most this many times llm.timeout_sec.
+MAX_TIMEOUT_FACTOR = 4
 
 
 class OpenAIClient:
@@ -49,12 +48,10 @@ class OpenAIClient:
     def __init__(self, llm: Llm, base_url: str, get_key: Callable[[], str]) -> None:
         self._llm = llm
         self._base_url = base_url
-        self._url = chat_url(base_url)
         self._get_key = get_key
-        self._sdk = open_sdk(llm, base_url, llm.key_header)
-        # httpx2 logs the server's own words, which may contain the key.
-        for name in ("httpx2", "openai") if llm.silence_client_lv_logs else ("httpx2",):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        self._connection = Connection(llm, base_url)
+        # aiohttp logs parts of responses that it cannot read, which may contain the key.
+        logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
         ways = FORMATS if llm.structured_output == "auto" else (llm.structured_output,)
         self._formats = FormatChoice(base_url, list(ways))
         self._was_reached = False
@@ -64,7 +61,7 @@ class OpenAIClient:
         self._warned_of_timeout = False
 
     async def aclose(self) -> None:
-        await self._sdk.close()
+        await self._connection.aclose()
 
     @property
     def structured_output(self) -> str:
@@ -74,16 +71,19 @@ class OpenAIClient:
     async def complete(self, request: ChatRequest) -> Completion:
         """Answer one call. Raises a ``ProviderError``."""
         used_format = self._formats.for_request(request)
+        body = request_body(self._llm, self._base_url, request, used_format)
+        limit, started, response = self._limit_for(request), time.perf_counter(), None
         try:
-            answer = await self._ask(request, used_format)
-        except openai.APIStatusError as refused:
-            self._was_reached = True
-            error = self._naming_key(error_of_status(refused))
-            doubtful, certain = may_refuse_format(refused, error), refuses_format(refused)
-            raise self._error(request, used_format, error, doubtful=doubtful, certain=certain) from None
+            response = await self._post(body, limit)
+            latency = time.perf_counter() - started
+            if not response.is_success:
+                raise self._naming_key(error_of_status(response, body))
+            if latency > self._limit_sec:
+                self._limit_sec = limit
+            request_id = response.headers.get(REQUEST_ID, "")
+            answer = read_answer(response.body, latency, request_id, response.headers, len(body))
         except ProviderError as error:
-            doubtful = error.status == _HTTP_OK and error.cause in UNCLEAR_CAUSES
-            raise self._error(request, used_format, error, doubtful=doubtful, certain=False) from None
+            raise self._error(request, used_format, error, response) from None
         self._formats.record_success(request, used_format)
         self._check_usage(answer.reported)
         return completed(request, answer)
@@ -103,28 +103,18 @@ class OpenAIClient:
         return named
 
     def _error(
-        self, request: ChatRequest, used_format: str, error: ProviderError, *, doubtful: bool, certain: bool
+        self, request: ChatRequest, used_format: str, error: ProviderError, response: HttpResponse | None
     ) -> ProviderError:
         """Return the error of a call, or the error that says that its next try uses the next JSON mode."""
-        may_be_format = certain or (doubtful and self._formats.is_doubtful(used_format, request))
+        may_be_format = response is not None and (
+            refuses_format(response)
+            or (may_refuse_format(response, error) and self._formats.is_doubtful(used_format, request))
+        )
         if may_be_format and self._formats.try_next(request, used_format):
             return _format_refused(error)
         if not isinstance(error, TransientError):
             self._formats.forget(request)
         return error
-
-    async def _ask(self, request: ChatRequest, used_format: str) -> ReadAnswer:
-        started = time.perf_counter()
-        body = request_body(self._llm, self._base_url, request, used_format)
-        limit = self._limit_for(request)
-        response = await self._post(body, limit)
-        self._was_reached = True
-        latency = time.perf_counter() - started
-        if latency > self._limit_sec:
-            self._limit_sec = limit
-        return read_answer(
-            response.content, latency, response.headers.get("x-request-id", ""), response.headers, len(body)
-        )
 
     def _limit_for(self, request: ChatRequest) -> float:
         """Return the seconds that a call may take: more if it has timed out before, or if others took longer."""
@@ -140,23 +130,23 @@ class OpenAIClient:
             )
         return min(self._limit_sec * request.timeout_factor, most)
 
-    async def _post(self, body: bytes, limit: float) -> httpx2.Response:
-        headers = key_headers(self._get_key(), self._llm.key_header)
+    async def _post(self, body: bytes, limit: float) -> HttpResponse:
         try:
             async with asyncio.timeout(limit):
-                # chat.completions.create would walk through every value of the body, including the schema, in each call.
-                return await self._sdk.post(
-                    self._url, cast_to=httpx2.Response, content=body, options={"headers": headers}
-                )
-        except TimeoutError:
-            raise _timeout(limit) from None
-        except (openai.APIConnectionError, aiohttp.ClientError, UnicodeError) as error:
-            # The SDK does not translate aiohttp's errors about responses that are not HTTP, and fails on a reason phrase
-            # ("Nicht verf\xfcgbar") that is not UTF-8.
-            raise self._connection_error(error, limit) from None
+                response = await self._connection.post(body, self._get_key())
+        except (aiohttp.ClientError, OSError) as error:
+            failure = self._connection_error(error, limit)
+            self._log_call(str(failure))
+            raise failure from None
+        self._was_reached = True
+        self._log_call(f"HTTP {response.status}, {len(response.body):,} bytes")
+        return response
+
+    def _log_call(self, outcome: str) -> None:
+        if not self._llm.silence_client_lv_logs:
+            log.debug("POST %s: %s", self._connection.url, outcome)
 
     def _connection_error(self, error: Exception, limit: float) -> TransientError | RunPermanentError:
-        # Only the chain of causes has the reason: the SDK calls a refused connection a timeout.
         causes = list(_causes(error))
         reason = _reason(causes)
         if any(isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE) for one in causes):
@@ -212,7 +202,7 @@ def _untrusted(causes: list[BaseException]) -> str:
 
 
 def _reason(causes: list[BaseException]) -> str:
-    if any(isinstance(one, aiohttp.ClientPayloadError | aiohttp.ClientResponseError | UnicodeError) for one in causes):
+    if any(isinstance(one, aiohttp.ClientPayloadError | aiohttp.ClientResponseError) for one in causes):
         # aiohttp quotes what it could not read, which may contain the key.
         return "the answer breaks off or is not HTTP"
     return str(causes[-1]) or type(causes[-1]).__name__

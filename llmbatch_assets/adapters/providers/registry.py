@@ -82,7 +82,7 @@ class OfflineClient:
 
 
 def _openai_client(llm: Llm, base_url: str, get_key: Callable[[], str]) -> OpenAIClient:
-    # The SDK takes a second to import. Runs without a call must not wait for it.
+    # aiohttp takes long to import. Runs without a call must not wait for it.
     from llmbatch_assets.adapters.providers.openai_client import OpenAIClient
 
     return OpenAIClient(llm, base_url, get_key)

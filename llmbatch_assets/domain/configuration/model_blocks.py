@@ -137,7 +137,9 @@ class Llm(Block):
     extra_body: Annotated[dict[str, Any], AfterValidator(_check_no_secrets)] = Field(
         {}, description="Extra fields for the request body."
     )
-    silence_client_lv_logs: bool = Field(True, description="Hide the log lines of the HTTP client.")
+    silence_client_lv_logs: bool = Field(
+        True, description="Hide the log line of each HTTP call, which run.log_level: DEBUG shows."
+    )
 
     @property
     def endpoint(self) -> str:

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import openai
-
+from llmbatch_assets.adapters.providers.responses.http_response import HttpResponse
 from llmbatch_assets.adapters.providers.responses.stop_words import (
     ADVICE,
     DAY_ADVICE,
@@ -28,6 +27,12 @@ from llmbatch_assets.errors import (
     StopCause,
     TransientError,
 )
+
+REQUEST_ID = "x-request-id"
+# The units in which these headers name the time to wait, in seconds. The first is OpenAI's and Azure's.
+_RETRY_HEADERS = {"retry-after-ms": 0.001, "retry-after": 1.0}
+# All headers that are read, in lower case.
+READ_HEADERS = (REQUEST_ID, *_RETRY_HEADERS)
 
 _TRANSIENT_STATUSES = {408, 409, 425, 429}
 _TOO_LARGE = 413
@@ -50,38 +55,44 @@ _FORMAT_WORDS = ("response_format", "response_schema", "json schema", "json_sche
 _FORMAT_STATUSES = {400, 404, 415, 422, 500, 501}
 _UNCLEAR_STATUSES = {400, 404, 422}
 # Causes that may really mean an unsupported JSON mode.
-UNCLEAR_CAUSES = {FailureCause.BAD_REQUEST, StopCause.BAD_SETTING, StopCause.UNKNOWN_MODEL}
+_UNCLEAR_CAUSES = {FailureCause.BAD_REQUEST, StopCause.BAD_SETTING, StopCause.UNKNOWN_MODEL}
 
 _WAIT = re.compile(r"(?:try again|retry)\s+(?:in|after)\s+((?:[\d.]+\s*(?:ms|h|m|s)[a-z]*\s*)+)", re.IGNORECASE)
 _TIME_PART = re.compile(r"([\d.]+)\s*(ms|h|m|s)", re.IGNORECASE)
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def error_of_status(response_error: openai.APIStatusError) -> ProviderError:
-    """Return the error for an HTTP status other than 200."""
-    details = error_object(response_error.body)
-    response = response_error.response
+def error_of_status(response: HttpResponse, sent: bytes = b"") -> ProviderError:
+    """Return the error for an HTTP status that is no success. ``sent`` is the body of the request."""
+    details = error_object(response.content)
     message = str(details.get("message") or response.text or "no message")
-    shown = f"HTTP {response_error.status_code}: {quoted(message)}"
-    error = refusal(response_error.status_code, details, shown, response.headers, _sent_text(response_error))
-    error.request_id = request_id(response_error.request_id)
-    error.status = response_error.status_code
+    shown = f"HTTP {response.status}: {quoted(message)}"
+    error = refusal(response.status, details, shown, response.headers, sent.decode(errors="replace").lower())
+    error.request_id = request_id(response.headers.get(REQUEST_ID))
+    error.status = response.status
     return error
 
 
-def refuses_format(response_error: openai.APIStatusError) -> bool:
+def refuses_format(response: HttpResponse) -> bool:
     """Return whether a server says that it does not support the JSON mode."""
-    text = response_error.response.text.lower()
-    return response_error.status_code in _FORMAT_STATUSES and any(words in text for words in _FORMAT_WORDS)
+    if response.status not in _FORMAT_STATUSES:
+        return False
+    text = response.text.lower()
+    return any(words in text for words in _FORMAT_WORDS)
 
 
-def may_refuse_format(response_error: openai.APIStatusError, error: ProviderError) -> bool:
+def may_refuse_format(response: HttpResponse, error: ProviderError) -> bool:
     """Return whether the JSON mode may be what the server refuses, as far as we can tell."""
-    details = error_object(response_error.body)
+    if error.cause not in _UNCLEAR_CAUSES:
+        return False
+    if response.is_success:
+        # The error is in the body.
+        return True
+    details = error_object(response.content)
     parameter = str(details.get("param") or "format")
     if _code_cause(codes_of(details)) or not any(word in parameter for word in ("format", "schema")):
         return False
-    return response_error.status_code in _UNCLEAR_STATUSES and error.cause in UNCLEAR_CAUSES
+    return response.status in _UNCLEAR_STATUSES
 
 
 def refusal(
@@ -142,10 +153,6 @@ def codes_of(details: Mapping[str, Any]) -> set[str]:
 def _parts(details: Mapping[str, Any]) -> list[dict[str, Any]]:
     parts = details.get("details")
     return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-
-
-def _sent_text(response_error: openai.APIStatusError) -> str:
-    return response_error.request.content.decode(errors="replace").lower()
 
 
 def _stop_cause(status: int, details: Mapping[str, Any], wait: float | None, sent: str) -> StopCause | None:
@@ -218,7 +225,7 @@ def _has_flagged_input(details: Mapping[str, Any]) -> bool:
 
 def _retry_after(headers: Mapping[str, str], details: Mapping[str, Any]) -> float | None:
     """Return the seconds to wait: from the headers, else from Gemini's ``RetryInfo``, else from the message."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+    for name, unit in _RETRY_HEADERS.items():
         seconds = _seconds(headers.get(name, "")) * unit
         if math.isfinite(seconds):
             return max(seconds, 0.0)

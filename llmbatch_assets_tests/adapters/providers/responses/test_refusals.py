@@ -3,21 +3,15 @@
 import json
 from typing import Any
 
-import httpx2
-import openai
 import pytest
 
+from llmbatch_assets.adapters.providers.responses.http_response import HttpResponse
 from llmbatch_assets.adapters.providers.responses.refusals import error_of_status
 from llmbatch_assets.errors import ItemPermanentError, ProviderError, RunPermanentError, TransientError
 
 
-def refusal(status: int, body: Any = None, **headers: str) -> openai.APIStatusError:
-    """A refusal as the SDK raises it."""
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
-    response = httpx2.Response(status, content=content, headers=headers, request=request)
-    told = body.get("error", body) if isinstance(body, dict) else body
-    return openai.APIStatusError("refused", response=response, body=told)
+def refusal(status: int, body: Any = None, **headers: str) -> HttpResponse:
+    return HttpResponse(status, headers, body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 def error(message: str = "told", **more: Any) -> dict[str, Any]:
@@ -90,7 +84,7 @@ def error(message: str = "told", **more: Any) -> dict[str, Any]:
         (refusal(400, [error("of Gemini")]), ItemPermanentError, "bad_request"),
     ],
 )
-def test_a_refusal_says_who_can_help(refused: openai.APIStatusError, kind: type[ProviderError], cause: str) -> None:
+def test_a_refusal_says_who_can_help(refused: HttpResponse, kind: type[ProviderError], cause: str) -> None:
     fault = error_of_status(refused)
     assert (type(fault), fault.cause) == (kind, cause)
 
@@ -281,10 +275,7 @@ def test_a_server_that_is_busy_may_say_anything_of_its_model(status: int) -> Non
 def test_words_that_the_server_repeats_from_the_request_say_nothing() -> None:
     # A table of complaints about a bank.
     body = json.dumps({"messages": [{"role": "user", "content": "My card was refused: insufficient balance"}]}).encode()
-    request = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions", content=body)
-    told = error("cannot parse: My card was refused: insufficient balance")
-    response = httpx2.Response(400, content=json.dumps(told).encode(), request=request)
-    fault = error_of_status(openai.APIStatusError("refused", response=response, body=told["error"]))
+    fault = error_of_status(refusal(400, error("cannot parse: My card was refused: insufficient balance")), body)
     assert (type(fault), fault.cause) == (ItemPermanentError, "bad_request")
 
 
