@@ -23,6 +23,8 @@ from llmbatch_assets.stages.project import Batch
 
 ASSETS = tuple(asset for assets in STAGES.values() for asset in assets)
 # One step makes both assets.
+# Results that a run of few items prints.
+SHOWN = 10
 _TOGETHER = {"group_contexts", "work_items"}
 
 
@@ -57,6 +59,12 @@ def selected_assets(_context: click.Context, _option: click.Parameter, names: st
     type=click.IntRange(min=1),
     help="Generate N items spread over all groups; the same N every time.",
 )
+@click.option(
+    "--show",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help=f"Print the first N new results; default: {SHOWN} with --limit or --sample, else none.",
+)
 @click.option("--retry-failed", is_flag=True, help="Also retry items that the provider permanently refused.")
 @click.option("--offline", is_flag=True, help="Dry run: use made-up answers, make no calls.")
 @click.option(
@@ -68,6 +76,7 @@ def run(
     force: bool,
     limit: int | None,
     sample: int | None,
+    show: int | None,
     retry_failed: bool,
     offline: bool,
     yes: bool,
@@ -79,9 +88,9 @@ def run(
     Exit codes: 0 all accepted, 1 stopped, 2 usage error, or invalid configuration or input, 3 finished with failed
     items, 130 or 143 interrupted.
     """
-    if (limit or sample or retry_failed) and "llm_outputs" not in select:
+    if (limit or sample or show or retry_failed) and "llm_outputs" not in select:
         raise click.UsageError(
-            "--limit, --sample and --retry-failed apply to llm_outputs, which --select does not include"
+            "--limit, --sample, --show and --retry-failed apply to llm_outputs, which --select does not include"
         )
     with reporting_errors():
         batch_file = open_batch_file(config, offline=offline)
@@ -108,7 +117,8 @@ def run(
             "force": "llm_outputs" in forced,
         }
         schema = {name: {"force": name in forced} for name in ("llm_schema_py", "llm_schema_txt")}
-        sys.exit(StageRunner(batch_file, batch).run_stages(select, {"llm_outputs": generate, **schema}))
+        n_shown = show if show is not None else SHOWN if limit or sample else 0
+        sys.exit(StageRunner(batch_file, batch, n_shown).run_stages(select, {"llm_outputs": generate, **schema}))
 
 
 def _confirm_cost(batch: Batch, selection: Selection, forced: set[str], select: tuple[str, ...]) -> None:

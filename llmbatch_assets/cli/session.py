@@ -35,7 +35,7 @@ class TextConsole(Console):
     """A console that prints text as it is, with control characters shown as escapes."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(highlight=False, markup=False, soft_wrap=True, **options)
+        super().__init__(highlight=False, markup=False, emoji=False, soft_wrap=True, **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print texts and tables. The cells of a table must be ``visible`` already."""

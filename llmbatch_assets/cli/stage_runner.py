@@ -62,12 +62,13 @@ class SignalRecorder:
 
 
 class StageRunner:
-    """Runs the stages of one batch and prints the summary."""
+    """Runs the stages of one batch and prints its first ``n_shown`` results and the summary."""
 
-    def __init__(self, batch_file: BatchFile, batch: Batch) -> None:
+    def __init__(self, batch_file: BatchFile, batch: Batch, n_shown: int = 0) -> None:
         self._batch_file = batch_file
         self._batch = batch
-        self._reporter = TerminalReporter(batch.parameters.cache.verbose)
+        self._reporter = TerminalReporter(batch.parameters.cache.verbose, n_shown)
+        self._n_shown = n_shown
         self._built = build_batch(batch_file, reporter=self._observe)
         self._definitions = self._built.definitions()
         # The signal that ended the run; 0 if none did.
@@ -79,19 +80,36 @@ class StageRunner:
         use_project_instance(self._batch.root)
         with translating_storage_errors(), _disposing_uninterrupted(open_instance()) as instance:
             _report_orphans(close_orphans(instance))
-            for stage, members in STAGES.items():
-                chosen = [asset for asset in members if asset in assets]
-                if stage == "publish":
-                    self._report_changes()
-                if chosen:
-                    self._run_stage(instance, stage, chosen, {name: config[name] for name in chosen if name in config})
-                if self._interrupted:
-                    break
+            try:
+                self._run_each(instance, assets, config)
+            finally:
+                # Last, next to the prompt, but also if the export fails.
+                self._show_results()
         self._report_summary(assets)
         return self._exit_code()
 
+    def _run_each(self, instance: dg.DagsterInstance, assets: Sequence[str], config: RunConfig) -> None:
+        for stage, members in STAGES.items():
+            chosen = [asset for asset in members if asset in assets]
+            if stage == "publish":
+                self._report_changes()
+            if chosen:
+                self._run_stage(instance, stage, chosen, {name: config[name] for name in chosen if name in config})
+            if self._interrupted:
+                break
+
     def _observe(self, context: dg.OpExecutionContext | dg.AssetExecutionContext, batch: Batch) -> Reporter:
         return ReporterGroup([self._reporter, dagster_reporter(context, batch)])
+
+    def _show_results(self) -> None:
+        outcome = self._reporter.outcome
+        if outcome is None or not self._n_shown:
+            return
+        if outcome.tally.total:
+            # The schema may have been written after the command was started.
+            self._reporter.show_results(self._batch_file.load())
+        else:
+            report("no new results to show; an item that already has an output: llmbatch show ROW")
 
     def _run_stage(self, instance: dg.DagsterInstance, stage: str, assets: Sequence[str], config: RunConfig) -> None:
         names = self._built.names

@@ -18,10 +18,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from llmbatch_assets.cli.results import print_results
 from llmbatch_assets.cli.session import LOGGER, TextConsole, console, set_up_logging
 from llmbatch_assets.domain.file_uses import OLD_LOGS
+from llmbatch_assets.domain.outcome import ItemResult
 from llmbatch_assets.domain.run.attempt_lines import AttemptLine, without_keys
 from llmbatch_assets.domain.run.progress import Pace, Tally, format_causes, format_duration
+from llmbatch_assets.domain.run.results import FirstResults, result_rows
 from llmbatch_assets.domain.text import visible
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import ConfigError
@@ -103,10 +106,14 @@ def _one_line(*parts: str | tuple[str, str]) -> Text:
 
 
 class TerminalReporter:
-    """Shows a live display in a terminal and plain lines elsewhere; copies the lines to the log file."""
+    """Shows a live display in a terminal and plain lines elsewhere; copies the lines to the log file.
 
-    def __init__(self, verbose: int) -> None:
+    Keeps the first ``n_shown`` results until they are shown.
+    """
+
+    def __init__(self, verbose: int, n_shown: int) -> None:
         self._console = screen()
+        self._first = FirstResults(n_shown)
         plain, in_file = self._console.print, AttemptLog(printed.info, printed.warning, limit=sys.maxsize)
         self._plain = LogReporter(plain, verbose, silence=PLAIN_SILENCE_SEC, attempts=AttemptLog(plain, plain))
         self._log = LogReporter(printed.info, verbose, silence=PLAIN_SILENCE_SEC, attempts=in_file)
@@ -138,12 +145,27 @@ class TerminalReporter:
         self._log.attempt_failed(line)
         self._plain.attempt_failed(line)
 
+    def finished(self, result: ItemResult) -> None:
+        """Keep the result if it is one of the first in the table."""
+        self._first.add(result)
+
     def ended(self, outcome: GenerateResult) -> None:
         """Remove the live display, print how many failed attempts were not printed, and keep the outcome for the summary."""
         self.close()
         self._log.ended(outcome)
         self._plain.left_out()
         self.outcome = outcome
+
+    def show_results(self, batch: Batch) -> None:
+        """Print the results that were kept; not to the log file, because answers may be confidential."""
+        if self.outcome is None or not self._first.kept:
+            return
+        fields = batch.schema.output().json_schema["properties"]
+        rows = result_rows(self._first.kept, self.outcome.items, fields, keys_in_use(batch))
+        print_results(rows, self._console, shorten=self._console is not console)
+        more = f" ({self._first.n_others:,} more results)" if self._first.n_others else ""
+        offline = " --offline" if batch.parameters.llm.provider == "offline" else ""
+        self._console.print(f"everything about one: llmbatch show {rows[0].name}{offline}{more}")
 
     def close(self) -> None:
         """Remove the live display."""

@@ -111,7 +111,7 @@ def test_a_run_in_a_terminal_is_displayed_although_dagster_takes_its_output(tmp_
         stderr=subprocess.STDOUT,
     ) as run:
         os.close(theirs)
-        shown = _all_of(ours)
+        shown = all_of(ours)
     assert run.returncode == 0, shown
     assert HIDES_THE_CURSOR in shown
     assert "0 in flight" in shown
@@ -120,7 +120,8 @@ def test_a_run_in_a_terminal_is_displayed_although_dagster_takes_its_output(tmp_
     assert "5/5 done" not in shown
 
 
-def _all_of(terminal: int) -> str:
+def all_of(terminal: int) -> str:
+    """Everything that is written to a terminal until its other side is closed."""
     shown = b""
     # A terminal whose other side is closed cannot be read.
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from llmbatch_assets.domain.items.work import WorkItem
+from llmbatch_assets.domain.outcome import ItemResult
 from llmbatch_assets.domain.run.attempt_lines import AttemptLine, FirstOfEachKind
 from llmbatch_assets.domain.run.manifest import GenerationManifest, progress_every_n
 from llmbatch_assets.domain.run.progress import Pace, Tally, format_causes, format_duration
@@ -24,7 +25,8 @@ class GenerateResult(NamedTuple):
     """The end of a run of the generate stage.
 
     ``accepted`` are the partition keys of all items of the batch with an output. ``failed`` are the items of this run
-    without an output. ``kept`` are those whose regeneration failed and whose earlier output is kept.
+    without an output. ``kept`` are those whose regeneration failed and whose earlier output is kept. ``items`` are all items
+    of the batch.
     """
 
     tally: Tally
@@ -33,6 +35,7 @@ class GenerateResult(NamedTuple):
     kept: list[WorkItem]
     error: LlmBatchError | None
     manifest: GenerationManifest
+    items: Sequence[WorkItem]
 
     def totals(self, quality: OutputQuality) -> dict[str, int | float]:
         """Return the state of the batch after this run, and what the run took, as numbers that Dagster plots over runs."""
@@ -80,6 +83,9 @@ class Reporter(Protocol):
     def attempt_failed(self, line: AttemptLine) -> None:
         """An attempt at an item has failed; ``line`` says why."""
 
+    def finished(self, result: ItemResult) -> None:
+        """An item has been accepted or has failed."""
+
     def ended(self, result: GenerateResult) -> None:
         """The run is over."""
 
@@ -105,6 +111,10 @@ class ReporterGroup:
     def attempt_failed(self, line: AttemptLine) -> None:
         for reporter in self.reporters:
             reporter.attempt_failed(line)
+
+    def finished(self, result: ItemResult) -> None:
+        for reporter in self.reporters:
+            reporter.finished(result)
 
     def ended(self, result: GenerateResult) -> None:
         for reporter in self.reporters:
@@ -175,6 +185,9 @@ class LogReporter:
         log = self._attempts and (self._attempts.failed if line.is_last else self._attempts.retried)
         if log and self._verbose and self._first.takes(line.kind):
             log(line.text)
+
+    def finished(self, result: ItemResult) -> None:
+        """Log nothing: an item's answer would be copied to wherever logs go."""
 
     def ended(self, result: GenerateResult) -> None:
         """Log how the run ended."""

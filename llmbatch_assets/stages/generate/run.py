@@ -105,6 +105,7 @@ class GenerateRun:
                     n_tries = self.batch.parameters.llm.max_retries
                     self._report_failed_try(FailedTry(result.item, result.failed, result.attempts, n_tries, True))
             on_result(result)
+            self.reporter.finished(result)
             self.reporter.advanced(tally)
 
         with rare_collections():
@@ -121,6 +122,7 @@ class GenerateRun:
                 kept=[item for item in failed if before[item.partition_key] == "accepted"],
                 error=error,
                 manifest=manifest,
+                items=self.items.items,
             )
             self.reporter.ended(result)
         return result

@@ -50,6 +50,7 @@ class Watcher:
     lines: list[str] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
     attempts: list[AttemptLine] = field(default_factory=list)
+    results: list[ItemResult] = field(default_factory=list)
     outcomes: list[GenerateResult] = field(default_factory=list)
 
     def say(self, line: str) -> None:
@@ -63,6 +64,9 @@ class Watcher:
 
     def attempt_failed(self, line: AttemptLine) -> None:
         self.attempts.append(line)
+
+    def finished(self, result: ItemResult) -> None:
+        self.results.append(result)
 
     def ended(self, outcome: GenerateResult) -> None:
         self.outcomes.append(outcome)
