@@ -1,9 +1,12 @@
-"""Accepted outputs in, exports out: time and memory by format, and what is not done beside an old cache.
+"""Accepted outputs in, exports out: time and memory by format, compared with a bare loop.
 
-    python benchmarks/exports.py            prints a table and writes benchmarks/results/exports.json
+    python -m benchmarks.exports [--items 20000] [--rounds 5]
 
-Every measurement runs in a process of its own and does what the asset does, from the artifacts on disk to the manifest.
-``csv`` is measured against writing the same cells with the csv module alone.
+Prints a table and writes benchmarks/results/exports.json. Every measurement runs in a process of its own and does what the
+asset does, from the artifacts on disk to the manifest; the cases take turns. ``psv+jsonl+csv`` is compared with
+``benchmarks.bare_export``, which writes the same bytes. The ratio ``cpu_of_bare`` leaves out the start of the process and
+its imports; ``whole_cpu_of_bare`` has them on both sides. In the last case, every output was made at another temperature,
+so all of them are looked for and listed as outdated.
 """
 
 from __future__ import annotations
@@ -11,17 +14,19 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import random
 import resource
+import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import timed
 from llmbatch_assets.adapters.files.atomic import json_bytes, write_json_if_changed
 from llmbatch_assets.adapters.store.run_records import keep_provenance
 from llmbatch_assets.domain.items.grouping import plan_work
@@ -34,9 +39,14 @@ from llmbatch_assets.stages.export import write_exports
 from llmbatch_assets.stages.project import Batch, BatchFile
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "jade", "kelp", "linen")
-N_ITEMS = 100_000
-ROUNDS = 1
 FORMATS = ("csv", "psv", "tsv", "jsonl", "xlsx", "parquet")
+COMPARED = "psv+jsonl+csv"
+BARE = "bare loop"
+OUTDATED = "csv, all outdated"
+CASES = {BARE: (), COMPARED: ("psv", "jsonl", "csv"), **{name: (name,) for name in FORMATS}, OUTDATED: ("csv",)}
+RESULTS = Path(__file__).parent / "results/exports.json"
+REPOSITORY = Path(__file__).parents[1]
+Result = dict[str, Any]
 SCHEMA = """from pydantic import BaseModel, ConfigDict
 
 class Source(BaseModel):
@@ -77,9 +87,9 @@ def make_project(root: Path, n_items: int) -> None:
     write_outputs(batch, plan.items, draw)
 
 
-def configure(root: Path, formats: list[str], temperature: float = 1.0) -> None:
+def configure(root: Path, formats: Sequence[str], temperature: float = 1.0) -> None:
     """The project's configuration."""
-    blocks = {"outputs": {"formats": formats}, "llm": {"temperature": temperature}}
+    blocks = {"outputs": {"formats": [*formats]}, "llm": {"temperature": temperature}}
     (root / "configs/parameters.yaml").write_text(json.dumps(blocks))
 
 
@@ -107,66 +117,72 @@ def deliver(root: Path) -> None:
     write_exports(batch, batch_outputs(batch), load_artifact(batch, "input_snapshot", Snapshot))
 
 
-def csv_alone(root: Path) -> None:
-    """The baseline: the outputs read as JSON and the cells written, with nothing checked and nothing joined."""
-    with (root / "alone.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        for path in sorted((root / "artifacts/cache/llm_outputs").iterdir()):
-            writer.writerow(json.loads(path.read_bytes())["parsed"].values())
-
-
-def one_case(case: str, root: Path) -> None:
-    """Run a case in this process and print what it took, imports apart."""
+def deliver_timed(root: Path) -> None:
+    """Do that in this process, and print what it took, imports apart."""
     started, worked = time.perf_counter(), time.process_time()
-    if case == "alone":
-        csv_alone(root)
-    else:
-        deliver(root)
-    took = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - worked}
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({**{name: round(value, 2) for name, value in took.items()}, "peak_mb": round(peak_mb)}))
+    deliver(root)
+    took = {"seconds": time.perf_counter() - started, "cpu_sec": time.process_time() - worked}
+    print(json.dumps({**took, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 
-def measured(root: Path, case: str, formats: list[str], temperature: float = 1.0) -> dict[str, object]:
-    """A case in processes of its own: the median time of the rounds, the highest peak."""
-    configure(root, formats, temperature)
-    runs = []
-    for _ in range(ROUNDS):
-        command = [sys.executable, __file__, "--case", case, "--root", str(root)]
-        runs.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    took = {
-        **{name: statistics.median(run[name] for run in runs) for name in ("seconds", "cpu_seconds")},
-        "peak_mb": max(run["peak_mb"] for run in runs),
-    }
-    files = sorted((root / "artifacts/outputs").glob("output.*"))
-    return took | ({"bytes": {file.name: file.stat().st_size for file in files}} if case == "all" else {})
+def measured(root: Path, case: str) -> Result:
+    """A case in a process of its own."""
+    configure(root, CASES[case], temperature=0.5 if case == OUTDATED else 1.0)
+    # Otherwise an unchanged export would be left as it is.
+    shutil.rmtree(root / "artifacts/outputs", ignore_errors=True)
+    module = ("benchmarks.bare_export",) if case == BARE else ("benchmarks.exports", "--deliver")
+    taken = timed([sys.executable, "-m", *module, str(root)], root, os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    log = (root / "last_run.log").read_text()
+    if taken.exit_code:
+        raise SystemExit(log)
+    took: Result = json.loads(log.splitlines()[-1])
+    return took | {"whole_cpu_sec": taken.cpu_seconds}
+
+
+def median(runs: Sequence[Result]) -> Result:
+    """The medians of some rounds, and the highest peak."""
+    middle = {key: round(statistics.median(run[key] for run in runs), 2) for key in runs[0]}
+    return middle | {"rounds": len(runs), "peak_mb": round(max(run["peak_mb"] for run in runs))}
+
+
+def require_same_files(root: Path) -> None:
+    """The comparison is only fair where both write the same."""
+    for path in sorted((root / "bare").iterdir()):
+        if path.read_bytes() != (root / "artifacts/outputs" / path.name).read_bytes():
+            raise SystemExit(f"{path.name} of the bare loop has other bytes than ours")
+
+
+def compare(items: int, rounds: int) -> list[Result]:
+    """All cases in turn."""
+    runs: dict[str, list[Result]] = {case: [] for case in CASES}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_project(root, items)
+        for _ in range(rounds):
+            for case in CASES:
+                runs[case].append(measured(root, case))
+                if case == COMPARED:
+                    require_same_files(root)
+    told = {case: median(of_it) for case, of_it in runs.items()}
+    for key in ("cpu", "whole_cpu"):
+        told[COMPARED][f"{key}_of_bare"] = round(told[COMPARED][f"{key}_sec"] / told[BARE][f"{key}_sec"], 2)
+    return [{"case": case, "items": items, **of_it} for case, of_it in told.items()]
 
 
 def main() -> None:
     """Measure everything, print it, keep it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case")
-    parser.add_argument("--root", type=Path)
-    parser.add_argument("--items", type=int, default=N_ITEMS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--deliver", type=Path, metavar="PROJECT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.case:
-        one_case(arguments.case, arguments.root)
+    if arguments.deliver:
+        deliver_timed(arguments.deliver)
         return
-    results: list[dict[str, object]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        make_project(root, arguments.items)
-        cases = {"alone": ["csv"], **{name: [name] for name in FORMATS}, "all": [*FORMATS]}
-        for case, formats in cases.items():
-            results.append({"case": case, "items": arguments.items, **measured(root, case, formats)})
-            print("  ".join(f"{key}={value}" for key, value in results[-1].items()), flush=True)
-        # Every output was made at another temperature, so all of them are looked for and listed as outdated.
-        outdated = measured(root, "csv", ["csv"], temperature=0.5)
-        results.append({"case": "csv, all outdated", "items": arguments.items, **outdated})
-        print("  ".join(f"{key}={value}" for key, value in results[-1].items()))
-    target = Path(__file__).with_name("results") / "exports.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(results, indent=2) + "\n")
+    results = compare(arguments.items, arguments.rounds)
+    for result in results:
+        print("  ".join(f"{key}={value}" for key, value in result.items()))
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
