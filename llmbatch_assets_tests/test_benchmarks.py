@@ -1,0 +1,45 @@
+"""The benchmarks compare like with like: the bare programs do the same work as ours."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from benchmarks import bare_export, bare_loops, exports
+from benchmarks.contenders import OURS
+from benchmarks.fake_server import calls_made, serving
+from benchmarks.speed import ROW_BYTES, Fresh, project_of, ratios_to_others, row
+
+
+def test_the_bare_export_writes_the_same_bytes(tmp_path: Path) -> None:
+    exports.make_project(tmp_path, 20)
+    exports.configure(tmp_path, exports.CASES[exports.COMPARED])
+    exports.deliver(tmp_path)
+    bare_export.export(tmp_path)
+    exports.require_same_files(tmp_path)
+    assert {path.name for path in (tmp_path / "bare").iterdir()} == {"output.psv", "output.jsonl", "output.csv"}
+    (tmp_path / "bare/output.csv").write_text("another")
+    with pytest.raises(SystemExit, match=r"output\.csv"):
+        exports.require_same_files(tmp_path)
+
+
+@pytest.mark.parametrize("kind", bare_loops.LOOPS)
+def test_a_bare_loop_makes_one_call_for_each_row_and_none_again(kind: str, tmp_path: Path) -> None:
+    with serving(0) as port:
+        project = project_of(tmp_path, port, Fresh(7, 0.0, 3))
+        for _ in range(2):
+            asyncio.run(bare_loops.main(kind, f"http://127.0.0.1:{port}/v1", project.root, 3))
+            assert calls_made(port) == 7
+    assert len(list(project.path("bare").iterdir())) == 7
+
+
+@pytest.mark.parametrize("number", [0, 4_999, 99_999])
+def test_rows_have_the_size_that_the_results_name(number: int) -> None:
+    assert len(",".join(row(number)) + "\r\n") == ROW_BYTES
+
+
+def test_ratios_divide_ours_by_the_others() -> None:
+    told = {OURS: {"seconds": 3.0, "cpu_sec": 1.0}, "openai": {"seconds": 4.0, "cpu_sec": 2.0}}
+    assert ratios_to_others(told) == {"seconds_of_openai": 0.75, "cpu_of_openai": 0.5}
