@@ -85,7 +85,9 @@ def test_an_item_takes_less_than_a_bare_call_through_the_sdk(tmp_path: Path, ser
 
 
 def test_calls_are_made_without_an_sdk_and_charts(tmp_path: Path, server: ChatServer) -> None:
-    project = make_project(tmp_path / "project", server.base_url)
+    # With a price of its own: the list of prices brings an HTTP client.
+    budget = {"prices": {"test-model": {"input": 1.0, "output": 2.0}}}
+    project = make_project(tmp_path / "project", server.base_url, budget=budget)
     code = (
         "import atexit, sys\nfrom llmbatch_assets.cli import main\n"
         "named = {'openai', 'httpx2', 'matplotlib', 'aiohttp'}\n"
