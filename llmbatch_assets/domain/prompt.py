@@ -83,8 +83,12 @@ class PromptTemplate(BaseModel):
 
     def render(self, values: Mapping[str, str | None]) -> tuple[Message, ...]:
         """Fill all placeholders. Raises ``PromptError`` naming those without a value."""
-        self.check(values)
-        return tuple(Message(role, fill_placeholders(text, values)) for role, text in self.texts())
+        try:
+            return tuple([Message(role, fill_placeholders(text, values)) for role, text in self.texts()])
+        except KeyError:
+            # Checking before each rendering would take longer than rendering.
+            self.check(values)
+            raise
 
 
 def placeholders_in(text: str) -> list[str]:

@@ -55,11 +55,22 @@ class TokenUsage(BaseModel):
         return bool(self.input_tokens and self.output_tokens)
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
-        return UsageTotal((self, other)).usage
+        return TokenUsage(
+            requests=self.requests + other.requests,
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_input_tokens=self.cached_input_tokens + other.cached_input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cost_usd=_sum_if_known(self.cost_usd, other.cost_usd),
+        )
 
     def with_cost(self, cost_usd: float | None) -> TokenUsage:
         """Return the same usage at another cost."""
         return self.model_copy(update={"cost_usd": cost_usd})
+
+
+def _sum_if_known(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else round_cost(first + second)
 
 
 def cost_at(usage: TokenUsage, price: ModelPrice) -> float:

@@ -125,7 +125,8 @@ class WorkerPool:
             self._deferred.append(replace(task, deferred=result))
         elif result is not None:
             self._undecided.append(result)
-        await self._settle(self._record_own_failures)
+        if self._undecided:
+            await self._settle(self._record_own_failures)
 
     async def _settle(self, work: Callable[[], Awaitable[Returned]]) -> Returned | None:
         """Return the result of working on items, or None after an error that stops the run."""

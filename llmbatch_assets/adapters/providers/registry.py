@@ -91,8 +91,9 @@ def _openai_client(llm: Llm, base_url: str, get_key: Callable[[], str]) -> OpenA
 @asynccontextmanager
 async def open_openai(llm: Llm, root: Path) -> AsyncIterator[Client]:
     """Open a client of an OpenAI-compatible server. Raises ``RunPermanentError`` if its key is not set."""
-    read_key(llm.key_name, root)
-    async with aclosing(_openai_client(llm, llm.endpoint, lambda: read_key(llm.key_name, root))) as client:
+    key_name = llm.key_name
+    read_key(key_name, root)
+    async with aclosing(_openai_client(llm, llm.endpoint, lambda: read_key(key_name, root))) as client:
         yield client
 
 

@@ -125,7 +125,7 @@ class UsageLedger:
 
     def write(self, record: CallRecord) -> None:
         """Append one line. Raises ``OSError`` if it cannot be written as a whole."""
-        fields = dict(record)
+        fields = record.model_dump()
         try:
             line = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
         except TypeError:

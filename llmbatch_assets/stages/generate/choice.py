@@ -116,7 +116,7 @@ class BatchItems:
 
         None if a new one was asked for.
         """
-        if self.is_forced(item):
+        if not self._identities_of_other_judges or self.is_forced(item):
             return None
         found = (
             self.store.index.output(identity.cache_id(item.work_id)) for identity in self._identities_of_other_judges

@@ -62,12 +62,18 @@ def _counts(reported: Mapping[str, Any]) -> TokenUsage:
 
 
 def _first(reported: Mapping[str, Any], names: tuple[str, ...]) -> int:
-    return next((count for name in names if (count := _count(reported.get(name)))), 0)
+    for name in names:
+        if name in reported and (count := _count(reported[name])):
+            return count
+    return 0
 
 
 def _detail(reported: Mapping[str, Any], blocks: tuple[str, ...], name: str) -> int:
-    details = (reported.get(block) for block in blocks)
-    return next((count for one in details if isinstance(one, dict) and (count := _count(one.get(name)))), 0)
+    for block in blocks:
+        details = reported.get(block)
+        if isinstance(details, dict) and (count := _count(details.get(name))):
+            return count
+    return 0
 
 
 def _count(number: Any) -> int:
