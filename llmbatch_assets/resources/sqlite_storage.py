@@ -9,14 +9,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import sqlalchemy
 from dagster import AssetKey, DagsterEventType
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.event_log.schema import DynamicPartitionsTable, SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import (
+    AssetEventTagsTable,
+    DynamicPartitionsTable,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, _event_logs_directory
@@ -25,6 +31,8 @@ from filelock import FileLock
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
+
+from llmbatch_assets.resources.materialization_json import MaterializationJson, MaterializedPartition
 
 BATCHED_EVENTS = frozenset(
     {
@@ -98,7 +106,42 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
                     self.store_event(event)
 
     def _store_asset_events(self, events: Sequence[EventLogEntry]) -> None:
-        rows = [self._event_to_row(event) for event in events]
+        with self._storing_rows([self._event_to_row(event) for event in events]) as (connection, ids):
+            self._store_asset_event_tags(connection, events, ids)
+            for event, event_id in _last_of_each_kind(events, ids):
+                self._store_asset_event(connection, event, event_id)
+
+    def store_materializations(self, last: EventLogEntry, made: Sequence[MaterializedPartition]) -> None:
+        """Store materializations of one asset by one step, the ``last`` of which is also given as Dagster's own value.
+
+        The rows are those of ``store_event_batch``, at a third of the time: Dagster serializes only the last one.
+        """
+        common = self._event_to_row(last)
+        as_json, own_tags = MaterializationJson(common["event"]), self._tags_for_asset_event(last)
+        at = [datetime.fromtimestamp(one.at, UTC).replace(tzinfo=None) for one in made]
+        rows = [
+            common | {"event": as_json.of(one), "timestamp": when, "partition": one.partition}
+            for one, when in zip(made, at, strict=True)
+        ]
+        with self._storing_rows(rows) as (connection, ids):
+            tags = [
+                {
+                    "event_id": event_id,
+                    "asset_key": common["asset_key"],
+                    "key": key,
+                    "value": value,
+                    "event_timestamp": when,
+                }
+                for one, when, event_id in zip(made, at, ids, strict=True)
+                for key, value in {**own_tags, DATA_VERSION_TAG: one.data_version}.items()
+            ]
+            if self.has_table(AssetEventTagsTable.name):
+                connection.execute(AssetEventTagsTable.insert(), tags)
+            self._store_asset_event(connection, last, ids[-1])
+
+    @contextmanager
+    def _storing_rows(self, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[Connection, list[int]]]:
+        """Insert rows of asset events; gives the transaction of the index, and the ids of the rows there."""
         by_run: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             by_run.setdefault(row["run_id"], []).append(row)
@@ -106,10 +149,7 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
             with self.run_connection(run_id) as connection:
                 connection.execute(SqlEventLogStorageTable.insert(), rows_of_run)
         with self.index_transaction() as connection:
-            ids = _insert(connection, rows)
-            self._store_asset_event_tags(connection, events, ids)
-            for event, event_id in _last_of_each_kind(events, ids):
-                self._store_asset_event(connection, event, event_id)
+            yield connection, _insert(connection, rows)
         for run_id in by_run:
             self._notify_watchers(run_id)
 

@@ -26,6 +26,7 @@ from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
+from llmbatch_assets.resources.materialization_json import MaterializedPartition
 from llmbatch_assets.resources.partitions import BulkPartitionStorage
 from llmbatch_assets.resources.sqlite_storage import KEYS_AT_ONCE, MOST_OPEN, BatchingEventLogStorage
 from llmbatch_assets_tests.event_history import (
@@ -159,6 +160,23 @@ def test_a_batch_leaves_of_an_asset_what_its_last_event_would(instance_at: Insta
     assert entries[0] == entries[1]
     assert entries[1].last_run_id == first
     assert entries[1].last_materialization_storage_id == 3
+
+
+def test_materializations_given_as_values_leave_the_same_records(instance_at: InstanceAt) -> None:
+    entries = [event(MATERIALIZATION, ONE_RUN, at, key) for at, key in enumerate([*KEYS, KEYS[0]])]
+    values = [
+        MaterializedPartition(one.dagster_event.partition, one.timestamp, {"at": at, "text": "*ü*"}, f"v{at}")
+        for at, one in enumerate(entries)
+    ]
+    default, ours = instance_at("default", DEFAULT), instance_at("ours", OURS)
+    for instance in (default, ours):
+        add_runs(instance)
+    default.event_log_storage.store_event_batch(entries)
+    storage = ours.event_log_storage
+    assert isinstance(storage, BatchingEventLogStorage)
+    storage.store_materializations(entries[4], values[:5])
+    storage.store_materializations(entries[-1], values[5:])
+    assert picture(ours) == picture(default)
 
 
 # The same files.
@@ -347,6 +365,7 @@ SIGNATURES = {
     SqlEventLogStorage._has_asset_key_col_on_connection: "(self, conn, column_name)",
     SqlEventLogStorage._store_asset_event: "(self, conn, event, event_id)",
     SqlEventLogStorage._store_asset_event_tags: "(self, conn, events, event_ids)",
+    SqlEventLogStorage._tags_for_asset_event: "(self, event)",
     SqlEventLogStorage._check_partitions_table: "(self)",
     SqlEventLogStorage.add_dynamic_partitions: "(self, partitions_def_name, partition_keys)",
     SqlEventLogStorage.delete_dynamic_partition: "(self, partitions_def_name, partition_key)",

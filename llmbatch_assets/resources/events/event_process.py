@@ -20,7 +20,8 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import deserialize_value, serialize_value
 
 from llmbatch_assets.adapters.files.pipe import PipeEndedError, child_command, pack_frame, read_frame
-from llmbatch_assets.resources.events.item_events import EventOrigin, ItemEvent
+from llmbatch_assets.resources.events.item_events import EventOrigin, ItemEvent, MaterializedEvent
+from llmbatch_assets.resources.sqlite_storage import BatchingEventLogStorage
 
 # With more groups waiting than this, a slow storage slows down the calls. The end of the run waits for the rest, which
 # may take some seconds with Dagster's own SQLite storage.
@@ -113,4 +114,9 @@ def _error_of_storing(instance: dg.DagsterInstance, origin: EventOrigin, group: 
 
 def store_events(instance: dg.DagsterInstance, origin: EventOrigin, group: Sequence[ItemEvent]) -> None:
     """Store events from this process."""
-    instance.event_log_storage.store_event_batch([event.entry(origin) for event in group])
+    storage = instance.event_log_storage
+    made = [event for event in group if isinstance(event, MaterializedEvent)]
+    if made and len(made) == len(group) and isinstance(storage, BatchingEventLogStorage):
+        storage.store_materializations(made[-1].entry(origin), [event.values(origin) for event in made])
+    else:
+        storage.store_event_batch([event.entry(origin) for event in group])

@@ -38,6 +38,7 @@ from llmbatch_assets.domain.report.item_facts import (
 )
 from llmbatch_assets.domain.text import visible
 from llmbatch_assets.domain.usage import TokenUsage
+from llmbatch_assets.resources.materialization_json import MaterializedPartition
 from llmbatch_assets.resources.partitions import RETIRED_VERSION
 
 
@@ -96,12 +97,12 @@ class EventOrigin:
 
     def report_text(self, item: WorkItem) -> str:
         """Return the address for a table, where Markdown would break a link; empty if it is metadata of its own."""
-        return "" if self.report_link(item) else self.report_of(item)
+        return "" if self.has_report_link else self.report_of(item)
 
-    def report_link(self, item: WorkItem) -> dict[str, dg.UrlMetadataValue]:
-        """Return the address as metadata. Browsers follow no link from a server's page to a file, so files have none."""
-        is_served = self.report and not self.report.startswith("file:")
-        return {"report": dg.MetadataValue.url(self.report_of(item))} if is_served else {}
+    @property
+    def has_report_link(self) -> bool:
+        """Whether the address is metadata. Browsers follow no link from a server's page to a file, so files have none."""
+        return bool(self.report) and not self.report.startswith("file:")
 
     def materialization(self, made: dg.AssetMaterialization, at: float) -> EventLogEntry:
         """Return a materialization, exactly as Dagster logs one."""
@@ -162,26 +163,33 @@ class MaterializedEvent(NamedTuple):
 
     def entry(self, origin: EventOrigin) -> EventLogEntry:
         """Return the materialization of the item's partition."""
+        values = self.values(origin)
         made = dg.AssetMaterialization(
             asset_key=origin.asset_key,
-            partition=self.item.partition_key,
-            metadata=self._metadata(origin),
-            tags={**origin.versions, DATA_VERSION_TAG: sha1_named(parsed=self.output.parsed)},
+            partition=values.partition,
+            metadata={name: _METADATA[name](text) for name, text in values.metadata.items()},
+            tags={**origin.versions, DATA_VERSION_TAG: values.data_version},
         )
-        return origin.materialization(made, self.at)
+        return origin.materialization(made, values.at)
 
-    def _metadata(self, origin: EventOrigin) -> dict[str, Any]:
+    def values(self, origin: EventOrigin) -> MaterializedPartition:
+        """Return what differs between the materializations of a run."""
+        version = sha1_named(parsed=self.output.parsed)
+        return MaterializedPartition(self.item.partition_key, self.at, self._metadata(origin), version)
+
+    def _metadata(self, origin: EventOrigin) -> dict[str, str]:
         # The page of a run loads all entries of all items, and takes longer for an entry than for a kilobyte of text.
         tables = (
             item_table(self.item, self.output, self.usage, hit=self.hit, report=origin.report_text(self.item)),
             input_table(self.item.context),
             output_table(self.output.parsed),
         )
-        facts = {
-            "item": dg.MetadataValue.md("\n\n".join(tables)),
-            "path": dg.MetadataValue.path(visible(str(origin.folder / f"{self.output.meta['cache_id']}.json"))),
-        }
-        return {**facts, **origin.report_link(self.item)}
+        path = visible(f"{origin.folder}/{self.output.meta['cache_id']}.json")
+        report = {"report": origin.report_of(self.item)} if origin.has_report_link else {}
+        return {"item": "\n\n".join(tables), "path": path, **report}
+
+
+_METADATA = {"item": dg.MetadataValue.md, "path": dg.MetadataValue.path, "report": dg.MetadataValue.url}
 
 
 class FailedEvent(NamedTuple):
@@ -227,7 +235,9 @@ class FailedEvent(NamedTuple):
             "run": dg.MetadataValue.url(f"/runs/{origin.run_id}"),
         }
         known = {name: value for name, value in facts.items() if value is not None}
-        return known if self.older else {**known, **origin.report_link(self.item)}
+        if self.older or not origin.has_report_link:
+            return known
+        return known | {"report": dg.MetadataValue.url(origin.report_of(self.item))}
 
 
 class RetiredEvent(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Generic, Self, TypeVar
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.storage.event_log.base import EventLogStorage
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from llmbatch_assets.domain.items.work import WorkItem
@@ -27,6 +28,7 @@ from llmbatch_assets.resources.events.item_events import (
     RetiredEvent,
 )
 from llmbatch_assets.resources.instance import translating_storage_errors
+from llmbatch_assets.resources.sqlite_storage import BatchingEventLogStorage
 from llmbatch_assets.resources.versions import versions_sha
 from llmbatch_assets.stages.runtime import holding_interrupts
 
@@ -37,6 +39,8 @@ WITHDRAWN_AT_ONCE = 500
 MAX_DELAY_SEC = 0.5
 # An event process costs about a second of processor time to start; it pays off from this many events.
 MIN_EVENTS_FOR_PROCESS = 1_000
+# Passing an event to another process would take almost as long as storing it here.
+FAST_STORAGES: tuple[type[EventLogStorage], ...] = (BatchingEventLogStorage,)
 
 Event = TypeVar("Event")
 
@@ -141,11 +145,11 @@ class PartitionEvents:
 
     @contextmanager
     def in_child_process(self, expected: int) -> Iterator[None]:
-        """Let a child process store the events of this block, if the ``expected`` number justifies one.
+        """Let a child process store the events of this block, if their number and the storage justify one.
 
         All of them are stored at the end of the block.
         """
-        if expected < MIN_EVENTS_FOR_PROCESS or not self._instance.is_persistent:
+        if not self._needs_process(expected):
             yield
             return
         process = EventProcess(self._instance.get_ref(), self._origin, self._store_here)
@@ -159,6 +163,10 @@ class PartitionEvents:
                 self._store = self._store_here
                 with holding_interrupts(), translating_storage_errors():
                     process.close()
+
+    def _needs_process(self, expected: int) -> bool:
+        is_fast = isinstance(self._instance.event_log_storage, FAST_STORAGES)
+        return expected >= MIN_EVENTS_FOR_PROCESS and self._instance.is_persistent and not is_fast
 
     def add_materialized(
         self, item: WorkItem, output: AcceptedOutput, *, hit: bool, usage: TokenUsage | None = None

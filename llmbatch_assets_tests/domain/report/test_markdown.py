@@ -16,6 +16,7 @@ from llmbatch_assets.domain.report.markdown import fact_table, fenced, plain
         ("&lt;", "&amp;lt;"),
         ("two\nlines", "two lines"),
         ("snake_case _x_", r"snake_case \_x\_"),
+        ("a__b _", r"a\_\_b \_"),
     ],
 )
 def test_text_has_no_meaning_in_a_line(text: str, escaped: str) -> None:

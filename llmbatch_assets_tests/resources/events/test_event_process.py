@@ -1,4 +1,7 @@
-"""Events stored by a process of their own are the same ones, and none is lost with it."""
+"""Events stored by a process of their own are the same ones, and none is lost with it.
+
+Most tests use our storage, which is fast, although runs start a process for other storages only.
+"""
 
 import os
 import pickle
@@ -49,6 +52,7 @@ def instance(
     write_settings(tmp_path, getattr(request, "param", OURS))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setattr(partition_events, "MIN_EVENTS_FOR_PROCESS", 1)
+    monkeypatch.setattr(partition_events, "FAST_STORAGES", ())
     with dg.DagsterInstance.from_config(str(tmp_path)) as opened:
         yield opened
 
@@ -169,20 +173,30 @@ def test_a_signal_at_the_end_waits_until_everything_is_stored(instance: dg.Dagst
     assert children() == []
 
 
-def test_few_events_or_an_instance_in_memory_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_many_events_for_a_slow_storage_on_disk_need_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(partition_events, "MIN_EVENTS_FOR_PROCESS", 2)
 
-    def work(events: PartitionEvents) -> None:
-        with events.in_child_process(count):
-            events.add_materialized(item(0), OUTPUT, hit=False)
-            assert children() == []
+    def processes_of(instance: dg.DagsterInstance, expected: int) -> int:
+        found: list[int] = []
+
+        def work(events: PartitionEvents) -> None:
+            with events.in_child_process(expected):
+                events.add_materialized(item(0), OUTPUT, hit=False)
+                found.append(len(children()))
+
+        assert run(instance, work).success
+        return found[0]
 
     with dg.DagsterInstance.ephemeral() as in_memory:
-        count = 2
-        assert run(in_memory, work).success
-    with dg.instance_for_test() as on_disk:
-        count = 1
-        assert run(on_disk, work).success
+        assert processes_of(in_memory, 2) == 0
+    with dg.instance_for_test() as slow:
+        assert [processes_of(slow, expected) for expected in (1, 2)] == [0, 1]
+    write_settings(tmp_path, OURS)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as fast:
+        assert processes_of(fast, 2) == 0
 
 
 NOISY = """
