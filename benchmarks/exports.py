@@ -35,8 +35,8 @@ from llmbatch_assets.domain.items.work import WorkItem, work_items_of
 from llmbatch_assets.domain.outcome import AcceptedOutput
 from llmbatch_assets.domain.usage import TokenUsage
 from llmbatch_assets.stages.artifacts import artifact_path, batch_outputs, load_artifact
-from llmbatch_assets.stages.export import write_exports
 from llmbatch_assets.stages.project import Batch, BatchFile
+from llmbatch_assets.stages.publish.export import write_exports
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "jade", "kelp", "linen")
 FORMATS = ("csv", "psv", "tsv", "jsonl", "xlsx", "parquet")

@@ -1,6 +1,6 @@
 """Asset checks: output quality, complete artifacts, and an export that matches the current outputs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -14,9 +14,9 @@ from llmbatch_assets.domain.schema.json_schema import open_objects
 from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.resources.runs import failing_with_message
 from llmbatch_assets.stages.artifacts import load_artifact
-from llmbatch_assets.stages.export import not_exported_once, out_of_date
 from llmbatch_assets.stages.plan import stored_outputs_up_to_date
 from llmbatch_assets.stages.project import Batch, BatchFile
+from llmbatch_assets.stages.publish.export_check import export_problems
 
 MAX_NAMED = 10
 _EVALUATED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
@@ -129,26 +129,36 @@ def batch_checks(batch_file: BatchFile, names: Names) -> list[dg.AssetChecksDefi
         contexts = load_artifact(batch, "group_contexts", list[GroupContext])
         return _result("has no context", unresolved(work_items.items, contexts))
 
-    @dg.asset_check(
-        asset=names.key("export"),
-        name="every_row_once",
-        description="Every row or group with an accepted output is in the exported file exactly once.",
-    )
-    @failing_with_message()
-    def every_row_once() -> dg.AssetCheckResult:
-        return _result("not exported exactly once; run export again", not_exported_once(batch_file.load()))
+    return [schema_strict, contexts_resolve, _export_checks(batch_file, names)]
 
-    @dg.asset_check(
-        asset=names.key("export"),
-        name="matches_outputs",
-        description="Every exported record is from the currently accepted output. Dagster does not track staleness "
-        "across 100 or more partitions, so it does not mark an old export as stale.",
-    )
-    @failing_with_message()
-    def matches_outputs() -> dg.AssetCheckResult:
-        return _result("not from the currently accepted output; run export again", out_of_date(batch_file.load()))
 
-    return [schema_strict, contexts_resolve, every_row_once, matches_outputs]
+_EXPORT_CHECKS = {
+    "every_row_once": "Every row or group with an accepted output is in the exported file exactly once.",
+    "matches_outputs": "Every exported record is from the currently accepted output. Dagster does not track staleness "
+    "across 100 or more partitions, so it does not mark an old export as stale.",
+}
+
+
+def _export_checks(batch_file: BatchFile, names: Names) -> dg.AssetChecksDefinition:
+    """Both checks of the export in one step, since they compare the same files."""
+    export = names.key("export")
+
+    @dg.multi_asset_check(
+        name=names.own("export_checks"),
+        specs=[dg.AssetCheckSpec(name, asset=export, description=text) for name, text in _EXPORT_CHECKS.items()],
+        can_subset=True,
+    )
+    def export_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        with failing_with_message():
+            problems = export_problems(batch_file.load())
+        results = {
+            "every_row_once": _result("not exported exactly once; run export again", problems.not_once),
+            "matches_outputs": _result("not from the currently accepted output; run export again", problems.outdated),
+        }
+        for key in context.op_execution_context.selected_asset_check_keys:
+            yield results[key.name]._replace(check_name=key.name, asset_key=export)
+
+    return export_checks
 
 
 def _result(problem: str, names: Sequence[str]) -> dg.AssetCheckResult:

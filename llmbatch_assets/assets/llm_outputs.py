@@ -38,7 +38,7 @@ from llmbatch_assets.stages.generate.progress import GenerateResult, end_line
 from llmbatch_assets.stages.generate.run import GenerateRun
 from llmbatch_assets.stages.plan import up_to_date
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.report import report_address
+from llmbatch_assets.stages.publish.report import report_address
 from llmbatch_assets.stages.runtime import holding_interrupts
 
 

@@ -4,20 +4,32 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.storage.tags import AUTOMATION_CONDITION_TAG
+from pydantic import Field
 
 from llmbatch_assets.assets.checks import require_passed_checks
 from llmbatch_assets.assets.descriptions import description
 from llmbatch_assets.assets.names import Names
 from llmbatch_assets.domain.export.manifest import ExportManifest, export_notes
 from llmbatch_assets.domain.export.records import export_warnings
-from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.domain.run.quality import ACCEPTANCE, OUTPUT_CHECKS
 from llmbatch_assets.domain.text import visible
 from llmbatch_assets.resources.runs import failing_with_message
-from llmbatch_assets.stages.artifacts import BatchOutputs
-from llmbatch_assets.stages.export import ExportResult, write_exports
+from llmbatch_assets.stages.artifacts import BatchOutputs, StoredSnapshot
 from llmbatch_assets.stages.project import BatchFile
-from llmbatch_assets.stages.report import ReportResult, write_report
+from llmbatch_assets.stages.publish.export import current_export, write_exports
+from llmbatch_assets.stages.publish.report import ReportManifest, charts_as_markdown, current_report, write_report
+
+
+class ExportConfig(dg.Config):
+    """Configuration of ``export``."""
+
+    force: bool = Field(default=False, description="Write the files again even if they are up to date.")
+
+
+class ReportConfig(dg.Config):
+    """Configuration of ``report``."""
+
+    force: bool = Field(default=False, description="Write the files again even if they are up to date.")
 
 
 def publish_condition(names: Names) -> dg.AutomationCondition[dg.AssetKey]:
@@ -73,7 +85,10 @@ def _export_asset(batch_file: BatchFile, names: Names, inputs: dict[str, dg.Asse
     )
     @failing_with_message()
     def export(
-        context: dg.AssetExecutionContext, llm_outputs: BatchOutputs, input_snapshot: Snapshot
+        context: dg.AssetExecutionContext,
+        config: ExportConfig,
+        llm_outputs: BatchOutputs,
+        input_snapshot: StoredSnapshot,
     ) -> dg.Output[dict[str, Any]]:
         batch = batch_file.load()
         if batch.parameters.checks.block_export:
@@ -81,10 +96,14 @@ def _export_asset(batch_file: BatchFile, names: Names, inputs: dict[str, dg.Asse
             require_passed_checks(context.instance, names.key("llm_outputs"), OUTPUT_CHECKS, repair)
         for warning in export_warnings(batch.parameters):
             context.log.warning(visible(warning))
-        result = write_exports(batch, llm_outputs, input_snapshot)
-        for note in export_notes(result.manifest):
+        manifest = None if config.force else current_export(batch, llm_outputs)
+        if manifest:
+            context.log.info(f"Unchanged since {manifest.meta.generated_at_utc}: nothing was written")
+        else:
+            manifest = write_exports(batch, llm_outputs, input_snapshot.load())
+        for note in export_notes(manifest):
             context.log.warning(visible(note))
-        return dg.Output(result.manifest.model_dump(), metadata=export_metadata(result))
+        return dg.Output(manifest.model_dump(), metadata=export_metadata(manifest))
 
     return export
 
@@ -102,21 +121,29 @@ def _report_asset(batch_file: BatchFile, names: Names, inputs: dict[str, dg.Asse
         description=description("report"),
     )
     def report(
-        context: dg.AssetExecutionContext, export: ExportManifest, llm_outputs: BatchOutputs, input_snapshot: Snapshot
+        context: dg.AssetExecutionContext,
+        config: ReportConfig,
+        export: ExportManifest,
+        llm_outputs: BatchOutputs,
+        input_snapshot: StoredSnapshot,
     ) -> Any:
         with failing_with_message():
             batch = batch_file.load()
             if not batch.parameters.report.enabled:
                 context.log.info("report.enabled is false; nothing to do")
                 return
-            result = write_report(batch, llm_outputs, export, input_snapshot)
-            yield dg.Output(result.manifest.model_dump(), metadata=report_metadata(result))
+            manifest = None if config.force else current_report(batch, llm_outputs)
+            if manifest:
+                context.log.info(f"Unchanged since {manifest.meta.generated_at_utc}: nothing was written")
+            else:
+                manifest = write_report(batch, llm_outputs, export, input_snapshot.load()).manifest
+            charts = charts_as_markdown(batch, manifest)
+            yield dg.Output(manifest.model_dump(), metadata=report_metadata(manifest, charts))
 
     return report
 
 
-def export_metadata(result: ExportResult) -> dict[str, Any]:
-    manifest = result.manifest
+def export_metadata(manifest: ExportManifest) -> dict[str, Any]:
     columns = [
         dg.TableColumn(visible(column["name"]), column["type"], visible(column["from"])) for column in manifest.columns
     ]
@@ -126,7 +153,7 @@ def export_metadata(result: ExportResult) -> dict[str, Any]:
         "dagster/column_schema": dg.TableSchema(columns=columns),
         **_file_metadata(manifest.files),
         "not_exported_file": dg.MetadataValue.path(visible(manifest.not_exported_file)),
-        "preview": dg.MetadataValue.md(result.preview),
+        "preview": dg.MetadataValue.md(manifest.preview),
     }
 
 
@@ -135,14 +162,14 @@ def _explained(counts: dict[str, int]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count or name in {"n_records", "n_items"}}
 
 
-def report_metadata(result: ReportResult) -> dict[str, Any]:
+def report_metadata(manifest: ReportManifest, charts: str) -> dict[str, Any]:
     # Dagster plots the numbers over time.
-    numbers = {**result.manifest.counts, **result.page.numbers}
+    numbers = {**manifest.counts, **manifest.numbers}
     return {
         **{name: number for name, number in numbers.items() if number is not None},
-        "summary": dg.MetadataValue.md(result.summary),
-        "charts": dg.MetadataValue.md(result.charts),
-        **_file_metadata(result.manifest.files),
+        "summary": dg.MetadataValue.md(manifest.summary),
+        "charts": dg.MetadataValue.md(charts),
+        **_file_metadata(manifest.files),
     }
 
 

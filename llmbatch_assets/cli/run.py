@@ -50,7 +50,10 @@ def selected_assets(_context: click.Context, _option: click.Parameter, names: st
     help="Run only these assets, on existing artifacts.",
 )
 @click.option(
-    "--force", is_flag=True, help="Regenerate existing outputs; each is kept until its replacement is accepted."
+    "--force",
+    is_flag=True,
+    help="Regenerate existing outputs; each is kept until its replacement is accepted. With --select, also rewrite the "
+    "schema, export and report as far as they are selected.",
 )
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Generate at most N items.")
 @click.option(
@@ -116,9 +119,9 @@ def run(
             "retry_failed": retry_failed,
             "force": "llm_outputs" in forced,
         }
-        schema = {name: {"force": name in forced} for name in ("llm_schema_py", "llm_schema_txt")}
+        others = {name: {"force": name in forced} for name in ("llm_schema_py", "llm_schema_txt", "export", "report")}
         n_shown = show if show is not None else SHOWN if limit or sample else 0
-        sys.exit(StageRunner(batch_file, batch, n_shown).run_stages(select, {"llm_outputs": generate, **schema}))
+        sys.exit(StageRunner(batch_file, batch, n_shown).run_stages(select, {"llm_outputs": generate, **others}))
 
 
 def _confirm_cost(batch: Batch, selection: Selection, forced: set[str], select: tuple[str, ...]) -> None:

@@ -22,9 +22,9 @@ from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.instance import open_instance, translating_storage_errors
 from llmbatch_assets.resources.runs import close_orphans, dagster_reporter, process_tags
-from llmbatch_assets.stages.export import notes_on_export
 from llmbatch_assets.stages.generate.progress import GenerateResult, Reporter, ReporterGroup
 from llmbatch_assets.stages.project import Batch, BatchFile
+from llmbatch_assets.stages.publish.export import notes_on_export
 
 # Values of an asset's configuration, by the asset's name.
 RunConfig = Mapping[str, Mapping[str, object]]

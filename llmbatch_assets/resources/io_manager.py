@@ -8,7 +8,7 @@ import dagster as dg
 from llmbatch_assets.adapters.files.atomic import log_written, write_json_if_changed
 from llmbatch_assets.domain.text import visible
 from llmbatch_assets.resources.runs import failing_with_message
-from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
+from llmbatch_assets.stages.artifacts import BatchOutputs, StoredSnapshot, artifact_path, batch_outputs, load_artifact
 from llmbatch_assets.stages.downstream.tables import exported_table, output_records, outputs_table, table_builder
 from llmbatch_assets.stages.project import Batch, BatchFile
 
@@ -33,10 +33,10 @@ class JsonIOManager(dg.ConfigurableIOManager):
         size, written = write_json_if_changed(path, obj)
         shown = visible(batch.shown(path))
         context.log.info(f"{'wrote' if written else 'unchanged:'} {shown} (bytes={size})")
-        # The files that a manifest lists were written just before it.
-        for file, rows in _files_of(obj).items():
-            log_written(file, batch.path(file).stat().st_size, rows)
         if written:
+            # The files that a manifest lists were written just before it.
+            for file, rows in _files_of(obj).items():
+                log_written(file, batch.path(file).stat().st_size, rows)
             log_written(batch.shown(path), size)
         context.add_output_metadata({"path": dg.MetadataValue.path(shown), "bytes": size})
 
@@ -51,6 +51,8 @@ class JsonIOManager(dg.ConfigurableIOManager):
         kind = context.dagster_type.typing_type
         if kind is BatchOutputs:
             return batch_outputs(batch)
+        if kind is StoredSnapshot:
+            return StoredSnapshot(batch)
         if (build := table_builder(kind)) and asset in ("llm_outputs", "export"):
             return build(exported_table(batch) if asset == "export" else outputs_table(batch, _partitions(context)))
         if asset == "llm_outputs" and (own := _own_partitions(context)):

@@ -80,6 +80,18 @@ def output_store(batch: Batch) -> FileStore:
 
 
 @dataclass(frozen=True)
+class StoredSnapshot:
+    """The snapshot that the last run wrote. It is parsed when it is needed."""
+
+    batch: Batch
+
+    def load(self) -> Snapshot:
+        """Raises ``MissingArtifactError`` or ``ArtifactError``."""
+        snapshot: Snapshot = load_artifact(self.batch, "input_snapshot", Snapshot)
+        return snapshot
+
+
+@dataclass(frozen=True)
 class BatchOutputs:
     """The outputs of a batch's items under its current settings, in item order. Iterate as often as you like.
 

@@ -13,9 +13,8 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from llmbatch_assets.adapters.pages.report_charts import chart_image, neutral_chart_image
+from llmbatch_assets.adapters.pages.report_charts import chart_image
 from llmbatch_assets.adapters.pages.report_rows import RowSpool, Slice
-from llmbatch_assets.domain.report.charts import Chart
 from llmbatch_assets.domain.report.items import ItemRow
 from llmbatch_assets.domain.report.markdown import fenced, plain
 from llmbatch_assets.domain.report.page import ReportPage
@@ -63,13 +62,6 @@ def render_markdown(page: ReportPage, files: Mapping[str, Link]) -> str:
 def render_summary(page: ReportPage) -> str:
     """The key tables as Markdown, short enough for Dagster's UI."""
     return escape_controls(_template("summary.md.j2").render(page._asdict()))
-
-
-def render_charts(charts: Sequence[Chart]) -> str:
-    """The charts as Markdown with embedded images."""
-    return "\n\n".join(
-        f"### {plain(chart.title)}\n\n![{plain(chart.alt)}]({neutral_chart_image(chart)})" for chart in charts
-    )
 
 
 def render_diff(page: dict[str, Any]) -> str:

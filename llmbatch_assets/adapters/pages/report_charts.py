@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from llmbatch_assets.adapters.files.atomic import read_regular, write_json_if_changed
 from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.report.charts import Chart
+from llmbatch_assets.domain.report.markdown import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,12 +73,14 @@ def load_drawings(path: Path) -> None:
 
 def save_drawings(path: Path, charts: Sequence[Chart]) -> None:
     """Keep the drawings of these charts for the next report."""
-    drawn = {key: _drawings[key] for chart in charts if (key := _key(chart)) in _drawings}
-    write_json_if_changed(path, drawn)
+    write_json_if_changed(path, {_key(chart): _drawing(chart) for chart in charts})
 
 
 def _key(chart: Chart) -> str:
-    return sha1_named(chart=chart, drawn_by=_drawn_by())
+    # Numbers as floats: a chart that was read from a manifest has no integers.
+    bars = [bar._replace(value=float(bar.value)) for bar in chart.bars]
+    edges = chart.edges and [None if edge is None else float(edge) for edge in chart.edges]
+    return sha1_named(chart=[*chart[:4], bars, edges], drawn_by=_drawn_by())
 
 
 @cache
@@ -102,8 +105,14 @@ def chart_image(chart: Chart) -> str:
     return _data_url(chart_svg(chart))
 
 
-def neutral_chart_image(chart: Chart) -> str:
-    """The chart as a data URL, in colours that are readable on light and dark backgrounds."""
+def render_charts(charts: Sequence[Chart]) -> str:
+    """The charts as Markdown with embedded images, in colours that are readable on light and dark backgrounds."""
+    return "\n\n".join(
+        f"### {plain(chart.title)}\n\n![{plain(chart.alt)}]({_neutral_image(chart)})" for chart in charts
+    )
+
+
+def _neutral_image(chart: Chart) -> str:
     return _data_url(_coloured(chart, {name: colour.neutral for name, colour in COLOURS.items()}))
 
 
@@ -112,11 +121,16 @@ def _data_url(svg: str) -> str:
 
 
 def _coloured(chart: Chart, colours: dict[str, str]) -> str:
-    key = _key(chart)
-    svg = _drawings[key] = _drawings.get(key) or _drawn(chart)
+    svg = _drawing(chart)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour.placeholder, colours[name])
     return svg
+
+
+def _drawing(chart: Chart) -> str:
+    key = _key(chart)
+    _drawings[key] = _drawings.get(key) or _drawn(chart)
+    return _drawings[key]
 
 
 def _drawn(chart: Chart) -> str:

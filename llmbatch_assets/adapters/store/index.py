@@ -204,6 +204,18 @@ class CacheIndex:
             if os.path.exists(self._failure(cache_id, number)):  # noqa: PTH110  # no Path is made for it
                 yield self._attempt(cache_id, number)
 
+    def failure_shas(self, cache_id: str) -> list[str]:
+        """Return the SHA-1 of each failed attempt's file, in order; "" for a file that cannot be read."""
+        return [
+            self._failure_sha(self._failure(cache_id, number)) for number in range(1, self.failed.get(cache_id, 0) + 1)
+        ]
+
+    def _failure_sha(self, path: str) -> str:
+        try:
+            return ARTIFACTS.read(path).sha
+        except OSError:
+            return ""
+
     def _attempt(self, cache_id: str, number: int) -> FailedAttempt:
         try:
             file = ARTIFACTS.read(self._failure(cache_id, number))

@@ -36,19 +36,28 @@ _CHANGE_TEXTS = {
 }
 
 
+class FileChecksum(BaseModel):
+    """The content of a file that was written."""
+
+    bytes: int
+    sha256: str
+
+
 class ExportMeta(BaseModel):
-    """The ``meta`` of the manifest."""
+    """The ``meta`` of the manifest. ``fingerprint`` identifies everything that the export was made from."""
 
     pipeline: Literal[5] = 5
     generated_at_utc: str
     provider: str
+    fingerprint: str = ""
 
 
 class ExportManifest(BaseModel):
     """The manifest: the files that were written, their columns, and counts.
 
     ``changes`` counts, by file format, values that the format cannot hold unchanged. ``set_aside_files`` are files of
-    the previous export that were kept under another name.
+    the previous export that were kept under another name. ``checksums`` are by path. ``preview`` shows the first records
+    as a Markdown table.
     """
 
     meta: ExportMeta
@@ -58,6 +67,8 @@ class ExportManifest(BaseModel):
     files: dict[str, str]
     not_exported_file: str
     set_aside_files: list[str]
+    checksums: dict[str, FileChecksum] = {}
+    preview: str = ""
 
 
 def export_counts(items: Mapping[str, int], lines: Mapping[str, int]) -> dict[str, int]:

@@ -31,10 +31,10 @@ from llmbatch_assets.domain.prompt_warnings import prompt_warnings
 from llmbatch_assets.domain.schema.grammar import schema_mistakes
 from llmbatch_assets.errors import ArtifactError, InputError, MissingArtifactError, SchemaError
 from llmbatch_assets.stages.artifacts import artifact_path, require_columns, require_schema, stored_work, work_of
-from llmbatch_assets.stages.export import columns_of_export
 from llmbatch_assets.stages.own_files import file_problems
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.report import columns_to_count
+from llmbatch_assets.stages.publish.export import columns_of_export
+from llmbatch_assets.stages.publish.report import columns_to_count
 from llmbatch_assets.stages.write_schema import reason_to_write, schema_txt_mismatch
 
 Value = TypeVar("Value")

@@ -24,8 +24,9 @@ from llmbatch_assets.domain.items.column_types import InputType
 from llmbatch_assets.domain.items.table import Snapshot
 from llmbatch_assets.errors import ArtifactError, MissingArtifactError
 from llmbatch_assets.stages.artifacts import batch_outputs, load_artifact
-from llmbatch_assets.stages.export import columns_of_export, read_export
 from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.publish.export import columns_of_export
+from llmbatch_assets.stages.publish.export_check import read_export
 
 PARTITION_KEY = "partition_key"
 # The formats that keep most of a record come first.

@@ -19,11 +19,11 @@ from llmbatch_assets.adapters.pages.rendering import (
     Folders,
     Link,
     parts_of,
-    render_charts,
     render_html,
     render_markdown,
     render_summary,
 )
+from llmbatch_assets.adapters.pages.report_charts import render_charts
 from llmbatch_assets.adapters.pages.report_rows import RowSpool
 from llmbatch_assets.domain.configuration.output_blocks import Report
 from llmbatch_assets.domain.report.findings import Findings

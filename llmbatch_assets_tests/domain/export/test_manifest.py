@@ -36,7 +36,7 @@ def test_the_manifest_has_origin_and_type_of_each_column() -> None:
     made = manifest(
         {"exported": 3, "missing": 1}, {"exported": 3, "missing": 1}, {"csv": {"formulas_escaped": 2}}
     ).model_dump()
-    assert made["meta"] == {"pipeline": 5, "generated_at_utc": "now", "provider": "openai"}
+    assert made["meta"] == {"pipeline": 5, "generated_at_utc": "now", "provider": "openai", "fingerprint": ""}
     assert made["files"] == {"psv": "o.psv"}
     assert made["not_exported_file"] == "left.csv"
     assert made["changes"] == {"csv": {"formulas_escaped": 2}}

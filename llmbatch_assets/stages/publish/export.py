@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from llmbatch_assets.adapters.tables.export_file import ExportRow
-from llmbatch_assets.adapters.tables.formats import exporting, read_table
-from llmbatch_assets.domain.configuration.input_blocks import Input
+from llmbatch_assets.adapters.tables.formats import exporting
 from llmbatch_assets.domain.export.columns import Column, OutputSchema, cells
 from llmbatch_assets.domain.export.manifest import (
     PREVIEW_ROWS,
@@ -32,28 +31,26 @@ from llmbatch_assets.domain.export.records import (
     entries,
 )
 from llmbatch_assets.domain.file_uses import earlier
-from llmbatch_assets.domain.items.cell import cell_text
 from llmbatch_assets.domain.items.table import Snapshot
-from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.errors import ArtifactError, LlmBatchError, TableError
-from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, batch_outputs, load_artifact
+from llmbatch_assets.errors import LlmBatchError
+from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, load_artifact
 from llmbatch_assets.stages.own_files import require_own_files
 from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.publish.fingerprints import checksums_of, export_fingerprint, up_to_date_manifest
 from llmbatch_assets.stages.runtime import utc_now
 
 # Entries per write.
 CHUNK = 500
 
 
-class ExportResult(NamedTuple):
-    """The manifest of an export, and its first records as a Markdown table."""
+def current_export(batch: Batch, outputs: BatchOutputs) -> ExportManifest | None:
+    """The manifest of the last export if writing it again would change nothing, else None."""
+    fingerprint = export_fingerprint(batch, outputs)
+    found: ExportManifest | None = up_to_date_manifest(batch, "export", ExportManifest, fingerprint)
+    return found
 
-    manifest: ExportManifest
-    preview: str
 
-
-def write_exports(batch: Batch, outputs: BatchOutputs, snapshot: Snapshot) -> ExportResult:
+def write_exports(batch: Batch, outputs: BatchOutputs, snapshot: Snapshot) -> ExportManifest:
     """Write the configured exports and the file of what is not exported. Their counts add up to the number of items.
 
     Raises ``ConfigError`` if ``outputs`` names a field or column that does not exist, or a file that no run has written.
@@ -61,9 +58,11 @@ def write_exports(batch: Batch, outputs: BatchOutputs, snapshot: Snapshot) -> Ex
     join = Join.of(snapshot, batch.parameters)
     columns = columns_of_export(batch, join)
     require_own_files(batch, "export")
+    # First, so that an output that changes meanwhile makes the next export write it.
+    fingerprint = export_fingerprint(batch, outputs)
     run = _ExportRun(batch, columns)
     run.write(entries(join, run.counting(outputs.outcomes(batch.shown))))
-    return ExportResult(run.manifest(), preview(run.columns, [line.cells for line in run.first_lines]))
+    return run.manifest(fingerprint)
 
 
 def columns_of_export(batch: Batch, join: Join) -> list[Column]:
@@ -139,15 +138,18 @@ class _ExportRun:
             kept = [path.replace(path.with_name(earlier(PurePosixPath(path)).name)) for path in paths if path.is_file()]
             self.set_aside = [self.batch.shown(path) for path in kept]
 
-    def manifest(self) -> ExportManifest:
+    def manifest(self, fingerprint: str) -> ExportManifest:
+        provider, not_exported = self.batch.source.provider, self.batch.layout.not_exported
         return ExportManifest(
-            meta=ExportMeta(generated_at_utc=utc_now(), provider=self.batch.source.provider),
+            meta=ExportMeta(generated_at_utc=utc_now(), provider=provider, fingerprint=fingerprint),
             columns=column_list(self.columns),
             counts=export_counts(self.items, self.lines),
             changes={name: dict(sorted(changed.items())) for name, changed in self.changes.items() if changed},
             files={name: str(path) for name, path in self._files.items()},
-            not_exported_file=str(self.batch.layout.not_exported),
+            not_exported_file=str(not_exported),
             set_aside_files=self.set_aside,
+            checksums=checksums_of(self.batch, [*self._files.values(), not_exported]),
+            preview=preview(self.columns, [line.cells for line in self.first_lines]),
         )
 
 
@@ -157,78 +159,3 @@ def _previous_manifest(batch: Batch) -> dict[str, Any]:
         return dict(load_artifact(batch, "export", ExportManifest).model_dump())
     except LlmBatchError:
         return {}
-
-
-class ExportedRecord(NamedTuple):
-    """The item, row and output of an exported record. ``row_index`` is "" for the record of a group."""
-
-    work_id: str
-    row_index: str
-    cache_id: str
-    created_at_utc: str
-
-    @property
-    def label(self) -> str:
-        return f"row {self.row_index}" if self.row_index else f"item {self.work_id}"
-
-
-def not_exported_once(batch: Batch) -> list[str]:
-    """Labels of records that are missing, duplicated, or without an accepted output. Raises ``ArtifactError``."""
-    expected, exported = _expected_records(batch_outputs(batch)), exported_records(batch)
-    wanted = {(one.work_id, one.row_index): one.label for one in expected}
-    counts = Counter((one.work_id, one.row_index) for one in exported)
-    wrong = [label for key, label in wanted.items() if counts[key] != 1]
-    return wrong + list(dict.fromkeys(one.label for one in exported if (one.work_id, one.row_index) not in wanted))
-
-
-def out_of_date(batch: Batch) -> list[str]:
-    """Labels of exported records whose output is not the currently accepted one. Raises ``ArtifactError``."""
-    current = set(_expected_records(batch_outputs(batch)))
-    return list(dict.fromkeys(one.label for one in exported_records(batch) if one not in current))
-
-
-def exported_records(batch: Batch) -> Sequence[ExportedRecord]:
-    """The records in the file of the first configured format; none if it is missing or empty. Raises ``ArtifactError``."""
-    file_format = batch.parameters.outputs.formats[0]
-    path = batch.path(batch.layout.export(file_format))
-    if not path.is_file() or not path.stat().st_size:
-        return []
-    columns, rows = read_export(batch, path, file_format)
-    records = [_exported_record(dict(zip(columns, row, strict=False))) for row in rows]
-    parameters = batch.parameters
-    if parameters.outputs.spreads_groups and parameters.grouping.active_mode.makes_one_item_per_group:
-        # The records of a group together stand for the group.
-        return list(dict.fromkeys(one._replace(row_index="") for one in records))
-    return records
-
-
-# The limit protects against untrusted tables; our own exports are trusted.
-_ANY_SIZE_MB = 10**9
-
-
-def read_export(batch: Batch, path: Path, file_format: str) -> tuple[list[str], list[Sequence[Any]]]:
-    """The columns and rows of an export. Raises ``ArtifactError`` if it is damaged or was changed to something else."""
-    try:
-        settings = {"path": str(path), "format": file_format, "max_expanded_mb": _ANY_SIZE_MB}
-        table = read_table(path, Input.model_validate(settings))
-        return list(table.columns), list(table.rows)
-    except TableError as broken:
-        # The reader's advice is about input tables.
-        problem = str(broken).partition(";")[0]
-        raise ArtifactError(f"{problem}; write the export again with: {batch.command} --select export") from None
-
-
-def _exported_record(record: Mapping[str, Any]) -> ExportedRecord:
-    # JSON lines have one meta object, tables a column per field.
-    meta = record.get("meta") or {name: record.get(f"meta_{name}") for name in ExportedRecord._fields}
-    return ExportedRecord(*(cell_text(meta.get(name)) for name in ExportedRecord._fields))
-
-
-def _expected_records(outputs: Iterable[tuple[WorkItem, AcceptedOutput]]) -> list[ExportedRecord]:
-    """The records expected from the current outputs: one per row with an output, or one per group."""
-    expected = []
-    for item, output in outputs:
-        rows = [item.row_index, *item.meta.get("shared_row_indices", ())]
-        made = (str(output.meta["cache_id"]), str(output.meta["created_at_utc"]))
-        expected += [ExportedRecord(item.work_id, "" if row is None else str(row), *made) for row in rows]
-    return expected

@@ -11,12 +11,12 @@ import pytest
 
 from llmbatch_assets.assets.publish import report_metadata
 from llmbatch_assets.stages.artifacts import batch_outputs
-from llmbatch_assets.stages.export import write_exports
-from llmbatch_assets.stages.report import ReportResult, write_report
+from llmbatch_assets.stages.publish.export import write_exports
+from llmbatch_assets.stages.publish.report import ReportResult, charts_as_markdown, write_report
 from llmbatch_assets_tests.chat_server import ChatServer, says
 from llmbatch_assets_tests.memory_storage import kept_in_memory
 from llmbatch_assets_tests.project import SCHEMA, Project, make_project, settings
-from llmbatch_assets_tests.stages.test_export import batch_of, generate
+from llmbatch_assets_tests.stages.publish.test_export import batch_of, generate
 
 REPORT = "artifacts/reports/report.html"
 
@@ -29,7 +29,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 def deliver(project: Project, **limits: Any) -> ReportResult:
     batch = batch_of(project)
     outputs, snapshot = batch_outputs(batch), batch.read_snapshot()
-    export = write_exports(batch, outputs, snapshot).manifest
+    export = write_exports(batch, outputs, snapshot)
     return write_report(batch, outputs, export, snapshot, **limits)
 
 
@@ -120,7 +120,8 @@ def test_chosen_columns_are_counted_and_unknown_ones_refused_before_the_run(
 def test_dagster_is_shown_numbers_a_summary_charts_and_files(tmp_path: Path) -> None:
     project = make_project(tmp_path / "village")
     generate(project)
-    shown = report_metadata(deliver(project))
+    manifest = deliver(project).manifest
+    shown = report_metadata(manifest, charts_as_markdown(batch_of(project), manifest))
     assert (shown["accepted"], shown["share_accepted"], shown["cost_usd"]) == (5, 1.0, 0.0)
     assert "5 of 5 items accepted" in shown["summary"].value
     assert "](data:image/svg+xml;base64," in shown["charts"].value

@@ -16,12 +16,12 @@ from llmbatch_assets.domain.items.work import work_items_of
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.errors import MissingArtifactError
 from llmbatch_assets.stages.artifacts import artifact_path, batch_outputs
-from llmbatch_assets.stages.export import write_exports
 from llmbatch_assets.stages.generate.choice import BatchItems
 from llmbatch_assets.stages.generate.progress import LogReporter
 from llmbatch_assets.stages.generate.run import GenerateRun
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.report import write_report
+from llmbatch_assets.stages.publish.export import write_exports
+from llmbatch_assets.stages.publish.report import write_report
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
 from llmbatch_assets_tests.project import COLUMNS, ROWS, Project, make_project, settings
 
@@ -59,7 +59,7 @@ def deliver(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
     batch = batch_of(project)
     outputs = batch_outputs(batch)
     snapshot = batch.read_snapshot()
-    export = write_exports(batch, outputs, snapshot).manifest
+    export = write_exports(batch, outputs, snapshot)
     write_json(artifact_path(batch, "export"), export)
     report = write_report(batch, outputs, export, snapshot).manifest
     return export.model_dump(), report.model_dump()
@@ -351,10 +351,9 @@ def test_hostile_cells_and_answers_are_shown_and_inert(project: Project, server:
 def test_times_are_told_in_the_zone_of_the_batch(offline: Project, zone: str, hour: int) -> None:
     offline.parameters(**settings(run={"timezone": zone}))
     generate(offline)
-    path = offline.path("artifacts/cache/pipeline4_manifest.json")
-    manifest = json.loads(path.read_bytes())
-    manifest["meta"]["generated_at_utc"] = "2026-01-15T12:30:00.000+00:00"
-    path.write_text(json.dumps(manifest))
+    path = offline.path("artifacts/cache/run_history.jsonl")
+    record = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**record, "ended_at_utc": "2026-01-15T12:30:00.000+00:00"}) + "\n")
     _, report = deliver(offline)
     text = offline.path(report["files"]["md"]).read_text(encoding="utf-8").replace("\\", "")
     assert f"2026-01-15 {12 + hour:02d}:30:00 {zone}" in text

@@ -1,0 +1,1 @@
+"""The publish stage: the export, the report, and whether their files are up to date."""
