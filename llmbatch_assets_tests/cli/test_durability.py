@@ -137,7 +137,7 @@ def test_two_runs_at_once_pay_for_no_item_twice(tmp_path: Path, server: ChatServ
     server.delay = 0.1
     project = make_project(tmp_path / "project", server.base_url, llm={"max_workers": 4})
     questions(project, 40)
-    project.llmbatch("run", "--select", "input_snapshot,work_items")
+    assert project.llmbatch_here("run", "--select", "input_snapshot,work_items").returncode == 0
     with ThreadPoolExecutor() as at_once:
         ended = [*at_once.map(lambda _: project.llmbatch(*GENERATE), range(2))]
     assert [run.returncode for run in ended] == [0, 0]
@@ -160,7 +160,7 @@ def test_a_run_that_is_killed_loses_nothing_and_repeats_little(
         tmp_path / "project", server.base_url, llm={"max_workers": workers}, **(JUDGED if judged else {})
     )
     questions(project, items)
-    project.llmbatch("run", "--select", "input_snapshot,work_items")
+    assert project.llmbatch_here("run", "--select", "input_snapshot,work_items").returncode == 0
     kept: dict[str, Any] = {}
     for _ in range(2):
         begun = server.count()
@@ -177,7 +177,7 @@ def test_a_run_that_is_killed_loses_nothing_and_repeats_little(
         process.wait()
         assert kept.items() <= project.outputs().items()
         kept = project.outputs()
-    assert project.llmbatch(*GENERATE).returncode == 0
+    assert project.llmbatch_here(*GENERATE).returncode == 0
     assert kept.items() <= project.outputs().items()
     assert len(project.outputs()) == items
     assert server.count("generate") <= items + 2 * workers

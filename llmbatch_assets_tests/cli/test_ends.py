@@ -72,7 +72,7 @@ def run_with(tmp_path: Path) -> Iterator[Callable[[str, Waiting], Running]]:
             project.table([(f"q{number}", "red", f"question {number}") for number in range(ITEMS)])
             home = {"DAGSTER_HOME": str(project.path("dagster_home"))}
             if command:
-                assert project.llmbatch("run", "--select", "input_snapshot,work_items").returncode == 0
+                assert project.llmbatch_here("run", "--select", "input_snapshot,work_items").returncode == 0
             process = subprocess.Popen(
                 [sys.executable, "-m", *(command or ("llmbatch_assets.cli", "run"))],
                 cwd=project.root,
@@ -151,7 +151,7 @@ def test_answers_that_arrive_soon_after_a_signal_are_kept(
     assert command or "not updated; to update it: llmbatch run --select export,report" in said
 
     # All that is left is asked about once.
-    assert run.project.llmbatch("run", "--select", "llm_outputs").returncode == 0
+    assert run.project.llmbatch_here("run", "--select", "llm_outputs").returncode == 0
     assert run.server.count("generate") == ITEMS
 
 

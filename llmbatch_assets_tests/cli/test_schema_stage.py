@@ -152,10 +152,7 @@ def test_without_a_schema_that_passes_the_old_one_stays_and_the_run_is_stopped(
     assert archived(project) == {}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interruption_while_waiting_leaves_the_old_schema_in_place(
-    tmp_path: Path, server: ChatServer, number: signal.Signals, code: int
-) -> None:
+def test_an_interruption_while_waiting_leaves_the_old_schema_in_place(tmp_path: Path, server: ChatServer) -> None:
     project = with_schema_prompt(lambda: make_project(tmp_path / "project", server.base_url))
     server.script(asks_for_a_schema, hangs(60))
     with subprocess.Popen(
@@ -170,10 +167,10 @@ def test_an_interruption_while_waiting_leaves_the_old_schema_in_place(
             assert running.poll() is None
             time.sleep(0.05)
         began = time.monotonic()
-        running.send_signal(number)
+        running.send_signal(signal.SIGINT)
         told = running.communicate(timeout=60)[0]
 
-    assert running.returncode == code, told
+    assert running.returncode == 128 + signal.SIGINT, told
     assert time.monotonic() - began < 30
     assert "interrupted" in told
     assert "Traceback" not in told

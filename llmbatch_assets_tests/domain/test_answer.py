@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from llmbatch_assets.domain.answer import MAX_ANSWER_CHARS, feedback, read_object, read_verdict
+from llmbatch_assets.domain.answer import MAX_ANSWER_CHARS, feedback, read_object, read_verdict, without_thoughts
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.errors import AnswerError
 from llmbatch_assets_tests.domain.strategies import JSON, quick
@@ -221,7 +221,10 @@ def test_think_tags_inside_a_value_are_kept(value: str, around: str) -> None:
 @given(st.dictionaries(st.text(), JSON, max_size=3))
 def test_every_object_reads_back_as_it_was(value: dict[str, Any]) -> None:
     assert read_object(json.dumps(value)) == value
-    assert read_object(f"Here:\n```json\n{json.dumps(value, ensure_ascii=False)}\n```") == value
+    fenced = f"Here:\n```json\n{json.dumps(value, ensure_ascii=False)}\n```"
+    # After prose, a closing tag anywhere ends what may have been reasoning.
+    if without_thoughts(fenced) == fenced:
+        assert read_object(fenced) == value
 
 
 # Verdicts: accepted only if the judge says so, and with reasons that can be passed on.

@@ -207,7 +207,7 @@ def test_a_project_keeps_its_records_in_postgres(
 
 
 def test_records_that_dagster_cannot_open_are_told_and_outputs_outlive_them(disk_project: Project) -> None:
-    assert disk_project.llmbatch("run").returncode == 0
+    assert disk_project.llmbatch_here("run").returncode == 0
     with closing(sqlite3.connect(disk_project.path("dagster_home/history/runs.db"))) as runs:
         runs.execute("INSERT INTO alembic_version VALUES ('5771160a95ad')")
         runs.commit()
@@ -217,7 +217,7 @@ def test_records_that_dagster_cannot_open_are_told_and_outputs_outlive_them(disk
     assert f"move {disk_project.path('dagster_home/history')}" in ended.stderr
     for folder in ("history", "schedules"):
         disk_project.path(f"dagster_home/{folder}").rename(disk_project.path(folder))
-    assert disk_project.llmbatch("run").returncode == 0
+    assert disk_project.llmbatch_here("run").returncode == 0
     assert set(disk_project.partition_states().values()) == {MATERIALIZED}
 
 

@@ -109,6 +109,12 @@ def _content_policy() -> str:
 
 
 def _template(name: str) -> jinja2.Template:
+    return _environment().get_template(name)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """One environment for all templates, which keeps each compiled."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("llmbatch_assets.adapters.pages"),
         # Not for Markdown, which is escaped by its own filters.
@@ -119,7 +125,7 @@ def _template(name: str) -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.filters |= _FILTERS
-    return environment.get_template(name)
+    return environment
 
 
 def _fenced(text: Any) -> Markup:
