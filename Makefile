@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format docs clean
+.PHONY: run test check types format docs clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/llmbatch run
@@ -14,10 +14,13 @@ test: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+	# At the same time: the tests often wait for servers.
+	$(MAKE) --jobs=2 types test
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
 	DAGSTER_HOME=$(CURDIR)/dagster_home $(BIN)/dagster definitions validate
-	$(BIN)/python -m pytest -n auto --dist worksteal
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -19,6 +19,8 @@ from llmbatch_assets_tests.project import Project
 
 Run: TypeAlias = dict[str, Any]
 READY_SEC = 120
+# Each answer costs the webserver and the definitions' process a good part of a tenth of a second.
+POLL_SEC = 1.0
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 RUNS = "{runsOrError {... on Runs {results {runId jobName status creationTime startTime endTime}}}}"
 BACKFILLS = "{partitionBackfillsOrError(limit: 50) {... on PartitionBackfills {results {id status}}}}"
@@ -107,7 +109,7 @@ class DagsterApi:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{complaint} within {seconds} s"
-            time.sleep(0.3)
+            time.sleep(POLL_SEC)
 
     def asset(self, group: str, name: str, fields: str) -> dict[str, Any]:
         """Fields of an asset; ``group`` is the batch, empty for the default one."""
@@ -194,5 +196,5 @@ class DagsterApi:
             new = self.runs()[: -len(before) or None]
             if len(new) == count and all(run["status"] in ENDED for run in new):
                 return new
-            time.sleep(0.2)
+            time.sleep(POLL_SEC)
         raise AssertionError(f"not {count} runs ended within {seconds} s: {self.runs()}")
