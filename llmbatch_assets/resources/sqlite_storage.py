@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -23,9 +24,17 @@ from dagster._core.storage.event_log.schema import (
     DynamicPartitionsTable,
     SqlEventLogStorageTable,
 )
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, _event_logs_directory
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
+from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.runs.schema import InstanceInfo
+from dagster._core.storage.schedules import SqliteScheduleStorage
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS, create_db_conn_string
+from dagster._core.storage.sqlite_storage import (
+    DagsterSqliteStorage,
+    _event_logs_directory,
+    _runs_directory,
+    _schedule_directory,
+)
 from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
 from sqlalchemy.engine import URL, Connection, Engine
@@ -33,6 +42,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 from llmbatch_assets.resources.materialization_json import MaterializationJson, MaterializedPartition
+from llmbatch_assets.resources.sqlite_files import EmptyFile, is_initialized
 
 BATCHED_EVENTS = frozenset(
     {
@@ -52,9 +62,13 @@ class BatchingSqliteStorage(DagsterSqliteStorage):
     """The storage that ``dagster.yaml`` names: Dagster's own runs and schedules, with batched events."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        # Not that of DagsterSqliteStorage, which opens each file with its migrations.
+        super(DagsterSqliteStorage, self).__init__()  # type: ignore[no-untyped-call]
+        self.base_dir, self._inst_data = base_dir, inst_data
         # Two processes that create the same database at once leave it with two versions, and Dagster cannot open it.
         with FileLock(Path(base_dir, OPENING_LOCK)):
-            super().__init__(base_dir, inst_data)
+            self._run_storage = KeptRunStorage.opened(_runs_directory(base_dir))
+            self._schedule_storage = _schedule_storage(_schedule_directory(base_dir))
             self._event_log_storage = BatchingEventLogStorage(_event_logs_directory(base_dir))
 
     @classmethod
@@ -62,11 +76,40 @@ class BatchingSqliteStorage(DagsterSqliteStorage):
         return cls.from_local(inst_data=inst_data, **config_value)
 
 
+class KeptRunStorage(SqliteRunStorage):
+    """The runs. Dagster's version makes a new engine for each query, which takes longer than the query."""
+
+    @classmethod
+    def opened(cls, folder: str) -> Self:
+        if is_initialized(Path(folder, "runs.db"), [InstanceInfo.name]):
+            return cls(create_db_conn_string(folder, "runs"))
+        return cls.from_local(folder)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        # It keeps no connections, so it is safe to use after a fork.
+        engine = sqlalchemy.create_engine(self._conn_string, poolclass=NullPool)
+        sqlalchemy.event.listen(engine, "connect", _set_pragmas)
+        return engine
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+
+
+def _schedule_storage(folder: str) -> SqliteScheduleStorage:
+    if is_initialized(Path(folder, "schedules.db")):
+        return SqliteScheduleStorage(create_db_conn_string(folder, "schedules"))
+    return SqliteScheduleStorage.from_local(folder)
+
+
 class BatchingEventLogStorage(SqliteEventLogStorage):
     """The event log: one database per run, and one, the index, for asset events of all runs."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines = SqliteEngines(self._initdb)
+        self._empty = EmptyFile(Path(base_dir), super()._initdb)
         self._tables = set[str]()
         self._asset_columns = set[str]()
         super().__init__(base_dir, inst_data)
@@ -74,6 +117,14 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
         return cls(inst_data=inst_data, **config_value)
+
+    def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:
+        path = Path(str(engine.url.database))
+        # The index also holds the events of earlier runs, so it is left to Dagster.
+        if path.stem != INDEX_SHARD_NAME and not path.exists():
+            self._empty.copy_to(path)
+        if not is_initialized(path):
+            super()._initdb(engine, for_index_shard)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:

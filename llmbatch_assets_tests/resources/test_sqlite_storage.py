@@ -24,6 +24,8 @@ import psutil
 import pytest
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
 from llmbatch_assets.resources.materialization_json import MaterializedPartition
@@ -370,11 +372,21 @@ SIGNATURES = {
     SqlEventLogStorage.add_dynamic_partitions: "(self, partitions_def_name, partition_keys)",
     SqlEventLogStorage.delete_dynamic_partition: "(self, partitions_def_name, partition_key)",
     DagsterSqliteStorage.__init__: "(self, base_dir, inst_data)",
+    SqliteRunStorage.__init__: "(self, conn_string, inst_data)",
+    SqliteRunStorage.from_local: "(base_dir, inst_data)",
+    SqliteRunStorage.connect: "(self)",
+    SqliteScheduleStorage.__init__: "(self, conn_string, inst_data)",
+    SqliteScheduleStorage.from_local: "(base_dir, inst_data)",
 }
 # Of what the storage does in its own way, a digest of the code that it was made after.
 REPLACED: dict[Callable[..., Any], str] = {
+    DagsterSqliteStorage.__init__: "e5e3766fcdc6",
     SqliteEventLogStorage._connect: "ce1472f28f00",
+    SqliteEventLogStorage._initdb: "1e5ea18cef47",
     SqliteEventLogStorage.store_event: "413366401ed4",
+    SqliteRunStorage.connect: "30468c0fbf8c",
+    SqliteRunStorage.from_local: "5e071ee87cec",
+    SqliteScheduleStorage.from_local: "5d74bbb294b7",
 }
 
 
