@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bare_export, bare_loops, exports
+from benchmarks import bare_export, bare_loops, exports, figures
 from benchmarks.contenders import OURS
 from benchmarks.fake_server import calls_made, serving
-from benchmarks.speed import ROW_BYTES, Fresh, project_of, ratios_to_others, row
+from benchmarks.speed import AMONG_PEERS, ROW_BYTES, Fresh, cases, project_of, ratios_to_others, row
 
 
 def test_the_bare_export_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -43,3 +43,22 @@ def test_rows_have_the_size_that_the_results_name(number: int) -> None:
 def test_ratios_divide_ours_by_the_others() -> None:
     told = {OURS: {"seconds": 3.0, "cpu_sec": 1.0}, "openai": {"seconds": 4.0, "cpu_sec": 2.0}}
     assert ratios_to_others(told) == {"seconds_of_openai": 0.75, "cpu_of_openai": 0.5}
+
+
+def test_every_case_has_a_description() -> None:
+    described = [figures.description(name) for name, _ in cases()]
+    assert len(set(described)) == len(described)
+
+
+def test_figures_have_a_row_for_each_case_and_contender() -> None:
+    took = {"rounds": 5, "seconds": 3.0, "cpu_sec": 2.5, "peak_mb": 70, "generate_sec": 2.0, "again_sec": 1.0}
+    speed: list[figures.Result] = [
+        {"case": "nothing-to-do-50", "seconds_of_import dagster": 1.9, OURS: took},
+        {"case": AMONG_PEERS.name, OURS: took, "curator": took},
+    ]
+    exported = [{"case": name, "items": 20_000, "cpu_of_bare": 1.5, **took} for name in exports.CASES]
+    told = figures.text(speed, exported).splitlines()
+    assert "| `llmbatch run` | 3.0 (generate stage 2.0) | 2.5 | 70 MB | 1.0 s |" in told
+    assert "| Curator | 3.0 | 2.5 | 70 MB | 1.0 s |" in told
+    assert '| nothing to do, 50 items | 3.0 | 2.5 | 70 MB | 1.9 × `python -c "import dagster"` |' in told
+    assert sum("1.5 × the CPU time of a bare loop" in line for line in told) == 1
