@@ -17,14 +17,17 @@ from llmbatch_assets.cli.session import (
     set_up_logging,
 )
 from llmbatch_assets.domain.plan.selection import Selection
-from llmbatch_assets.domain.text import nearest
+from llmbatch_assets.domain.text import counted, nearest
+from llmbatch_assets.errors import InputError
 from llmbatch_assets.stages.checking.preflight import log_warnings, preflight, require_keys
-from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.project import Batch, BatchFile
+from llmbatch_assets.stages.unchanged.run_state import Settled
+from llmbatch_assets.stages.unchanged.since_last_run import SinceLastRun
 
 ASSETS = tuple(asset for assets in STAGES.values() for asset in assets)
-# One step makes both assets.
 # Results that a run of few items prints.
 SHOWN = 10
+# One step makes both assets.
 _TOGETHER = {"group_contexts", "work_items"}
 
 
@@ -101,9 +104,13 @@ def run(
         forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)
         selection = Selection(limit=limit or 0, sample=sample or 0, retry_failed=retry_failed)
         set_up_logging(logging.getLevelName(logging.WARNING))
+        last = _last_run(batch_file, select, forced)
+        if select == ASSETS and not forced and (settled := last.settled()):
+            _report_nothing_to_do(last.batch, settled)
+            return
         # The work that was planned for the check is large.
-        warnings = preflight(batch_file, select, forced).warnings
-        batch = batch_file.load()
+        warnings, _, last.table = preflight(batch_file, select, forced, last.table_check())
+        last.warnings, batch = warnings, last.batch
         # Imported late: Dagster takes seconds to import, and a wrong option or file should be reported at once.
         from llmbatch_assets.cli.stage_runner import StageRunner
         from llmbatch_assets.cli.terminal import set_up_run_logging
@@ -121,7 +128,31 @@ def run(
         }
         others = {name: {"force": name in forced} for name in ("llm_schema_py", "llm_schema_txt", "export", "report")}
         n_shown = show if show is not None else SHOWN if limit or sample else 0
-        sys.exit(StageRunner(batch_file, batch, n_shown).run_stages(select, {"llm_outputs": generate, **others}))
+        sys.exit(StageRunner(batch_file, last, n_shown).run_stages(select, {"llm_outputs": generate, **others}))
+
+
+def _last_run(batch_file: BatchFile, select: tuple[str, ...], forced: set[str]) -> SinceLastRun:
+    """Return the state after the last run. Raises ``InputError`` with all mistakes if the batch cannot be loaded."""
+    try:
+        return SinceLastRun.of(batch_file.load())
+    except InputError:
+        preflight(batch_file, select, forced)
+        raise
+
+
+def _report_nothing_to_do(batch: Batch, settled: Settled) -> None:
+    from llmbatch_assets.cli.terminal import report, report_files, set_up_run_logging
+
+    set_up_run_logging(batch)
+    log_warnings(settled.warnings)
+    n_items = f"{settled.n_items:,}"
+    report("Nothing to do: nothing has changed since the last run")
+    report(
+        f"{n_items} of {counted(settled.n_items, 'item')} accepted (0 new, {n_items} from cache), 0 failed, 0 not attempted",
+        style="bold",
+    )
+    report(f"  outputs   {batch.layout.llm_outputs}/")
+    report_files(batch, ASSETS)
 
 
 def _confirm_cost(batch: Batch, selection: Selection, forced: set[str], select: tuple[str, ...]) -> None:

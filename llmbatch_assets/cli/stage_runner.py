@@ -16,15 +16,16 @@ from dagster._utils.interrupts import capture_interrupts
 from llmbatch_assets.assets import STAGES
 from llmbatch_assets.assets.batch import build_batch
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
-from llmbatch_assets.cli.terminal import TerminalReporter, report
+from llmbatch_assets.cli.terminal import TerminalReporter, report, report_files
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
 from llmbatch_assets.resources.instance import open_instance, translating_storage_errors
+from llmbatch_assets.resources.record_marks import marking_records
 from llmbatch_assets.resources.runs import close_orphans, dagster_reporter, process_tags
 from llmbatch_assets.stages.generate.progress import GenerateResult, Reporter, ReporterGroup
 from llmbatch_assets.stages.project import Batch, BatchFile
-from llmbatch_assets.stages.publish.export import notes_on_export
+from llmbatch_assets.stages.unchanged.since_last_run import SinceLastRun
 
 # Values of an asset's configuration, by the asset's name.
 RunConfig = Mapping[str, Mapping[str, object]]
@@ -62,12 +63,16 @@ class SignalRecorder:
 
 
 class StageRunner:
-    """Runs the stages of one batch and prints its first ``n_shown`` results and the summary."""
+    """Runs the stages of one batch and prints its first ``n_shown`` results and the summary.
 
-    def __init__(self, batch_file: BatchFile, batch: Batch, n_shown: int = 0) -> None:
+    Of the prepare stage, a whole run does only what has changed since the ``last_run``.
+    """
+
+    def __init__(self, batch_file: BatchFile, last_run: SinceLastRun, n_shown: int = 0) -> None:
         self._batch_file = batch_file
-        self._batch = batch
-        self._reporter = TerminalReporter(batch.parameters.cache.verbose, n_shown)
+        self._last_run = last_run
+        self._batch = last_run.batch
+        self._reporter = TerminalReporter(self._batch.parameters.cache.verbose, n_shown)
         self._n_shown = n_shown
         self._built = build_batch(batch_file, reporter=self._observe)
         self._definitions = self._built.definitions()
@@ -80,23 +85,38 @@ class StageRunner:
         use_project_instance(self._batch.root)
         with translating_storage_errors(), _disposing_uninterrupted(open_instance()) as instance:
             _report_orphans(close_orphans(instance))
-            try:
-                self._run_each(instance, assets, config)
-            finally:
-                # Last, next to the prompt, but also if the export fails.
-                self._show_results()
+            with marking_records(instance, self._batch_file.path) as mark:
+                try:
+                    self._run_each(instance, assets, config)
+                finally:
+                    # Last, next to the prompt, but also if the export fails.
+                    self._show_results()
+                self._last_run.save(mark, n_accepted=self._n_accepted if _is_whole(assets) else None)
         self._report_summary(assets)
         return self._exit_code()
+
+    @property
+    def _n_accepted(self) -> int | None:
+        """The number of items, if each has an output and export and report are made; else None."""
+        outcome = self._reporter.outcome
+        if outcome is None or self._exit_code():
+            return None
+        counts = outcome.manifest.counts
+        return counts.n_total if counts.n_success == counts.n_total else None
 
     def _run_each(self, instance: dg.DagsterInstance, assets: Sequence[str], config: RunConfig) -> None:
         for stage, members in STAGES.items():
             chosen = [asset for asset in members if asset in assets]
+            if stage == "prepare" and _is_whole(assets):
+                chosen = self._last_run.due(chosen)
             if stage == "publish":
                 self._report_changes()
             if chosen:
                 self._run_stage(instance, stage, chosen, {name: config[name] for name in chosen if name in config})
             if self._interrupted:
                 break
+            if stage == "prepare" and _is_whole(assets):
+                self._last_run.note_prepared()
 
     def _observe(self, context: dg.OpExecutionContext | dg.AssetExecutionContext, batch: Batch) -> Reporter:
         return ReporterGroup([self._reporter, dagster_reporter(context, batch)])
@@ -173,19 +193,7 @@ class StageRunner:
         if self._interrupted and outcome is not None and "export" in assets:
             report("  export    not updated; to update it: llmbatch run --select export,report")
         if not self._interrupted and not self._publish_failed:
-            self._report_files(assets)
-
-    def _report_files(self, assets: Sequence[str]) -> None:
-        layout, parameters = self._batch.layout, self._batch.parameters
-        if "export" in assets:
-            report(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
-            for note in notes_on_export(self._batch):
-                report(f"            {note}")
-        if "report" in assets and parameters.report.enabled:
-            report(f"  report    {layout.report('html' if parameters.report.write_html else 'md')}")
-        report("  in Dagster: llmbatch ui")
-        if parameters.llm.provider == "offline":
-            report("made-up answers: export and report contain them until the next run with a model", style="bold")
+            report_files(self._batch, assets)
 
     def _exit_code(self) -> int:
         outcome = self._reporter.outcome
@@ -196,6 +204,11 @@ class StageRunner:
         if error is not None or self._publish_failed:
             return EXIT_STOPPED
         return EXIT_FAILED_ITEMS if outcome and (outcome.tally.failed or outcome.manifest.counts.n_fail) else 0
+
+
+def _is_whole(assets: Sequence[str]) -> bool:
+    """Return whether a run is for all assets."""
+    return set(assets) == {asset for members in STAGES.values() for asset in members}
 
 
 def _report_orphans(closed: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets.stages.generate.progress import AttemptLog, GenerateResult, LogReporter
 from llmbatch_assets.stages.project import Batch, keys_in_use
+from llmbatch_assets.stages.publish.export import notes_on_export
 
 BAR_CELLS = 28
 REDRAWS_PER_SECOND = 4
@@ -60,6 +61,20 @@ def report(line: str, style: str = "") -> None:
     """Print a line and copy it to the log file."""
     screen().print(line, style=style)
     printed.info(line)
+
+
+def report_files(batch: Batch, assets: Collection[str]) -> None:
+    """Print where a run of these assets has put its export and report."""
+    layout, parameters = batch.layout, batch.parameters
+    if "export" in assets:
+        report(f"  export    {', '.join(str(layout.export(name)) for name in parameters.outputs.formats)}")
+        for note in notes_on_export(batch):
+            report(f"            {note}")
+    if "report" in assets and parameters.report.enabled:
+        report(f"  report    {layout.report('html' if parameters.report.write_html else 'md')}")
+    report("  in Dagster: llmbatch ui")
+    if parameters.llm.provider == "offline":
+        report("made-up answers: export and report contain them until the next run with a model", style="bold")
 
 
 class ProgressView:

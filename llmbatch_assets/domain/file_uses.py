@@ -76,7 +76,12 @@ def earlier(export: PurePosixPath) -> PurePosixPath:
 def artifact_files(layout: Layout) -> Iterator[FileUse]:
     """Yield the artifacts, each of which has a fixed name in the cache folder."""
     stored = (layout.snapshot, layout.group_contexts, layout.work_items, layout.claims, layout.report_charts)
-    for path in (*stored, layout.known_outputs, *(layout.manifest(number) for number in (0, 4, 5, 6))):
+    for path in (
+        *stored,
+        layout.known_outputs,
+        layout.run_state,
+        *(layout.manifest(number) for number in (0, 4, 5, 6)),
+    ):
         yield FileUse("cache.dir", path, "an artifact")
     yield FileUse("cache.dir", layout.ledger, "the call log")
     yield FileUse("cache.dir", layout.run_history, "the run history")

@@ -57,6 +57,7 @@ class Layout:
     schema_failures = _InCache("schema_failures")
     forced = _InCache("forced")
     known_outputs = _InCache("known_outputs.sqlite3")
+    run_state = _InCache("run_state.json")
     claims = _InCache("claims.lock")
     ledger = _InCache("usage.jsonl")
     run_history = _InCache("run_history.jsonl")

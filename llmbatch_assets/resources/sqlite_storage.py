@@ -5,15 +5,13 @@ default one at any time. It depends on private parts of Dagster; the contract te
 """
 
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import sqlalchemy
 from dagster import AssetKey, DagsterEventType
@@ -28,7 +26,7 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.runs.schema import InstanceInfo
 from dagster._core.storage.schedules import SqliteScheduleStorage
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS, create_db_conn_string
+from dagster._core.storage.sqlite import create_db_conn_string
 from dagster._core.storage.sqlite_storage import (
     DagsterSqliteStorage,
     _event_logs_directory,
@@ -37,11 +35,11 @@ from dagster._core.storage.sqlite_storage import (
 )
 from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
-from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import NullPool
 
 from llmbatch_assets.resources.materialization_json import MaterializationJson, MaterializedPartition
+from llmbatch_assets.resources.sqlite_engines import SqliteEngines, set_pragmas
 from llmbatch_assets.resources.sqlite_files import EmptyFile, is_initialized
 
 BATCHED_EVENTS = frozenset(
@@ -55,7 +53,10 @@ BATCHED_EVENTS = frozenset(
 OPENING_LOCK = ".opening.lock"
 # SQLite limits the variables of a statement; older versions to 999.
 KEYS_AT_ONCE = 900
-MOST_OPEN = 16
+# Beside the databases: a file per batch, which is removed when another process than a run of its own writes events.
+MARKS = ".llmbatch_marks"
+# Set in the processes of a run from the command line, which notes its own events.
+OWN_RUN_ENV = "LLMBATCH_OWN_RUN"
 
 
 class BatchingSqliteStorage(DagsterSqliteStorage):
@@ -89,7 +90,7 @@ class KeptRunStorage(SqliteRunStorage):
     def _engine(self) -> Engine:
         # It keeps no connections, so it is safe to use after a fork.
         engine = sqlalchemy.create_engine(self._conn_string, poolclass=NullPool)
-        sqlalchemy.event.listen(engine, "connect", _set_pragmas)
+        sqlalchemy.event.listen(engine, "connect", set_pragmas)
         return engine
 
     @contextmanager
@@ -112,6 +113,8 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
         self._empty = EmptyFile(Path(base_dir), super()._initdb)
         self._tables = set[str]()
         self._asset_columns = set[str]()
+        # The files in it show that the records are as a run from the command line has left them.
+        self.marks = Path(base_dir, MARKS)
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -143,7 +146,14 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
             self._asset_columns.add(column_name)
         return column_name in self._asset_columns
 
+    def _drop_marks(self) -> None:
+        if OWN_RUN_ENV not in os.environ:
+            with suppress(FileNotFoundError):
+                for name in os.listdir(self.marks):  # noqa: PTH208  # called for every event
+                    (self.marks / name).unlink(missing_ok=True)
+
     def store_event(self, event: EventLogEntry) -> None:
+        self._drop_marks()
         super().store_event(event)
         self._notify_watchers(event.run_id)
 
@@ -193,6 +203,7 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
     @contextmanager
     def _storing_rows(self, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[Connection, list[int]]]:
         """Insert rows of asset events; gives the transaction of the index, and the ids of the rows there."""
+        self._drop_marks()
         by_run: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             by_run.setdefault(row["run_id"], []).append(row)
@@ -218,12 +229,29 @@ class BatchingEventLogStorage(SqliteEventLogStorage):
 
     def delete_dynamic_partitions(self, partitions_def_name: str, partition_keys: Sequence[str]) -> None:
         """Remove partition keys, all or none. Dagster's version removes one key per transaction."""
+        self._drop_marks()
         self._check_partitions_table()
         table = DynamicPartitionsTable
         with self.index_connection() as connection:
             for start in range(0, len(partition_keys), KEYS_AT_ONCE):
                 chunk = table.c.partition.in_(partition_keys[start : start + KEYS_AT_ONCE])
                 connection.execute(table.delete().where(table.c.partitions_def_name == partitions_def_name, chunk))
+
+    def delete_dynamic_partition(self, partitions_def_name: str, partition_key: str) -> None:
+        self._drop_marks()
+        super().delete_dynamic_partition(partitions_def_name, partition_key)
+
+    def delete_events(self, run_id: str) -> None:
+        self._drop_marks()
+        super().delete_events(run_id)
+
+    def wipe(self) -> None:
+        self._drop_marks()
+        super().wipe()
+
+    def wipe_asset(self, asset_key: AssetKey) -> None:
+        self._drop_marks()
+        super().wipe_asset(asset_key)
 
     def dispose(self) -> None:
         super().dispose()
@@ -251,97 +279,3 @@ def _last_of_each_kind(events: Sequence[EventLogEntry], ids: Sequence[int]) -> l
         dagster_event = event.get_dagster_event()
         last[dagster_event.asset_key, dagster_event.event_type] = (event, event_id)
     return sorted(last.values(), key=lambda pair: pair[1])
-
-
-class _Open(NamedTuple):
-    engine: Engine
-    inode: int | None
-
-
-# Engines inherited through a fork. SQLite forbids a child process even to close them, so they are kept here forever.
-_INHERITED: list[OrderedDict[Path, _Open]] = []
-
-
-class SqliteEngines:
-    """Engines of open databases, one per file. The least recently used are closed first.
-
-    Opening a connection costs several times as much as a small write, so connections are kept. Engines are never used
-    after a fork or after their file was replaced. ``prepare`` creates the tables of a newly opened file; it gets a
-    temporary engine.
-    """
-
-    def __init__(self, prepare: Callable[[Engine], None]) -> None:
-        self._prepare = prepare
-        self._reset()
-
-    def _reset(self) -> None:
-        self._open: OrderedDict[Path, _Open] = OrderedDict()
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-
-    @contextmanager
-    def transaction(self, path: Path) -> Iterator[Connection]:
-        """A transaction on a database, committed at the end of the block. One at a time in this process."""
-        if self._pid != os.getpid():
-            _INHERITED.append(self._open)
-            self._reset()
-        with self._lock, self._engine(path).begin() as connection:
-            yield connection
-
-    def _engine(self, path: Path) -> Engine:
-        found = self._open.get(path)
-        if found is None or found.inode != _inode(path):
-            self._close(path)
-            self._open[path] = found = self._open_database(path)
-            # The most recently used come last.
-            for unused in list(self._open)[:-MOST_OPEN]:
-                self._close(unused)
-        self._open.move_to_end(path)
-        return found.engine
-
-    def _open_database(self, path: Path) -> _Open:
-        url = URL.create("sqlite", database=str(path))
-        timeout = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
-        temporary = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=timeout)
-        # Each table and index is a commit of its own, so the pragmas matter here too.
-        sqlalchemy.event.listen(temporary, "connect", _set_pragmas)
-        self._prepare(temporary)
-        engine = sqlalchemy.create_engine(
-            url,
-            poolclass=QueuePool,
-            # One connection is enough, since transactions take turns. There is no upper limit, because a connection
-            # lost to an interrupt would block all later transactions.
-            pool_size=1,
-            max_overflow=-1,
-            connect_args={**timeout, "check_same_thread": False},
-        )
-        sqlalchemy.event.listen(engine, "connect", _set_pragmas)
-        return _Open(engine, _inode(path))
-
-    def _close(self, path: Path) -> None:
-        found = self._open.pop(path, None)
-        if found is not None:
-            found.engine.dispose()
-
-    def close(self) -> None:
-        """Close all databases. The next transaction opens its own again."""
-        if self._pid == os.getpid():
-            for path in list(self._open):
-                self._close(path)
-
-
-def _inode(path: Path) -> int | None:
-    """Identifies a file, to notice that it was replaced; None if it does not exist."""
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return None
-
-
-def _set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    # With a write-ahead log, a commit need not wait for the disk: a killed process loses nothing, a power cut at most
-    # the last commits, and the database stays consistent.
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from llmbatch_assets.adapters.files.atomic import read_json
+from llmbatch_assets.adapters.files.file_version import file_version
 from llmbatch_assets.adapters.store.index import CacheFolders, CacheIndex, ignore_broken
+from llmbatch_assets.adapters.store.kept_values import KEPT
 from llmbatch_assets.adapters.store.outputs import FileStore, quarantine
 from llmbatch_assets.adapters.store.run_records import IdentityUse, kept_identities, kept_text, read_uses
 from llmbatch_assets.domain.export.records import ItemOutcome, OutdatedOutput
@@ -40,17 +42,24 @@ def artifact_path(batch: Batch, asset: str) -> Path:
 
 
 def load_artifact(batch: Batch, asset: str, kind: Any) -> Any:
-    """Load an asset's artifact as the type ``kind``. Raises ``MissingArtifactError`` or ``ArtifactError``."""
+    """Load an asset's artifact as the type ``kind``, once per process. Raises ``MissingArtifactError`` or ``ArtifactError``.
+
+    All readers share the value: never modify it.
+    """
     path = artifact_path(batch, asset)
-    content = read_json(path, f"{batch.command} --select {asset}")
+    if (kept := KEPT.get(path, repr(kind))) is not None:
+        return kept
+    version, content = file_version(path), read_json(path, f"{batch.command} --select {asset}")
     try:
-        return TypeAdapter(kind).validate_python(content)
+        value = TypeAdapter(kind).validate_python(content)
     except ValidationError as broken:
         first = broken.errors()[0]
         raise ArtifactError(
             f"{path} is not what {asset} writes ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
             f"make it again with: {batch.command} --select {asset}"
         ) from None
+    KEPT.keep(path, repr(kind), version, value)
+    return value
 
 
 def last_run_meta(batch: Batch) -> dict[str, Any]:
@@ -158,11 +167,14 @@ def batch_outputs(batch: Batch) -> BatchOutputs:
 
 def work_of(batch: Batch, snapshot: Snapshot) -> WorkPlan:
     """Return the work of a table. Raises ``InputError``; mistakes in prompts are left to ``Batch.check_prompts``."""
-    named = batch.columns_of_prompts(snapshot.columns)
-    plan = plan_work(snapshot, batch.parameters, named)
-    if named:
-        plan.warnings.extend(empty_prompt_warnings(batch.generation_prompt, plan.items))
+    plan = plan_work(snapshot, batch.parameters, batch.columns_of_prompts(snapshot.columns))
+    plan.warnings.extend(prompt_gaps(batch, snapshot.columns, plan.items))
     return plan
+
+
+def prompt_gaps(batch: Batch, columns: Sequence[str], items: Sequence[WorkItem]) -> list[str]:
+    """Return a warning if columns that the prompts name are empty for some items."""
+    return [*empty_prompt_warnings(batch.generation_prompt, items)] if batch.columns_of_prompts(columns) else []
 
 
 def current_work(batch: Batch) -> WorkPlan:

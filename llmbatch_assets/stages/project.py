@@ -15,10 +15,11 @@ from llmbatch_assets.adapters.files.file_conflicts import ConfiguredPaths, find_
 from llmbatch_assets.adapters.files.yaml_files import is_in_postgres, load_parameters, load_prompt, read_text
 from llmbatch_assets.adapters.providers.credentials import read_key
 from llmbatch_assets.adapters.schema_module import load_schema
-from llmbatch_assets.adapters.store.kept_table import kept_snapshot
+from llmbatch_assets.adapters.store.kept_values import KEPT
 from llmbatch_assets.adapters.store.run_records import identity_as_kept
 from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.canonical import sha1_named, sha1_text
+from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.configuration.model_blocks import Llm
 from llmbatch_assets.domain.configuration.parameters import DEFAULT_BATCH, Parameters
 from llmbatch_assets.domain.items.identity import BatchIdentity, request_settings
@@ -163,8 +164,10 @@ class Batch:
     def read_snapshot(self, *, is_last_use: bool = False) -> Snapshot:
         """Read and clean the input table, unless a check of this process kept it. Raises ``TableError``."""
         settings = self.parameters.input
-        path = self.path(settings.path)
-        kept = kept_snapshot(path, settings, is_last_use=is_last_use)
+        path, kind = self.path(settings.path), table_kind(settings)
+        kept: Snapshot | None = KEPT.get(path, kind)
+        if is_last_use:
+            KEPT.drop(path, kind)
         return kept or take_snapshot(read_table(path, settings), settings.path, settings)
 
     def _prompt(self, name: str) -> PromptTemplate:
@@ -298,6 +301,11 @@ class Batch:
 
 def _own_settings(llm: Llm) -> dict[str, object]:
     return {"model_name": llm.model_name, "temperature": llm.temperature, **request_settings(llm)}
+
+
+def table_kind(settings: Input) -> str:
+    """Return what a snapshot depends on besides the table's file."""
+    return settings.model_dump_json()
 
 
 def keys_in_use(batch: Batch) -> set[str]:

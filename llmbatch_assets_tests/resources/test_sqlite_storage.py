@@ -30,7 +30,8 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
 from llmbatch_assets.resources.materialization_json import MaterializedPartition
 from llmbatch_assets.resources.partitions import BulkPartitionStorage
-from llmbatch_assets.resources.sqlite_storage import KEYS_AT_ONCE, MOST_OPEN, BatchingEventLogStorage
+from llmbatch_assets.resources.sqlite_engines import MOST_OPEN
+from llmbatch_assets.resources.sqlite_storage import KEYS_AT_ONCE, BatchingEventLogStorage
 from llmbatch_assets_tests.event_history import (
     DEFAULT,
     ENGINE,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from llmbatch_assets.adapters.files.file_version import file_version
 from llmbatch_assets.adapters.files.yaml_files import load_valid_parameters, load_valid_prompt, read_text
 from llmbatch_assets.adapters.providers.credentials import missing_keys
 from llmbatch_assets.adapters.providers.prices import require_prices
-from llmbatch_assets.adapters.store.kept_table import TableVersion, table_version
+from llmbatch_assets.adapters.store.kept_values import KEPT
 from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.configuration.parameters import Parameters
 from llmbatch_assets.domain.export.columns import export_columns
@@ -19,7 +20,7 @@ from llmbatch_assets.domain.export.records import Join, export_warnings
 from llmbatch_assets.domain.items.context import group_template_mistakes
 from llmbatch_assets.domain.items.prompt_columns import names_columns, prompt_mistakes
 from llmbatch_assets.domain.items.table import Snapshot, clean_columns, take_snapshot
-from llmbatch_assets.domain.items.work import WorkPlan
+from llmbatch_assets.domain.items.work import WorkItem, WorkPlan
 from llmbatch_assets.domain.layout import Layout
 from llmbatch_assets.domain.mistakes import (
     column_mistakes,
@@ -30,9 +31,16 @@ from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.prompt_warnings import prompt_warnings
 from llmbatch_assets.domain.schema.grammar import schema_mistakes
 from llmbatch_assets.errors import ArtifactError, InputError, MissingArtifactError, SchemaError
-from llmbatch_assets.stages.artifacts import artifact_path, require_columns, require_schema, stored_work, work_of
+from llmbatch_assets.stages.artifacts import (
+    artifact_path,
+    prompt_gaps,
+    require_columns,
+    require_schema,
+    stored_work,
+    work_of,
+)
 from llmbatch_assets.stages.own_files import file_problems
-from llmbatch_assets.stages.project import Batch, BatchFile
+from llmbatch_assets.stages.project import Batch, BatchFile, table_kind
 from llmbatch_assets.stages.publish.export import columns_of_export
 from llmbatch_assets.stages.publish.report import columns_to_count
 from llmbatch_assets.stages.write_schema import reason_to_write, schema_txt_mismatch
@@ -54,20 +62,26 @@ EVERYTHING = frozenset(_INPUTS)
 _KEY = re.compile(rf"(?:{'|'.join(Parameters.model_fields)})(?:\.\w+)+[: ]")
 
 
+class TableCheck(NamedTuple):
+    """The columns of a table without mistakes, and the warnings that depend on it, on the configuration and the schema."""
+
+    columns: list[str]
+    warnings: list[str]
+
+
 @dataclass
 class CheckResult:
     """Mistakes and warnings about a batch.
 
     A run repeats the warnings, but not the ``remarks``, which are about settings rather than about files. ``work`` is None
-    if the items could not be planned, and ``snapshot`` if the table could not be read; ``table_version`` is its version.
+    if the items could not be planned, and ``table`` if it has mistakes.
     """
 
     mistakes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     work: WorkPlan | None = None
-    table_version: TableVersion | None = None
-    snapshot: Snapshot | None = None
+    table: TableCheck | None = None
 
     def collect(self, check: Callable[[], Value]) -> Value | None:
         """Return the result of ``check``, or record the mistakes that it raises and return None."""
@@ -85,9 +99,15 @@ def _split_message(message: str) -> list[str]:
 
 
 def check_batch(
-    batch_file: BatchFile, assets: Collection[str] = EVERYTHING, forced: Collection[str] = ()
+    batch_file: BatchFile,
+    assets: Collection[str] = EVERYTHING,
+    forced: Collection[str] = (),
+    known_table: TableCheck | None = None,
 ) -> CheckResult:
-    """Check what a run of these assets reads, without writing anything or making calls. The run regenerates ``forced``."""
+    """Check what a run of these assets reads, without writing anything or making calls. The run regenerates ``forced``.
+
+    The table is not read if its result is known.
+    """
     found = CheckResult()
     has_valid_keys = found.collect(batch_file.load_alone) is not None
     loaded = found.collect(batch_file.load) if has_valid_keys else None
@@ -95,7 +115,7 @@ def check_batch(
     if batch is None:
         found.remarks.append("prompts, schema and table were not checked, because the configuration names their paths")
         return found
-    _Check(batch, found, frozenset(assets), frozenset(forced)).check()
+    _Check(batch, found, frozenset(assets), frozenset(forced), known_table).check()
     found.mistakes = [_in_file(batch_file, mistake) for mistake in found.mistakes]
     if not has_valid_keys:
         # Other warnings could be wrong, because invalid keys were replaced by their defaults.
@@ -124,19 +144,17 @@ class _Check:
     found: CheckResult
     assets: frozenset[str]
     forced: frozenset[str]
+    known_table: TableCheck | None
 
     def check(self) -> None:
         batch, found = self.batch, self.found
         needs_prompts = self._runs("llm_outputs", "export", "report")
         prompts = self._read_prompts() if needs_prompts else (None, None)
         schema_is_usable = self._check_schema()
-        columns, snapshot = self._check_table() if self._runs("input_snapshot") else (None, None)
+        columns = self._check_table(schema_is_usable) if self._runs("input_snapshot") else None
         self._check_placeholders(*prompts, columns)
-        if snapshot and self._runs("export"):
-            check = _check_export if schema_is_usable else _check_export_without_schema
-            found.warnings += found.collect(lambda: check(batch, snapshot)) or []
-        if snapshot and schema_is_usable and self._runs("report"):
-            found.collect(lambda: columns_to_count(batch, snapshot.columns))
+        if columns and schema_is_usable and self._runs("report"):
+            found.collect(lambda: columns_to_count(batch, columns))
         if self._runs("llm_schema_py", "llm_outputs"):
             found.collect(lambda: require_prices(batch.parameters))
         self._check_own_files()
@@ -235,12 +253,39 @@ class _Check:
             effect = "The run archives and rewrites the text" if self._runs("llm_schema_txt") else rewrite
             self.found.warnings.append(f"{mismatch}. Prompts use the module. {effect}")
 
-    def _check_table(self) -> tuple[Sequence[str] | None, Snapshot | None]:
+    def _check_table(self, schema_is_usable: bool) -> Sequence[str] | None:
+        """Collect mistakes and warnings of the table and of its export. Returns the columns, as far as they can be read."""
+        batch, found, n_mistakes = self.batch, self.found, len(self.found.mistakes)
+        if known := self.known_table:
+            found.table = known
+            found.warnings += [*known.warnings, *self._gaps(known.columns, stored_work(batch).items)]
+            return known.columns
+        columns, snapshot = self._read_table()
+        if snapshot is None:
+            return columns
+        # The warnings about the prompts change with these.
+        gaps = self._gaps(snapshot.columns, found.work.items) if found.work else []
+        warnings = [*snapshot.meta["warnings"], *(found.work.warnings if found.work else ())]
+        warnings = [f"{batch.parameters.input.path}: {warning}" for warning in warnings]
+        if self._runs("export"):
+            check = _check_export if schema_is_usable else _check_export_without_schema
+            warnings += found.collect(lambda: check(batch, snapshot)) or []
+        found.warnings += warnings
+        if len(found.mistakes) == n_mistakes:
+            found.table = TableCheck(snapshot.columns, [warning for warning in warnings if warning not in gaps])
+        return columns
+
+    def _gaps(self, columns: Sequence[str], items: Sequence[WorkItem]) -> list[str]:
+        """Return the warnings about columns that the prompts name and that are empty in some rows."""
+        return [f"{self.batch.parameters.input.path}: {gap}" for gap in prompt_gaps(self.batch, columns, items)]
+
+    def _read_table(self) -> tuple[Sequence[str] | None, Snapshot | None]:
         """Collect mistakes of the table. Returns its columns and its content, as far as they can be read."""
         batch, found, parameters = self.batch, self.found, self.batch.parameters
         settings = parameters.input
-        found.table_version = table_version(batch.path(settings.path), settings)
-        table = found.collect(lambda: read_table(batch.path(settings.path), settings))
+        path = batch.path(settings.path)
+        version = file_version(path)
+        table = found.collect(lambda: read_table(path, settings))
         columns = None if table is None else found.collect(lambda: clean_columns(table.columns, settings.path))
         if table is None or columns is None:
             found.mistakes += group_template_mistakes(parameters.context)
@@ -252,10 +297,9 @@ class _Check:
         snapshot = found.collect(lambda: take_snapshot(table, settings.path, lenient))
         if snapshot is None:
             return columns, None
-        found.snapshot = snapshot
+        # For the run that follows. The lenient snapshot differs only where columns are missing, which is a mistake.
+        KEPT.keep(path, table_kind(settings), version, snapshot)
         found.work = None if mistakes else found.collect(lambda: work_of(batch, snapshot))
-        warnings = [*snapshot.meta["warnings"], *(found.work.warnings if found.work else ())]
-        found.warnings += [f"{settings.path}: {warning}" for warning in warnings]
         return columns, snapshot
 
     def _check_artifacts(self) -> None:

@@ -7,11 +7,10 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from llmbatch_assets.adapters.providers.credentials import missing_keys
-from llmbatch_assets.adapters.store.kept_table import keep_snapshot
 from llmbatch_assets.domain.items.work import WorkPlan
 from llmbatch_assets.domain.plan.selection import Selection
 from llmbatch_assets.errors import ConfigError, InputError
-from llmbatch_assets.stages.checking.batch_check import EVERYTHING, check_batch
+from llmbatch_assets.stages.checking.batch_check import EVERYTHING, TableCheck, check_batch
 from llmbatch_assets.stages.plan import plan_next_run
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets.stages.write_schema import reason_to_write
@@ -20,23 +19,27 @@ log = logging.getLogger(__name__)
 
 
 class Preflight(NamedTuple):
-    """The warnings about a batch without mistakes, and its work if the table was read."""
+    """The warnings about a batch without mistakes, and its work and the result for the table if that was read."""
 
     warnings: list[str]
     work: WorkPlan | None
+    table: TableCheck | None
 
 
-def preflight(batch_file: BatchFile, assets: Collection[str] = EVERYTHING, forced: Collection[str] = ()) -> Preflight:
-    """Check what a run of these assets reads, and keep the table for the run.
+def preflight(
+    batch_file: BatchFile,
+    assets: Collection[str] = EVERYTHING,
+    forced: Collection[str] = (),
+    known_table: TableCheck | None = None,
+) -> Preflight:
+    """Check what a run of these assets reads, without the table if its result is known.
 
     Raises ``InputError`` with every mistake that ``llmbatch check`` reports.
     """
-    found = check_batch(batch_file, assets, forced)
+    found = check_batch(batch_file, assets, forced, known_table)
     if found.mistakes:
         raise InputError("\n".join(found.mistakes))
-    if found.snapshot is not None:
-        keep_snapshot(found.table_version, found.snapshot)
-    return Preflight(found.warnings, found.work)
+    return Preflight(found.warnings, found.work, found.table)
 
 
 def log_warnings(warnings: Collection[str]) -> None:

@@ -1,0 +1,1 @@
+"""Recognizes, without reading them, files that have not changed since the last run."""
