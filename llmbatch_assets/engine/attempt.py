@@ -124,7 +124,7 @@ class ItemProcessor:
 
     def _unjudged_answer(self, task: ItemTask) -> UnjudgedAnswer | None:
         """Return an answer that only needs a verdict: from an interrupted run, or accepted by another judge."""
-        awaiting = self.store.awaiting(task.cache_id) if self.judge else None
+        awaiting = self.store.awaiting(task.cache_id)
         earlier = task.find_differently_judged() if awaiting is None else None
         if earlier is None:
             return awaiting
