@@ -74,15 +74,23 @@ class Conversations:
             "judge_schema": self.judge_contract.text if self.judge_contract else None,
         }
 
+    @cached_property
+    def _generation_columns(self) -> list[str]:
+        return self.generation.column_placeholders(GENERATION_NAMES)
+
+    @cached_property
+    def _judge_columns(self) -> list[str]:
+        return self.judge.column_placeholders(JUDGE_NAMES) if self.judge else []
+
     def generate(self, item: WorkItem, group_context: str | None) -> tuple[Message, ...]:
         """Return the messages that ask for an item's output."""
-        columns = column_values(self.generation, GENERATION_NAMES, item.columns)
+        columns = column_values(self._generation_columns, item.columns)
         return self.generation.render(columns | self._shared_values | item_values(item, group_context))
 
     def judge_output(self, item: WorkItem, group_context: str | None, parsed: dict[str, Any]) -> tuple[Message, ...]:
         """Return the messages that ask for a verdict on an output."""
         assert self.judge is not None
-        columns = column_values(self.judge, JUDGE_NAMES, item.columns)
+        columns = column_values(self._judge_columns, item.columns)
         values = self._shared_values | item_values(item, group_context) | {"output_json": readable_json(parsed)}
         return self.judge.render(columns | values)
 

@@ -63,6 +63,8 @@ class StopRules:
 
     def error_for(self, tally: Tally) -> RunPermanentError | None:
         """Return the error that stops the run, if a limit is reached."""
+        if not tally.failed:
+            return None
         causes = format_causes(tally.causes)
         if tally.accepted == 0 and tally.failed_permanently >= HOPELESS_AFTER and len(tally.causes) == 1:
             return RunPermanentError(

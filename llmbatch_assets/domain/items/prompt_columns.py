@@ -117,9 +117,10 @@ def _item_mistakes(generation: PromptTemplate, parameters: Parameters) -> Iterat
         )
 
 
-def column_values(prompt: PromptTemplate, built_in: frozenset[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """Return the values of a prompt's column placeholders that these columns have."""
-    found = {name: columns_named(name, columns) for name in prompt.column_placeholders(built_in)}
+def column_values(names: Iterable[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of the column placeholders that these columns have."""
+    known = ColumnNames(columns)
+    found = {name: known.named(name) for name in names}
     return {name: columns[several[0]] for name, several in found.items() if several}
 
 
@@ -131,7 +132,7 @@ def items_without_values(generation: PromptTemplate, items: Iterable[WorkItem]) 
     return [
         item
         for item in items
-        if item.columns and not any(column_values(generation, GENERATION_NAMES, item.columns).values())
+        if item.columns and not any(column_values(names, item.columns).values())
     ]
 
 

@@ -242,7 +242,7 @@ def test_the_length_is_that_of_the_rendered_request(
     template = PromptTemplate(path="p", **prompt)
     columns = {"a": value, "b c": "fixed"}
     item = WorkItem("w", "k", "g", 0, None if group is None else "c", row, {"hidden_columns": columns})
-    own = column_values(template, GENERATION_NAMES, columns)
+    own = column_values(template.column_placeholders(GENERATION_NAMES), columns)
     messages = template.render(SHARED | item_values(item, group) | own)
     prompt_length = PromptLength.of(template, SHARED)
     measured = prompt_length.of_request(item, None if group is None else byte_length(group))
