@@ -129,11 +129,7 @@ def items_without_values(generation: PromptTemplate, items: Iterable[WorkItem]) 
     names = generation.column_placeholders(GENERATION_NAMES)
     if not names or generation.placeholders & ITEM_NAMES:
         return []
-    return [
-        item
-        for item in items
-        if item.columns and not any(column_values(names, item.columns).values())
-    ]
+    return [item for item in items if item.columns and not any(column_values(names, item.columns).values())]
 
 
 def missing_columns(generation: PromptTemplate, judge: PromptTemplate | None, items: Collection[WorkItem]) -> list[str]:
