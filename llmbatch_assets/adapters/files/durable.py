@@ -1,25 +1,16 @@
-"""Replace files so that they are on disk when the call returns. Also a child process that does so for its parent.
-
-The child reads groups of files from its input and answers with the error of each. It is a process because a thread would
-wait for the interpreter lock after every system call, and a busy event loop releases the lock only every few
-milliseconds. It imports very little, so that it starts quickly.
-"""
+"""Replace files so that they are on disk when the call returns."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
-import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import BinaryIO, NamedTuple
 
-from llmbatch_assets.adapters.files.pipe import PipeEndedError, pack_frame, read_frame
 from llmbatch_assets.adapters.files.places import make_room
 
-# The file system combines concurrent syncs.
-_SYNC_THREADS = 8
 TEMPORARY_SUFFIX = ".tmp"
 
 
@@ -142,11 +133,3 @@ def _error_of(action: Callable[..., object], *arguments: object) -> OSError | No
     except OSError as error:
         return error
     return None
-
-
-def main() -> None:
-    """Write groups until the input ends, which happens when the parent ends."""
-    with ThreadPoolExecutor(_SYNC_THREADS) as threads, contextlib.suppress(PipeEndedError):
-        while True:
-            sys.stdout.buffer.write(pack_frame(write_group(read_frame(sys.stdin.buffer), threads)))
-            sys.stdout.buffer.flush()

@@ -1,7 +1,6 @@
 """Python values sent through a pipe between a process and the child that it started.
 
-Each frame is a length followed by a pickle. The child process that writes files imports this module, so it must stay
-quick to import.
+Each frame is a length followed by a pickle.
 """
 
 from __future__ import annotations
@@ -9,10 +8,7 @@ from __future__ import annotations
 import pickle
 import struct
 import sys
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import asyncio
+from typing import IO, Any
 
 _LENGTH = struct.Struct("!Q")
 
@@ -46,13 +42,3 @@ def _read(pipe: IO[bytes], size: int) -> bytes:
     if len(content) < size:
         raise PipeEndedError("the other process has ended")
     return content
-
-
-async def receive_frame(stream: asyncio.StreamReader) -> Any:
-    """Return the next value of an asyncio stream. Raises ``PipeEndedError`` if there is none."""
-    try:
-        (size,) = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))
-        return pickle.loads(await stream.readexactly(size))  # noqa: S301  # from our own process
-    except (EOFError, ConnectionError):
-        # asyncio.IncompleteReadError is an EOFError.
-        raise PipeEndedError("the other process has ended") from None

@@ -190,7 +190,7 @@ class GenerateRun:
             )
             with interruptible(self._report_grace_period) as stopped:
                 calls = RetryingCalls(llm.transport_retries, stopped, outages)
-                async with store.commit.in_process(), self.meter.clients(stopped) as (generator, judge):
+                async with store.commit.in_groups(), self.meter.clients(stopped) as (generator, judge):
                     process = self._processor(generator, judge, calls).process
                     with claiming(self.batch.path(self.batch.layout.claims)) as claims:
                         pool = WorkerPool(
