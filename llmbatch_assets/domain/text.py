@@ -55,6 +55,11 @@ JSON_ESCAPE = "\\u{:04x}"
 BRACED_ESCAPE = "\\x{{{:x}}}"
 
 
+def has_controls(text: str) -> bool:
+    """Return whether ``escape_controls`` would change the text."""
+    return not text.isprintable() and _CONTROLS.search(text) is not None
+
+
 def escape_controls(text: str, form: str = JSON_ESCAPE) -> str:
     """Escape controls, direction overrides and lone surrogates, so that a terminal can show the text.
 

@@ -100,6 +100,13 @@ class StoredSnapshot:
         return snapshot
 
 
+class OlderOutput(NamedTuple):
+    """An output made with other settings, and the settings that differ."""
+
+    cache_id: str
+    differs_in: str
+
+
 @dataclass(frozen=True)
 class BatchOutputs:
     """The outputs of a batch's items under its current settings, in item order. Iterate as often as you like.
@@ -133,20 +140,28 @@ class BatchOutputs:
     def outcomes(self, shown: Callable[[Path], str] = str) -> Iterator[ItemOutcome]:
         """Yield the outcome of each item. ``shown`` turns a file into the name that people read."""
         for item in self.items:
-            output = self.output(item)
-            if output:
-                yield ItemOutcome(item, output)
-                continue
-            failure, outdated = self.failure(item), self.outdated(item, shown)
-            path = failure and self.index.failure_path(failure.meta["cache_id"], failure.meta["attempt_outer"])
-            yield ItemOutcome(item, None, failure, shown(path) if path else "", outdated)
+            yield self.outcome(item, shown)
+
+    def outcome(self, item: WorkItem, shown: Callable[[Path], str] = str) -> ItemOutcome:
+        """Return the item's outcome."""
+        cache_id = self.identity.cache_id(item.work_id)
+        if output := self.index.output(cache_id):
+            return ItemOutcome(item, output)
+        failure, outdated = self.index.last_failure(cache_id), self.outdated(item, shown)
+        path = failure and self.index.failure_path(failure.meta["cache_id"], failure.meta["attempt_outer"])
+        return ItemOutcome(item, None, failure, shown(path) if path else "", outdated)
 
     def outdated(self, item: WorkItem, shown: Callable[[Path], str] = str) -> OutdatedOutput | None:
+        """Return the file of ``older``, and the settings that differ."""
+        older = self.older(item)
+        return older and OutdatedOutput(shown(self.index.output_path(older.cache_id)), older.differs_in)
+
+    def older(self, item: WorkItem) -> OlderOutput | None:
         """Return the item's output from the earlier settings that differ least from the current ones. Opens no file."""
         for differences, identity in self._earlier_by_likeness:
             cache_id = identity.cache_id(item.work_id)
             if cache_id in self.index.accepted:
-                return OutdatedOutput(shown(self.index.output_path(cache_id)), ", ".join(differences))
+                return OlderOutput(cache_id, ", ".join(differences))
         return None
 
     @cached_property

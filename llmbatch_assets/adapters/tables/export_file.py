@@ -6,16 +6,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from functools import cached_property
+from typing import BinaryIO
 
-from llmbatch_assets.domain.export.columns import Cell, Column, Record
+from llmbatch_assets.domain.export.columns import Cell, Column, Record, cell_text
 
 
-class ExportRow(NamedTuple):
+@dataclass
+class ExportRow:
     """A record and the cells of its columns."""
 
     record: Record
     cells: Sequence[Cell]
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The cells as texts, which several formats write."""
+        return [cell if type(cell) is str else cell_text(cell) for cell in self.cells]
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,10 @@ class ExportFile:
     @property
     def header(self) -> list[str]:
         return [column.name for column in self.columns]
+
+    @property
+    def header_row(self) -> ExportRow:
+        return ExportRow({}, self.header)
 
     def put(self, text: str) -> None:
         """Write text. Lone surrogates, which UTF-8 cannot hold, are written as in JSON."""

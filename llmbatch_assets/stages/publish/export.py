@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llmbatch_assets.adapters.tables.export_file import ExportRow
 from llmbatch_assets.adapters.tables.formats import exporting
-from llmbatch_assets.domain.export.columns import Column, OutputSchema, cells
+from llmbatch_assets.domain.export.columns import Column, OutputSchema, cell_reader
 from llmbatch_assets.domain.export.manifest import (
     PREVIEW_ROWS,
     ExportManifest,
@@ -36,16 +37,22 @@ from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, load_artifact
 from llmbatch_assets.stages.own_files import require_own_files
 from llmbatch_assets.stages.project import Batch
-from llmbatch_assets.stages.publish.fingerprints import checksums_of, export_fingerprint, up_to_date_manifest
+from llmbatch_assets.stages.publish.fingerprints import (
+    checksums_of,
+    export_fingerprint,
+    exported_state,
+    up_to_date_manifest,
+)
 from llmbatch_assets.stages.runtime import utc_now
 
 # Entries per write.
 CHUNK = 500
+_cells_of_rest = cell_reader(NOT_EXPORTED_COLUMNS)
 
 
 def current_export(batch: Batch, outputs: BatchOutputs) -> ExportManifest | None:
     """The manifest of the last export if writing it again would change nothing, else None."""
-    fingerprint = export_fingerprint(batch, outputs)
+    fingerprint = export_fingerprint(batch, [exported_state(outputs, item) for item in outputs.items])
     found: ExportManifest | None = up_to_date_manifest(batch, "export", ExportManifest, fingerprint)
     return found
 
@@ -58,11 +65,9 @@ def write_exports(batch: Batch, outputs: BatchOutputs, snapshot: Snapshot) -> Ex
     join = Join.of(snapshot, batch.parameters)
     columns = columns_of_export(batch, join)
     require_own_files(batch, "export")
-    # First, so that an output that changes meanwhile makes the next export write it.
-    fingerprint = export_fingerprint(batch, outputs)
     run = _ExportRun(batch, columns)
-    run.write(entries(join, run.counting(outputs.outcomes(batch.shown))))
-    return run.manifest(fingerprint)
+    run.write(entries(join, run.outcomes(outputs)))
+    return run.manifest()
 
 
 def columns_of_export(batch: Batch, join: Join) -> list[Column]:
@@ -87,18 +92,27 @@ class _ExportRun:
 
     batch: Batch
     columns: Sequence[Column]
+    states: list[list[str]] = field(default_factory=list)
     items: Counter[str] = field(default_factory=Counter)
     lines: Counter[str] = field(default_factory=Counter)
     changes: dict[str, Counter[str]] = field(default_factory=dict)
     first_lines: list[ExportRow] = field(default_factory=list)
     set_aside: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._cells = cell_reader(self.columns)
+
     @property
     def _files(self) -> dict[str, PurePosixPath]:
         return {name: self.batch.layout.export(name) for name in self.batch.parameters.outputs.formats}
 
-    def counting(self, outcomes: Iterable[ItemOutcome]) -> Iterator[ItemOutcome]:
-        for outcome in outcomes:
+    def outcomes(self, outputs: BatchOutputs) -> Iterator[ItemOutcome]:
+        """The outcome of each item, counted."""
+        shown = _shown_by_folder(self.batch)
+        for item in outputs.items:
+            # The state first: if the output changes before it is read, the next export notices.
+            self.states.append(exported_state(outputs, item))
+            outcome = outputs.outcome(item, shown)
             self.items["exported" if outcome.output else outcome.reason] += 1
             yield outcome
 
@@ -119,7 +133,8 @@ class _ExportRun:
         self.changes["not_exported"] = rest_changes["csv"]
 
     def _record_lines(self, chunk: Sequence[Entry]) -> list[ExportRow]:
-        lines = [ExportRow(entry, cells(entry, self.columns)) for entry in chunk if not isinstance(entry, NotExported)]
+        records = [entry for entry in chunk if not isinstance(entry, NotExported)]
+        lines = [ExportRow(record, self._cells(record)) for record in records]
         self.lines["exported"] += len(lines)
         self.first_lines += lines[: PREVIEW_ROWS - len(self.first_lines)]
         return lines
@@ -128,7 +143,7 @@ class _ExportRun:
         rest = [entry for entry in chunk if isinstance(entry, NotExported)]
         self.lines.update(entry.state for entry in rest)
         records = [entry.record() for entry in rest]
-        return [ExportRow(record, cells(record, NOT_EXPORTED_COLUMNS)) for record in records]
+        return [ExportRow(record, _cells_of_rest(record)) for record in records]
 
     def _set_aside(self, paths: Sequence[Path]) -> None:
         """Keep the previous export of a model's outputs when the new one is empty or generated offline."""
@@ -138,7 +153,8 @@ class _ExportRun:
             kept = [path.replace(path.with_name(earlier(PurePosixPath(path)).name)) for path in paths if path.is_file()]
             self.set_aside = [self.batch.shown(path) for path in kept]
 
-    def manifest(self, fingerprint: str) -> ExportManifest:
+    def manifest(self) -> ExportManifest:
+        fingerprint = export_fingerprint(self.batch, self.states)
         provider, not_exported = self.batch.source.provider, self.batch.layout.not_exported
         return ExportManifest(
             meta=ExportMeta(generated_at_utc=utc_now(), provider=provider, fingerprint=fingerprint),
@@ -151,6 +167,12 @@ class _ExportRun:
             checksums=checksums_of(self.batch, [*self._files.values(), not_exported]),
             preview=preview(self.columns, [line.cells for line in self.first_lines]),
         )
+
+
+def _shown_by_folder(batch: Batch) -> Callable[[Path], str]:
+    """``Batch.shown``, which takes a while, asked once for each folder."""
+    shown = cache(batch.shown)
+    return lambda path: f"{shown(path.parent)}/{path.name}"
 
 
 def _previous_manifest(batch: Batch) -> dict[str, Any]:

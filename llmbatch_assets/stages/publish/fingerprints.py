@@ -6,7 +6,7 @@ file of an output that the index knows, nor parses the table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,8 +19,8 @@ from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path, load_a
 from llmbatch_assets.stages.project import Batch
 
 
-def export_fingerprint(batch: Batch, outputs: BatchOutputs) -> str:
-    """The fingerprint of the current export; "" if it cannot be known."""
+def export_fingerprint(batch: Batch, states: Sequence[Sequence[str]]) -> str:
+    """The fingerprint of an export of items with these states; "" if it cannot be known."""
     parameters, layout = batch.parameters, batch.layout
     settings = {
         "outputs": parameters.outputs.model_dump(mode="json"),
@@ -31,17 +31,16 @@ def export_fingerprint(batch: Batch, outputs: BatchOutputs) -> str:
         "provider": batch.source.provider,
         "judge_schema": batch.schema.judge().sha if batch.judge_prompt else None,
     }
-    items = [_exported_state(outputs, item) for item in outputs.items]
-    return _fingerprint(batch, items, settings)
+    return _fingerprint(batch, states, settings)
 
 
-def _exported_state(outputs: BatchOutputs, item: WorkItem) -> list[str]:
+def exported_state(outputs: BatchOutputs, item: WorkItem) -> list[str]:
     """The state of an item as far as the export shows it."""
     index, cache_id = outputs.index, outputs.identity.cache_id(item.work_id)
     output_sha = index.output_sha(cache_id) if cache_id in index.accepted else ""
     if output_sha:
         return [cache_id, output_sha]
-    return [cache_id, "", *index.failure_shas(cache_id)[-1:], *(outputs.outdated(item) or ())]
+    return [cache_id, "", *index.failure_shas(cache_id)[-1:], *(outputs.older(item) or ())]
 
 
 def report_fingerprint(batch: Batch, outputs: BatchOutputs) -> str:
@@ -66,7 +65,7 @@ def _reported_state(outputs: BatchOutputs, item: WorkItem) -> list[str]:
     return [cache_id, output_sha, *index.failure_shas(cache_id)]
 
 
-def _fingerprint(batch: Batch, items: list[list[str]], settings: Mapping[str, Any]) -> str:
+def _fingerprint(batch: Batch, items: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> str:
     artifacts = [file_sha(artifact_path(batch, asset)) for asset in ("input_snapshot", "work_items")]
     if not all(artifacts):
         return ""
