@@ -155,9 +155,21 @@ class Simulation:
 # Refusals that come at any rate.
 
 
-@pytest.mark.parametrize("retry_after", [None, 1.0, 5.0])
-@pytest.mark.parametrize("share", [0.03, 0.07, 0.15])
-@pytest.mark.parametrize(("workers", "latency", "seconds"), [(8, 1.3, 300), (16, 0.5, 200), (64, 2.0, 200)])
+# Each share meets each wait and each number of workers once.
+@pytest.mark.parametrize(
+    ("share", "retry_after", "workers", "latency", "seconds"),
+    [
+        (0.03, None, 8, 1.3, 300),
+        (0.03, 1.0, 16, 0.5, 200),
+        (0.03, 5.0, 64, 2.0, 200),
+        (0.07, None, 16, 0.5, 200),
+        (0.07, 1.0, 64, 2.0, 200),
+        (0.07, 5.0, 8, 1.3, 300),
+        (0.15, None, 64, 2.0, 200),
+        (0.15, 1.0, 8, 1.3, 300),
+        (0.15, 5.0, 16, 0.5, 200),
+    ],
+)
 def test_random_refusals_leave_most_of_what_a_bare_loop_gets(
     share: float, retry_after: float | None, workers: int, latency: float, seconds: float
 ) -> None:
