@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
@@ -22,7 +17,6 @@ from llmbatch_assets_tests.chat_server import ChatServer
 from llmbatch_assets_tests.project import Project, make_project
 
 ROOT = Path(__file__).parents[1]
-STARTS_WITHIN_SEC = 90
 
 
 @pytest.fixture
@@ -57,53 +51,6 @@ def test_the_embedded_model_makes_and_judges_an_output_of_the_sample(sample: Pro
     assert set(output["parsed"]) == {"topic", "answer", "difficulty"}
     assert output["judge"]["verdict"] == "PASS"
     assert output["usage"]["requests"] >= 2
-
-
-def free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
-
-
-def asked(port: int, query: str) -> Any:
-    body = json.dumps({"query": query}).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)["data"]
-
-
-def wait_for_assets(port: int) -> Any:
-    query = "{assetNodes{assetKey{path} partitionStats{numMaterialized numPartitions}}}"
-    deadline = time.monotonic() + STARTS_WITHIN_SEC
-    while time.monotonic() < deadline:
-        # Refused until the webserver listens; empty until it has loaded the definitions.
-        with contextlib.suppress(OSError):
-            if nodes := asked(port, query)["assetNodes"]:
-                return nodes
-        time.sleep(0.5)
-    raise AssertionError("no assets within the time")
-
-
-@pytest.mark.slow
-def test_the_webserver_shows_the_runs_and_partitions_of_the_command_line(sample: Project) -> None:
-    assert sample.llmbatch("run", "--offline", "--limit", "3").returncode == 0
-    port = free_port()
-    command = [sys.executable, "-m", "llmbatch_assets.cli", "ui", "--port", str(port)]
-    with subprocess.Popen(
-        command, cwd=sample.root, env=sample.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as ui:
-        try:
-            nodes = {"/".join(node["assetKey"]["path"]): node["partitionStats"] for node in wait_for_assets(port)}
-            assert nodes["llm_outputs"] == {"numMaterialized": 3, "numPartitions": 50}
-            runs = asked(port, "{runsOrError{... on Runs{results{jobName status}}}}")["runsOrError"]["results"]
-            assert {run["jobName"]: run["status"] for run in runs} == dict.fromkeys(
-                ("prepare", "generate_pending", "publish"), "SUCCESS"
-            )
-        finally:
-            ui.send_signal(signal.SIGTERM)
-            ui.wait(60)
-    with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5)
 
 
 @pytest.mark.slow

@@ -56,7 +56,10 @@ class Shown(NamedTuple):
 def project(
     request: pytest.FixtureRequest, tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> Project:
-    """A project of a dozen items whose model is the scripted server, with its records in either storage."""
+    """A project of a dozen items whose model is the scripted server, with its records in either storage.
+
+    Where only our handling of runs counts, one storage is enough.
+    """
     llm = {"max_workers": 2, "max_retries": 1}
     project = make_project(tmp_path / "project", server.base_url, llm=llm, work_items={"label_column": "id"})
     questions(project, 12)
@@ -161,6 +164,7 @@ def test_exactly_what_failed_is_failed_and_one_run_makes_it_good(
     assert run_states("generate_pending") == ["SUCCESS", "FAILURE"]
 
 
+@pytest.mark.parametrize("project", ["embedded"], indirect=True)
 def test_a_range_shows_what_failed_in_it_and_nothing_where_it_could_not_go_on(
     project: Project, server: ChatServer
 ) -> None:
@@ -177,6 +181,7 @@ def test_a_range_shows_what_failed_in_it_and_nothing_where_it_could_not_go_on(
     assert run_states("__ASSET_JOB") == ["FAILURE", "FAILURE"]
 
 
+@pytest.mark.parametrize("project", ["embedded"], indirect=True)
 def test_a_run_that_is_told_to_end_keeps_what_it_made_and_leaves_the_others_as_they_were(
     project: Project, server: ChatServer
 ) -> None:
@@ -234,6 +239,7 @@ def test_a_range_whose_process_is_killed_shows_nothing_as_failed_once_it_is_clos
     assert shown(project) == Shown(set(keys), set())
 
 
+@pytest.mark.parametrize("project", ["embedded"], indirect=True)
 def test_outputs_that_were_wiped_away_are_shown_again_as_they_come(project: Project, server: ChatServer) -> None:
     assert project.llmbatch_here(*PREPARE).returncode == 0
     assert project.llmbatch_here(*GENERATE).returncode == 0
