@@ -11,11 +11,11 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.contenders import OURS
 from benchmarks.exports import BARE, COMPARED
 from benchmarks.exports import RESULTS as EXPORTS
+from benchmarks.medians import Result
 from benchmarks.speed import AMONG_PEERS, ROW_BYTES, cases
 from benchmarks.speed import RESULTS as SPEED
 
@@ -38,7 +38,6 @@ DESCRIPTIONS = {
     r"plan-(\d+)": "`llmbatch plan`, {0:,} items",
     r"huge-cache": "`run --select llm_outputs`, nothing to do, 20,000 items, a million artifacts of earlier settings",
 }
-Result = dict[str, Any]
 
 
 def description(case: str) -> str:

@@ -23,17 +23,17 @@ import fnmatch
 import hashlib
 import json
 import shutil
-import statistics
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmarks.contenders import OURS, Contender, checked, loop, ours, peer, run_ours
 from benchmarks.fake_server import calls_made, ceiling, serving
+from benchmarks.medians import Result, median, ratio, ratios_to_others, spread, summary
 from benchmarks.processes import Taken, timed
 from llmbatch_assets_tests.project import GENERATION, Project, make_project
 
@@ -42,7 +42,6 @@ LOOPS = ("aiohttp", "openai")
 OLD_ARTIFACTS = 1_000_000
 ROW_BYTES = 820
 LIMIT = 5
-Result = dict[str, Any]
 Measure = Callable[[int], Result]
 
 
@@ -148,48 +147,6 @@ def fresh(case: Fresh, contenders: Sequence[Contender], rounds: int) -> Result:
 def once(case: Fresh, _rounds: int) -> Result:
     """A batch that takes long enough to be measured once, and alone."""
     return fresh(case, (), 1)
-
-
-def ratios_to_others(told: dict[str, Result]) -> dict[str, float]:
-    """Our time and CPU time divided by those of each other contender."""
-    mine = told[OURS]
-    return {
-        f"{what}_of_{name}": ratio(mine[key], other[key])
-        for name, other in told.items()
-        if name != OURS
-        for what, key in (("seconds", "seconds"), ("cpu", "cpu_sec"), ("again", "again_sec"))
-        if key in other
-    }
-
-
-def median(figures: Iterator[float] | Sequence[float]) -> float:
-    """The median, rounded as the results are."""
-    return round(statistics.median(figures), 2)
-
-
-def spread(figures: Sequence[float]) -> list[float]:
-    """The lowest and the highest figure."""
-    return [round(min(figures), 2), round(max(figures), 2)]
-
-
-def ratio(ours_took: float, other_took: float) -> float:
-    """One figure divided by another."""
-    return round(ours_took / other_took, 2)
-
-
-def summary(runs: Sequence[Taken], items: int = 0) -> Result:
-    """Medians and spreads of some runs."""
-    seconds = [one.seconds for one in runs]
-    cpu = statistics.median(one.cpu_seconds for one in runs)
-    return {
-        "rounds": len(runs),
-        "seconds": median(seconds),
-        "seconds_spread": spread(seconds),
-        "cpu_sec": round(cpu, 2),
-        **({"cpu_ms_per_item": round(cpu / items * 1000, 3)} if items else {}),
-        "peak_mb": round(max(one.peak_mb for one in runs)),
-        "peak_pss_mb": round(max(one.peak_pss_mb for one in runs)),
-    }
 
 
 def nothing_to_do(items: int, rounds: int) -> Result:

@@ -10,7 +10,8 @@ import pytest
 from benchmarks import bare_export, bare_loops, exports, figures
 from benchmarks.contenders import OURS
 from benchmarks.fake_server import calls_made, serving
-from benchmarks.speed import AMONG_PEERS, ROW_BYTES, Fresh, cases, project_of, ratios_to_others, row
+from benchmarks.medians import Result, ratios_to_others
+from benchmarks.speed import AMONG_PEERS, ROW_BYTES, Fresh, cases, project_of, row
 
 
 def test_the_bare_export_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_every_case_has_a_description() -> None:
 
 def test_figures_have_a_row_for_each_case_and_contender() -> None:
     took = {"rounds": 5, "seconds": 3.0, "cpu_sec": 2.5, "peak_mb": 70, "generate_sec": 2.0, "again_sec": 1.0}
-    speed: list[figures.Result] = [
+    speed: list[Result] = [
         {"case": "nothing-to-do-50", "seconds_of_import dagster": 1.9, OURS: took},
         {"case": AMONG_PEERS.name, OURS: took, "curator": took},
     ]
