@@ -101,10 +101,12 @@ class Estimator:
     def _cost(self, generate: CallEstimate, judge: CallEstimate, *, with_cache: bool) -> Range | None:
         parameters, total = self.batch.parameters, NOTHING
         for estimate, llm in ((generate, parameters.llm), (judge, parameters.judge_llm())):
+            if not estimate.calls.high:
+                continue
             part = cost(estimate, cost_function(llm, parameters.budget.prices), with_cache=with_cache)
-            if part is None and estimate.calls.high:
+            if part is None:
                 return None
-            total += part or NOTHING
+            total += part
         return total
 
     @cached_property

@@ -7,10 +7,9 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-import jinja2
 from markupsafe import Markup
 
 from llmbatch_assets.adapters.pages.report_charts import chart_image
@@ -20,6 +19,9 @@ from llmbatch_assets.domain.report.markdown import fenced, plain
 from llmbatch_assets.domain.report.page import ReportPage
 from llmbatch_assets.domain.report.value_counts import ValueCount
 from llmbatch_assets.domain.text import counted, escape_controls
+
+if TYPE_CHECKING:
+    import jinja2
 
 _BAR_BLOCKS = 20
 # Stands for the item rows in the rendered page. Escaped text has no `<`, so it cannot contain this.
@@ -115,6 +117,9 @@ def _template(name: str) -> jinja2.Template:
 @cache
 def _environment() -> jinja2.Environment:
     """One environment for all templates, which keeps each compiled."""
+    # Only commands that write a page must wait for it.
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("llmbatch_assets.adapters.pages"),
         # Not for Markdown, which is escaped by its own filters.

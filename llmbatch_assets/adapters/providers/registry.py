@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from llmbatch_assets.adapters.providers.credentials import NO_KEY, read_key
-from llmbatch_assets.adapters.providers.local_model import LocalServer
 from llmbatch_assets.domain.canonical import canonical_json, sha1_named
 from llmbatch_assets.domain.configuration.model_blocks import Llm
 from llmbatch_assets.domain.outcome import Completion
@@ -18,6 +17,7 @@ from llmbatch_assets.domain.schema.offline_answer import offline_answer
 from llmbatch_assets.domain.usage import TokenUsage
 
 if TYPE_CHECKING:
+    from llmbatch_assets.adapters.providers.local_model import LocalServer
     from llmbatch_assets.adapters.providers.openai_client import OpenAIClient
 
 _CHARS_PER_TOKEN = 4
@@ -99,6 +99,9 @@ async def open_openai(llm: Llm, root: Path) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def open_local(llm: Llm, root: Path) -> AsyncIterator[Client]:
+    # The archives and locks that it needs are only imported for a local model.
+    from llmbatch_assets.adapters.providers.local_model import LocalServer
+
     async with aclosing(LocalClient(llm, LocalServer())) as client:
         yield client
 
