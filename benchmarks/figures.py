@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from benchmarks.speed import RESULTS as SPEED
 
 PAGE = Path(__file__).parents[1] / "docs/performance.md"
 BEGIN, END = "<!-- Written by `python -m benchmarks.figures`: -->", "<!-- end -->"
+WIDTH = 124
 CONTENDERS = {
     OURS: "`llmbatch run`",
     "aiohttp": "a bare loop on aiohttp",
@@ -90,13 +92,12 @@ def text(speed: Sequence[Result], exports: Sequence[Result]) -> str:
     among_peers = [result for result in results if result["case"] == AMONG_PEERS.name]
     rounds = sorted({result[OURS]["rounds"] for result in results}, reverse=True)
     measured = (
-        f"Rows have {ROW_BYTES} bytes. Times are of whole commands, from the shell to the report. They are medians of "
-        f"{' or '.join(map(str, rounds))} rounds, in which contenders took turns; memory is the highest of all rounds, over "
-        "all processes of a command."
+        f"Rows have {ROW_BYTES} bytes. Times are of whole commands, from the shell to the report. They are medians; the number "
+        f"of rounds, in which contenders took turns, was {' or '.join(map(str, rounds))}. Memory is the highest of all rounds, "
+        "over all processes of a command."
     )
     lines = [
-        measured,
-        "",
+        *(textwrap.fill(measured, WIDTH), ""),
         *(line for result in among_peers for line in (*peers_table(result), "")),
         *commands_table([result for result in results if result not in among_peers], exports),
     ]
