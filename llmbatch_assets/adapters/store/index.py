@@ -111,8 +111,12 @@ class CacheIndex:
         """Return the item's state."""
         if self._known(cache_id):
             return "accepted"
-        output = self.output(cache_id)
+        output = self.output(cache_id) if self._is_listed(cache_id) else None
         return item_state(output, None if output else self.last_failure(cache_id))
+
+    def _is_listed(self, cache_id: str) -> bool:
+        """Return whether there is, or was when the folder was listed, something in the place of an output."""
+        return cache_id in self.accepted or cache_id in self._learned
 
     def output(self, cache_id: str) -> AcceptedOutput | None:
         """Return the accepted output, even if it was written after the folder was listed."""
@@ -154,6 +158,8 @@ class CacheIndex:
 
     def _known(self, cache_id: str) -> KnownOutput | None:
         """Return what is known about an accepted output whose file has not changed since."""
+        if not self._is_listed(cache_id):
+            return None
         known = self._learned.get(cache_id) or (self._stored.get(cache_id) if self._stored else None)
         return known if known and known.version == file_version(self._output(cache_id)) else None
 
@@ -174,7 +180,8 @@ class CacheIndex:
         """Return the SHA-1 of the accepted output's file; "" if there is no accepted output."""
         if known := self._known(cache_id):
             return known.sha
-        return ARTIFACTS.read(self._output(cache_id)).sha if self.output(cache_id) else ""
+        is_accepted = self._is_listed(cache_id) and self.output(cache_id)
+        return ARTIFACTS.read(self._output(cache_id)).sha if is_accepted else ""
 
     def judge_score(self, cache_id: str) -> float | None:
         """Return the judge's score of the accepted output; None without one."""

@@ -37,7 +37,7 @@ def export_fingerprint(batch: Batch, states: Sequence[Sequence[str]]) -> str:
 def exported_state(outputs: BatchOutputs, item: WorkItem) -> list[str]:
     """The state of an item as far as the export shows it."""
     index, cache_id = outputs.index, outputs.identity.cache_id(item.work_id)
-    output_sha = index.output_sha(cache_id) if cache_id in index.accepted else ""
+    output_sha = index.output_sha(cache_id)
     if output_sha:
         return [cache_id, output_sha]
     return [cache_id, "", *index.failure_shas(cache_id)[-1:], *(outputs.older(item) or ())]
@@ -61,7 +61,7 @@ def report_fingerprint(batch: Batch, outputs: BatchOutputs) -> str:
 
 def _reported_state(outputs: BatchOutputs, item: WorkItem) -> list[str]:
     index, cache_id = outputs.index, outputs.identity.cache_id(item.work_id)
-    output_sha = index.output_sha(cache_id) if cache_id in index.accepted else ""
+    output_sha = index.output_sha(cache_id)
     return [cache_id, output_sha, *index.failure_shas(cache_id)]
 
 

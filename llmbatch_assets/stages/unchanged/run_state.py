@@ -6,16 +6,14 @@ It is true on one machine only, and a run that finds none does all of its work.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-import llmbatch_assets
 from llmbatch_assets.adapters.files.atomic import read_json, write_json
+from llmbatch_assets.adapters.files.checksums import code_sha
 from llmbatch_assets.adapters.files.file_version import FileVersion, file_version
-from llmbatch_assets.domain.canonical import sha1_named
 from llmbatch_assets.domain.file_uses import schema_module, user_files
 from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.stages.checking.batch_check import TableCheck
@@ -38,7 +36,7 @@ class Sources(BaseModel):
         """Return the sources as they are now."""
         uses = [*user_files(batch.layout, PurePosixPath()), schema_module(batch.layout)]
         files = versions(batch, {use.key: use.path for use in uses if use.key})
-        return cls(code=code_version(), config_sha=batch.config_sha(), files=files)
+        return cls(code=code_sha(), config_sha=batch.config_sha(), files=files)
 
     def changed(self, before: Sources) -> set[str]:
         """Name what differs: ``code``, ``config``, and the keys of files."""
@@ -113,11 +111,3 @@ def load_state(batch: Batch) -> RunState | None:
 def save_state(batch: Batch, state: RunState) -> None:
     """Replace the state."""
     write_json(batch.path(batch.layout.run_state), state.model_dump(mode="json"))
-
-
-@cache
-def code_version() -> str:
-    """Return a fingerprint of this package's files, by their versions."""
-    root = Path(llmbatch_assets.__file__).parent
-    found = {str(path.relative_to(root)): file_version(path) for path in root.rglob("*.py")}
-    return sha1_named(files=dict(sorted(found.items())))

@@ -209,13 +209,9 @@ def test_an_edited_output_is_checked_again_for_each_schema(tmp_path: Path) -> No
 
 
 def test_an_output_has_the_sha_of_its_file_as_long_as_it_is_accepted(tmp_path: Path) -> None:
-    output = make_output(make_item(1))
-    cache_id = output.meta["cache_id"]
-    index = CacheIndex(CacheFolders(tmp_path, tmp_path, tmp_path, tmp_path))
-    assert index.output_sha(cache_id) == ""
-    text = output.model_dump_json()
-    path = tmp_path / f"{cache_id}.json"
-    path.write_text(text)
-    assert index.output_sha(cache_id) == hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    assert index_of(tmp_path).output_sha(CACHE_ID) == ""
+    path = save(tmp_path)
+    index = index_of(tmp_path)
+    assert index.output_sha(CACHE_ID) == sha_of(path)
     path.write_text("{}")
-    assert index.output_sha(cache_id) == ""
+    assert index.output_sha(CACHE_ID) == ""
