@@ -25,9 +25,12 @@ def cost_function(llm: Llm, prices: Mapping[str, ModelPrice]) -> CostOf:
 
 
 def _listed(llm: Llm) -> CostOf:
-    today = datetime.now(UTC)
+    today, is_unknown = datetime.now(UTC), False
 
     def cost_of(usage: TokenUsage) -> float | None:
+        nonlocal is_unknown
+        if is_unknown:
+            return None
         # The import takes a third of a second. Only runs that price a call must wait for it.
         import genai_prices
 
@@ -40,7 +43,11 @@ def _listed(llm: Llm) -> CostOf:
             price = genai_prices.calc_price(
                 tokens, llm.model_name, provider_api_url=llm.endpoint, genai_request_timestamp=today
             )
-        except (LookupError, ValueError):
+        except LookupError:
+            # The model is the same in all calls.
+            is_unknown = True
+            return None
+        except ValueError:
             return None
         return round_cost(float(price.total_price))
 
