@@ -129,6 +129,10 @@ class BatchOutputs:
         """Return the item's accepted output."""
         return self.index.output(self.identity.cache_id(item.work_id))
 
+    def has_file(self, item: WorkItem) -> bool:
+        """Return whether there is a file of an output, which may be broken."""
+        return self.identity.cache_id(item.work_id) in self.index.accepted
+
     def failure(self, item: WorkItem) -> FailedAttempt | None:
         """Return the item's last failed attempt."""
         return self.index.last_failure(self.identity.cache_id(item.work_id))
@@ -145,8 +149,9 @@ class BatchOutputs:
     def outcome(self, item: WorkItem, shown: Callable[[Path], str] = str) -> ItemOutcome:
         """Return the item's outcome."""
         cache_id = self.identity.cache_id(item.work_id)
-        if output := self.index.output(cache_id):
-            return ItemOutcome(item, output)
+        output, sha = self.index.output_and_sha(cache_id)
+        if output:
+            return ItemOutcome(item, output, output_sha=sha)
         failure, outdated = self.index.last_failure(cache_id), self.outdated(item, shown)
         path = failure and self.index.failure_path(failure.meta["cache_id"], failure.meta["attempt_outer"])
         return ItemOutcome(item, None, failure, shown(path) if path else "", outdated)

@@ -21,6 +21,8 @@ GRACE_SEC = 5.0
 
 # An item leaves a few hundred objects in reference cycles; Python's default of 700 would collect every few items.
 YOUNG_OBJECTS = 20_000
+# Reading outputs and writing tables leaves none.
+YOUNG_OBJECTS_OF_TABLES = 1_000_000
 
 
 def new_run_id() -> str:
@@ -54,15 +56,15 @@ def naming_disk_errors() -> Iterator[None]:
 
 
 @contextmanager
-def rare_collections() -> Iterator[None]:
-    """Collect garbage rarely in this block, and never among objects from before it.
+def rare_collections(young_objects: int = YOUNG_OBJECTS) -> Iterator[None]:
+    """Collect garbage rarely in this block, after so many new objects, and never among objects from before it.
 
     Dagster and its libraries hold half a million permanent objects; scanning them again and again took a fifth of the
     processor time of a fast batch.
     """
     thresholds, frozen_before = gc.get_threshold(), gc.get_freeze_count()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, *thresholds[1:])
+    gc.set_threshold(young_objects, *thresholds[1:])
     try:
         yield
     finally:

@@ -120,27 +120,31 @@ class CacheIndex:
 
     def output(self, cache_id: str) -> AcceptedOutput | None:
         """Return the accepted output, even if it was written after the folder was listed."""
-        checked = self._checked(cache_id)
+        return self.output_and_sha(cache_id)[0]
+
+    def output_and_sha(self, cache_id: str) -> tuple[AcceptedOutput | None, str]:
+        """Return the accepted output with the SHA-1 of the file that it was read from; None and "" without one."""
+        checked, sha = self._checked(cache_id)
         if checked.defect:
             self.on_broken(self.output_path(cache_id), checked.defect)
-        return checked.output
+        return checked.output, sha if checked.output else ""
 
-    def _checked(self, cache_id: str) -> CheckedOutput:
+    def _checked(self, cache_id: str) -> tuple[CheckedOutput, str]:
         path = self._output(cache_id)
         try:
             os.stat(path)  # noqa: PTH116  # as above; faster than trying to open it
         except FileNotFoundError:
             is_link = cache_id in self.accepted and os.path.islink(path)  # noqa: PTH114  # as above
-            return CheckedOutput(defect="it is a broken link") if is_link else CheckedOutput()
+            return CheckedOutput(defect="it is a broken link") if is_link else CheckedOutput(), ""
         except OSError:
             # Opening it says what is wrong.
             pass
         try:
             file = ARTIFACTS.read(path)
         except FileNotFoundError:
-            return CheckedOutput()
+            return CheckedOutput(), ""
         except NotAFileError as other:
-            return CheckedOutput(defect=f"it {other.strerror}")
+            return CheckedOutput(defect=f"it {other.strerror}"), ""
         if file.checked is None or file.checked.edited:
             file.checked = check_output(file.content, cache_id, self.contract)
             if file.checked.output and not file.checked.edited:
@@ -148,7 +152,7 @@ class CacheIndex:
                 file.content = {"meta": file.checked.output.meta}
         if file.checked.output and not file.checked.edited and file.version.is_settled:
             self._learned[cache_id] = KnownOutput(file.version, file.sha, file.checked.output.judge_score)
-        return file.checked
+        return file.checked, file.sha
 
     # Known outputs.
 
@@ -180,8 +184,7 @@ class CacheIndex:
         """Return the SHA-1 of the accepted output's file; "" if there is no accepted output."""
         if known := self._known(cache_id):
             return known.sha
-        is_accepted = self._is_listed(cache_id) and self.output(cache_id)
-        return ARTIFACTS.read(self._output(cache_id)).sha if is_accepted else ""
+        return self.output_and_sha(cache_id)[1] if self._is_listed(cache_id) else ""
 
     def judge_score(self, cache_id: str) -> float | None:
         """Return the judge's score of the accepted output; None without one."""

@@ -35,13 +35,17 @@ class OutdatedOutput(NamedTuple):
 
 
 class ItemOutcome(NamedTuple):
-    """The outcome of an item: its output, its latest failure with the file of that attempt, or neither."""
+    """The outcome of an item: its output, its latest failure with the file of that attempt, or neither.
+
+    ``output_sha`` is that of the output's file.
+    """
 
     item: WorkItem
     output: AcceptedOutput | None = None
     failure: FailedAttempt | None = None
     failure_file: str = ""
     older: OutdatedOutput | None = None
+    output_sha: str = ""
 
     @property
     def reason(self) -> NotExportedReason:

@@ -43,7 +43,7 @@ from llmbatch_assets.stages.publish.fingerprints import (
     exported_state,
     up_to_date_manifest,
 )
-from llmbatch_assets.stages.runtime import utc_now
+from llmbatch_assets.stages.runtime import YOUNG_OBJECTS_OF_TABLES, rare_collections, utc_now
 
 # Entries per write.
 CHUNK = 500
@@ -66,7 +66,8 @@ def write_exports(batch: Batch, outputs: BatchOutputs, snapshot: Snapshot) -> Ex
     columns = columns_of_export(batch, join)
     require_own_files(batch, "export")
     run = _ExportRun(batch, columns)
-    run.write(entries(join, run.outcomes(outputs)))
+    with rare_collections(YOUNG_OBJECTS_OF_TABLES):
+        run.write(entries(join, run.outcomes(outputs)))
     return run.manifest()
 
 
@@ -110,9 +111,10 @@ class _ExportRun:
         """The outcome of each item, counted."""
         shown = _shown_by_folder(self.batch)
         for item in outputs.items:
-            # The state first: if the output changes before it is read, the next export notices.
-            self.states.append(exported_state(outputs, item))
+            # A failure's state first: if it changes before it is read, the next export notices.
+            state = exported_state(outputs, item, "") if not outputs.has_file(item) else None
             outcome = outputs.outcome(item, shown)
+            self.states.append(state or exported_state(outputs, item, outcome.output_sha))
             self.items["exported" if outcome.output else outcome.reason] += 1
             yield outcome
 

@@ -34,10 +34,11 @@ def export_fingerprint(batch: Batch, states: Sequence[Sequence[str]]) -> str:
     return _fingerprint(batch, states, settings)
 
 
-def exported_state(outputs: BatchOutputs, item: WorkItem) -> list[str]:
-    """The state of an item as far as the export shows it."""
+def exported_state(outputs: BatchOutputs, item: WorkItem, output_sha: str | None = None) -> list[str]:
+    """The state of an item as far as the export shows it. ``output_sha`` is that of its output's file, if it was read."""
     index, cache_id = outputs.index, outputs.identity.cache_id(item.work_id)
-    output_sha = index.output_sha(cache_id)
+    if output_sha is None:
+        output_sha = index.output_sha(cache_id)
     if output_sha:
         return [cache_id, output_sha]
     return [cache_id, "", *index.failure_shas(cache_id)[-1:], *(outputs.older(item) or ())]

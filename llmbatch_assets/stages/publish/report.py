@@ -27,7 +27,7 @@ from llmbatch_assets.stages.artifacts import BatchOutputs, artifact_path
 from llmbatch_assets.stages.own_files import require_own_files
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.publish.fingerprints import checksums_of, report_fingerprint, up_to_date_manifest
-from llmbatch_assets.stages.runtime import utc_now
+from llmbatch_assets.stages.runtime import YOUNG_OBJECTS_OF_TABLES, rare_collections, utc_now
 
 MOST_RUNS = 12
 
@@ -96,7 +96,7 @@ def write_report(
         return output and in_schema_order(output, fields)
 
     findings = Findings(settings, columns_to_count(batch, snapshot.columns), snapshot.rows)
-    with RowSpool(page_bytes) as spool:
+    with rare_collections(YOUNG_OBJECTS_OF_TABLES), RowSpool(page_bytes) as spool:
         for item in outputs.items:
             spool.add(findings.add(item, output_of(item), outputs.failures(item)))
         page = report_page(findings, _about(batch, outputs, findings, snapshot), _samples(output_of, findings))
