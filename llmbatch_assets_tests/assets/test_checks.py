@@ -11,6 +11,9 @@ import pytest
 
 from llmbatch_assets.assets.checks import require_passed_checks
 from llmbatch_assets.domain.run.quality import OUTPUT_CHECKS
+from llmbatch_assets.stages.project import BatchFile
+from llmbatch_assets.stages.publish import export_check
+from llmbatch_assets.stages.publish.export_check import ExportProblems
 from llmbatch_assets_tests.assets.test_batch import RigMaker, offline_rig
 from llmbatch_assets_tests.chat_server import ChatServer, refuses
 from llmbatch_assets_tests.project import ROWS, Project
@@ -63,6 +66,26 @@ def test_an_export_is_compared_with_the_outputs(offline_rig: RigMaker, file_form
         assert checked() == {**GOOD, "every_row_once": False}
     exported.unlink()
     assert checked() == {**GOOD, "every_row_once": False}
+
+
+def test_a_file_is_parsed_only_if_it_is_not_what_the_export_wrote(
+    offline_rig: RigMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+    read_table = export_check.read_table
+    monkeypatch.setattr(
+        export_check, "read_table", lambda path, settings: parsed.append(path.name) or read_table(path, settings)
+    )
+    rig = offline_rig(outputs={"formats": ["csv", "psv"]})
+    for stage in ("prepare", "generate"):
+        assert rig.run(stage).success
+    assert findings(rig.run("publish")) == GOOD
+    assert parsed == []
+    exported = rig.project.path("artifacts/outputs/output.csv")
+    exported.write_text(exported.read_text().replace("q1", "q7"))
+    batch = BatchFile(rig.project.config).load()
+    assert export_check.export_problems(batch) == ExportProblems([], [])
+    assert parsed == ["output.csv"]
 
 
 @pytest.mark.parametrize("file_format", ["csv", "jsonl"])

@@ -144,6 +144,20 @@ def test_without_a_stored_table_nothing_is_up_to_date(published: Project) -> Non
     assert current_report(batch, batch_outputs(batch)) is None
 
 
+def test_the_command_writes_unchanged_files_only_if_forced(project_with: Callable[..., Project]) -> None:
+    project = project_with()
+    names = ["artifacts/outputs/output.csv", "artifacts/reports/report.html", *MANIFESTS]
+
+    def written_by(*arguments: str) -> list[str]:
+        before = {name: project.path(name).stat().st_mtime_ns for name in names if project.path(name).exists()}
+        assert project.llmbatch_here("run", *arguments).returncode == 0
+        return [name for name in names if project.path(name).stat().st_mtime_ns != before.get(name)]
+
+    assert written_by() == names
+    assert written_by("--select", "export,report") == []
+    assert written_by("--select", "export,report", "--force") == names
+
+
 # Any change.
 
 
