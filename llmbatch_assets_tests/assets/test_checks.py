@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.assets.checks import require_passed_checks
+from llmbatch_assets.domain.configuration.input_blocks import Input
+from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.domain.run.quality import OUTPUT_CHECKS
 from llmbatch_assets.stages.project import BatchFile
 from llmbatch_assets.stages.publish import export_check
@@ -72,10 +76,12 @@ def test_a_file_is_parsed_only_if_it_is_not_what_the_export_wrote(
     offline_rig: RigMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed: list[str] = []
-    read_table = export_check.read_table
-    monkeypatch.setattr(
-        export_check, "read_table", lambda path, settings: parsed.append(path.name) or read_table(path, settings)
-    )
+
+    def noting(path: Path, settings: Input) -> RawTable:
+        parsed.append(path.name)
+        return read_table(path, settings)
+
+    monkeypatch.setattr(export_check, "read_table", noting)
     rig = offline_rig(outputs={"formats": ["csv", "psv"]})
     for stage in ("prepare", "generate"):
         assert rig.run(stage).success
