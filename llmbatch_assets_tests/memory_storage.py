@@ -14,6 +14,7 @@ from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.event_log import InMemoryEventLogStorage
 from dagster._core.storage.runs import InMemoryRunStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from sqlalchemy import Connection, NullPool, create_engine, text
 
 
 class _Runs(InMemoryRunStorage):
@@ -25,10 +26,26 @@ class _Runs(InMemoryRunStorage):
 
 
 class _Events(InMemoryEventLogStorage):
+    """Keeps one connection: Dagster's opens one for each statement, an eighth of a run's time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        engine = create_engine(self._engine.url, poolclass=NullPool, connect_args={"check_same_thread": False})
+        self._connection = engine.connect()
+        with self._connection.begin():
+            self._connection.execute(text("PRAGMA foreign_keys=ON"))
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with self._db_lock, self._connection.begin():
+            yield self._connection
+
     def dispose(self) -> None:
         """As for the runs."""
 
     def close(self) -> None:
+        self._connection.close()
+        self._connection.engine.dispose()
         super().dispose()  # type: ignore[no-untyped-call]
 
 

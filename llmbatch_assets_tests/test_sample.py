@@ -44,9 +44,12 @@ def test_the_sample_runs_from_table_to_report_and_its_schema_text_is_up_to_date(
 @pytest.mark.slow
 @pytest.mark.local_model
 def test_the_embedded_model_makes_and_judges_an_output_of_the_sample(sample: Project) -> None:
+    # Each item comes with its group, and the processor reads slowly.
+    header, *rows = sample.path("raw_data/input.csv").read_text(encoding="utf-8").splitlines()
+    sample.write("raw_data/input.csv", "\n".join([header, *rows[:2]]))
     done = sample.llmbatch("run", "--limit", "1", timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 of 50 items accepted (1 new, 0 from cache), 0 failed, 49 not attempted" in done.stdout
+    assert "1 of 2 items accepted (1 new, 0 from cache), 0 failed, 1 not attempted" in done.stdout
     (output,) = sample.outputs().values()
     assert set(output["parsed"]) == {"topic", "answer", "difficulty"}
     assert output["judge"]["verdict"] == "PASS"
