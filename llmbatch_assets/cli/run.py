@@ -104,9 +104,10 @@ def run(
         forced = set() if not force else {"llm_outputs"} if select == ASSETS else set(select)
         selection = Selection(limit=limit or 0, sample=sample or 0, retry_failed=retry_failed)
         set_up_logging(logging.getLevelName(logging.WARNING))
+        n_shown = show if show is not None else SHOWN if limit or sample else 0
         last = _last_run(batch_file, select, forced)
         if select == ASSETS and not forced and (settled := last.settled()):
-            _report_nothing_to_do(last.batch, settled)
+            _report_nothing_to_do(last.batch, settled, n_shown)
             return
         # The work that was planned for the check is large.
         warnings, _, last.table = preflight(batch_file, select, forced, last.table_check())
@@ -127,7 +128,6 @@ def run(
             "force": "llm_outputs" in forced,
         }
         others = {name: {"force": name in forced} for name in ("llm_schema_py", "llm_schema_txt", "export", "report")}
-        n_shown = show if show is not None else SHOWN if limit or sample else 0
         sys.exit(StageRunner(batch_file, last, n_shown).run_stages(select, {"llm_outputs": generate, **others}))
 
 
@@ -140,13 +140,15 @@ def _last_run(batch_file: BatchFile, select: tuple[str, ...], forced: set[str]) 
         raise
 
 
-def _report_nothing_to_do(batch: Batch, settled: Settled) -> None:
-    from llmbatch_assets.cli.terminal import report, report_files, set_up_run_logging
+def _report_nothing_to_do(batch: Batch, settled: Settled, n_shown: int) -> None:
+    from llmbatch_assets.cli.terminal import report, report_files, report_no_results, set_up_run_logging
 
     set_up_run_logging(batch)
     log_warnings(settled.warnings)
     n_items = f"{settled.n_items:,}"
     report("Nothing to do: nothing has changed since the last run")
+    if n_shown:
+        report_no_results(batch)
     report(
         f"{n_items} of {counted(settled.n_items, 'item')} accepted (0 new, {n_items} from cache), 0 failed, 0 not attempted",
         style="bold",

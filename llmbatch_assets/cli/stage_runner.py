@@ -16,7 +16,7 @@ from dagster._utils.interrupts import capture_interrupts
 from llmbatch_assets.assets import STAGES
 from llmbatch_assets.assets.batch import build_batch
 from llmbatch_assets.cli.session import EXIT_FAILED_ITEMS, EXIT_STOPPED, use_project_instance
-from llmbatch_assets.cli.terminal import TerminalReporter, report, report_files
+from llmbatch_assets.cli.terminal import TerminalReporter, report, report_files, report_no_results
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import LlmBatchError, RunInterruptedError
@@ -129,7 +129,7 @@ class StageRunner:
             # The schema may have been written after the command was started.
             self._reporter.show_results(self._batch_file.load())
         else:
-            report("no new results to show; an item that already has an output: llmbatch show ROW")
+            report_no_results(self._batch)
 
     def _run_stage(self, instance: dg.DagsterInstance, stage: str, assets: Sequence[str], config: RunConfig) -> None:
         names = self._built.names

@@ -77,6 +77,15 @@ def report_files(batch: Batch, assets: Collection[str]) -> None:
         report("made-up answers: export and report contain them until the next run with a model", style="bold")
 
 
+def report_no_results(batch: Batch) -> None:
+    """Say how to see outputs, after a run that was to show its results and had nothing to generate."""
+    report(f"no new results to show; an item that already has an output: llmbatch show ROW{_offline_option(batch)}")
+
+
+def _offline_option(batch: Batch) -> str:
+    return " --offline" if batch.parameters.llm.provider == "offline" else ""
+
+
 class ProgressView:
     """Bar, counts and cost of a run. Each drawing shows the current numbers."""
 
@@ -179,8 +188,7 @@ class TerminalReporter:
         rows = result_rows(self._first.kept, self.outcome.items, fields, keys_in_use(batch))
         print_results(rows, self._console, shorten=self._console is not console)
         more = f" ({self._first.n_others:,} more results)" if self._first.n_others else ""
-        offline = " --offline" if batch.parameters.llm.provider == "offline" else ""
-        self._console.print(f"everything about one: llmbatch show {rows[0].name}{offline}{more}")
+        self._console.print(f"everything about one: llmbatch show {rows[0].name}{_offline_option(batch)}{more}")
 
     def close(self) -> None:
         """Remove the live display."""

@@ -144,6 +144,15 @@ def test_a_run_without_new_results_says_how_to_see_old_ones(project: Project) ->
     assert "no new results" not in project.llmbatch_here("run", *GENERATE).stdout
 
 
+def test_a_run_with_nothing_to_do_at_all_says_so_too(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    assert project.llmbatch_here("run", "--offline").returncode == 0
+    for options, told in ((["--sample", "2"], True), (["--show", "3"], True), ([], False)):
+        ended = project.llmbatch_here("run", "--offline", *options)
+        assert "Nothing to do" in ended.stdout
+        assert ("already has an output: llmbatch show ROW --offline" in ended.stdout) == told
+
+
 def test_show_without_outputs_is_a_usage_error(project: Project) -> None:
     ended = project.llmbatch_here("run", "--select", "export", "--show", "3")
     assert ended.returncode == 2
