@@ -138,8 +138,9 @@ def test_default_answer_depends_on_the_messages_alone(server: ChatServer) -> Non
 )
 def test_instances_satisfy_what_pydantic_asks_for(kind: Any) -> None:
     adapter = TypeAdapter(kind)
-    for text in map(str, range(50)):
-        adapter.validate_python(instance_of(adapter.json_schema(), text), strict=False)
+    schema = adapter.json_schema()
+    instances = [instance_of(schema, str(number)) for number in range(50)]
+    assert [one for one in instances if not adapter.validator.isinstance_python(one, strict=False)] == []
 
 
 def test_without_a_schema_the_fallback_answers(server: ChatServer) -> None:

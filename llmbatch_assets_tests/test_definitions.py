@@ -98,16 +98,13 @@ def validate(folder: Path, *arguments: str, **environment: str) -> str:
     return ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize("served", [(), ("--load-with-grpc",)])
-def test_a_project_is_validated_from_another_folder_by_its_workspace_file(
-    tmp_path: Path, elsewhere: Path, served: tuple[str, ...]
-) -> None:
+def test_a_project_is_validated_from_another_folder_by_its_workspace_file(tmp_path: Path, elsewhere: Path) -> None:
     project = make_project(tmp_path / "project")
     workspace = project.write("workspace.yaml", "load_from:\n  - python_module: llmbatch_assets.definitions\n")
     home = project.path("dagster_home")
     home.mkdir()
     # As a separate process, the code server only knows the instance.
-    told = validate(elsewhere, "-w", str(workspace), *served, DAGSTER_HOME=str(home))
+    told = validate(elsewhere, "-w", str(workspace), "--load-with-grpc", DAGSTER_HOME=str(home))
     assert "All code locations passed validation" in told, told
 
 
@@ -117,15 +114,12 @@ def test_a_project_is_validated_from_another_folder_by_its_python_file(tmp_path:
     assert "All code locations passed validation" in validate(elsewhere, "-f", str(file))
 
 
-@pytest.mark.parametrize("served", [(), ("--load-with-grpc",)])
-def test_a_workspace_file_elsewhere_names_the_project_as_working_directory(
-    tmp_path: Path, elsewhere: Path, served: tuple[str, ...]
-) -> None:
+def test_a_workspace_file_elsewhere_names_the_project_as_working_directory(tmp_path: Path, elsewhere: Path) -> None:
     project = make_project(tmp_path / "project")
     module = f"module_name: llmbatch_assets.definitions\n      working_directory: {project.root}\n"
     workspace = elsewhere / "workspace.yaml"
     workspace.write_text(f"load_from:\n  - python_module:\n      {module}")
-    told = validate(elsewhere, "-w", str(workspace), *served)
+    told = validate(elsewhere, "-w", str(workspace), "--load-with-grpc")
     assert "All code locations passed validation" in told, told
 
 

@@ -221,34 +221,6 @@ def test_the_code_location_loads_with_any_of_them_and_runs_none(
     assert not mark.exists()
 
 
-@pytest.mark.slow
-def test_dagster_itself_loads_with_a_handful_of_them_and_runs_none(tmp_path: Path) -> None:
-    handful = (
-        "import_os",
-        "cookie_utf_7",
-        "type_text",
-        "field_named_str_with_code",
-        "bomb_nested_brackets",
-        "bytes_nul",
-    )
-    project = batches(tmp_path / "project", [module for module in HOSTILE if module.name in handful])
-    mark = tmp_path / "mark"
-
-    ended = subprocess.run(
-        [sys.executable, "-m", "dagster", "definitions", "validate", "-m", "llmbatch_assets.definitions"],
-        cwd=project.root,
-        env=project.environment(DAGSTER_HOME=str(project.root), **{MARKER: str(mark)}),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-    assert len(list(project.path("schema").glob("*/llm_schema.py"))) == len(handful)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert not mark.exists()
-
-
 # Legitimate modules.
 
 

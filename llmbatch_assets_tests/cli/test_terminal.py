@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pty
@@ -122,11 +123,12 @@ def test_a_run_in_a_terminal_is_displayed_although_dagster_takes_its_output(tmp_
 def all_of(terminal: int) -> str:
     """Everything that is written to a terminal until its other side is closed."""
     shown = b""
-    # A terminal whose other side is closed cannot be read.
     try:
         while piece := os.read(terminal, 65_536):
             shown += piece
-    except OSError:
-        pass
+    except OSError as ended:
+        # A terminal whose other side is closed cannot be read.
+        if ended.errno != errno.EIO:
+            raise
     os.close(terminal)
     return shown.decode(errors="replace")

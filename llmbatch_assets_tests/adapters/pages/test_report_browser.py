@@ -178,5 +178,5 @@ def test_the_page_is_photographed(browser: Browser) -> None:
     tab = browser.new_page(viewport={"width": 1280, "height": 1000})
     tab.goto(Path(os.environ["LLMBATCH_SCREENSHOT"]).resolve().as_uri())
     IMAGE.parent.mkdir(parents=True, exist_ok=True)
-    tab.screenshot(path=IMAGE)
+    assert tab.screenshot(path=IMAGE).startswith(b"\x89PNG")
     tab.close()

@@ -86,4 +86,9 @@ def test_a_budget_without_a_price_is_refused_with_the_key_to_set(blocks: dict[st
     ids=["known", "no money", "offline", "no judge", "configured"],
 )
 def test_other_budgets_are_fine(blocks: dict[str, Any]) -> None:
-    require_prices(parameters(**blocks))
+    refusal = None
+    try:
+        require_prices(parameters(**blocks))
+    except ConfigError as error:
+        refusal = str(error)
+    assert refusal is None
