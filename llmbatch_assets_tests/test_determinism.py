@@ -49,6 +49,7 @@ def written(project: Project) -> dict[str, bytes]:
     # What happened, call by call, is no function of what was asked.
     cache = "artifacts/cache/"
     history = ("usage.jsonl", "provenance/uses.jsonl", "run_history.jsonl", "report_charts.json")
+    history += ("known_outputs.sqlite3", "run_state.json")
     left_out = ("dagster_home/", *(f"{cache}{name}" for name in history))
     files = {name: content for name, content in project.tree().items() if not name.startswith(left_out)}
     for pattern in VOLATILE:

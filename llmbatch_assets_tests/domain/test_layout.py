@@ -53,6 +53,8 @@ def test_the_default_batch_has_the_plain_paths() -> None:
         "schema_failures": "artifacts/cache/schema_failures",
         "forced": "artifacts/cache/forced",
         "claims": "artifacts/cache/claims.lock",
+        "known_outputs": "artifacts/cache/known_outputs.sqlite3",
+        "run_state": "artifacts/cache/run_state.json",
         "ledger": "artifacts/cache/usage.jsonl",
         "run_history": "artifacts/cache/run_history.jsonl",
         "provenance": "artifacts/cache/provenance",
