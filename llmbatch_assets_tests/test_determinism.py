@@ -49,8 +49,9 @@ def written(project: Project) -> dict[str, bytes]:
     # What happened, call by call, is no function of what was asked.
     cache = "artifacts/cache/"
     history = ("usage.jsonl", "provenance/uses.jsonl", "run_history.jsonl", "report_charts.json")
-    history += ("known_outputs.sqlite3", "run_state.json")
-    left_out = ("dagster_home/", *(f"{cache}{name}" for name in history))
+    # Nor are the versions of files.
+    versions = ("known_outputs.sqlite3", "run_state.json")
+    left_out = ("dagster_home/", *(f"{cache}{name}" for name in (*history, *versions)))
     files = {name: content for name, content in project.tree().items() if not name.startswith(left_out)}
     for pattern in VOLATILE:
         files = {name: pattern.sub(b"volatile", content) for name, content in files.items()}
