@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from llmbatch_assets.adapters.files.atomic import log_written, write_json_if_changed
+from llmbatch_assets.adapters.files.atomic import log_unchanged, log_written, write_json_if_changed
 from llmbatch_assets.domain.text import visible
 from llmbatch_assets.resources.runs import failing_with_message
 from llmbatch_assets.stages.artifacts import BatchOutputs, StoredSnapshot, artifact_path, batch_outputs, load_artifact
@@ -38,6 +38,8 @@ class JsonIOManager(dg.ConfigurableIOManager):
             for file, rows in _files_of(obj).items():
                 log_written(file, batch.path(file).stat().st_size, rows)
             log_written(batch.shown(path), size)
+        elif files := _files_of(obj):
+            log_unchanged(files, obj["meta"]["generated_at_utc"])
         context.add_output_metadata({"path": dg.MetadataValue.path(shown), "bytes": size})
 
     @failing_with_message()

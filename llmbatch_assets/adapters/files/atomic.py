@@ -118,6 +118,11 @@ def log_written(path: str, size: int, rows: int | None = None) -> None:
     artifact_log.info("Wrote %s (%s%s)", path, length, format_bytes(size))
 
 
+def log_unchanged(paths: Iterable[str], since: str) -> None:
+    """Log files that are up to date, so that they were not written again."""
+    artifact_log.info("Unchanged since %s: %s", since, ", ".join(paths))
+
+
 def log_archived(path: str, archived: str) -> None:
     """Log that the previous version of a file was kept."""
     artifact_log.info("Archived the previous %s as %s", path, archived)

@@ -1,6 +1,7 @@
 """Files that are up to date are not written again, and after any change they are those of a full rebuild."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,8 @@ def test_the_command_writes_unchanged_files_only_if_forced(project_with: Callabl
 
     assert written_by() == names
     assert written_by("--select", "export,report") == []
+    told = project.llmbatch_here("run", "--select", "export,report").stdout
+    assert re.search(r"Unchanged since [-\d]+T[\d:.]+\+00:00: artifacts/outputs/output.csv, ", told)
     assert written_by("--select", "export,report", "--force") == names
 
 
