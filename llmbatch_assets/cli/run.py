@@ -134,7 +134,7 @@ def run(
 def _last_run(batch_file: BatchFile, select: tuple[str, ...], forced: set[str]) -> SinceLastRun:
     """Return the state after the last run. Raises ``InputError`` with all mistakes if the batch cannot be loaded."""
     try:
-        return SinceLastRun.of(batch_file.load())
+        return SinceLastRun.of(batch_file)
     except InputError:
         preflight(batch_file, select, forced)
         raise

@@ -20,6 +20,7 @@ from llmbatch_assets.domain.text import visible, visible_json
 from llmbatch_assets.errors import InputError, LlmBatchError
 from llmbatch_assets.stages.project import BatchFile, find_config, prepare_dagster_home
 from llmbatch_assets.stages.runtime import naming_disk_errors
+from llmbatch_assets.stages.unchanged.records import dagster_home
 
 EXIT_STOPPED = 1
 EXIT_INPUT = 2
@@ -117,7 +118,7 @@ def use_project_instance(root: Path) -> Path:
     events, which take 11 ms each; with PostgreSQL, a range of partitions is planned in one event.
     """
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH_SIZE)
-    home = Path(os.environ.get("DAGSTER_HOME") or root / "dagster_home").resolve()
+    home = dagster_home(root)
     os.environ["DAGSTER_HOME"] = str(home)
     if prepare_dagster_home(home, resources.files("llmbatch_assets.cli").joinpath("dagster.yaml").read_bytes()):
         os.environ.setdefault("DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS", "1")

@@ -85,7 +85,7 @@ class StageRunner:
         use_project_instance(self._batch.root)
         with translating_storage_errors(), _disposing_uninterrupted(open_instance()) as instance:
             _report_orphans(close_orphans(instance))
-            with marking_records(instance, self._batch_file.path) as mark:
+            with marking_records(instance, self._built.names.key("llm_outputs")) as mark:
                 try:
                     self._run_each(instance, assets, config)
                 finally:
@@ -110,6 +110,7 @@ class StageRunner:
             if stage == "prepare" and _is_whole(assets):
                 chosen = self._last_run.due(chosen)
             if stage == "publish":
+                self._last_run.note_generated()
                 self._report_changes()
             if chosen:
                 self._run_stage(instance, stage, chosen, {name: config[name] for name in chosen if name in config})

@@ -4,18 +4,17 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import dagster as dg
 
 from llmbatch_assets.domain.canonical import sha1_text
 from llmbatch_assets.resources.sqlite_storage import OWN_RUN_ENV, BatchingEventLogStorage
-from llmbatch_assets.stages.unchanged.run_state import RecordMark
+from llmbatch_assets.stages.unchanged.records import RecordMark
 
 
 @contextmanager
-def marking_records(instance: dg.DagsterInstance, config: Path) -> Iterator[RecordMark]:
-    """Set the mark of the batch with this configuration. The events of the block, and of its child processes, leave it.
+def marking_records(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Iterator[RecordMark]:
+    """Set the mark of the batch with this asset. The events of the block, and of its child processes, leave it.
 
     Only our own storage removes marks, so with another one there is none.
     """
@@ -23,7 +22,7 @@ def marking_records(instance: dg.DagsterInstance, config: Path) -> Iterator[Reco
     if not isinstance(storage, BatchingEventLogStorage):
         yield RecordMark(None, "")
         return
-    mark = RecordMark(storage.marks / sha1_text(str(config)), secrets.token_hex(16))
+    mark = RecordMark(storage.marks / sha1_text(asset.to_user_string()), secrets.token_hex(16))
     assert mark.path is not None
     mark.path.parent.mkdir(exist_ok=True)
     mark.path.write_text(mark.token, encoding="ascii")

@@ -13,12 +13,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from llmbatch_assets.adapters.files.checksums import code_sha
 from llmbatch_assets.adapters.files.file_version import FileVersion
 
 # "llmb"; tells our databases from others.
 _APPLICATION = 0x6C6C6D62
-# Changes with the columns, and with the rules by which an output is accepted.
-_FORMAT = 1
 _CREATE = (
     "CREATE TABLE IF NOT EXISTS outputs (cache_id TEXT PRIMARY KEY, size INTEGER, modified_ns INTEGER, changed_ns INTEGER, "
     "inode INTEGER, sha TEXT, score REAL) WITHOUT ROWID"
@@ -97,15 +96,20 @@ def _write(path: Path, rows: Sequence[tuple[object, ...]], busy_sec: float) -> N
         connection.execute("PRAGMA synchronous=OFF")
         if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             connection.execute(f"PRAGMA application_id={_APPLICATION}")
-            connection.execute(f"PRAGMA user_version={_FORMAT}")
+            connection.execute(f"PRAGMA user_version={_format()}")
             connection.execute(_CREATE)
         _require_format(connection)
         with connection:
             connection.executemany(_STORE, rows)
 
 
+def _format() -> int:
+    """Return a number that changes with the code, and so with the rules by which an output is accepted."""
+    return int(code_sha()[:7], 16)
+
+
 def _require_format(connection: sqlite3.Connection) -> None:
     """Raise ``sqlite3.DatabaseError`` for a database that another program or version made."""
     found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
-    if found != [_APPLICATION, _FORMAT]:
+    if found != [_APPLICATION, _format()]:
         raise sqlite3.DatabaseError("another program or version made this database")

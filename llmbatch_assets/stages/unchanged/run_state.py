@@ -6,8 +6,8 @@ It is true on one machine only, and a run that finds none does all of its work.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,9 +18,10 @@ from llmbatch_assets.domain.file_uses import schema_module, user_files
 from llmbatch_assets.errors import LlmBatchError
 from llmbatch_assets.stages.checking.batch_check import TableCheck
 from llmbatch_assets.stages.project import Batch
+from llmbatch_assets.stages.unchanged.records import Records
 
 Versions = dict[str, FileVersion | None]
-TABLE, SCHEMA = "input.path", "llm_schema.py_path"
+TABLE, SCHEMA, CONFIG = "input.path", "llm_schema.py_path", "the configuration"
 _PREPARED = ("schema_txt", "snapshot", "group_contexts", "work_items")
 
 
@@ -32,10 +33,12 @@ class Sources(BaseModel):
     files: Versions
 
     @classmethod
-    def of(cls, batch: Batch) -> Sources:
-        """Return the sources as they are now."""
+    def of(cls, batch: Batch, config: Path) -> Sources:
+        """Return the sources as they are now. ``config`` is the path of the configuration file."""
         uses = [*user_files(batch.layout, PurePosixPath()), schema_module(batch.layout)]
         files = versions(batch, {use.key: use.path for use in uses if use.key})
+        # An edit that was taken back may have been read in between.
+        files[CONFIG] = file_version(config)
         return cls(code=code_sha(), config_sha=batch.config_sha(), files=files)
 
     def changed(self, before: Sources) -> set[str]:
@@ -54,40 +57,19 @@ class Settled(BaseModel):
     n_items: int
 
 
-class RecordMark(NamedTuple):
-    """A file in Dagster's records that holds the token until somebody else writes there. Without a path there is none."""
-
-    path: Path | None
-    token: str
-
-    @property
-    def holds(self) -> bool:
-        """Whether nobody else has written since."""
-        try:
-            return self.path is not None and self.path.read_text(encoding="ascii") == self.token
-        except (OSError, ValueError):
-            return False
-
-
 class RunState(BaseModel):
     """What was true when a run ended.
 
-    ``prepared`` are the files that the prepare stage wrote, ``named_columns`` those that the prompts name; ``mark`` and
-    ``token`` are those of its ``RecordMark``.
+    ``prepared`` are the files that the prepare stage wrote, ``named_columns`` those that the prompts name. ``records`` is
+    None if Dagster may show something else than this run has left.
     """
 
     sources: Sources
     prepared: Versions
     table: TableCheck
     named_columns: list[str]
-    mark: str
-    token: str
+    records: Records | None
     settled: Settled | None = None
-
-    @property
-    def is_recorded(self) -> bool:
-        """Whether Dagster's records are as that run has left them."""
-        return RecordMark(Path(self.mark), self.token).holds
 
 
 def versions(batch: Batch, paths: Mapping[str, PurePosixPath | str]) -> Versions:
@@ -109,5 +91,6 @@ def load_state(batch: Batch) -> RunState | None:
 
 
 def save_state(batch: Batch, state: RunState) -> None:
-    """Replace the state."""
-    write_json(batch.path(batch.layout.run_state), state.model_dump(mode="json"))
+    """Replace the state. Without it, as on a full disk, the next run does all of its work."""
+    with suppress(OSError):
+        write_json(batch.path(batch.layout.run_state), state.model_dump(mode="json"))

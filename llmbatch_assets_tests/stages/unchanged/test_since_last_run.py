@@ -13,9 +13,14 @@ import dagster as dg
 import pytest
 
 from llmbatch_assets.adapters.store.artifact_cache import ARTIFACTS
+from llmbatch_assets.stages.project import BatchFile
+from llmbatch_assets.stages.unchanged.records import RecordMark
+from llmbatch_assets.stages.unchanged.run_state import load_state
+from llmbatch_assets.stages.unchanged.since_last_run import SinceLastRun
 from llmbatch_assets_tests.project import GENERATION, ROWS, SCHEMA, Project, make_project, settings
 
 NOTHING = "Nothing to do"
+ENVIRONMENT = Project.environment
 
 
 def run(project: Project, *arguments: str) -> str:
@@ -118,6 +123,11 @@ def remove_partition(project: Project) -> None:
         instance.delete_dynamic_partition("work_items", project.partition_keys()[0])
 
 
+def remove_databases(project: Project) -> None:
+    for database in project.path("dagster_home/history").rglob("*.db*"):
+        database.unlink()
+
+
 def report_by_hand(project: Project) -> None:
     with records(project) as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization("export"))
@@ -143,7 +153,11 @@ CHANGES: dict[str, Callable[[Project], object]] = {
     "the state after the last run": lambda project: (
         project.path("artifacts/cache/run_state.json").write_text("{}") and None
     ),
+    "the call log": removed("artifacts/cache/usage.jsonl"),
+    "the run history": edited("artifacts/cache/run_history.jsonl", "\n"),
     "all of Dagster's records": removed("dagster_home"),
+    "Dagster's databases": remove_databases,
+    "Dagster's settings": edited("dagster_home/dagster.yaml", "\n# edited\n"),
     "a run that was deleted in Dagster": delete_run,
     "an asset that was wiped in Dagster": wipe_asset,
     "a partition that was removed in Dagster": remove_partition,
@@ -207,6 +221,60 @@ def test_a_mistake_is_reported_although_nothing_else_has_changed(done: Project) 
     ended = done.llmbatch_here("run")
     assert ended.returncode == 2
     assert "unknown" in ended.stderr
+
+
+def test_another_instance_of_dagster_gets_its_records(done: Project, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Project, "environment", lambda self, **extra: {**ENVIRONMENT(self, **extra), "DAGSTER_HOME": home}
+        )
+        assert not run(done).startswith(NOTHING)
+        assert run(done).startswith(NOTHING)
+    assert not run(done).startswith(NOTHING)
+
+
+def test_a_trusted_module_may_depend_on_anything(tmp_path: Path) -> None:
+    project = make_project(tmp_path, llm_schema={"trust": True})
+    project.write("schema/words.py", 'MEANING = "The answer."')
+    module = SCHEMA.replace('"The answer."', "words.MEANING").replace("from typing", "import words\nfrom typing")
+    project.write("schema/llm_schema.py", f"import sys\nsys.path.insert(0, {str(tmp_path / 'schema')!r})\n{module}")
+    run(project)
+    assert not run(project).startswith(NOTHING)
+
+
+def end_of_a_run(done: Project, during: Callable[[], object], before_publishing: Callable[[], object]) -> bool:
+    """Go through a run in which others do something; return whether the next one would have nothing to do."""
+    batch_file = BatchFile(done.config)
+    last = SinceLastRun.of(batch_file)
+    assert last.state is not None
+    last.table = last.state.table
+    last.note_prepared()
+    during()
+    before_publishing()
+    last.note_generated()
+    last.save(RecordMark(None, ""), n_accepted=len(ROWS))
+    state = load_state(batch_file.load())
+    return state is not None and state.settled is not None
+
+
+def test_a_run_during_which_nobody_edited_anything_is_settled(done: Project) -> None:
+    assert end_of_a_run(done, lambda: None, lambda: None)
+
+
+@pytest.mark.parametrize("path", ["configs/parameters.yaml", "prompts/generation.yaml", "raw_data/input.csv"])
+def test_an_edit_that_was_taken_back_during_a_run_may_have_been_read(done: Project, path: str) -> None:
+    text = done.path(path).read_text()
+    assert not end_of_a_run(done, lambda: done.write(path, f"{text}\n"), lambda: done.write(path, text))
+
+
+def test_an_output_that_vanished_during_a_run_is_missed(done: Project) -> None:
+    assert not end_of_a_run(done, first_output(done).unlink, lambda: None)
+
+
+@pytest.mark.parametrize("path", ["artifacts/outputs/output.csv", "artifacts/reports/report.html"])
+def test_a_published_file_that_was_edited_before_the_end_is_noticed(done: Project, path: str) -> None:
+    assert not end_of_a_run(done, lambda: edited(path, "x")(done), lambda: None)
 
 
 def prepared(said: str) -> str:
