@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import ssl
 import sys
-from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import truststore
 from aiohttp.http_exceptions import ContentEncodingError
 
+from llmbatch_assets.adapters.providers.proxies import Proxy, proxy_for
 from llmbatch_assets.adapters.providers.request_body import is_openai
 from llmbatch_assets.adapters.providers.responses.http_response import HttpResponse
 from llmbatch_assets.adapters.providers.responses.refusals import READ_HEADERS
@@ -34,7 +32,6 @@ CA_FILE = "SSL_CERT_FILE"
 BEARER_HEADER = "authorization"
 # Sent to OpenAI only, from the environment.
 _OPENAI_HEADERS = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
-_THIS_MACHINE = {"127.0.0.1", "localhost", "::1"}
 
 
 class Connection:
@@ -43,10 +40,10 @@ class Connection:
     def __init__(self, llm: Llm, base_url: str) -> None:
         self.url = chat_url(base_url)
         self._key_header = llm.key_header
-        self._proxy = _proxy(base_url)
+        self.proxy = proxy_for(base_url)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=_certificates(base_url)),
-            headers=_constant_headers(base_url),
+            headers=_constant_headers(base_url, self.proxy),
             # Each call has its own limit.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(llm.timeout_sec, CONNECT_SEC)),
         )
@@ -60,7 +57,9 @@ class Connection:
             self.url,
             data=body,
             headers=key_headers(key, self._key_header),
-            proxy=self._proxy,
+            proxy=self.proxy.url if self.proxy else None,
+            # Only sent to open a tunnel.
+            proxy_headers=self.proxy.headers if self.proxy else None,
             # The key must not reach another host.
             allow_redirects=False,
         ) as response:
@@ -68,13 +67,13 @@ class Connection:
             content = await _read(response)
         return HttpResponse(
             response.status,
-            {name: _without_key(key, value) for name, value in headers.items()},
+            {name: without_key(key, value) for name, value in headers.items()},
             # Any bytes are valid Latin-1.
-            _without_key(key, content.decode("latin-1")).encode("latin-1"),
+            without_key(key, content.decode("latin-1")).encode("latin-1"),
         )
 
 
-def _constant_headers(base_url: str) -> dict[str, str]:
+def _constant_headers(base_url: str, proxy: Proxy | None) -> dict[str, str]:
     """Return the headers that all requests have."""
     headers = {
         "Accept": "application/json",
@@ -83,6 +82,9 @@ def _constant_headers(base_url: str) -> dict[str, str]:
     }
     if is_openai(base_url):
         headers |= {name: value for name, variable in _OPENAI_HEADERS.items() if (value := os.environ.get(variable))}
+    if proxy and urlsplit(base_url).scheme == "http":
+        # There is no tunnel: the proxy reads the request itself.
+        headers |= proxy.headers
     return headers
 
 
@@ -116,38 +118,6 @@ def _certificates(base_url: str) -> ssl.SSLContext | bool:
     return ssl.create_default_context()
 
 
-def _proxy(base_url: str) -> str | None:
-    """Return the proxy that the environment names for this server; None for this machine."""
-    url, proxies = urlsplit(base_url), getproxies()
-    host, excluded = url.hostname or "", proxies.get("no", "")
-    if host in _THIS_MACHINE or proxy_bypass(url.netloc) or _is_excluded(host, excluded):
-        return None
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy:
-        return None
-    scheme, separator, _ = proxy.rpartition("://")
-    if separator and scheme.lower() not in ("http", "https"):
-        # Its address may contain a password.
-        raise RunPermanentError(
-            StopCause.BAD_SETTING,
-            f"the environment names a {scheme} proxy, which is not supported; set {url.scheme}_proxy to an HTTP proxy, or "
-            f"add {host} to no_proxy",
-        )
-    return proxy if separator else f"http://{proxy}"
-
-
-def _is_excluded(host: str, excluded: str) -> bool:
-    """Return whether a ``no_proxy`` list has a network of the host, such as 10.0.0.0/8, or everything: ``*``.
-
-    Python's own ``proxy_bypass`` knows only names.
-    """
-    for name in map(str.strip, excluded.split(",")):
-        with suppress(ValueError):
-            if name == "*" or ipaddress.ip_address(host) in ipaddress.ip_network(name, strict=False):
-                return True
-    return False
-
-
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """Read and decompress a body up to the size limit. aiohttp itself would read it without a limit."""
     body = bytearray()
@@ -165,7 +135,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _without_key(key: str, text: str) -> str:
+def without_key(key: str, text: str) -> str:
     """Remove the key, which some servers repeat, in plain form or with JSON escapes."""
     # Searching the whole text with the pattern would take longer than the transfer.
     may_contain_key = "u00" in text or key.replace("\\", "") in text.replace("\\", "")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import aiohttp
 
-from llmbatch_assets.adapters.providers.connection import CA_FILE, Connection
+from llmbatch_assets.adapters.providers.connection import Connection
+from llmbatch_assets.adapters.providers.connection_errors import Route, connection_error
 from llmbatch_assets.adapters.providers.reasoning_only import completed
 from llmbatch_assets.adapters.providers.request_body import request_body
 from llmbatch_assets.adapters.providers.responses.completions import read_answer
@@ -131,11 +130,12 @@ class OpenAIClient:
         return min(self._limit_sec * request.timeout_factor, most)
 
     async def _post(self, body: bytes, limit: float) -> HttpResponse:
+        key, route = self._get_key(), Route(self._base_url, self._connection.proxy)
         try:
             async with asyncio.timeout(limit):
-                response = await self._connection.post(body, self._get_key())
+                response = await self._connection.post(body, key)
         except (aiohttp.ClientError, OSError) as error:
-            failure = self._connection_error(error, limit)
+            failure = connection_error(error, route, key, limit, was_reached=self._was_reached)
             self._log_call(str(failure))
             raise failure from None
         self._was_reached = True
@@ -145,30 +145,6 @@ class OpenAIClient:
     def _log_call(self, outcome: str) -> None:
         if not self._llm.silence_client_lv_logs:
             log.debug("POST %s: %s", self._connection.url, outcome)
-
-    def _connection_error(self, error: Exception, limit: float) -> TransientError | RunPermanentError:
-        causes = list(_causes(error))
-        reason = _reason(causes)
-        if any(isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE) for one in causes):
-            return RunPermanentError(
-                StopCause.OPEN_FILES,
-                f"too many open files ({reason}); lower llm.max_workers, or raise the limit with ulimit -n",
-            )
-        if any(isinstance(one, ssl.SSLCertVerificationError) for one in causes):
-            return RunPermanentError(
-                StopCause.NOTHING_LISTENING,
-                f"the certificate of {self._base_url} is not trusted ({_untrusted(causes)}); for a server of your own, set the "
-                f"environment variable {CA_FILE} to a PEM file with its certificate or that of its authority (CA)",
-            )
-        unconnected = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-        if not self._was_reached and any(isinstance(one, unconnected) for one in causes):
-            return RunPermanentError(
-                StopCause.NOTHING_LISTENING,
-                f"no connection to {self._base_url} ({reason}); start the server or correct llm.base_url",
-            )
-        if any(isinstance(one, TimeoutError) for one in causes):
-            return _timeout(limit)
-        return TransientError(FailureCause.CONNECTION, f"connection to {self._base_url} failed: {reason}")
 
     def _check_usage(self, reported: ReportedUsage) -> None:
         """Warn once about a server that reports no tokens, or an impossible number of them."""
@@ -186,30 +162,7 @@ class OpenAIClient:
         )
 
 
-def _timeout(limit: float) -> TransientError:
-    return TransientError(FailureCause.TIMEOUT, f"no answer within {limit:g} s")
-
-
 def _format_refused(error: ProviderError) -> FormatRefusedError:
     format_refused = FormatRefusedError(FailureCause.STRUCTURED_OUTPUT, str(error))
     format_refused.request_id, format_refused.status, format_refused.usage = error.request_id, error.status, error.usage
     return format_refused
-
-
-def _untrusted(causes: list[BaseException]) -> str:
-    messages = (getattr(one, "verify_message", "") for one in causes)
-    return next(filter(None, messages), "it could not be verified")
-
-
-def _reason(causes: list[BaseException]) -> str:
-    if any(isinstance(one, aiohttp.ClientPayloadError | aiohttp.ClientResponseError) for one in causes):
-        # aiohttp quotes what it could not read, which may contain the key.
-        return "the answer breaks off or is not HTTP"
-    return str(causes[-1]) or type(causes[-1]).__name__
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__ or link.__context__

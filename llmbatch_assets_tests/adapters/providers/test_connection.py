@@ -1,10 +1,9 @@
-"""The way to a server: proxies, certificates and the headers that are sent."""
+"""The way to a server: certificates and the headers that are sent."""
 
 import asyncio
 import contextlib
 import ssl
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,21 +18,6 @@ from llmbatch_assets_tests.chat_server import ChatServer, raw_body, wire
 
 KEY = "secret-key-of-the/test"
 BODY = b'{"model": "m-1", "messages": [{"role": "user", "content": "row 1"}]}'
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-def proxy() -> Iterator[ChatServer]:
-    """A second server. A proxy is asked for the whole address, whose path a server looks at."""
-    with ChatServer() as server:
-        yield server
 
 
 def post(base_url: str, **settings: object) -> HttpResponse:
@@ -45,61 +29,6 @@ def post(base_url: str, **settings: object) -> HttpResponse:
             await opened.aclose()
 
     return asyncio.run(call())
-
-
-@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-@pytest.mark.parametrize("scheme", ["http://", ""])
-def test_a_proxy_of_the_environment_gets_calls_to_other_machines(
-    proxy: ChatServer, monkeypatch: pytest.MonkeyPatch, name: str, scheme: str
-) -> None:
-    if name.isupper():
-        # The standard library ignores it where a web server may have set it from a request's header.
-        monkeypatch.delenv("REQUEST_METHOD", raising=False)
-    monkeypatch.setenv(name, f"{scheme}user:word@127.0.0.1:{proxy.port}")
-    assert post("http://model.invalid/v1").status == 200
-    [call] = proxy.calls
-    assert call.headers["Host"] == "model.invalid"
-    assert call.headers["Proxy-Authorization"].startswith("Basic ")
-
-
-@pytest.mark.parametrize("listed", ["model.invalid", ".invalid", "*"])
-def test_a_host_of_no_proxy_is_called_directly(proxy: ChatServer, monkeypatch: pytest.MonkeyPatch, listed: str) -> None:
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
-    monkeypatch.setenv("no_proxy", f"other.invalid, {listed}")
-    with pytest.raises(OSError, match=r"model\.invalid"):
-        post("http://model.invalid/v1")
-    assert proxy.count() == 0
-
-
-def test_a_network_of_no_proxy_is_called_directly(
-    server: ChatServer, proxy: ChatServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The second address of this machine, which is not an exception of ours.
-    address = server.base_url.replace("127.0.0.1", "127.0.0.2")
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
-    assert post(address).status == 200
-    monkeypatch.setenv("no_proxy", "10.0.0.0/8, 127.0.0.0/24")
-    with pytest.raises(OSError, match="127"):
-        post(address)
-    assert (proxy.count(), server.count()) == (1, 0)
-
-
-def test_this_machine_is_called_directly(
-    server: ChatServer, proxy: ChatServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
-    assert post(server.base_url).status == 200
-    assert (server.count(), proxy.count()) == (1, 0)
-
-
-def test_a_proxy_of_another_kind_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("all_proxy", "socks5://user:word@127.0.0.1:1080")
-    with pytest.raises(RunPermanentError) as refused:
-        post("https://model.invalid/v1")
-    assert str(refused.value) == (
-        "the environment names a socks5 proxy, which is not supported; set https_proxy to an HTTP proxy, or add "
-        "model.invalid to no_proxy"
-    )
 
 
 @pytest.mark.parametrize("header", ["", "x-api-key"])

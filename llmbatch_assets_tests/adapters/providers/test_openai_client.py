@@ -349,6 +349,18 @@ def test_a_redirect_is_not_followed_and_the_key_reaches_no_other_host(server: Ch
         wire(f"{KEY}\r\n\r\n".encode()),
         wire(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{KEY}\r\n".encode()),
         wire(f"HTTP/1.1 401 {KEY}\r\nContent-Length: 0\r\n\r\n".encode()),
+        # Partial headers.
+        wire(f"HTTP/1.1 200 OK\r\nX-Echo: {KEY}\r\n".encode()),
+        wire(f"HTTP/1.1 200 OK\r\nX-Echo: Bearer {KEY}\r\nX-Other: {KEY}".encode()),
+        wire(f"HTTP/1.1 200 {KEY}\r\n".encode()),
+        wire(f"HTTP/1.1 2{KEY}".encode()),
+        resets(f"HTTP/1.1 200 OK\r\nX-Echo: {KEY}\r\n".encode()),
+        # Partial bodies, and headers that cannot be read.
+        wire(f"HTTP/1.1 200 OK\r\nX-Echo: {KEY}\r\nContent-Length: 99\r\n\r\n{KEY}".encode()),
+        wire(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n{KEY}".encode()),
+        wire(f"HTTP/1.1 200 OK\r\n{KEY}\r\n\r\n".encode()),
+        wire(f"HTTP/1.1 200 OK\r\nContent-Length: {KEY}\r\n\r\n".encode()),
+        wire(f"HTTP/1.1 200 OK\r\nX-Echo: {KEY}{'x' * 100_000}\r\n\r\n".encode()),
         status(500, headers={"Set-Cookie": f"{KEY}=1; Path=/"}),
         raw_body(b"{}", headers={"Content-Encoding": KEY}),
     ],
