@@ -37,10 +37,12 @@ class GroupCommit:
             try:
                 yield
             finally:
-                if self._writing is not None:
-                    # Files of cancelled tasks may not have been written yet.
-                    await asyncio.shield(self._writing)
-                self._threads = self._writing = None
+                try:
+                    if self._writing is not None:
+                        # Files of cancelled tasks may not have been written yet.
+                        await asyncio.shield(self._writing)
+                finally:
+                    self._threads = self._writing = None
 
     async def write(self, write: FileWrite) -> None:
         """Replace the file; it is on disk on return.
@@ -77,6 +79,12 @@ class GroupCommit:
                 errors = await asyncio.to_thread(write_group, [one.write for one in group], threads)
             except Exception as error:  # noqa: BLE001  # whatever it is, nobody may wait for these files forever
                 errors = [error] * len(group)
+            except BaseException:
+                # The event loop is closing: it waits for all tasks, and so for those that wait here.
+                for one in (*group, *self._waiting):
+                    one.done.cancel()
+                self._waiting.clear()
+                raise
             _settle(group, errors)
 
 

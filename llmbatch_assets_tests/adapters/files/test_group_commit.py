@@ -6,6 +6,8 @@ import asyncio
 import math
 import os
 import stat
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -158,3 +160,73 @@ def test_a_cancelled_task_tells_of_its_file_before_it_ends(tmp_path: Path) -> No
     asyncio.run(cancelled())
     assert told == ["good", "not bad"]
     assert (tmp_path / "good").read_bytes() == b"new"
+
+
+@pytest.fixture
+def slow_disk() -> Iterator[threading.Event]:
+    """Holds each sync until the event is set."""
+    free = threading.Event()
+    fsync = os.fsync
+
+    def held(handle: int) -> None:
+        assert free.wait(30)
+        fsync(handle)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", held)
+        yield free
+        free.set()
+
+
+def test_a_loop_that_closes_waits_for_no_file_forever(tmp_path: Path, slow_disk: threading.Event) -> None:
+    ended: list[str] = []
+
+    async def one(commit: GroupCommit, number: int) -> None:
+        try:
+            await commit.write(file(tmp_path / f"{number}.json"))
+        finally:
+            ended.append("one")
+
+    async def abandoned() -> None:
+        commit = GroupCommit()
+        writes = asyncio.get_running_loop().create_task(open_and_write(commit))
+        await asyncio.sleep(0.1)
+        # The disk answers once the loop has cancelled all tasks.
+        threading.Timer(0.5, slow_disk.set).start()
+        assert not writes.done()
+
+    async def open_and_write(commit: GroupCommit) -> None:
+        async with commit.in_groups():
+            await asyncio.gather(*(one(commit, number) for number in range(MANY)))
+
+    closing = threading.Thread(target=lambda: asyncio.run(abandoned()), daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert len(ended) == MANY
+
+
+def test_files_after_a_block_whose_end_was_cancelled_are_written_each_on_its_own(
+    tmp_path: Path, slow_disk: threading.Event
+) -> None:
+    async def cancelled_end() -> None:
+        commit = GroupCommit()
+
+        async def block() -> None:
+            async with commit.in_groups():
+                write = asyncio.create_task(commit.write(file(tmp_path / "in.json")))
+                await asyncio.sleep(0)
+                write.cancel()
+
+        ending = asyncio.create_task(block())
+        await asyncio.sleep(0.1)
+        # Its end waits for the file.
+        assert not ending.done()
+        threading.Timer(0.1, slow_disk.set).start()
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+        assert ending.cancelled()
+        assert await written(commit, *(file(tmp_path / name) for name in ("1.json", "2.json"))) == [None, None]
+
+    asyncio.run(asyncio.wait_for(cancelled_end(), 30))
+    assert {path.name for path in tmp_path.iterdir()} == {"in.json", "1.json", "2.json"}
