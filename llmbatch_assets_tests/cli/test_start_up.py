@@ -53,9 +53,9 @@ def test_commands_that_only_read_import_no_dagster(finished: Project, command: t
     assert modules & (DAGSTER | TABLES | CALLS | PAGES | SERVERS) == set()
 
 
-def test_a_run_with_nothing_to_do_imports_nothing_for_calls_tables_and_pages(finished: Project) -> None:
+def test_a_run_with_nothing_to_do_imports_no_dagster_and_nothing_for_calls_tables_and_pages(finished: Project) -> None:
     modules = imported_by(finished, "run")
-    assert modules & (TABLES | CALLS | PAGES | SERVERS | LEXERS) == set()
+    assert modules & (DAGSTER | TABLES | CALLS | PAGES | SERVERS | LEXERS) == set()
 
 
 def test_an_offline_run_imports_nothing_for_calls_and_pages(tmp_path: Path) -> None:

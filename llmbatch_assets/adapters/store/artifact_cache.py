@@ -43,8 +43,9 @@ class ArtifactFile:
 class ArtifactCache:
     """Parsed artifact files of this process, so that a command with several stages parses each file once.
 
-    An entry is used only while the file keeps its version, so files that another process replaces are read again. Entries are dropped, least recently used first, when their files exceed ``max_bytes``
-    together; in a batch larger than that, each stage reads its files again.
+    An entry is used only while the file keeps its version, so files that another process replaces are read again. Entries
+    are dropped, least recently used first, when their files exceed ``max_bytes`` together; in a batch larger than that,
+    each stage reads its files again.
     """
 
     def __init__(self, max_bytes: int = MAX_CACHED_BYTES) -> None:

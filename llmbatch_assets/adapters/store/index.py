@@ -47,8 +47,9 @@ def ignore_broken(path: Path, defect: str) -> None:
 class CacheIndex:
     """One view of an output cache. It lists each folder once, and opens only files that it does not know already.
 
-    ``known_file`` is the database of known outputs; ``remember`` adds to it. ``contract`` validates edited outputs. ``manifest`` is the manifest of the last run. ``on_broken`` is called with
-    the path and the defect of an output that cannot be accepted: runs move the file aside, other commands leave it.
+    ``known_file`` is the database of known outputs; ``remember`` adds to it. ``contract`` validates edited outputs.
+    ``manifest`` is the manifest of the last run. ``on_broken`` is called with the path and the defect of an output that
+    cannot be accepted: runs move the file aside, other commands leave it.
     """
 
     folders: CacheFolders
