@@ -34,7 +34,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def peer(answer: bytes) -> Iterator[str]:
+def peer(answer: bytes, heads: list[bytes] | None = None) -> Iterator[str]:
     """The address of a server that reads one head of a request per connection, and sends these bytes back."""
 
     def serve(listening: socket.socket) -> None:
@@ -45,6 +45,8 @@ def peer(answer: bytes) -> Iterator[str]:
                     head = b""
                     while b"\r\n\r\n" not in head and (part := connection.recv(65536)):
                         head += part
+                    if heads is not None:
+                        heads.append(head)
                     connection.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -121,6 +123,19 @@ def test_a_proxy_that_opens_no_tunnel_is_named(
         monkeypatch.setenv("https_proxy", f"http://user:pa55@{proxy}")
         error = failure(caplog)
     assert (type(error), error.cause, str(error)) == (kind, cause, text.format(proxy=proxy))
+
+
+def test_a_tunnel_is_asked_for_with_the_login_of_the_proxy_and_without_the_key(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    heads = list[bytes]()
+    with peer(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", heads) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://user:pa55@{proxy}")
+        failure(caplog)
+    [head] = heads
+    assert head.startswith(b"CONNECT model.invalid:443 HTTP/1.1\r\n")
+    assert b"Proxy-Authorization: Basic dXNlcjpwYTU1\r\n" in head
+    assert KEY.encode() not in head
 
 
 def test_a_proxy_that_requires_a_login_says_where_to_write_it(
