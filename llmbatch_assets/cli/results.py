@@ -14,7 +14,7 @@ from llmbatch_assets.domain.text import cut
 
 # Without a terminal, inputs are cut after this many characters. Outputs are printed in full.
 INPUT_CHARS = 200
-# Columns are not shortened below this width. If the output's fields do not fit, there is no table.
+# Columns are not shortened below this width. If the output's fields and an input do not fit, there is no table.
 NARROWEST = 12
 GAP = 2
 
@@ -52,11 +52,11 @@ def _shortened(line: str, width: int) -> Text:
 
 
 def _columns(rows: Sequence[ResultRow], width: int) -> list[_Column]:
-    """The items, their output's fields, and the inputs that fit between them; nothing if the fields do not fit."""
+    """The items, their output's fields, and the inputs that fit between them; nothing if the fields and an input do not."""
     items = ["item", *(row.name for row in rows)]
     inputs = _by_name([row.inputs for row in rows])
     outputs = _by_name([row.outputs for row in rows])
-    while inputs and not _fit([items, *inputs, *outputs], width):
+    while len(inputs) > 1 and not _fit([items, *inputs, *outputs], width):
         inputs.pop()
     columns = [items, *inputs, *outputs]
     return columns if rows and _fit(columns, width) else []

@@ -22,10 +22,11 @@ from llmbatch_assets.cli.results import print_results
 from llmbatch_assets.cli.session import LOGGER, TextConsole, console, set_up_logging
 from llmbatch_assets.domain.file_uses import OLD_LOGS
 from llmbatch_assets.domain.outcome import ItemResult
+from llmbatch_assets.domain.placeholders import ITEM_NAMES
 from llmbatch_assets.domain.run.attempt_lines import AttemptLine, without_keys
 from llmbatch_assets.domain.run.progress import Pace, Tally, format_causes, format_duration
 from llmbatch_assets.domain.run.results import FirstResults, result_rows
-from llmbatch_assets.domain.text import visible
+from llmbatch_assets.domain.text import counted, visible
 from llmbatch_assets.domain.usage import format_cost
 from llmbatch_assets.errors import ConfigError
 from llmbatch_assets.stages.generate.progress import AttemptLog, GenerateResult, LogReporter
@@ -79,7 +80,7 @@ def report_files(batch: Batch, assets: Collection[str]) -> None:
 
 def report_no_results(batch: Batch) -> None:
     """Say how to see outputs, after a run that was to show its results and had nothing to generate."""
-    report(f"no new results to show; an item that already has an output: llmbatch show ROW{_offline_option(batch)}")
+    report(f"no new results to show. To see an existing output: llmbatch show ROW{_offline_option(batch)}")
 
 
 def _offline_option(batch: Batch) -> str:
@@ -185,10 +186,14 @@ class TerminalReporter:
         if self.outcome is None or not self._first.kept:
             return
         fields = batch.schema.output().json_schema["properties"]
-        rows = result_rows(self._first.kept, self.outcome.items, fields, keys_in_use(batch))
+        shows_context = not batch.generation_prompt.placeholders.isdisjoint(ITEM_NAMES)
+        rows = result_rows(
+            self._first.kept, self.outcome.items, fields, keys_in_use(batch), shows_context=shows_context
+        )
         print_results(rows, self._console, shorten=self._console is not console)
-        more = f" ({self._first.n_others:,} more results)" if self._first.n_others else ""
-        self._console.print(f"everything about one: llmbatch show {rows[0].name}{_offline_option(batch)}{more}")
+        if more := self._first.n_others:
+            self._console.print(f"{counted(more, 'more result')} not shown; to show all: --show {len(rows) + more}")
+        self._console.print(f"everything about one item: llmbatch show {rows[0].name}{_offline_option(batch)}")
 
     def close(self) -> None:
         """Remove the live display."""

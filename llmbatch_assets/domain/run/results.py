@@ -58,19 +58,25 @@ class ResultRow(NamedTuple):
 
 
 def result_rows(
-    results: Iterable[ItemResult], items: Sequence[WorkItem], fields: Iterable[str], keys: Collection[str] = ()
+    results: Iterable[ItemResult],
+    items: Sequence[WorkItem],
+    fields: Iterable[str],
+    keys: Collection[str] = (),
+    *,
+    shows_context: bool = True,
 ) -> list[ResultRow]:
     """Describe results. ``items`` are all items of the batch, ``fields`` the output's fields in the order of the schema.
 
-    API keys that a server repeats in its message are left out.
+    API keys that a server repeats in its message are left out. ``shows_context``: the prompt shows the item's whole text,
+    and not only columns that it names.
     """
     names, order = ItemNames(items), list(fields)
-    return [_row(result, names.of(result.item), order, keys) for result in results]
+    return [_row(result, names.of(result.item), order, keys, shows_context) for result in results]
 
 
-def _row(result: ItemResult, name: str, fields: Sequence[str], keys: Collection[str]) -> ResultRow:
+def _row(result: ItemResult, name: str, fields: Sequence[str], keys: Collection[str], shows_context: bool) -> ResultRow:
     item, parsed = result.item, result.accepted.parsed if result.accepted else {}
-    inputs = item.columns or {"input": item.context}
+    inputs = item.columns | ({"input": item.context} if shows_context or not item.columns else {})
     shown = {column: _one_line(text) for column, text in inputs.items() if text != name}
     outputs = {_one_line(field): _one_line(_text(parsed[field])) for field in _ordered(parsed, fields)}
     failure = f"{result.failed.cause}: {_message(result.failed, keys)}" if result.failed else ""

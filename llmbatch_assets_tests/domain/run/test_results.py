@@ -64,13 +64,18 @@ def test_fields_are_in_the_order_of_the_schema_and_further_ones_follow() -> None
 def test_the_columns_that_the_prompt_names_are_shown_without_the_one_that_is_the_name() -> None:
     named = item(0, "q1", columns={"id": "q1", "question": "How tall?"})
     plain = item(1, "q2", "id: q2\nquestion: How long?")
-    rows = result_rows([accepted(one) for one in (named, plain)], [named, plain], [])
+    results = [accepted(one) for one in (named, plain)]
+    rows = result_rows(results, [named, plain], [], shows_context=False)
     assert [row.inputs for row in rows] == [{"question": "How tall?"}, {"input": "id: q2 question: How long?"}]
+    # The prompt shows the text of the item, too.
+    assert [*result_rows(results, [named, plain], [])[0].inputs] == ["question", "input"]
 
 
 def test_every_text_is_on_one_line_with_escapes_for_what_a_terminal_acts_on() -> None:
     one = item(0, columns={"a\x1b": "x\n\x1b[2J"})
-    ok, bad = result_rows([accepted(one, **{"b\x07": "y\r\n\x9b1m\u202e"}), failed(one, "no\nJSON\x1b")], [one], [])
+    ok, bad = result_rows(
+        [accepted(one, **{"b\x07": "y\r\n\x9b1m\u202e"}), failed(one, "no\nJSON\x1b")], [one], [], shows_context=False
+    )
     assert ok.inputs == {r"a\x1b": r"x \x1b[2J"}
     assert ok.outputs == {r"b\x07": r"y \x9b1m\u202e"}
     assert (bad.failure, bad.outputs) == (r"not_json: no JSON\x1b", {})
