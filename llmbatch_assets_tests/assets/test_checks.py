@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from llmbatch_assets.adapters.tables.formats import read_table
+from llmbatch_assets.adapters.tables.export_file import ExportFile, ExportRow, WriteRows
+from llmbatch_assets.adapters.tables.formats import EXPORTERS, read_table
 from llmbatch_assets.assets.checks import require_passed_checks
 from llmbatch_assets.domain.configuration.input_blocks import Input
 from llmbatch_assets.domain.items.table import RawTable
 from llmbatch_assets.domain.run.quality import OUTPUT_CHECKS
 from llmbatch_assets.stages.project import BatchFile
-from llmbatch_assets.stages.publish import export_check
+from llmbatch_assets.stages.publish import export, export_check
 from llmbatch_assets.stages.publish.export_check import ExportProblems
 from llmbatch_assets_tests.assets.test_batch import RigMaker, offline_rig
 from llmbatch_assets_tests.chat_server import ChatServer, refuses
@@ -92,6 +93,78 @@ def test_a_file_is_parsed_only_if_it_is_not_what_the_export_wrote(
     batch = BatchFile(rig.project.config).load()
     assert export_check.export_problems(batch) == ExportProblems([], [])
     assert parsed == ["output.csv"]
+
+
+GROUPS = {"enabled": True, "column": "team", "mode": "group_output"}
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {},
+        {"work_items": {"duplicates": "share"}},
+        {"grouping": GROUPS},
+        {"grouping": GROUPS, "outputs": {"group_rows": "expand"}},
+    ],
+    ids=["rows", "shared", "groups", "rows_of_groups"],
+)
+def test_a_record_that_the_export_loses_is_missed(
+    offline_rig: RigMaker, monkeypatch: pytest.MonkeyPatch, blocks: dict[str, Any]
+) -> None:
+    rig = offline_rig(**{**blocks, "outputs": {"formats": ["csv", "jsonl"], **blocks.get("outputs", {})}})
+    rig.project.table([*ROWS, ROWS[0]])
+    for stage in ("prepare", "generate"):
+        assert rig.run(stage).success
+    assert findings(rig.run("publish")) == GOOD
+    made = export._ExportRun._record_lines
+    monkeypatch.setattr(export._ExportRun, "_record_lines", lambda self, chunk: made(self, chunk)[:-1])
+    write_again(rig.project)
+    assert findings(rig.run("publish")) == {**GOOD, "every_row_once": False}
+
+
+@pytest.mark.parametrize("file_format", ["csv", "tsv", "psv", "jsonl", "xlsx", "parquet"])
+@pytest.mark.parametrize("place", [0, 1], ids=["first", "further"])
+def test_a_row_that_a_writer_loses_is_missed(
+    offline_rig: RigMaker, monkeypatch: pytest.MonkeyPatch, file_format: str, place: int
+) -> None:
+    formats = [name for name in ("csv", "jsonl") if name != file_format]
+    rig = offline_rig(outputs={"formats": [*formats[:place], file_format, *formats[place:]]})
+    for stage in ("prepare", "generate"):
+        assert rig.run(stage).success
+    assert findings(rig.run("publish")) == GOOD
+    exporter = EXPORTERS[file_format]
+
+    @contextlib.contextmanager
+    def losing(file: ExportFile) -> Iterator[WriteRows]:
+        with exporter(file) as write:
+            yield lambda rows: write(rows[1:])
+
+    monkeypatch.setitem(EXPORTERS, file_format, losing)
+    write_again(rig.project)
+    assert findings(rig.run("publish")) == {**GOOD, "every_row_once": False}
+
+
+def write_again(project: Project) -> None:
+    """Remove the manifest of the export, so that its files are written again."""
+    project.path("artifacts/cache/pipeline5_manifest.json").unlink()
+
+
+def test_a_record_of_another_output_is_noticed_without_a_look_at_the_file(
+    offline_rig: RigMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = offline_rig(outputs={"formats": ["csv"]})
+    for stage in ("prepare", "generate"):
+        assert rig.run(stage).success
+    made = export._ExportRun._record_lines
+
+    def mixed_up(self: Any, chunk: Any) -> list[ExportRow]:
+        lines = made(self, chunk)
+        meta = {**lines[0].record["meta"], "cache_id": lines[1].record["meta"]["cache_id"]}
+        record = {**lines[0].record, "meta": meta}
+        return [ExportRow(record, self._cells(record)), *lines[1:]]
+
+    monkeypatch.setattr(export._ExportRun, "_record_lines", mixed_up)
+    assert findings(rig.run("publish")) == {**GOOD, "matches_outputs": False}
 
 
 @pytest.mark.parametrize("file_format", ["csv", "jsonl"])

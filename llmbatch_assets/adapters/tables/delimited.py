@@ -29,7 +29,8 @@ def export_delimited(delimiter: str, export: ExportFile) -> Iterator[WriteRows]:
     writer = csv.writer(SimpleNamespace(write=lines.append), delimiter=delimiter, lineterminator="\r\n")
     escape = escape_formula if export.escape_formulas else escape_marked_formula
 
-    def put(rows: Iterable[ExportRow]) -> None:
+    def lines_of(rows: Iterable[ExportRow]) -> list[str]:
+        lines.clear()
         for row in rows:
             texts = row.texts
             if _may_need_escapes("|".join(texts)):
@@ -39,13 +40,12 @@ def export_delimited(delimiter: str, export: ExportFile) -> Iterator[WriteRows]:
             if escaped != texts:
                 export.changes["formulas_escaped"] += sum(map(str.__ne__, escaped, texts))
             writer.writerow(escaped)
-        export.put("".join(line.removesuffix("\r\n") + "\n" for line in lines))
-        lines.clear()
+        return [line.removesuffix("\r\n") + "\n" for line in lines]
 
     if export.csv_bom:
         export.put(_BOM)
-    put([export.header_row])
-    yield put
+    export.put("".join(lines_of([export.header_row])))
+    yield lambda rows: export.put_rows(lines_of(rows))
 
 
 def _may_need_escapes(line: str) -> bool:
@@ -55,11 +55,11 @@ def _may_need_escapes(line: str) -> bool:
 
 @contextmanager
 def export_psv(export: ExportFile) -> Iterator[WriteRows]:
-    def put(rows: Iterable[ExportRow]) -> None:
-        export.put("".join(_psv_line(row.texts, export) + "\n" for row in rows))
+    def line_of(row: ExportRow) -> str:
+        return _psv_line(row.texts, export) + "\n"
 
-    put([export.header_row])
-    yield put
+    export.put(line_of(export.header_row))
+    yield lambda rows: export.put_rows(map(line_of, rows))
 
 
 def _psv_line(texts: Sequence[str], export: ExportFile) -> str:

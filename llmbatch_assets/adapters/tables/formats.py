@@ -110,21 +110,32 @@ EXPORTERS: dict[str, Exporter] = {
 }
 
 
+def _count(counted: Counter[str], file_format: str, n_rows: int) -> None:
+    counted[file_format] += n_rows
+
+
 @contextmanager
 def exporting(
     paths: Mapping[str, Path],
     columns: Sequence[Column],
     changes: dict[str, Counter[str]],
+    n_rows: Counter[str] | None = None,
+    /,
     *,
     escape_formulas: bool,
     csv_bom: bool = False,
 ) -> Iterator[WriteRows]:
-    """Open one file per format, each written as a whole or not at all. ``changes`` is filled by format."""
+    """Open one file per format, each written as a whole or not at all.
+
+    ``changes`` and ``n_rows``, the number of rows that were written, are filled by format.
+    """
+    counted = Counter[str]() if n_rows is None else n_rows
     with ExitStack() as stack:
         writers: list[WriteRows] = []
         for file_format, path in paths.items():
             changed = changes.setdefault(file_format, Counter())
-            export = ExportFile(stack.enter_context(replacing(path)), columns, escape_formulas, changed, csv_bom)
+            file, count_rows = stack.enter_context(replacing(path)), partial(_count, counted, file_format)
+            export = ExportFile(file, columns, escape_formulas, changed, csv_bom, count_rows)
             writers.append(stack.enter_context(EXPORTERS[file_format](export)))
 
         def write_rows(rows: Sequence[ExportRow]) -> None:

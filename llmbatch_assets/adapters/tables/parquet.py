@@ -127,6 +127,7 @@ class ParquetTableWriter:
             texts = (_array(cells, pa.string()) for cells in columns)
             arrays = [text if array is None else array for array, text in zip(arrays, texts, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._export.count_rows(len(self._waiting))
         self._waiting.clear()
 
     def _encodable(self, cells: Sequence[Cell]) -> list[Cell]:

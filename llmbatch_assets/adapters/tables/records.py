@@ -71,7 +71,7 @@ def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 @contextmanager
 def export_jsonl(export: ExportFile) -> Iterator[WriteRows]:
     """Write each record as canonical JSON, with everything in it and not only the columns."""
-    yield lambda rows: export.put("".join(escape_controls(canonical_json(row.record)) + "\n" for row in rows))
+    yield lambda rows: export.put_rows(escape_controls(canonical_json(row.record)) + "\n" for row in rows)
 
 
 def table_from_asset(value: Any, name: str) -> RawTable:

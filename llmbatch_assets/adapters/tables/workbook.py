@@ -180,6 +180,7 @@ class WorkbookWriter:
             if self._sheet.get_name() != _SHEET:
                 self._export.changes["rows_on_further_sheets"] += 1
             self._put_row(row.cells)
+            self._export.count_rows(1)
 
     def _put_row(self, cells: Sequence[Cell]) -> None:
         for place, cell in enumerate(cells):

@@ -56,8 +56,9 @@ class ExportManifest(BaseModel):
     """The manifest: the files that were written, their columns, and counts.
 
     ``changes`` counts, by file format, values that the format cannot hold unchanged. ``set_aside_files`` are files of
-    the previous export that were kept under another name. ``checksums`` are by path. ``preview`` shows the first records
-    as a Markdown table.
+    the previous export that were kept under another name. ``checksums`` are by path. ``records`` is the ``sum`` of the
+    records that were given to the writers of the formats, ``written_rows`` how many each of them wrote. ``preview`` shows
+    the first records as a Markdown table.
     """
 
     meta: ExportMeta
@@ -68,6 +69,8 @@ class ExportManifest(BaseModel):
     not_exported_file: str
     set_aside_files: list[str]
     checksums: dict[str, FileChecksum] = {}
+    records: str = ""
+    written_rows: dict[str, int] = {}
     preview: str = ""
 
 

@@ -112,7 +112,7 @@ def entries(join: Join, outcomes: Iterable[ItemOutcome]) -> Iterator[Entry]:
         if output:
             yield from _GROUP_ENTRIES[join.mode](join, item, output)
         else:
-            rows = [None] if join.mode == "one" else _used_rows(item)
+            rows = [None] if join.mode == "one" else used_rows(item)
             yield from (_without_output(outcome, row) for row in rows)
         yield from _beyond_cap(item)
 
@@ -142,7 +142,7 @@ def _output_parts(item: WorkItem, output: AcceptedOutput, index: int | None) -> 
     return {"parsed": output.parsed, "judge": output.judge, "meta": {**output.meta, **current}}
 
 
-def _used_rows(item: WorkItem) -> list[int]:
+def used_rows(item: WorkItem) -> list[int]:
     """The rows of a group that the model saw."""
     rows: list[int] = item.meta["row_indices"]
     return rows[: item.meta["n_rows_used"]]
@@ -168,7 +168,7 @@ def _one(join: Join, item: WorkItem, output: AcceptedOutput) -> Iterator[Entry]:
 
 
 def _expand(join: Join, item: WorkItem, output: AcceptedOutput) -> Iterator[Entry]:
-    for index in _used_rows(item):
+    for index in used_rows(item):
         yield {**_row_record(join, item, output, index), "grouping_column": join.grouping_column}
 
 
@@ -187,7 +187,7 @@ def _explode(join: Join, item: WorkItem, output: AcceptedOutput) -> Iterator[Ent
             continue
         matched.add(index)
         yield {**_row_record(join, item, rest, index), "element": element, "grouping_column": join.grouping_column}
-    for index in _used_rows(item):
+    for index in used_rows(item):
         if index not in matched:
             message = f"no element of {name} has {join.explode.item_key} {finder.key(index)!r}"
             yield NotExported.of(item, "row_without_element", index, message)
@@ -199,7 +199,7 @@ class _RowFinder:
     def __init__(self, join: Join, item: WorkItem) -> None:
         self._join = join
         rows: dict[str, list[int]] = defaultdict(list)
-        for index in _used_rows(item):
+        for index in used_rows(item):
             rows[self.key(index)].append(index)
         self._turns = {key: cycle(indices) for key, indices in rows.items()}
 
@@ -228,6 +228,13 @@ _GROUP_ENTRIES: dict[str, Callable[[Join, WorkItem, AcceptedOutput], Iterator[En
 JoinMode = Literal["rows", "one", "expand", "explode"]
 
 
+def join_mode(parameters: Parameters) -> JoinMode:
+    """The mode that the parameters configure."""
+    if not parameters.grouping.active_mode.makes_one_item_per_group:
+        return "rows"
+    return "explode" if parameters.outputs.explode.list else parameters.outputs.group_rows
+
+
 @dataclass(frozen=True)
 class Join:
     """How the outputs of a batch are joined with its rows."""
@@ -241,10 +248,9 @@ class Join:
     @classmethod
     def of(cls, snapshot: Snapshot, parameters: Parameters) -> Join:
         """The join that the parameters configure."""
-        grouping, outputs = parameters.grouping, parameters.outputs
-        group_mode: JoinMode = "explode" if outputs.explode.list else outputs.group_rows
-        mode = group_mode if grouping.active_mode.makes_one_item_per_group else "rows"
-        return cls(snapshot, grouping.column, mode, outputs.explode, grouping.max_rows_per_group or 0)
+        grouping = parameters.grouping
+        max_rows = grouping.max_rows_per_group or 0
+        return cls(snapshot, grouping.column, join_mode(parameters), parameters.outputs.explode, max_rows)
 
     @property
     def input_columns(self) -> list[str]:

@@ -23,6 +23,7 @@ from llmbatch_assets.domain.export.manifest import (
     has_model_records,
     preview,
 )
+from llmbatch_assets.domain.export.record_keys import RecordTally
 from llmbatch_assets.domain.export.records import (
     NOT_EXPORTED_COLUMNS,
     Entry,
@@ -30,6 +31,7 @@ from llmbatch_assets.domain.export.records import (
     Join,
     NotExported,
     entries,
+    join_mode,
 )
 from llmbatch_assets.domain.file_uses import earlier
 from llmbatch_assets.domain.items.table import Snapshot
@@ -47,6 +49,8 @@ from llmbatch_assets.stages.runtime import YOUNG_OBJECTS_OF_TABLES, rare_collect
 
 # Entries per write.
 CHUNK = 500
+# Lines that stand for the output of a group, like a record.
+_ELEMENT_STATES = {"row_without_element", "element_without_row"}
 _cells_of_rest = cell_reader(NOT_EXPORTED_COLUMNS)
 
 
@@ -97,11 +101,13 @@ class _ExportRun:
     items: Counter[str] = field(default_factory=Counter)
     lines: Counter[str] = field(default_factory=Counter)
     changes: dict[str, Counter[str]] = field(default_factory=dict)
+    written_rows: Counter[str] = field(default_factory=Counter)
     first_lines: list[ExportRow] = field(default_factory=list)
     set_aside: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._cells = cell_reader(self.columns)
+        self._given = RecordTally(join_mode(self.batch.parameters))
 
     @property
     def _files(self) -> dict[str, PurePosixPath]:
@@ -125,11 +131,13 @@ class _ExportRun:
         outputs = batch.parameters.outputs
         form: dict[str, bool] = {"escape_formulas": outputs.escape_formulas, "csv_bom": outputs.csv_bom}
         with (
-            exporting(paths, self.columns, self.changes, **form) as export,
+            exporting(paths, self.columns, self.changes, self.written_rows, **form) as export,
             exporting(rest, NOT_EXPORTED_COLUMNS, rest_changes, **form) as export_rest,
         ):
             while chunk := list(islice(found, CHUNK)):
-                export(self._record_lines(chunk))
+                lines = self._record_lines(chunk)
+                self._given.add(line.record["meta"] for line in lines)
+                export(lines)
                 export_rest(self._rest_lines(chunk))
             self._set_aside(list(paths.values()))
         self.changes["not_exported"] = rest_changes["csv"]
@@ -144,8 +152,12 @@ class _ExportRun:
     def _rest_lines(self, chunk: Sequence[Entry]) -> list[ExportRow]:
         rest = [entry for entry in chunk if isinstance(entry, NotExported)]
         self.lines.update(entry.state for entry in rest)
+        self._given.add(self._meta_of(entry.work_id) for entry in rest if entry.state in _ELEMENT_STATES)
         records = [entry.record() for entry in rest]
         return [ExportRow(record, _cells_of_rest(record)) for record in records]
+
+    def _meta_of(self, work_id: str) -> dict[str, str]:
+        return {"work_id": work_id, "cache_id": self.batch.source.identity.cache_id(work_id)}
 
     def _set_aside(self, paths: Sequence[Path]) -> None:
         """Keep the previous export of a model's outputs when the new one is empty or generated offline."""
@@ -167,6 +179,8 @@ class _ExportRun:
             not_exported_file=str(not_exported),
             set_aside_files=self.set_aside,
             checksums=checksums_of(self.batch, [*self._files.values(), not_exported]),
+            records=self._given.sum,
+            written_rows=dict(sorted(self.written_rows.items())),
             preview=preview(self.columns, [line.cells for line in self.first_lines]),
         )
 

@@ -1,34 +1,38 @@
-"""Check the exported file against the current outputs. It is parsed only if it is not the file that the export wrote."""
+"""Check the exported files against the current outputs.
+
+The manifest says which records the export gave to the writers, how many rows each of them wrote, and the checksums of the
+files. A file is parsed only if something of this is not as it should be, to name the rows.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmbatch_assets.adapters.tables.formats import read_table
 from llmbatch_assets.domain.configuration.input_blocks import Input
+from llmbatch_assets.domain.export.manifest import ExportManifest
+from llmbatch_assets.domain.export.record_keys import RecordKey, expected_keys, record_key, records_sum
+from llmbatch_assets.domain.export.records import JoinMode, join_mode
 from llmbatch_assets.domain.items.cell import cell_text
-from llmbatch_assets.domain.items.work import WorkItem
-from llmbatch_assets.domain.outcome import AcceptedOutput
-from llmbatch_assets.errors import ArtifactError, TableError
-from llmbatch_assets.stages.artifacts import batch_outputs
+from llmbatch_assets.errors import ArtifactError, LlmBatchError, TableError
+from llmbatch_assets.stages.artifacts import BatchOutputs, batch_outputs, load_artifact
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.publish.export import current_export
+from llmbatch_assets.stages.publish.fingerprints import checksums_of
 
 
 class ExportedRecord(NamedTuple):
-    """The item, row and output of an exported record. ``row_index`` is "" for the record of a group."""
+    """The key of an exported record, and when its output was made."""
 
-    work_id: str
-    row_index: str
-    cache_id: str
+    key: RecordKey
     created_at_utc: str
 
     @property
-    def label(self) -> str:
-        return f"row {self.row_index}" if self.row_index else f"item {self.work_id}"
+    def place(self) -> tuple[str, str]:
+        return self.key.work_id, self.key.row_index
 
 
 class ExportProblems(NamedTuple):
@@ -43,37 +47,61 @@ class ExportProblems(NamedTuple):
 def export_problems(batch: Batch) -> ExportProblems:
     """Compare the export with the current outputs. Raises ``ArtifactError``."""
     outputs = batch_outputs(batch)
-    if current_export(batch, outputs):
+    manifest = current_export(batch, outputs)
+    if manifest and not _miscounted(manifest) and manifest.records == _expected_sum(batch, outputs):
         return ExportProblems()
-    expected, exported = _expected_records(outputs), exported_records(batch)
-    return ExportProblems(_not_once(expected, exported), _outdated(expected, exported))
+    expected = list(_expected_records(batch, outputs))
+    found = [_problems(expected, exported_records(batch, name)) for name in _doubtful_formats(batch)]
+    not_once, outdated = (
+        list(dict.fromkeys(label for labels in kind for label in labels)) for kind in zip(*found, strict=True)
+    )
+    return ExportProblems(not_once, outdated)
 
 
-def _not_once(expected: Iterable[ExportedRecord], exported: Iterable[ExportedRecord]) -> list[str]:
-    wanted = {(one.work_id, one.row_index): one.label for one in expected}
-    counts = Counter((one.work_id, one.row_index) for one in exported)
-    wrong = [label for key, label in wanted.items() if counts[key] != 1]
-    return wrong + list(dict.fromkeys(one.label for one in exported if (one.work_id, one.row_index) not in wanted))
+def _expected_sum(batch: Batch, outputs: BatchOutputs) -> str:
+    """The sum of the records that the current outputs are made into. Opens no file of an output that is known."""
+    mode = join_mode(batch.parameters)
+    with_id = ((item, outputs.identity.cache_id(item.work_id)) for item in outputs.items)
+    accepted = ((item, cache_id) for item, cache_id in with_id if outputs.index.output_sha(cache_id))
+    return records_sum(key for item, cache_id in accepted for key in expected_keys(item, cache_id, mode))
 
 
-def _outdated(expected: Iterable[ExportedRecord], exported: Iterable[ExportedRecord]) -> list[str]:
-    current = set(expected)
-    return list(dict.fromkeys(one.label for one in exported if one not in current))
+def _miscounted(manifest: ExportManifest) -> set[str]:
+    """The formats whose writer did not write as many rows as there are records."""
+    return {name for name, n_rows in manifest.written_rows.items() if n_rows != manifest.counts["n_records"]}
 
 
-def exported_records(batch: Batch) -> Sequence[ExportedRecord]:
-    """The records in the file of the first configured format; none if it is missing or empty. Raises ``ArtifactError``."""
-    file_format = batch.parameters.outputs.formats[0]
+def _doubtful_formats(batch: Batch) -> Sequence[str]:
+    """The formats whose files are not those that the export should have written; the first one if it is none by itself."""
+    formats = batch.parameters.outputs.formats
+    try:
+        manifest: ExportManifest = load_artifact(batch, "export", ExportManifest)
+    except LlmBatchError:
+        return formats[:1]
+    doubtful = _miscounted(manifest)
+    for name, path in manifest.files.items():
+        if checksums_of(batch, [path]).get(path) != manifest.checksums.get(path):
+            doubtful.add(name)
+    return [name for name in formats if name in doubtful] or formats[:1]
+
+
+def _problems(expected: Sequence[ExportedRecord], exported: Sequence[ExportedRecord]) -> ExportProblems:
+    wanted, current = {one.place: one.key.label for one in expected}, set(expected)
+    counts = Counter(one.place for one in exported)
+    missing_or_repeated = [label for place, label in wanted.items() if counts[place] != 1]
+    unexpected = [one.key.label for one in exported if one.place not in wanted]
+    return ExportProblems(missing_or_repeated + unexpected, [one.key.label for one in exported if one not in current])
+
+
+def exported_records(batch: Batch, file_format: str) -> Sequence[ExportedRecord]:
+    """The records in the file of the format; none if it is missing or empty. Raises ``ArtifactError``."""
     path = batch.path(batch.layout.export(file_format))
     if not path.is_file() or not path.stat().st_size:
         return []
     columns, rows = read_export(batch, path, file_format)
-    records = [_exported_record(dict(zip(columns, row, strict=False))) for row in rows]
-    parameters = batch.parameters
-    if parameters.outputs.spreads_groups and parameters.grouping.active_mode.makes_one_item_per_group:
-        # The records of a group together stand for the group.
-        return list(dict.fromkeys(one._replace(row_index="") for one in records))
-    return records
+    mode = join_mode(batch.parameters)
+    records = [_exported_record(dict(zip(columns, row, strict=False)), mode) for row in rows]
+    return list(dict.fromkeys(records)) if mode == "explode" else records
 
 
 # The limit protects against untrusted tables; our own exports are trusted.
@@ -92,17 +120,16 @@ def read_export(batch: Batch, path: Path, file_format: str) -> tuple[list[str], 
         raise ArtifactError(f"{problem}; write the export again with: {batch.command} --select export") from None
 
 
-def _exported_record(record: Mapping[str, Any]) -> ExportedRecord:
+def _exported_record(record: Mapping[str, Any], mode: JoinMode) -> ExportedRecord:
     # JSON lines have one meta object, tables a column per field.
-    meta = record.get("meta") or {name: record.get(f"meta_{name}") for name in ExportedRecord._fields}
-    return ExportedRecord(*(cell_text(meta.get(name)) for name in ExportedRecord._fields))
+    names = (*RecordKey._fields, "created_at_utc")
+    meta = record.get("meta") or {name: record.get(f"meta_{name}") for name in names}
+    return ExportedRecord(record_key(meta, mode), cell_text(meta.get("created_at_utc")))
 
 
-def _expected_records(outputs: Iterable[tuple[WorkItem, AcceptedOutput]]) -> list[ExportedRecord]:
-    """The records expected from the current outputs: one per row with an output, or one per group."""
-    expected = []
+def _expected_records(batch: Batch, outputs: BatchOutputs) -> Iterator[ExportedRecord]:
+    """The records that the current outputs are made into."""
+    mode = join_mode(batch.parameters)
     for item, output in outputs:
-        rows = [item.row_index, *item.meta.get("shared_row_indices", ())]
-        made = (str(output.meta["cache_id"]), str(output.meta["created_at_utc"]))
-        expected += [ExportedRecord(item.work_id, "" if row is None else str(row), *made) for row in rows]
-    return expected
+        for key in expected_keys(item, str(output.meta["cache_id"]), mode):
+            yield ExportedRecord(key, str(output.meta["created_at_utc"]))

@@ -21,6 +21,7 @@ from llmbatch_assets.stages.generate.progress import LogReporter
 from llmbatch_assets.stages.generate.run import GenerateRun
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets.stages.publish.export import write_exports
+from llmbatch_assets.stages.publish.export_check import ExportProblems, export_problems
 from llmbatch_assets.stages.publish.report import write_report
 from llmbatch_assets_tests.chat_server import ChatServer, refuses, says
 from llmbatch_assets_tests.project import COLUMNS, ROWS, Project, make_project, settings
@@ -298,7 +299,10 @@ def test_a_list_about_the_rows_of_a_group_is_exported_row_by_row(project: Projec
     server.script("the tower", says({"summary": "s", "answers": both}))
     server.script("the harbour", says({"summary": "t", "answers": [{"row": "q9", "text": "nobody"}]}))
     generate(project)
+    write_json(artifact_path(batch_of(project), "input_snapshot"), batch_of(project).read_snapshot())
     export, _ = deliver(project)
+    # A group without a record is accounted for by its lines in the other file.
+    assert export_problems(batch_of(project)) == ExportProblems()
     assert [(row["id"], row["text"], row["summary"]) for row in read_csv(project)] == [
         ("q2", "'=x()", "s"),
         ("q1", "one", "s"),
