@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,18 +163,40 @@ class BatchOutputs:
 
     def older(self, item: WorkItem) -> OlderOutput | None:
         """Return the item's output from the earlier settings that differ least from the current ones. Opens no file."""
-        for differences, identity in self._earlier_by_likeness:
-            cache_id = identity.cache_id(item.work_id)
-            if cache_id in self.index.accepted:
-                return OlderOutput(cache_id, ", ".join(differences))
-        return None
+        if self.has_file(item):
+            # Only a broken output makes anyone ask.
+            return _older_outputs((item.work_id,), self._earlier_by_likeness, self.index.accepted).get(item.work_id)
+        return self._older.get(item.work_id)
 
     @cached_property
-    def _earlier_by_likeness(self) -> list[tuple[list[str], BatchIdentity]]:
-        if not self.index.accepted:
-            return []
+    def _older(self) -> Mapping[str, OlderOutput]:
+        """The older output of each item that has no file."""
+        own = {item.work_id: self.identity.cache_id(item.work_id) for item in self.items}
+        without = tuple(work_id for work_id, cache_id in own.items() if cache_id not in self.index.accepted)
+        return _kept_older_outputs(without, self._earlier_by_likeness, self.index.accepted.difference(own.values()))
+
+    @cached_property
+    def _earlier_by_likeness(self) -> tuple[tuple[str, BatchIdentity], ...]:
         others = [(other.differences(self.identity), other) for other in self.earlier if other != self.identity]
-        return sorted(others, key=lambda pair: (len(pair[0]), pair[1].sha))
+        return tuple(
+            (", ".join(names), other) for names, other in sorted(others, key=lambda pair: (len(pair[0]), pair[1].sha))
+        )
+
+
+def _older_outputs(
+    work_ids: tuple[str, ...], identities: tuple[tuple[str, BatchIdentity], ...], cache_ids: frozenset[str]
+) -> Mapping[str, OlderOutput]:
+    """Return the first output of each item, by work id, if the items are looked for under each identity in turn."""
+    found: dict[str, OlderOutput] = {}
+    for differs_in, identity in identities if cache_ids else ():
+        for work_id in work_ids:
+            if work_id not in found and (cache_id := identity.cache_id(work_id)) in cache_ids:
+                found[work_id] = OlderOutput(cache_id, differs_in)
+    return found
+
+
+# Kept for the next view of the same outputs, since hashing the ids of all items under all earlier settings takes a while.
+_kept_older_outputs = lru_cache(maxsize=1)(_older_outputs)
 
 
 def batch_outputs(batch: Batch) -> BatchOutputs:

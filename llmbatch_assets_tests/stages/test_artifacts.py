@@ -82,8 +82,9 @@ def outdated(folder: Path, number: int, *kept: BatchIdentity) -> OutdatedOutput 
         path = index.output_path(identity.cache_id(work_item(0).work_id))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    return BatchOutputs(index, IDENTITY, [], earlier=[OTHER_BOTH, IDENTITY, OTHER_MODEL]).outdated(
-        work_item(number), lambda path: path.stem
+    items = [work_item(number) for number in range(2)]
+    return BatchOutputs(index, IDENTITY, items, earlier=[OTHER_BOTH, IDENTITY, OTHER_MODEL]).outdated(
+        items[number], lambda path: path.stem
     )
 
 
@@ -94,6 +95,11 @@ def test_the_output_whose_settings_differ_least_is_found(tmp_path: Path) -> None
 
 def test_what_differs_is_told(tmp_path: Path) -> None:
     found = outdated(tmp_path, 0, OTHER_BOTH)
+    assert found == OutdatedOutput(OTHER_BOTH.cache_id(work_item(0).work_id), "generation prompt, model")
+
+
+def test_an_item_whose_output_is_broken_has_the_older_one(tmp_path: Path) -> None:
+    found = outdated(tmp_path, 0, OTHER_BOTH, IDENTITY)
     assert found == OutdatedOutput(OTHER_BOTH.cache_id(work_item(0).work_id), "generation prompt, model")
 
 

@@ -104,6 +104,9 @@ class BatchIdentity(BaseModel):
         # model_copy may change parts, so do not copy the cached properties.
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields})
 
+    def __hash__(self) -> int:
+        return hash(self.sha)
+
     @property
     def sha(self) -> str:
         """Fingerprint of all settings."""

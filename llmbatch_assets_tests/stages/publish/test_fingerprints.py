@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,13 +18,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from llmbatch_assets.adapters.files.atomic import json_bytes, write_json, write_json_if_changed
+from llmbatch_assets.adapters.store.run_records import keep_provenance
 from llmbatch_assets.domain.items.grouping import plan_work
+from llmbatch_assets.domain.items.identity import BatchIdentity
 from llmbatch_assets.domain.items.work import work_items_of
+from llmbatch_assets.stages import artifacts
 from llmbatch_assets.stages.artifacts import StoredSnapshot, artifact_path, batch_outputs
 from llmbatch_assets.stages.publish import fingerprints
 from llmbatch_assets.stages.publish.export import current_export, write_exports
+from llmbatch_assets.stages.publish.export_check import export_problems
 from llmbatch_assets.stages.publish.report import current_report, write_report
-from llmbatch_assets_tests.project import ROWS, Project, make_project, settings
+from llmbatch_assets_tests.project import GENERATION, ROWS, Project, make_project, settings
 from llmbatch_assets_tests.stages.publish.test_export import batch_of, generate
 
 MANIFESTS = ("artifacts/cache/pipeline5_manifest.json", "artifacts/cache/pipeline6_manifest.json")
@@ -131,6 +136,36 @@ def test_a_report_shows_the_latest_totals(published: Project) -> None:
         file.write(json.dumps({**line, "run_id": "another", "cost_usd": 12.5}) + "\n")
     assert publish(published) == ["report"]
     assert "12.5" in published.path("artifacts/reports/report.md").read_text(encoding="utf-8")
+
+
+def test_each_item_is_looked_for_once_under_each_of_the_earlier_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(tmp_path / "village")
+    prepare(project)
+    for number in range(4):
+        project.prompt("generation", {**GENERATION, "user": f"{number}: {{context}}"})
+        generate(project, limit=2)
+        batch = batch_of(project)
+        keep_provenance(batch.path(batch.layout.provenance), batch.provenance())
+    current = batch_of(project).source.identity.sha
+    looked_for = Counter[tuple[bool, str]]()
+    cache_id = BatchIdentity.cache_id
+
+    def counted(self: BatchIdentity, item_id: str) -> str:
+        looked_for[self.sha == current, item_id] += 1
+        return cache_id(self, item_id)
+
+    monkeypatch.setattr(BatchIdentity, "cache_id", counted)
+    artifacts._kept_older_outputs.cache_clear()
+    assert publish(project) == ["export", "report"]
+    assert publish(project) == []
+    export_problems(batch_of(project))
+    per_item = [max(n for (of_current, _), n in looked_for.items() if of_current is kind) for kind in (False, True)]
+    # Two items have outputs of the current settings.
+    assert len(looked_for) == len(ROWS) + len(ROWS) - 2
+    assert per_item[0] == 3
+    assert per_item[1] <= 20
 
 
 def test_other_code_writes_everything_again(published: Project, monkeypatch: pytest.MonkeyPatch) -> None:
