@@ -12,7 +12,7 @@ from typing import BinaryIO
 from llmbatch_assets.domain.export.columns import Cell, Column, Record, cell_text
 
 
-@dataclass
+@dataclass(frozen=True)
 class ExportRow:
     """A record and the cells of its columns."""
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from llmbatch_assets.adapters.files.checksums import code_sha, file_checksum, file_sha
-from llmbatch_assets.domain.canonical import sha1_named
+from llmbatch_assets.domain.canonical import readable_json, sha1_named, sha1_text
 from llmbatch_assets.domain.export.manifest import FileChecksum
 from llmbatch_assets.domain.items.work import WorkItem
 from llmbatch_assets.errors import LlmBatchError
@@ -70,9 +70,18 @@ def _fingerprint(batch: Batch, items: Sequence[Sequence[str]], settings: Mapping
     artifacts = [file_sha(artifact_path(batch, asset)) for asset in ("input_snapshot", "work_items")]
     if not all(artifacts):
         return ""
-    # The schema's own hash does not cover the order of fields.
-    schema = file_sha(batch.path(batch.layout.schema_py))
+    schema = [file_sha(batch.path(batch.layout.schema_py)), *_schema_shas(batch)]
     return sha1_named(code=code_sha(), artifacts=artifacts, schema=schema, settings=settings, items=items)
+
+
+def _schema_shas(batch: Batch) -> list[str]:
+    """What a trusted schema is besides its file, since it may import others."""
+    if not batch.parameters.llm_schema.trust:
+        return []
+    output = batch.schema.output()
+    # Not sorted, because the columns are in the order of the fields.
+    forms = [output.json_schema, output.model.model_json_schema(mode="serialization")]
+    return [sha1_text(readable_json(form)) for form in forms]
 
 
 def checksums_of(batch: Batch, paths: Iterable[str | PurePosixPath]) -> dict[str, FileChecksum]:

@@ -1,5 +1,6 @@
 """Files that are up to date are not written again, and after any change they are those of a full rebuild."""
 
+import importlib
 import json
 import re
 import shutil
@@ -28,9 +29,18 @@ from llmbatch_assets.stages.publish import fingerprints
 from llmbatch_assets.stages.publish.export import current_export, write_exports
 from llmbatch_assets.stages.publish.export_check import export_problems
 from llmbatch_assets.stages.publish.report import current_report, write_report
-from llmbatch_assets_tests.project import GENERATION, ROWS, Project, make_project, settings
+from llmbatch_assets_tests.project import GENERATION, ROWS, SCHEMA, Project, make_project, settings
 from llmbatch_assets_tests.stages.publish.test_export import batch_of, generate
 
+SHARED_FIELDS = """from pydantic import BaseModel, computed_field
+
+
+class Fields(BaseModel):
+    @computed_field
+    @property
+    def loud(self) -> str:
+        return self.answer.upper()
+"""
 MANIFESTS = ("artifacts/cache/pipeline5_manifest.json", "artifacts/cache/pipeline6_manifest.json")
 
 
@@ -166,6 +176,25 @@ def test_each_item_is_looked_for_once_under_each_of_the_earlier_settings(
     assert len(looked_for) == len(ROWS) + len(ROWS) - 2
     assert per_item[0] == 3
     assert per_item[1] <= 20
+
+
+def test_a_file_that_a_trusted_schema_imports_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "fields_of_answers.py"
+    module.write_text(SHARED_FIELDS)
+    project = make_project(tmp_path / "village", llm_schema={"trust": True})
+    source = SCHEMA.replace("class LLMOutput(BaseModel)", "class LLMOutput(fields_of_answers.Fields)")
+    project.write("schema/llm_schema.py", f"import fields_of_answers\n{source}")
+    prepare(project)
+    generate(project)
+    assert publish(project) == ["export", "report"]
+    assert publish(project) == []
+    module.write_text(SHARED_FIELDS.replace("loud", "in_capitals"))
+    for name in [name for name in sys.modules if name.startswith(("fields_of_answers", "llmbatch_trusted_schema"))]:
+        monkeypatch.delitem(sys.modules, name)
+    importlib.invalidate_caches()
+    assert publish(project) == ["export", "report"]
+    assert "in_capitals" in project.path("artifacts/outputs/output.csv").read_text(encoding="utf-8")
 
 
 def test_other_code_writes_everything_again(published: Project, monkeypatch: pytest.MonkeyPatch) -> None:
