@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -143,13 +141,3 @@ def test_a_file_that_is_missing_or_no_database_is_not_initialized(tmp_path: Path
     assert not is_initialized(tmp_path / "text.db")
     assert not is_initialized(tmp_path / "missing.db")
     assert not (tmp_path / "missing.db").exists()
-
-
-def test_migrations_are_imported_without_pygments_which_stays_usable() -> None:
-    code = (
-        "import sys, llmbatch_assets.resources.sqlite_storage\n"
-        "assert 'alembic' in sys.modules\n"
-        "assert not {'pygments.lexers.python', 'pygments.lexers.javascript', 'pygments.formatters'} & sys.modules.keys()\n"
-        "import mako.ext.pygmentplugin\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
