@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ CHUNK_ITEMS = 1_000
 # The names of temporary files, see ``durable``.
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _LEFTOVER_SEC = 3_600
+_LONG_NUMBER = re.compile(rb"[^\"\w]\d{19}")
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -134,11 +135,21 @@ def read_json(path: Path, made_by: str = "llmbatch run") -> Any:
     Raises ``MissingArtifactError`` or ``ArtifactError``; both name that command.
     """
     try:
-        return json.loads(read_regular(path))
+        return parse_json(read_regular(path))
     except FileNotFoundError:
         raise MissingArtifactError(f"{path} does not exist; make it with: {made_by}") from None
     except (ValueError, OSError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}); make it again with: {made_by}") from error
+
+
+def parse_json(content: bytes) -> Any:
+    """Return the value of JSON text. Raises ``ValueError`` or ``RecursionError``."""
+    # orjson is faster and shares equal keys between files, which halves the memory. But it turns integers beyond
+    # 64 bits into floats, and it refuses lone surrogates.
+    if not _LONG_NUMBER.search(content):
+        with suppress(orjson.JSONDecodeError):
+            return orjson.loads(content)
+    return json.loads(content)
 
 
 def read_regular(path: Path) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from llmbatch_assets.adapters.files.atomic import parse_json
 from llmbatch_assets.adapters.files.places import clear_place
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,6 @@ def read_jsonl(path: Path, kind: type[T]) -> Iterator[T]:
         for number, line in enumerate(lines, 1):
             try:
                 if line.strip():
-                    yield validate(json.loads(line))
+                    yield validate(parse_json(line))
             except (ValueError, ValidationError, RecursionError):
                 log.warning("line %d of %s cannot be read and is skipped; its writer was interrupted", number, path)

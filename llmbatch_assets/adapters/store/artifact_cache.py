@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-import orjson
-
+from llmbatch_assets.adapters.files.atomic import parse_json
 from llmbatch_assets.adapters.files.file_version import FileVersion, file_version, version_of
 from llmbatch_assets.adapters.files.places import open_regular
 from llmbatch_assets.domain.item_state import CheckedOutput
@@ -21,7 +17,6 @@ from llmbatch_assets.domain.outcome import FailedAttempt
 
 MAX_CACHED_BYTES = 32 * 1024 * 1024
 
-_LONG_NUMBER = re.compile(rb"[^\"\w]\d{19}")
 _DIGITS_TO_ZERO = bytes(48 if 48 <= byte < 58 else 32 for byte in range(256))
 _LONG_RUN = b"0" * 19
 
@@ -97,24 +92,10 @@ class ArtifactCache:
 
 def _json_object(content: bytes) -> dict[str, Any] | None:
     try:
-        value = _parsed(content)
+        value = parse_json(content)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _parsed(content: bytes) -> Any:
-    # orjson is faster and shares equal keys between files, which halves the memory. But it turns integers beyond
-    # 64 bits into floats, and it refuses lone surrogates.
-    if not _may_have_long_number(content):
-        with suppress(orjson.JSONDecodeError):
-            return orjson.loads(content)
-    return json.loads(content)
-
-
-def _may_have_long_number(content: bytes) -> bool:
-    # The search takes three times as long as parsing, and hardly any file has so many digits in a row.
-    return _LONG_RUN in content.translate(_DIGITS_TO_ZERO) and _LONG_NUMBER.search(content) is not None
 
 
 ARTIFACTS = ArtifactCache()
