@@ -59,8 +59,8 @@ def page(profile: cProfile.Profile, items: int) -> str:
     lines = [line.rstrip() for line in told.strip().splitlines()]
     return (
         f"cProfile of the process that makes the calls: the generate stage, {items:,} items, answers at once, 64 in flight.\n"
-        "Under the profiler everything takes about twice as long; imports of the client are in it, once. Files and events are\n"
-        "other processes' work.\n\n" + "\n".join(lines) + "\n"
+        "Under the profiler everything takes about twice as long; imports of the client are in it, once. Files are written\n"
+        "in threads, which it does not see.\n\n" + "\n".join(lines) + "\n"
     )
 
 
