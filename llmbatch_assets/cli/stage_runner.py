@@ -86,11 +86,7 @@ class StageRunner:
         with translating_storage_errors(), _disposing_uninterrupted(open_instance()) as instance:
             _report_orphans(close_orphans(instance))
             with marking_records(instance, self._built.names.key("llm_outputs")) as mark:
-                try:
-                    self._run_each(instance, assets, config)
-                finally:
-                    # Last, next to the prompt, but also if the export fails.
-                    self._show_results()
+                self._run_each(instance, assets, config)
                 self._last_run.save(mark, n_accepted=self._n_accepted if _is_whole(assets) else None)
         self._report_summary(assets)
         return self._exit_code()
@@ -114,6 +110,9 @@ class StageRunner:
                 self._report_changes()
             if chosen:
                 self._run_stage(instance, stage, chosen, {name: config[name] for name in chosen if name in config})
+            if stage == "generate":
+                # At once: export and report of a large table take seconds.
+                self._show_results()
             if self._interrupted:
                 break
             if stage == "prepare" and _is_whole(assets):

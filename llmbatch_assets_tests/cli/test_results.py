@@ -108,10 +108,8 @@ def test_a_limited_run_prints_its_results_in_table_order_by_the_names_that_show_
     assert lines[2].startswith("item q2 failed: not_json: ")
     assert lines[3:5] == ["item q3", r"  answer: in 1900\x1b[2J"]
     assert lines[5:] == ["everything about one item: llmbatch show q1"]
-    # Next to the summary, below what export and report have written.
-    assert (
-        ended.stdout.index("publish:") < ended.stdout.index("item q1\n") < ended.stdout.index("2 of 5 items accepted")
-    )
+    # As soon as they are there.
+    assert ended.stdout.index("item q1\n") < ended.stdout.index("publish:")
     assert project.llmbatch_here("show", "q3").returncode == 0
 
 
