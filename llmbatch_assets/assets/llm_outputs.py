@@ -32,11 +32,12 @@ from llmbatch_assets.resources.runs import (
     process_tags,
 )
 from llmbatch_assets.resources.versions import run_tags
-from llmbatch_assets.stages.artifacts import PreviousOutputs, cache_index, load_artifact, require_columns
+from llmbatch_assets.stages.artifacts import cache_index, load_artifact, require_columns
 from llmbatch_assets.stages.generate.choice import BatchItems
 from llmbatch_assets.stages.generate.progress import GenerateResult, end_line
 from llmbatch_assets.stages.generate.run import GenerateRun
 from llmbatch_assets.stages.plan import up_to_date
+from llmbatch_assets.stages.previous_outputs import PreviousOutputs
 from llmbatch_assets.stages.project import Batch, BatchFile
 from llmbatch_assets.stages.publish.report import report_address
 from llmbatch_assets.stages.runtime import holding_interrupts

@@ -28,7 +28,8 @@ from llmbatch_assets.domain.plan.rerun_reasons import RerunReasons, changes_betw
 from llmbatch_assets.domain.prompt import PromptTemplate
 from llmbatch_assets.domain.schema.contract import JUDGE_MODEL
 from llmbatch_assets.errors import InputError
-from llmbatch_assets.stages.artifacts import PreviousOutputs, cache_index, current_work
+from llmbatch_assets.stages.artifacts import cache_index, current_work
+from llmbatch_assets.stages.previous_outputs import PreviousOutputs
 from llmbatch_assets.stages.project import Batch
 
 SHORTEST_NAME = 4

@@ -34,7 +34,7 @@ from llmbatch_assets.domain.request import Purpose
 from llmbatch_assets.domain.run.ledger import CallRecord
 from llmbatch_assets.domain.schema.contract import Contract
 from llmbatch_assets.domain.schema.offline_answer import offline_answer
-from llmbatch_assets.stages.artifacts import PreviousOutputs
+from llmbatch_assets.stages.previous_outputs import PreviousOutputs
 from llmbatch_assets.stages.project import Batch
 
 # Tokens of the longest answer if llm.max_output_tokens is not set.

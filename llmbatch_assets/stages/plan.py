@@ -28,7 +28,6 @@ from llmbatch_assets.domain.run.quality import CheckFinding, assess_age
 from llmbatch_assets.domain.text import counted
 from llmbatch_assets.domain.usage import TokenUsage, format_cost
 from llmbatch_assets.stages.artifacts import (
-    PreviousOutputs,
     cache_index,
     current_work,
     require_schema,
@@ -36,6 +35,7 @@ from llmbatch_assets.stages.artifacts import (
 )
 from llmbatch_assets.stages.compare import differences_since
 from llmbatch_assets.stages.estimate import Estimator
+from llmbatch_assets.stages.previous_outputs import PreviousOutputs
 from llmbatch_assets.stages.project import Batch
 from llmbatch_assets.stages.write_schema import reason_to_write
 
