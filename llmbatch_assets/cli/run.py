@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 
 import click
 
@@ -121,14 +122,19 @@ def run(
         require_keys(batch, select, selection, forced)
         if "llm_outputs" in select and not yes:
             _confirm_cost(batch, selection, forced, select)
-        generate = {
-            "limit": selection.limit,
-            "sample": selection.sample,
-            "retry_failed": retry_failed,
-            "force": "llm_outputs" in forced,
-        }
-        others = {name: {"force": name in forced} for name in ("llm_schema_py", "llm_schema_txt", "export", "report")}
-        sys.exit(StageRunner(batch_file, last, n_shown).run_stages(select, {"llm_outputs": generate, **others}))
+        sys.exit(StageRunner(batch_file, last, n_shown).run_stages(select, _run_config(selection, forced)))
+
+
+def _run_config(selection: Selection, forced: set[str]) -> Mapping[str, Mapping[str, object]]:
+    """Return the values of the assets' configurations, by asset."""
+    generate = {
+        "limit": selection.limit,
+        "sample": selection.sample,
+        "retry_failed": selection.retry_failed,
+        "force": "llm_outputs" in forced,
+    }
+    others = {name: {"force": name in forced} for name in ("llm_schema_py", "llm_schema_txt", "export", "report")}
+    return {"llm_outputs": generate, **others}
 
 
 def _last_run(batch_file: BatchFile, select: tuple[str, ...], forced: set[str]) -> SinceLastRun:

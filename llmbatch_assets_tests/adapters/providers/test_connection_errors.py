@@ -23,14 +23,6 @@ FORBIDDEN = (
     "the proxy {proxy} does not allow connections to model.invalid (HTTP 403); ask its administrator, or add "
     "model.invalid to no_proxy"
 )
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @contextmanager

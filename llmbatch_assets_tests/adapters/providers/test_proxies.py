@@ -14,14 +14,6 @@ from llmbatch_assets.errors import RunPermanentError
 from llmbatch_assets_tests.chat_server import ChatServer
 
 BODY = b'{"model": "m-1", "messages": [{"role": "user", "content": "row 1"}]}'
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture
